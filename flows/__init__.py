@@ -1,0 +1,1 @@
+"""Which stages run, when, and whether they must run again: the pipeline around `nanochat`."""

@@ -1,0 +1,1 @@
+"""Talking with a model: generation, the calculator tool, the terminal chat."""

@@ -1,0 +1,283 @@
+"""What is produced: the frozen, validated configuration of every stage.
+
+Every field here is part of a result's identity and is hashed into its key, except those marked
+`exclude=True` (where the bytes come from, not what they are). Where and how fast things run is
+`nanochat.runtime`. The docstring below a field is its help text. This module imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Config(BaseModel):
+    """Base of all configuration: frozen, no unknown fields, field docstrings as descriptions."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+    )
+
+
+class ToyWorldConfig(Config):
+    """Size and seed of the built-in world."""
+
+    seed: int = 1337
+    """Seed of the generator."""
+    documents_per_shard: int = Field(default=4000, gt=0)
+    """Documents in each text shard."""
+    questions: int = Field(default=4000, gt=0)
+    """Training rows of each chat task (multiple choice, word problems, functions, small talk)."""
+    held_out: int = Field(default=200, gt=0)
+    """Held-out test rows of each task."""
+
+
+class CorpusConfig(Config):
+    """Which pretraining text."""
+
+    source: str = "toy"
+    """`toy` (built in), a folder or fsspec URL of parquet files with a `text` column, or a URL with
+    `{revision}` and `{index:05d}` in it."""
+    revision: str | None = None
+    """Pinned revision of the source, filled into `{revision}`."""
+    train_shards: int | None = Field(default=None, gt=0)
+    """Number of training shards, in order of name; None: all but the validation shard."""
+    val_shard: str = "last"
+    """Validation shard: `last` (by name), a file name, or an index into a numbered source."""
+    toy: ToyWorldConfig = ToyWorldConfig()
+
+
+class ShardConfig(Config):
+    """One text shard, resolved from a `CorpusConfig`: what it is, and apart from that where it is."""
+
+    name: str
+    """File name without suffix, such as `shard_00000`."""
+    index: int = 0
+    """Number of the shard in its source."""
+    toy: ToyWorldConfig | None = None
+    """Set when the shard is generated."""
+    size_bytes: int | None = None
+    """Expected size, when the source lists it."""
+    version: str | None = None
+    """What tells two contents of the same name apart: revision, ETag or modification stamp."""
+    url: str | None = Field(default=None, exclude=True)
+    """Where the bytes are; not part of the identity."""
+
+
+class SourceFile(Config):
+    """One file of the chat and evaluation data."""
+
+    path: str
+    """Path below the data root, such as `tasks/gsm8k/train.jsonl`."""
+    size_bytes: int
+    version: str | None = None
+
+
+class TasksConfig(Config):
+    """Which chat and evaluation data; resolved (`files` filled) when the run is planned."""
+
+    source: str = Field(default="toy", exclude=True)
+    """`toy` (built in) or a folder or fsspec URL with `tasks/`, `conversations/` and `core/` below it."""
+    toy: ToyWorldConfig | None = ToyWorldConfig()
+    """Set when the data is generated."""
+    files: tuple[SourceFile, ...] = ()
+    """The files found at the source; filled in by the planner."""
+
+
+class TokenizerConfig(Config):
+    """How the tokenizer is trained."""
+
+    vocab_size: int = Field(default=65536, ge=300, le=2**24)
+    """Number of token ids, the nine special tokens included."""
+    train_shards: int = Field(default=8, gt=0)
+    """The first so many training shards are read."""
+    max_chars: int = Field(default=2_000_000_000, gt=0)
+    """Characters read at most, over all shards."""
+    doc_cap: int = Field(default=10_000, gt=0)
+    """Characters read at most of one document."""
+    min_count: int = Field(default=2, gt=0)
+    """Words seen less often are left out: free in compression, and half the work."""
+
+
+class TokenizeConfig(Config):
+    """How text becomes tokens; the tokenizer itself is an input."""
+
+    format_version: int = 1
+    """Version of the token shard format."""
+
+
+class ModelConfig(Config):
+    """Shape of the transformer."""
+
+    architecture: Literal["classic"] = "classic"
+    """`classic`: the model of October 2025."""
+    sequence_len: int = Field(default=2048, gt=0)
+    """Training context in tokens."""
+    vocab_size: int = Field(default=65536, gt=0)
+    n_layer: int = Field(default=20, gt=0)
+    n_head: int = Field(default=10, gt=0)
+    n_kv_head: int = Field(default=10, gt=0)
+    n_embd: int = Field(default=1280, gt=0)
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> ModelConfig:
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_embd is {self.n_embd}, not a multiple of n_head ({self.n_head})")
+        if (self.n_embd // self.n_head) % 2:
+            raise ValueError(
+                f"head dimension is {self.n_embd // self.n_head}; rotary embeddings need an even one"
+            )
+        if self.n_head % self.n_kv_head:
+            raise ValueError(f"n_head is {self.n_head}, not a multiple of n_kv_head ({self.n_kv_head})")
+        return self
+
+
+class OptimizerConfig(Config):
+    """Learning rates before scaling by width: Muon for the block matrices, AdamW for the rest."""
+
+    matrix_lr: float = Field(default=0.02, gt=0)
+    """Muon, all matrices inside the blocks."""
+    embedding_lr: float = Field(default=0.2, gt=0)
+    """AdamW, token embedding; scaled by (n_embd / 768) ** -0.5."""
+    unembedding_lr: float = Field(default=0.004, gt=0)
+    """AdamW, output head; scaled likewise."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW only."""
+    grad_clip: float | None = Field(default=1.0, gt=0)
+    """Largest global gradient norm; None: no clipping."""
+
+
+class PretrainConfig(Config):
+    """What is pretrained, on how many tokens."""
+
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    batch_tokens: int = Field(default=524_288, gt=0)
+    """Tokens per optimizer step, all ranks together."""
+    steps: int = Field(default=21_400, gt=0)
+    warmdown_ratio: float = Field(default=0.2, ge=0, le=1)
+    """Last part of the run over which the learning rate falls linearly to zero."""
+    eval_every: int = Field(default=250, gt=0)
+    """Steps between two measurements of validation bits per byte."""
+    eval_tokens: int = Field(default=20 * 524_288, gt=0)
+    """Validation tokens read at most each time."""
+    sample_every: int = Field(default=2000, gt=0)
+    """Steps between two sets of sampled texts."""
+    prompts: tuple[str, ...] = ()
+    """What the samples continue."""
+    seed: int = 1337
+
+    @model_validator(mode="after")
+    def _batch_fits(self) -> PretrainConfig:
+        rows, rest = divmod(self.batch_tokens, self.model.sequence_len)
+        if rest:
+            raise ValueError(
+                f"batch_tokens is {self.batch_tokens}, not a multiple of model.sequence_len"
+                f" ({self.model.sequence_len}); use {max(rows, 1) * self.model.sequence_len}"
+                f" or {(rows + 1) * self.model.sequence_len}"
+            )
+        return self
+
+
+class MixtureEntry(Config):
+    """One data set of a chat mixture."""
+
+    task: str
+    """Name of the data set: `arc_easy`, `arc_challenge`, `mmlu`, `gsm8k`, `humaneval`, or the name of a
+    file below `conversations/`."""
+    split: str = "train"
+    rows: int | None = Field(default=None, gt=0)
+    """The first so many rows after shuffling; None: all."""
+    repeat: int = Field(default=1, gt=0)
+    """How often each row occurs in an epoch."""
+
+
+class MidtrainConfig(Config):
+    """Training on whole rendered conversations, every token counted."""
+
+    mixture: tuple[MixtureEntry, ...] = ()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    batch_tokens: int = Field(default=524_288, gt=0)
+    """Tokens per optimizer step, all ranks together."""
+    epochs: int = Field(default=1, gt=0)
+    eval_every: int = Field(default=150, gt=0)
+    sample_every: int = Field(default=1000, gt=0)
+    prompts: tuple[str, ...] = ()
+    """User messages that the samples answer."""
+    seed: int = 42
+
+
+class SftConfig(Config):
+    """Training on answers only, one conversation a row."""
+
+    mixture: tuple[MixtureEntry, ...] = ()
+    optimizer: OptimizerConfig = OptimizerConfig(grad_clip=None)
+    init_lr_frac: float = Field(default=0.02, gt=0, le=1)
+    """All learning rates start at this part of their value and fall linearly to zero."""
+    batch_rows: int = Field(default=32, gt=0)
+    """Conversations per optimizer step, all ranks together."""
+    epochs: int = Field(default=1, gt=0)
+    eval_every: int = Field(default=100, gt=0)
+    sample_every: int = Field(default=200, gt=0)
+    prompts: tuple[str, ...] = ()
+    """User messages that the samples answer."""
+    seed: int = 42
+
+
+class EvaluateConfig(Config):
+    """Which benchmarks, on how many problems."""
+
+    chat_tasks: tuple[str, ...] = ("arc_easy", "arc_challenge", "mmlu", "gsm8k", "humaneval")
+    """Tasks of ChatCORE; missing data is an error."""
+    core: bool = True
+    """Whether to run the CORE bundle."""
+    max_problems: int | None = Field(default=None, gt=0)
+    """Problems per task at most, after a fixed shuffle; None: all."""
+    core_max_problems: int | None = Field(default=500, gt=0)
+    """Problems per CORE task at most."""
+    max_new_tokens: int = Field(default=512, gt=0)
+    """Longest generated answer."""
+    bpb_tokens: int = Field(default=20 * 524_288, gt=0)
+    """Validation tokens for bits per byte."""
+    prompts: tuple[str, ...] = ()
+    """Prompts whose greedy continuations are kept with the results."""
+
+
+class PublishConfig(Config):
+    """How the result is presented."""
+
+    title: str = "nanochat"
+    license: str = "mit"
+    datasets: tuple[str, ...] = ()
+    """Names of the data sets for the model card's front matter."""
+
+
+class Recipe(Config):
+    """Everything one pipeline run produces, stage by stage."""
+
+    name: str
+    depth: int = Field(gt=0)
+    """The dial: number of layers, from which the presets derive everything else."""
+    corpus: CorpusConfig = CorpusConfig()
+    tasks: TasksConfig = TasksConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    tokenize: TokenizeConfig = TokenizeConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    midtrain: MidtrainConfig = MidtrainConfig()
+    sft: SftConfig = SftConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    publish: PublishConfig = PublishConfig()
+
+    @model_validator(mode="after")
+    def _vocabularies_agree(self) -> Recipe:
+        if self.tokenizer.vocab_size != self.pretrain.model.vocab_size:
+            raise ValueError(
+                f"tokenizer.vocab_size is {self.tokenizer.vocab_size} but pretrain.model.vocab_size is"
+                f" {self.pretrain.model.vocab_size}; set both to the same number"
+            )
+        return self

@@ -1,0 +1,1 @@
+"""Text, tasks and tokens: where they come from and how they become training batches."""

@@ -1,0 +1,1 @@
+"""The transformer, its key-value cache and its checkpoints."""

@@ -1,0 +1,1 @@
+"""What leaves the pipeline: the published folder and its model card."""
