@@ -1,0 +1,28 @@
+"""Fixtures that all tests share: where recorded data lies, and a quiet environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+_SHARED = Path(__file__).parents[2] / "shared"
+
+
+def _shared(part: str) -> Path:
+    folder = _SHARED / part
+    if not folder.is_dir():
+        pytest.skip(f"no folder {part!r} of recorded data beside this checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real shards, tasks and conversations; skips where there is none."""
+    return _shared("data")
+
+
+@pytest.fixture(scope="session")
+def shared_golden() -> Path:
+    """Folder of recorded outputs of upstream nanochat; skips where there is none."""
+    return _shared("golden")
