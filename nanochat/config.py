@@ -1,13 +1,13 @@
 """What is produced: the frozen, validated configuration of every stage.
 
-Every field here is part of a result's identity and is hashed into its key, except those marked
-`exclude=True` (where the bytes come from, not what they are). Where and how fast things run is
+Every field here is part of a result's identity and is hashed into its key, except the `location_fields`
+of a class (where bytes come from, not what they are). Where and how fast things run is
 `nanochat.runtime`. The docstring below a field is its help text. This module imports nothing of ours.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -55,6 +55,8 @@ class CorpusConfig(Config):
 class ShardConfig(Config):
     """One text shard, resolved from a `CorpusConfig`: what it is, and apart from that where it is."""
 
+    location_fields: ClassVar[frozenset[str]] = frozenset({"url"})
+
     name: str
     """File name without suffix, such as `shard_00000`."""
     index: int = 0
@@ -65,7 +67,7 @@ class ShardConfig(Config):
     """Expected size, when the source lists it."""
     version: str | None = None
     """What tells two contents of the same name apart: revision, ETag or modification stamp."""
-    url: str | None = Field(default=None, exclude=True)
+    url: str | None = None
     """Where the bytes are; not part of the identity."""
 
 
@@ -81,7 +83,9 @@ class SourceFile(Config):
 class TasksConfig(Config):
     """Which chat and evaluation data; resolved (`files` filled) when the run is planned."""
 
-    source: str = Field(default="toy", exclude=True)
+    location_fields: ClassVar[frozenset[str]] = frozenset({"source"})
+
+    source: str = "toy"
     """`toy` (built in) or a folder or fsspec URL with `tasks/`, `conversations/` and `core/` below it."""
     toy: ToyWorldConfig | None = ToyWorldConfig()
     """Set when the data is generated."""
