@@ -1,0 +1,100 @@
+"""How a conversation becomes tokens, and which of them an assistant is trained on.
+
+A conversation starts with `bos`; each message is wrapped in the start and end tokens of its role. A
+leading system message is put before the first user message. This module knows nothing of data sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NotRequired, TypedDict
+
+from nanochat.errors import DataError
+from nanochat.tokenizer.tokenizer import Tokenizer
+
+
+class Part(TypedDict):
+    """A piece of an assistant's message: text, a call of the calculator, or what it returned."""
+
+    type: Literal["text", "python", "python_output"]
+    text: str
+
+
+class Message(TypedDict):
+    """One message; only an assistant's content may be a list of parts."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str | list[Part]
+    name: NotRequired[str]
+
+
+Conversation = list[Message]
+
+_WRAPPERS = {"python": ("python_start", "python_end"), "python_output": ("output_start", "output_end")}
+
+
+def render(
+    tokenizer: Tokenizer, messages: Sequence[Message], max_tokens: int | None = 2048
+) -> tuple[list[int], list[int]]:
+    """Return token ids and a mask that is 1 where the assistant is trained; both cut to `max_tokens`.
+
+    Raises `DataError` where roles do not alternate from user on, or content has the wrong form.
+    """
+    ids = [tokenizer.special("bos")]
+    mask = [0]
+
+    def add(tokens: list[int], trained: int) -> None:
+        ids.extend(tokens)
+        mask.extend([trained] * len(tokens))
+
+    for message in _merge_system(messages):
+        role, content = message["role"], message["content"]
+        add([tokenizer.special(f"{role}_start")], 0)
+        if role == "user":
+            add(tokenizer.encode(str(content)), 0)
+            add([tokenizer.special("user_end")], 0)
+            continue
+        parts: list[Part] = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        for part in parts:
+            _add_part(tokenizer, part, add)
+        add([tokenizer.special("assistant_end")], 1)
+    return ids[:max_tokens], mask[:max_tokens]
+
+
+def render_for_completion(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+    """Return the prompt for the assistant's next answer; a last assistant message is left out."""
+    asked = list(messages)
+    if asked and asked[-1]["role"] == "assistant":
+        asked.pop()
+    ids, _ = render(tokenizer, asked)
+    return [*ids, tokenizer.special("assistant_start")]
+
+
+def _add_part(tokenizer: Tokenizer, part: Part, add: Callable[[list[int], int], None]) -> None:
+    text = tokenizer.encode(part["text"])
+    if part["type"] == "text":
+        add(text, 1)
+        return
+    if part["type"] not in _WRAPPERS:
+        raise DataError(f"part type is {part['type']!r}; it must be text, python or python_output")
+    # What the tool returned is given, not predicted.
+    start, end = (tokenizer.special(name) for name in _WRAPPERS[part["type"]])
+    add([start, *text, end], int(part["type"] == "python"))
+
+
+def _merge_system(messages: Sequence[Message]) -> list[Message]:
+    merged = list(messages)
+    if merged and merged[0]["role"] == "system":
+        if len(merged) < 2 or merged[1]["role"] != "user":
+            raise DataError("a system message must be followed by a user message")
+        content = f"{merged[0]['content']}\n\n{merged[1]['content']}"
+        merged[:2] = [{"role": "user", "content": content}]
+    for index, message in enumerate(merged):
+        expected = "assistant" if index % 2 else "user"
+        if message["role"] != expected:
+            raise DataError(
+                f"message {index} is from {message['role']!r}; roles must alternate, so {expected!r}"
+            )
+        if expected == "user" and not isinstance(message["content"], str):
+            raise DataError(f"message {index} of the user is not a string")
+    return merged
