@@ -57,8 +57,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """Map (B, T, C) to (B, T, C)."""
         x = x + self.attn(rms_norm(x), context)
-        x = x + self.mlp(rms_norm(x))
-        return x
+        out: Tensor = x + self.mlp(rms_norm(x))
+        return out
 
 
 class Body(nn.Module):
