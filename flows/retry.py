@@ -1,0 +1,137 @@
+"""Tries store operations again when that may help, and says in our words what went wrong when it does not.
+
+Transient: timeouts, broken connections, I/O errors, short reads. Never tried again: a missing file (an
+answer, not a failure), refused access, a full disk. No storage access of its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import tenacity
+
+from nanochat.errors import Damaged, NanochatError, StoreError, StoreUnavailable
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+_TRY_AGAIN = {
+    errno.EIO, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET,
+    errno.ECONNREFUSED, errno.ECONNABORTED, errno.EPIPE, errno.ENETDOWN, errno.ENETUNREACH,
+    errno.EHOSTUNREACH, errno.ENETRESET, errno.EREMOTEIO,
+}  # fmt: skip
+_NETWORK_LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "requests", "urllib3", "gcsfs", "httpx")
+_CREDENTIALS = "NoCredentials PartialCredentials CredentialRetrieval TokenRetrieval UnauthorizedSSOToken"
+
+
+class ShortRead(OSError):
+    """Fewer or other bytes arrived than the object holds."""
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How often and how patiently an operation is tried again."""
+
+    attempts: int = 6
+    first_wait_s: float = 0.1
+    longest_wait_s: float = 5.0
+
+    def call(self, what: str, operation: Callable[[], T]) -> T:
+        """Run `operation`, again where that may help; `what` names it in messages.
+
+        Raises:
+            FileNotFoundError, FileExistsError: as they came; they are answers.
+            StoreError: anything else, with a hint.
+        """
+        retrying = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(self.attempts),
+            wait=tenacity.wait_exponential_jitter(
+                initial=self.first_wait_s, max=self.longest_wait_s, jitter=self.first_wait_s
+            ),
+            retry=tenacity.retry_if_exception(is_transient),
+            before_sleep=lambda state: _log_attempt(what, state),
+            reraise=True,
+        )
+        try:
+            return retrying(operation)
+        except Exception as error:
+            told = explain(error, what)
+            if told is None:
+                raise
+            raise told from error
+
+
+def is_transient(error: BaseException) -> bool:
+    """Return whether the same call may succeed a moment later."""
+    if isinstance(error, FileNotFoundError | FileExistsError | PermissionError | NanochatError):
+        return False
+    if isinstance(error, ShortRead | TimeoutError | ConnectionError | EOFError):
+        return True
+    if type(error).__module__.split(".")[0] in _NETWORK_LIBRARIES:
+        return not _about_credentials(error)
+    if isinstance(error, OSError):
+        return error.errno is None or error.errno in _TRY_AGAIN
+    return False
+
+
+def explain(error: Exception, what: str) -> NanochatError | None:
+    """Return the error that a user should read instead of `error`; None: let it pass as it is."""
+    if isinstance(error, NanochatError):
+        return None
+    code = _service_code(error)
+    if code == "NoSuchBucket":
+        return StoreUnavailable(
+            f"{what}: the bucket does not exist", hint="create the bucket or correct --store"
+        )
+    if isinstance(error, ShortRead):
+        return Damaged(f"{what}: {error}", hint="`nanochat verify` names what else is damaged")
+    if isinstance(error, FileNotFoundError | FileExistsError):
+        return None
+    if _about_credentials(error) or code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):
+        return StoreUnavailable(
+            f"{what}: the credentials were refused ({code or error})",
+            hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE), and AWS_ENDPOINT_URL"
+            " for a service other than AWS",
+        )
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return StoreError(
+            f"{what}: no space left", hint="free space, run `nanochat gc`, or choose another --store"
+        )
+    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno in _READ_ONLY):
+        return StoreError(
+            f"{what}: access denied ({error})",
+            hint="the store is read-only for this user: choose another --store, or allow access to it",
+        )
+    if is_transient(error):
+        return StoreUnavailable(
+            f"{what}: no answer from the store ({type(error).__name__}: {error})",
+            hint="check the network, the endpoint and that the service runs; finished stages are kept",
+        )
+    if isinstance(error, OSError):
+        return StoreError(f"{what}: {error}")
+    return None
+
+
+def _service_code(error: BaseException) -> str | None:
+    """Return the error code that an S3 service sent, if one did."""
+    for source in (error, error.__cause__):
+        response = getattr(source, "response", None)
+        if isinstance(response, dict):
+            return str(response.get("Error", {}).get("Code"))
+    return None
+
+
+def _about_credentials(error: BaseException) -> bool:
+    name = type(error).__name__.removesuffix("Error")
+    return type(error).__module__.startswith("botocore") and name in _CREDENTIALS.split()
+
+
+def _log_attempt(what: str, state: tenacity.RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    logger.debug("%s failed (%s: %s), attempt %d", what, type(error).__name__, error, state.attempt_number)
