@@ -84,12 +84,21 @@ class Store:
 
     def find_many(self, refs: Iterable[Ref]) -> dict[Ref, Record]:
         """Return those of many records that `find` would return; made for thousands."""
+        return self._whole(self.find_records(refs))
+
+    def find_records(self, refs: Iterable[Ref]) -> dict[Ref, Record]:
+        """Return those of many records that exist, whether or not their blobs do."""
         wanted = list(dict.fromkeys(refs))
         present: list[Ref] = []
         for stage in dict.fromkeys(stage for stage, _ in wanted):
             names = self.storage.listing(f"records/{stage}")
             present += [ref for ref in wanted if ref[0] == stage and record_name(*ref) in names]
-        return self._whole(self._load_all(present))
+        return self._load_all(present)
+
+    def missing_blobs(self, records: Iterable[Record]) -> set[Ref]:
+        """Return which of these records have lost bytes; warns of each missing blob."""
+        by_ref = {(r.stage, r.key): r for r in records}
+        return set(by_ref) - set(self._whole(by_ref))
 
     def records(self, stage: str | None = None) -> list[Record]:
         """Return all readable records, or those of one stage, newest first."""
@@ -171,24 +180,24 @@ class Store:
         stop: threading.Event | None = None,
         on_wait: Callable[[LeaseInfo], None] | None = None,
         on_lost: Callable[[], None] | None = None,
-        force: bool = False,
+        ignore_record: bool = False,
     ) -> Lease | Record:
         """Wait until this is the one to make (stage, key), or until somebody else has made it.
 
         `needs` are the records that the work reads: garbage collection leaves them alone meanwhile. `on_wait`
-        is told once who is waited for, `on_lost` is called from a thread when the lease was lost. `force`
+        is told once who is waited for, `on_lost` is called from a thread when the lease was lost. `ignore_record`
         makes again what is there already. Raises `Interrupted` once `stop` is set.
         """
         self.prove()
         told = False
         while True:
-            if not force and (record := self.find(stage, key)):
+            if not ignore_record and (record := self.find(stage, key)):
                 return record
             held = leases.try_acquire(
                 self.storage, stage, key, ttl_s=ttl_s, needs=tuple(needs), on_lost=on_lost
             )
             if isinstance(held, Lease):
-                if not force and (record := self.find(stage, key)):  # published since the look before
+                if not ignore_record and (record := self.find(stage, key)):  # published since the look before
                     held.release()
                     return record
                 return held
