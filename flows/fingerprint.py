@@ -57,9 +57,11 @@ def _plain(value: Any, field: str) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item, f"{field}[{i}]") for i, item in enumerate(value)]
     if isinstance(value, BaseModel):
-        return _plain(value.model_dump(), field)
+        skipped = getattr(value, "location_fields", ())  # where bytes are is not what they are
+        names = [name for name in type(value).model_fields if name not in skipped]
+        return {name: _plain(getattr(value, name), f"{field}.{name}") for name in names}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = (f.name for f in dataclasses.fields(value))
+        names = [f.name for f in dataclasses.fields(value)]
         return {name: _plain(getattr(value, name), f"{field}.{name}") for name in names}
     raise TypeError(f"{field} is {_kind(value)}, which has no stable form; {_way_out(value)}")
 

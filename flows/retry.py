@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import tenacity
 
@@ -38,7 +39,7 @@ class ShortRead(OSError):
 class Retry:
     """How often and how patiently an operation is tried again."""
 
-    attempts: int = 6
+    attempts: int = 6  # at least 2
     first_wait_s: float = 0.1
     longest_wait_s: float = 5.0
 
@@ -49,22 +50,32 @@ class Retry:
             FileNotFoundError, FileExistsError: as they came; they are answers.
             StoreError: anything else, with a hint.
         """
+        try:
+            return operation()  # the machinery of retries is paid for only where it is needed
+        except Exception as error:
+            if not is_transient(error):
+                self._raise(error, what)
+            logger.debug("%s failed: %s: %s", what, type(error).__name__, error)
         retrying = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(self.attempts),
+            stop=tenacity.stop_after_attempt(self.attempts - 1),
             wait=tenacity.wait_exponential_jitter(
-                initial=self.first_wait_s, max=self.longest_wait_s, jitter=self.first_wait_s
+                multiplier=2 * self.first_wait_s, max=self.longest_wait_s, jitter=self.first_wait_s
             ),
             retry=tenacity.retry_if_exception(is_transient),
-            before_sleep=lambda state: _log_attempt(what, state),
+            before_sleep=tenacity.before_sleep_log(logger, logging.DEBUG),
             reraise=True,
         )
+        time.sleep(self.first_wait_s)
         try:
             return retrying(operation)
         except Exception as error:
-            told = explain(error, what)
-            if told is None:
-                raise
-            raise told from error
+            self._raise(error, what)
+
+    def _raise(self, error: Exception, what: str) -> NoReturn:
+        told = explain(error, what)
+        if told is None:
+            raise error
+        raise told from error
 
 
 def is_transient(error: BaseException) -> bool:
@@ -130,8 +141,3 @@ def _service_code(error: BaseException) -> str | None:
 def _about_credentials(error: BaseException) -> bool:
     name = type(error).__name__.removesuffix("Error")
     return type(error).__module__.startswith("botocore") and name in _CREDENTIALS.split()
-
-
-def _log_attempt(what: str, state: tenacity.RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    logger.debug("%s failed (%s: %s), attempt %d", what, type(error).__name__, error, state.attempt_number)

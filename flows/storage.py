@@ -222,7 +222,12 @@ class Storage:
         except FileNotFoundError:
             return {}
         start = len(self.root.lstrip("/")) + 1
-        return {path.lstrip("/")[start:]: _as_found(info) for path, info in listed.items()}
+        names = {path.lstrip("/")[start:]: info for path, info in listed.items()}
+        return {
+            name: _as_found(info)
+            for name, info in names.items()
+            if name.startswith(f"{prefix}/") and info["type"] == "file"  # some list the folder itself
+        }
 
     def _delete(self, name: str) -> None:
         with suppress(FileNotFoundError):

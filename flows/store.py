@@ -185,8 +185,8 @@ class Store:
         """Wait until this is the one to make (stage, key), or until somebody else has made it.
 
         `needs` are the records that the work reads: garbage collection leaves them alone meanwhile. `on_wait`
-        is told once who is waited for, `on_lost` is called from a thread when the lease was lost. `ignore_record`
-        makes again what is there already. Raises `Interrupted` once `stop` is set.
+        is told once who is waited for, `on_lost` is called from a thread when the lease was lost.
+        `ignore_record` makes again what is there already. Raises `Interrupted` once `stop` is set.
         """
         self.prove()
         told = False

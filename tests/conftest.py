@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.s3_server import s3_server, s3_store_url  # noqa: F401 - fixtures
+
 _SHARED = Path(__file__).parents[2] / "shared"
 
 

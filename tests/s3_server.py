@@ -1,0 +1,123 @@
+"""A real S3 server (SeaweedFS) for tests: one per test process, on free ports of the loopback address."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+BUCKET = "nano"
+_KEY, _SECRET = "test-key", "test-secret"
+_PORTS = ("s3", "master", "volume", "filer", "admin")
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A running server; `pid` may be stopped and continued to play an outage."""
+
+    endpoint: str
+    pid: int
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return the variables through which the store finds this server."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": _KEY,
+            "AWS_SECRET_ACCESS_KEY": _SECRET,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    def freeze(self) -> None:
+        """Let it hang without closing its connections."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _command(weed: str, folder: Path, ports: dict[str, int]) -> list[str]:
+    return [
+        weed, "-logtostderr=true", "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+        "-master.telemetry=false", "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0",
+        "-s3.port.lance=0", f"-s3.config={folder / 's3.json'}", f"-bucket={BUCKET}",
+        *(f"-{name}.port={port}" for name, port in ports.items()),
+    ]  # fmt: skip
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
+    for _ in range(600):
+        if process.poll() is not None:
+            raise RuntimeError(f"weed ended with {process.returncode}:\n{log.read_text()[-2000:]}")
+        try:
+            with urllib.request.urlopen(f"{endpoint}/status", timeout=1):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise RuntimeError(f"weed was not ready in time:\n{log.read_text()[-2000:]}")
+
+
+def _start(weed: str, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+    identity = {"name": "test", "credentials": [{"accessKey": _KEY, "secretKey": _SECRET}]}
+    actions = ["Admin", "Read", "Write", "List", "Tagging"]
+    (folder / "s3.json").write_text(json.dumps({"identities": [{**identity, "actions": actions}]}))
+    numbers = _free_ports(2 * len(_PORTS))
+    ports = dict(zip(_PORTS, numbers[: len(_PORTS)], strict=True))
+    grpc = {f"{name}.port.grpc": port for name, port in zip(_PORTS, numbers[len(_PORTS) :], strict=True)}
+    command = _command(weed, folder, ports) + [f"-{name}={port}" for name, port in grpc.items()]
+    log = folder / "weed.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder)
+    endpoint = f"http://127.0.0.1:{ports['s3']}"
+    _wait_until_ready(process, endpoint, log)
+    return process, endpoint
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A server with an empty bucket; skips only where its binary cannot run."""
+    beside_python = Path(sys.executable).with_name("weed")
+    weed = str(beside_python) if beside_python.exists() else shutil.which("weed")
+    if not weed or subprocess.run([weed, "version"], capture_output=True, check=False).returncode:
+        pytest.skip("the SeaweedFS binary `weed` cannot run here")
+    folder = tmp_path_factory.mktemp("s3")
+    process, endpoint = _start(weed, folder)
+    try:
+        yield S3Server(endpoint, process.pid)
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def s3_store_url(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of an empty store on the server; the environment holds its address and keys."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{uuid.uuid4().hex[:12]}"
