@@ -1,0 +1,35 @@
+"""Bits per byte: a language model's loss in a unit that does not depend on the tokenizer.
+
+The nats of all counted targets over ln 2 times their bytes. Not counted: ignored targets (-1) and targets
+without bytes (special tokens). Which text is measured is the caller's choice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from nanochat.model.gpt import GPT
+
+
+@torch.no_grad()
+def bits_per_byte(
+    model: GPT,
+    batches: Iterable[tuple[npt.NDArray[Any], npt.NDArray[Any]]],
+    token_bytes: npt.NDArray[np.int32],
+) -> float:
+    """Return bits per byte over batches of inputs and targets (B, T); infinite if no byte is counted."""
+    nats, size = 0.0, 0
+    for inputs, targets in batches:
+        x = torch.from_numpy(np.asarray(inputs, np.int64)).to(model.device)
+        y = torch.from_numpy(np.asarray(targets, np.int64)).to(model.device)
+        losses = model(x, y, loss_reduction="none").double().cpu().numpy()
+        lengths = np.where(targets >= 0, token_bytes[np.maximum(targets, 0)], 0)
+        nats += float(losses[lengths > 0].sum())
+        size += int(lengths.sum())
+    return nats / (math.log(2) * size) if size else math.inf

@@ -1,0 +1,70 @@
+"""What happens around training steps: measurements, sampled texts, restart points, stopping.
+
+A hook is called after a step with what the step measured. Which hooks a run has is put together in
+`nanochat.train.run`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from nanochat.errors import Interrupted
+from nanochat.runtime import Runtime
+from nanochat.train.loop import StepResult
+from nanochat.train.state import TrainState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Every:
+    """Calls something every so many steps, and after the last one."""
+
+    every: int
+    steps: int
+    call: Callable[[int], None]
+
+    def __call__(self, result: StepResult) -> None:
+        """Call it if this step is due."""
+        if result.step % self.every == 0 or result.step == self.steps:
+            self.call(result.step)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Shows what the model answers to fixed prompts."""
+
+    state: TrainState
+    runtime: Runtime
+    prompts: Sequence[str]
+    answer: Callable[[str], str]
+
+    def __call__(self, step: int) -> None:
+        """Record one continuation of each prompt."""
+        for prompt in self.prompts:
+            text = self.answer(prompt)
+            self.state.journal.add("samples", {"step": step, "prompt": prompt, "text": text})
+            self.runtime.tracker.log_text(f"{prompt} → {text}", step=step)
+
+
+@dataclass
+class Keeper:
+    """Keeps restart points at intervals of time, and a last one when the run is asked to stop."""
+
+    state: TrainState
+    runtime: Runtime
+    run: Mapping[str, Any]
+    steps: int
+    _saved: float = field(default_factory=time.monotonic)
+
+    def __call__(self, result: StepResult) -> None:
+        """Keep a restart point if one is due; raise `Interrupted` if the run shall stop."""
+        if self.runtime.stop.is_set() and result.step < self.steps:
+            self.state.save(self.runtime.checkpoints, self.run)
+            kept = self.runtime.checkpoints.latest()
+            kept_text = f"step {kept[0]} is kept" if kept else "nothing is kept"
+            raise Interrupted(f"stopped after step {result.step} of {self.steps}; {kept_text}")
+        if time.monotonic() - self._saved >= self.runtime.checkpoint_every_s:
+            self.state.save(self.runtime.checkpoints, self.run)
+            self._saved = time.monotonic()

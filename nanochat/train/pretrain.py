@@ -1,0 +1,71 @@
+"""Pretraining: next-token prediction on token shards. A stage function; the loop is `nanochat.train.run`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nanochat.config import PretrainConfig
+from nanochat.data.batches import PretrainBatches, val_batches
+from nanochat.data.token_shards import TokenShard, vocabulary_digest
+from nanochat.model.generate import greedy
+from nanochat.model.gpt import GPT
+from nanochat.runtime import Runtime
+from nanochat.tokenizer.tokenizer import Tokenizer
+from nanochat.train.loop import Plan, rows_per_pass
+from nanochat.train.run import Job, device_of, train
+from nanochat.train.schedules import pretrain_multiplier, rising_momentum
+from nanochat.train.validation import bits_per_byte, require_vocabulary
+
+_SAMPLE_TOKENS = 32
+
+
+def pretrain(
+    config: PretrainConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime
+) -> dict[str, Any]:
+    """Train a new model on `inputs`: tokenizer, train_tokens (a folder of shards), val_tokens."""
+    tokenizer = Tokenizer.load(inputs["tokenizer"])
+    require_vocabulary(tokenizer, config.model)
+    digest = vocabulary_digest(tokenizer)
+    folders = sorted(path for path in inputs["train_tokens"].iterdir() if path.is_dir())
+    shards = [TokenShard.open(folder, digest) for folder in folders]
+    val_shard = TokenShard.open(inputs["val_tokens"], digest)
+    length = config.model.sequence_len
+    bos = tokenizer.special("bos")
+    batches = PretrainBatches(shards, config.batch_tokens // length, length, config.seed, bos)
+
+    device = device_of(runtime)
+    with torch.device(device):
+        model = GPT(config.model)
+    model.init_weights(torch.Generator().manual_seed(config.seed))
+    rows = rows_per_pass(length, device.type)
+
+    def measure() -> float:
+        return bits_per_byte(model, val_batches(val_shard, rows, length, config.eval_tokens), tokenizer)
+
+    def answer(prompt: str) -> str:
+        tokens = greedy(model, [bos, *tokenizer.encode(prompt)], _SAMPLE_TOKENS, {bos})
+        return tokenizer.decode(tokens)
+
+    plan = Plan(
+        steps=config.steps,
+        batch=batches.batch,
+        lr_multiplier=lambda step: pretrain_multiplier(step, config.steps, config.warmdown_ratio),
+        momentum=rising_momentum,
+    )
+    job = Job(
+        config=config,
+        plan=plan,
+        optimizer=config.optimizer,
+        measure_name="val/bpb",
+        measure=measure,
+        eval_every=config.eval_every,
+        prompts=config.prompts,
+        answer=answer,
+        sample_every=config.sample_every,
+        statistics={f"data/{name}": value for name, value in batches.accounting(config.steps).items()},
+    )
+    return train(model, job, out, runtime)

@@ -1,0 +1,110 @@
+"""All that a training run needs to go on after it was stopped, and how it is kept.
+
+A restart point is a folder: `state.pt` (weights, optimizer, step: tensors and plain data, read with
+`weights_only`), `run.json` (which run it belongs to) and the lines of the journal so far. There is no random
+state in it, since nothing in the loop draws numbers. Where restart points live is `Runtime.checkpoints`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nanochat.errors import DataError
+from nanochat.model.gpt import GPT
+from nanochat.runtime import Checkpoints
+from nanochat.train.optimizer import ModelOptimizer
+
+logger = logging.getLogger(__name__)
+
+_STATE, _RUN = "state.pt", "run.json"
+STREAMS = ("metrics", "samples", "throughput")
+
+
+@dataclass
+class Journal:
+    """The JSON lines a run has written so far; `metrics` and `samples` hold no times."""
+
+    lines: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in STREAMS})
+
+    def add(self, stream: str, record: Mapping[str, object]) -> None:
+        """Append one record to a stream."""
+        self.lines[stream].append(json.dumps(record, ensure_ascii=False, allow_nan=False))
+
+    def write(self, folder: Path) -> None:
+        """Write each stream as `<stream>.jsonl`."""
+        for stream, lines in self.lines.items():
+            text = "".join(line + "\n" for line in lines)
+            (folder / f"{stream}.jsonl").write_text(text, encoding="utf-8", newline="\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Journal:
+        """Read what `write` wrote."""
+        texts = {s: (folder / f"{s}.jsonl").read_text(encoding="utf-8") for s in STREAMS}
+        # Not splitlines: text inside a record may hold other line separators.
+        return cls({stream: text.split("\n")[:-1] for stream, text in texts.items()})
+
+
+@dataclass
+class TrainState:
+    """A run between two steps."""
+
+    model: GPT
+    optimizer: ModelOptimizer
+    step: int = 0  # finished steps
+    seconds: float = 0.0  # spent in steps, over all attempts
+    journal: Journal = field(default_factory=Journal)
+    kept_step: int | None = None  # of the newest restart point
+
+    def save(self, checkpoints: Checkpoints, run: Mapping[str, Any]) -> None:
+        """Keep a restart point; `run` says which run it belongs to."""
+        if self.kept_step == self.step:
+            return
+        with tempfile.TemporaryDirectory(prefix="nanochat-restart-") as name:
+            folder = Path(name)
+            state = {
+                "step": self.step,
+                "seconds": self.seconds,
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+            }
+            torch.save(state, folder / _STATE)
+            (folder / _RUN).write_text(_canonical(run), encoding="utf-8")
+            self.journal.write(folder)
+            checkpoints.save(self.step, folder)
+        self.kept_step = self.step
+
+    def restore(self, checkpoints: Checkpoints, run: Mapping[str, Any]) -> bool:
+        """Continue from the newest restart point, if there is one; DataError if it is of another run."""
+        latest = checkpoints.latest()
+        if latest is None:
+            return False
+        step, folder = latest
+        if (folder / _RUN).read_text(encoding="utf-8") != _canonical(run):
+            raise DataError(
+                f"the restart point of step {step} belongs to a run with other settings",
+                hint="remove it, or give this run its own folder for restart points",
+            )
+        try:
+            state = torch.load(folder / _STATE, map_location=self.model.device, weights_only=True)
+        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            raise DataError(f"the restart point of step {step} cannot be read: {error}") from error
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.journal = Journal.read(folder)
+        self.kept_step = self.step
+        logger.info("continuing after step %d", self.step)
+        return True
+
+
+def _canonical(run: Mapping[str, Any]) -> str:
+    return json.dumps(run, sort_keys=True)

@@ -1,0 +1,73 @@
+"""Measurements during training on data that is not trained on, and the checks before it. No eval tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from nanochat.config import ModelConfig
+from nanochat.errors import ConfigError, DataError
+from nanochat.evals import bpb
+from nanochat.model.generate import greedy
+from nanochat.model.gpt import GPT, IGNORED
+from nanochat.tokenizer.chat_format import render_for_completion
+from nanochat.tokenizer.tokenizer import Tokenizer
+from nanochat.train.loop import Batch, compute_precision, micro_batches
+
+Item = TypeVar("Item")
+
+_HELD_OUT_PART = 0.02
+_HELD_OUT_MOST = 256  # enough for a mean with about 1 % of noise, and a second or two on a CPU
+_ANSWER_TOKENS = 32
+
+
+def held_out(conversations: Sequence[Item]) -> tuple[Sequence[Item], Sequence[Item]]:
+    """Split a shuffled mixture: its last 2 % (1 to 256 conversations) validate, the rest trains.
+
+    Rows that a mixture repeats may be on both sides.
+    """
+    if len(conversations) < 2:
+        raise DataError(
+            f"the mixture has {len(conversations)} conversations; at least 2 are needed, one to validate",
+            hint="give the stage's mixture at least one data set",
+        )
+    count = min(max(1, int(_HELD_OUT_PART * len(conversations))), _HELD_OUT_MOST)
+    return conversations[:-count], conversations[-count:]
+
+
+def require_vocabulary(tokenizer: Tokenizer, model: ModelConfig) -> None:
+    """Raise ConfigError if the tokenizer has ids that the model does not know."""
+    if tokenizer.vocab_size > model.vocab_size:
+        raise ConfigError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, the model {model.vocab_size}",
+            hint="set tokenizer.vocab_size and pretrain.model.vocab_size to the same number",
+        )
+
+
+def bits_per_byte(model: GPT, batches: Iterable[Batch], tokenizer: Tokenizer) -> float:
+    """Measure bits per byte in the precision of training."""
+    with compute_precision(model.device):
+        return bpb.bits_per_byte(model, batches, tokenizer.token_bytes())
+
+
+@torch.no_grad()
+def mean_loss(model: GPT, batches: Iterable[Batch]) -> float:
+    """Return the mean cross entropy in nats over all targets of all batches."""
+    total, counted = 0.0, 0
+    for batch in batches:
+        for inputs, targets in micro_batches(*batch, model.device.type):
+            x, y = (torch.from_numpy(a).to(model.device) for a in (inputs, targets))
+            with compute_precision(model.device):
+                total += float(model(x, y, loss_reduction="sum"))
+            counted += int(np.count_nonzero(targets != IGNORED))
+    return total / max(counted, 1)
+
+
+def chat_answer(model: GPT, tokenizer: Tokenizer, prompt: str) -> str:
+    """Return the greedy answer to one user message."""
+    ids = render_for_completion(tokenizer, [{"role": "user", "content": prompt}])
+    stop = {tokenizer.special("assistant_end"), tokenizer.special("bos")}
+    return tokenizer.decode(greedy(model, ids, _ANSWER_TOKENS, stop))
