@@ -23,7 +23,7 @@ import fsspec
 import fsspec.core
 
 from flows.retry import Retry, ShortRead
-from nanochat.errors import StoreError
+from nanochat.errors import Damaged, StoreError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -56,6 +56,7 @@ class Storage:
         self.fs = fs
         self.root = root.rstrip("/")
         self.retry = retry
+        self._folders: set[str] = set()  # made or seen
 
     def probe(self) -> None:
         """Prove that `create` creates once; raise `StoreError` where it does not."""
@@ -81,7 +82,8 @@ class Storage:
             try:
                 return parse(data)
             except (ValueError, KeyError, TypeError) as error:
-                raise ShortRead(f"{len(data)} bytes that do not parse: {error}") from error
+                message = f"{name}: {len(data)} bytes that do not parse: {error}"
+                raise (ShortRead if self.shared else Damaged)(message) from error
 
         return self._try("read", name, attempt)
 
@@ -94,19 +96,12 @@ class Storage:
         return False
 
     def write(self, name: str, data: bytes) -> None:
-        """Write or replace a small object."""
-        self._try("write", name, lambda: self._write(name, data))
+        """Write or replace a small object; it appears whole or not at all."""
+        self._through_part(name, len(data), lambda part: self.fs.pipe_file(part, data))
 
     def upload(self, source: Path, name: str) -> None:
         """Copy a local file to `name`; it appears whole or not at all."""
-
-        def attempt() -> None:
-            self._upload(source, name)
-            size, there = source.stat().st_size, self._found(name)
-            if there is None or there.size != size:
-                raise ShortRead(f"{there.size if there else 0} of {size} bytes arrived")
-
-        self._try("upload", name, attempt)
+        self._through_part(name, source.stat().st_size, lambda part: self.fs.put_file(str(source), part))
 
     def refresh(self, source: Path, name: str) -> None:
         """Make an object as new as if it had just been uploaded, so that no collector takes it for old."""
@@ -170,36 +165,45 @@ class Storage:
         return bytes(self.fs.cat_file(self._path(name)))
 
     def _create(self, name: str, data: bytes) -> bool:
+        path = self._path(name)
+        self._make_folder(path)
         with suppress(FileExistsError), _memory_lock:
-            self.fs.pipe_file(self._path(name), data, mode="create")
+            self.fs.pipe_file(path, data, mode="create")
             return True
         return False
 
-    def _write(self, name: str, data: bytes) -> None:
-        self._through_part(name, lambda part: self.fs.pipe_file(part, data))
+    def _through_part(self, name: str, size: int, put: Callable[[str], None]) -> None:
+        """Write beside the final place, check the size, then rename; each step is tried again by itself."""
+        part, path = f"{self.root}/parts/{uuid.uuid4().hex}", self._path(name)
 
-    def _upload(self, source: Path, name: str) -> None:
-        size = source.stat().st_size
-
-        def put(part: str) -> None:
-            self.fs.put_file(str(source), part)
-            if self.fs.info(part)["size"] != size:
-                raise ShortRead(f"fewer than {size} bytes arrived")
-
-        self._through_part(name, put)
-
-    def _through_part(self, name: str, put: Callable[[str], None]) -> None:
-        part = f"{self.root}/parts/{uuid.uuid4().hex}"
-        path = self._path(name)
-        self.fs.makedirs(self.fs._parent(part), exist_ok=True)
-        try:
+        def write() -> None:
             put(part)
-            self.fs.makedirs(self.fs._parent(path), exist_ok=True)
-            self.fs.mv(part, path)
+            if (arrived := self.fs.info(part)["size"]) != size:
+                raise ShortRead(f"{arrived} of {size} bytes arrived")
+
+        def rename() -> None:
+            try:
+                self.fs.mv(part, path)
+            except FileNotFoundError:  # done before, and only the answer was lost?
+                there = self._found(name)
+                if there is None or there.size != size:
+                    raise
+
+        try:
+            self._try("write", name, lambda: self._make_folder(part))
+            self._try("write", name, write)
+            self._try("write", name, lambda: self._make_folder(path))
+            self._try("write", name, rename)
         except BaseException:
             with suppress(Exception):
                 self.fs.rm_file(part)
             raise
+
+    def _make_folder(self, path: str) -> None:
+        folder = self.fs._parent(path)
+        if folder not in self._folders:
+            self.fs.makedirs(folder, exist_ok=True)
+            self._folders.add(folder)
 
     def _hash(self, name: str) -> tuple[int, str]:
         digest, size = hashlib.sha256(), 0

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from flows.retry import ShortRead
 from flows.storage import CHUNK, Found, Storage, sha256_of
 
 
@@ -26,6 +27,29 @@ class LocalStorage(Storage):
         """Return where the object lies."""
         return Path(self.root, name)
 
+    def write(self, name: str, data: bytes) -> None:
+        """Write or replace a small object."""
+
+        def attempt() -> None:
+            with self._part(name) as part:
+                part.write(data)
+                part.publish()
+
+        self._try("write", name, attempt)
+
+    def upload(self, source: Path, name: str) -> None:
+        """Copy a file, read-only from then on."""
+
+        def attempt() -> None:
+            with self._part(name) as part, source.open("rb") as file:
+                shutil.copyfileobj(file, part.file, CHUNK)
+                os.fchmod(part.file.fileno(), 0o444)
+                if part.file.tell() != os.fstat(file.fileno()).st_size:
+                    raise ShortRead(f"{part.file.tell()} bytes arrived")
+                part.publish()
+
+        self._try("upload", name, attempt)
+
     def refresh(self, source: Path, name: str) -> None:
         """Set the object's time to now."""
         self._try("touch", name, lambda: os.utime(self.local_path(name)))
@@ -37,17 +61,6 @@ class LocalStorage(Storage):
         with self._part(name) as part:
             part.write(data)
             return part.publish_new()
-
-    def _write(self, name: str, data: bytes) -> None:
-        with self._part(name) as part:
-            part.write(data)
-            part.publish()
-
-    def _upload(self, source: Path, name: str) -> None:
-        with self._part(name) as part, source.open("rb") as file:
-            shutil.copyfileobj(file, part.file, CHUNK)
-            os.fchmod(part.file.fileno(), 0o444)
-            part.publish()
 
     def _part(self, name: str) -> _Part:
         path = self.local_path(name)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flows.retry import Retry
+from flows.retry import Retry, ShortRead
 from flows.storage import Found, Storage
 from nanochat.errors import StoreError, StoreUnavailable
 
@@ -52,6 +52,22 @@ class S3Storage(Storage):
         storage._try("open", "", storage._head_bucket)
         return storage
 
+    def write(self, name: str, data: bytes) -> None:
+        """Write or replace a small object."""
+        self._try("write", name, lambda: self.fs.call_s3("put_object", **self._key(name), Body=data))
+
+    def upload(self, source: Path, name: str) -> None:
+        """Copy a local file to `name`; S3 shows it whole or not at all."""
+        size = source.stat().st_size
+
+        def attempt() -> None:
+            self.fs.put_file(str(source), self._path(name), chunksize=_MULTIPART_BYTES)
+            there = self._found(name)
+            if there is None or there.size != size:
+                raise ShortRead(f"{there.size if there else 0} of {size} bytes arrived")
+
+        self._try("upload", name, attempt)
+
     def _head_bucket(self) -> None:
         try:
             self.fs.call_s3("head_bucket", Bucket=self.bucket)
@@ -82,12 +98,6 @@ class S3Storage(Storage):
                 raise StoreError(f"{self.url}: the service has no conditional writes") from error
             raise
         return True
-
-    def _write(self, name: str, data: bytes) -> None:
-        self.fs.call_s3("put_object", **self._key(name), Body=data)
-
-    def _upload(self, source: Path, name: str) -> None:
-        self.fs.put_file(str(source), self._path(name), chunksize=_MULTIPART_BYTES)
 
     def _found(self, name: str) -> Found | None:
         try:

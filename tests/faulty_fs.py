@@ -10,7 +10,9 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 import threading
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,7 +66,15 @@ class FaultyFileSystem(fsspec.AbstractFileSystem):
         )
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
-        self._call(lambda: self.inner.pipe_file(path, value, mode=mode))
+        def put() -> None:
+            part = Path(f"{path}.{uuid.uuid4().hex}.part")
+            part.write_bytes(value)
+            try:
+                os.link(part, path) if mode == "create" else shutil.copyfile(part, path)
+            finally:
+                part.unlink()
+
+        self._call(put)
 
     def get_file(self, rpath: str, lpath: str, **kwargs: Any) -> None:
         def shorten(_: Any) -> None:
