@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from nanochat.config import TokenizeConfig
 from nanochat.errors import DataError
 from nanochat.runtime import Runtime
+from nanochat.tokenizer.tokenizer import Tokenizer
 
 FILE_NAME = "tokens.bin"
 FORMAT_VERSION = 1
@@ -191,8 +192,6 @@ def tokenize_shard(
     config: TokenizeConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime
 ) -> dict[str, Any]:
     """Turn `text.parquet` of the shard into `tokens.bin` and `stats.json`."""
-    from nanochat.tokenizer.tokenizer import Tokenizer
-
     if config.format_version != FORMAT_VERSION:
         raise DataError(
             f"tokenize.format_version is {config.format_version}; this code writes {FORMAT_VERSION}"

@@ -1,0 +1,345 @@
+"""Chat tasks: the rows of the task and conversation files, as conversations and as problems.
+
+A task reads one file of the data root (`tasks/arc/ARC-Easy/train.jsonl`, ...) and offers each row in two
+forms: `conversation(i)`, what a model is trained on and prompted with, and `problem(i)`, what its answer is
+held against. `mixture` shuffles the conversations of several tasks into one sequence.
+
+Rendering to tokens is the work of the tokenizer's chat format, scoring that of `nanochat.evals`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nanochat.config import MixtureEntry
+from nanochat.errors import ConfigError, DataError
+from nanochat.tokenizer.chat_format import Conversation, Part
+
+Kind = Literal["choice", "math", "code", "chat"]
+Row = dict[str, Any]
+
+_CALCULATION = re.compile(r"<<([^<>]*)>>")
+_FINAL_NUMBER = re.compile(r"#### *(-?[0-9.,]+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What an answer is held against; fields that a kind of task does not use are empty."""
+
+    letters: tuple[str, ...] = ()  # choice: the possible answers
+    answer: str = ""  # choice: the right letter; math: the number, without commas
+    prompt: str = ""  # code: head of the function, with its imports
+    entry_point: str = ""  # code: name of the function
+    test: str = ""  # code: defines check(candidate)
+    solution: str = ""  # code: body of the function
+
+
+@dataclass(frozen=True)
+class ChatTask:
+    """One file of rows, checked when it was loaded."""
+
+    name: str
+    kind: Kind
+    baseline: float  # accuracy of guessing
+    rows: Sequence[Row]
+    to_conversation: Callable[[Row], Conversation]
+    to_problem: Callable[[Row], Problem]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.rows)
+
+    def conversation(self, index: int) -> Conversation:
+        """Return a row as user and assistant messages, the right answer last."""
+        return self.to_conversation(self.rows[index])
+
+    def problem(self, index: int) -> Problem:
+        """Return what an answer to the row is held against."""
+        return self.to_problem(self.rows[index])
+
+
+def load_task(root: Path, name: str, split: str = "train") -> ChatTask:
+    """Load a task by name from the data root.
+
+    Raises ConfigError for a name or split that does not exist, DataError (naming file and line) for a file
+    that cannot be read or a row that lacks something.
+    """
+    if name in _TASKS:
+        files, load = _TASKS[name]
+        if split not in files:
+            raise ConfigError(
+                f"task {name} has no split {split!r}", hint=f"its splits are {', '.join(files)}"
+            )
+        return load(name, _existing(root, files[split]))
+    path = root / "conversations" / f"{name}.jsonl"
+    if not path.is_file():
+        known = [*_TASKS, *sorted(p.stem for p in (root / "conversations").glob("*.jsonl"))]
+        near = difflib.get_close_matches(name, known, n=1)
+        raise ConfigError(
+            f"no task or conversation file {name!r} below {root}",
+            hint=f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}",
+        )
+    if split == "test" and name != "test":
+        raise ConfigError(
+            f"conversations {name} have no split 'test'",
+            hint="held-out conversations are the task 'test'",
+        )
+    return _load_chat(name, path)
+
+
+def choice_prompt(question: str, letters: Sequence[str], choices: Sequence[str]) -> str:
+    """Return the user message of a multiple choice question.
+
+    The letter follows "=" without a space, so that it is the same token as in the answer.
+    """
+    lines = "".join(f"- {choice}={letter}\n" for letter, choice in zip(letters, choices, strict=True))
+    return (
+        f"Multiple Choice question: {question}\n{lines}\nRespond only with the letter of the correct answer."
+    )
+
+
+def calculation_parts(answer: str) -> list[Part]:
+    """Split an answer at its `<<expression=result>>` marks into text, python and python_output parts."""
+    parts: list[Part] = []
+    for i, piece in enumerate(_CALCULATION.split(answer)):
+        if i % 2:
+            expression, _, result = piece.rpartition("=")
+            parts.append({"type": "python", "text": expression})
+            parts.append({"type": "python_output", "text": result})
+        elif piece:
+            parts.append({"type": "text", "text": piece})
+    return parts
+
+
+def final_number(text: str) -> str | None:
+    """Return the number after the last `####` without commas, or None."""
+    found = _FINAL_NUMBER.findall(text)
+    return found[-1].replace(",", "").rstrip(".") if found else None
+
+
+class Mixture(Sequence[Conversation]):
+    """Conversations of several tasks in one fixed shuffled order, built when asked for."""
+
+    def __init__(self, tasks: Sequence[ChatTask], order: Sequence[tuple[int, int]]) -> None:
+        """Take tasks and the order as pairs (task, row)."""
+        self._tasks, self._order = tasks, order
+
+    def __len__(self) -> int:
+        """Return the number of conversations in an epoch."""
+        return len(self._order)
+
+    @overload
+    def __getitem__(self, index: int) -> Conversation: ...
+    @overload
+    def __getitem__(self, index: slice) -> Mixture: ...
+    def __getitem__(self, index: int | slice) -> Conversation | Mixture:
+        """Return one conversation, or a part of the mixture."""
+        if isinstance(index, slice):
+            return Mixture(self._tasks, self._order[index])
+        task, row = self._order[index]
+        return self._tasks[task].conversation(row)
+
+
+def mixture(root: Path, entries: Sequence[MixtureEntry], seed: int) -> Mixture:
+    """Load and shuffle a mixture; the same files, entries and seed give the same order."""
+    tasks: list[ChatTask] = []
+    order: list[tuple[int, int]] = []
+    for number, entry in enumerate(entries):
+        task = load_task(root, entry.task, entry.split)
+        rows = list(range(len(task)))
+        random.Random(f"{seed}/{entry.task}/{entry.split}").shuffle(rows)
+        tasks.append(task)
+        order += [(number, row) for row in rows[: entry.rows]] * entry.repeat
+    random.Random(seed).shuffle(order)
+    return Mixture(tasks, order)
+
+
+def _existing(root: Path, relative: str) -> Path:
+    path = root / relative
+    if not path.is_file():
+        raise DataError(
+            f"{path}: no such file", hint=f"the data folder needs {relative}; is tasks.source right?"
+        )
+    return path
+
+
+def _read_rows(path: Path, needed: Sequence[str]) -> list[Row]:
+    """Read a JSON Lines or parquet file of objects that have the needed fields."""
+    try:
+        if path.suffix == ".parquet":
+            rows: list[Any] = pq.read_table(path).to_pylist()
+        else:
+            # Not splitlines(): JSON strings may hold other line separators, such as U+2028.
+            lines = path.read_text("utf-8").split("\n")
+            rows = [_json(line, path, i) for i, line in enumerate(lines, 1) if line.strip()]
+    except (OSError, pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    for i, row in enumerate(rows, 1):
+        missing = [name for name in needed if not isinstance(row, dict) or row.get(name) is None]
+        if missing:
+            raise DataError(f"{path}, row {i}: no {', '.join(missing)}")
+    if not rows:
+        raise DataError(f"{path}: no rows")
+    return rows
+
+
+def _json(line: str, path: Path, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{path}, row {number}: not JSON: {error}") from error
+
+
+def _load_arc(name: str, path: Path) -> ChatTask:
+    rows = _read_rows(path, ("question", "choices", "answerKey"))
+    return _choice_task(name, path, [_arc_row(row, path, i) for i, row in enumerate(rows, 1)])
+
+
+def _arc_row(row: Row, path: Path, number: int) -> Row:
+    try:
+        letters, choices = tuple(row["choices"]["label"]), list(row["choices"]["text"])
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path}, row {number}: choices have no text and label") from error
+    return {
+        "question": row["question"],
+        "letters": letters,
+        "choices": choices,
+        "answer": str(row["answerKey"]),
+    }
+
+
+def _load_mmlu(name: str, path: Path) -> ChatTask:
+    rows = _read_rows(path, ("question", "choices", "answer"))
+    return _choice_task(
+        name,
+        path,
+        [
+            {
+                "question": row["question"],
+                "letters": tuple("ABCDEFGHIJ"[: len(row["choices"])]),
+                "choices": row["choices"],
+                "answer": "ABCDEFGHIJ"[int(row["answer"])],
+            }
+            for row in rows
+        ],
+    )
+
+
+def _choice_task(name: str, path: Path, rows: list[Row]) -> ChatTask:
+    for number, row in enumerate(rows, 1):
+        if len(row["letters"]) != len(row["choices"]):
+            raise DataError(
+                f"{path}, row {number}: {len(row['choices'])} choices, {len(row['letters'])} labels"
+            )
+        if row["answer"] not in row["letters"]:
+            raise DataError(
+                f"{path}, row {number}: answer {row['answer']!r} is none of {', '.join(row['letters'])}"
+            )
+    # To two digits: the real sets have a few questions with three or five choices, and count as 0.25.
+    baseline = round(sum(1 / len(row["letters"]) for row in rows) / len(rows), 2)
+
+    def conversation(row: Row) -> Conversation:
+        prompt = choice_prompt(row["question"], row["letters"], row["choices"])
+        return [{"role": "user", "content": prompt}, {"role": "assistant", "content": row["answer"]}]
+
+    def problem(row: Row) -> Problem:
+        return Problem(letters=row["letters"], answer=row["answer"])
+
+    return ChatTask(name, "choice", baseline, rows, conversation, problem)
+
+
+def _load_gsm8k(name: str, path: Path) -> ChatTask:
+    rows = _read_rows(path, ("question", "answer"))
+    for number, row in enumerate(rows, 1):
+        if final_number(row["answer"]) is None:
+            raise DataError(f"{path}, row {number}: the answer does not end in '#### <number>'")
+
+    def conversation(row: Row) -> Conversation:
+        return [
+            {"role": "user", "content": row["question"]},
+            {"role": "assistant", "content": calculation_parts(row["answer"])},
+        ]
+
+    return ChatTask(
+        name,
+        "math",
+        0.0,
+        rows,
+        conversation,
+        lambda row: Problem(answer=final_number(row["answer"]) or ""),
+    )
+
+
+def _load_humaneval(name: str, path: Path) -> ChatTask:
+    rows = _read_rows(path, ("prompt", "entry_point", "canonical_solution", "test"))
+
+    def conversation(row: Row) -> Conversation:
+        program = f"{row['prompt']}{row['canonical_solution']}".rstrip("\n")
+        return [
+            {"role": "user", "content": row["prompt"]},
+            {"role": "assistant", "content": f"```python\n{program}\n```"},
+        ]
+
+    def problem(row: Row) -> Problem:
+        return Problem(
+            prompt=row["prompt"],
+            entry_point=row["entry_point"],
+            test=row["test"],
+            solution=row["canonical_solution"],
+        )
+
+    return ChatTask(name, "code", 0.0, rows, conversation, problem)
+
+
+def _load_chat(name: str, path: Path) -> ChatTask:
+    rows = _read_rows(path, ("messages",))
+    for number, row in enumerate(rows, 1):
+        _check_messages(row["messages"], f"{path}, row {number}")
+
+    def conversation(row: Row) -> Conversation:
+        return list(row["messages"])
+
+    return ChatTask(name, "chat", 0.0, rows, conversation, lambda _: Problem())
+
+
+def _check_messages(messages: Any, where: str) -> None:
+    if not isinstance(messages, list) or not messages:
+        raise DataError(f"{where}: messages is not a list of messages")
+    roles = [message.get("role") if isinstance(message, dict) else None for message in messages]
+    turns = roles[1:] if roles[0] == "system" else roles
+    wanted = ["user", "assistant"] * (len(turns) // 2 + 1)
+    if len(turns) < 2 or turns != wanted[: len(turns)]:
+        raise DataError(
+            f"{where}: roles {', '.join(map(str, roles))} do not alternate between user and assistant"
+        )
+    for message in messages:
+        if not isinstance(message.get("content"), str | list):
+            raise DataError(f"{where}: a {message['role']} message without content")
+
+
+_TASKS: dict[str, tuple[dict[str, str], Callable[[str, Path], ChatTask]]] = {
+    **{
+        name: ({s: f"tasks/arc/{folder}/{s}.jsonl" for s in ("train", "test")}, _load_arc)
+        for name, folder in (("arc_easy", "ARC-Easy"), ("arc_challenge", "ARC-Challenge"))
+    },
+    "mmlu": (
+        {
+            "train": "tasks/mmlu/auxiliary_train.parquet",
+            "dev": "tasks/mmlu/dev.parquet",
+            "test": "tasks/mmlu/test.parquet",
+        },
+        _load_mmlu,
+    ),
+    "gsm8k": ({s: f"tasks/gsm8k/{s}.jsonl" for s in ("train", "test")}, _load_gsm8k),
+    "humaneval": ({"test": "tasks/humaneval/HumanEval.jsonl"}, _load_humaneval),
+}
