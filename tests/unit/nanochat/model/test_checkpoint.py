@@ -1,0 +1,81 @@
+"""Saved models come back whole, and broken ones are refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from nanochat.errors import DataError
+from nanochat.model.checkpoint import load_model, model_from_state, save_model
+from nanochat.model.gpt import GPT
+
+
+@pytest.fixture
+def folder(tmp_path: Path, model: GPT) -> Path:
+    save_model(tmp_path, model)
+    return tmp_path
+
+
+def test_a_saved_model_comes_back_bit_for_bit(folder: Path, model: GPT) -> None:
+    loaded = load_model(folder)
+    assert loaded.config == model.config
+    for name, weight in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight), name
+
+
+def test_equal_models_give_equal_bytes(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = tmp_path_factory.mktemp("again")
+    save_model(other, load_model(folder))
+    for name in ("model.safetensors", "config.json"):
+        assert (other / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_bfloat16_and_compiled_names_are_read(model: GPT) -> None:
+    state = {f"_orig_mod.{n}": w.bfloat16() for n, w in model.state_dict().items()}
+    loaded = model_from_state(model.config, state, source="here")
+    assert {weight.dtype for weight in loaded.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(DataError, match=f"{name} is missing"):
+        load_model(folder)
+
+
+def test_a_wrong_shape_is_named_with_both_shapes(folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    state["lm_head.weight"] = torch.zeros(96, 32)
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(
+        DataError, match=r"model\.safetensors .*lm_head\.weight has shape \(96, 32\), expected \(97, 32\)"
+    ):
+        load_model(folder)
+
+
+def test_weights_of_another_architecture_are_refused(folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    state["resid_lambdas"] = state.pop("lm_head.weight")
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(
+        DataError, match=r"'classic'.*lm_head.weight is missing; resid_lambdas is not part of it"
+    ):
+        load_model(folder)
+
+
+def test_an_unknown_architecture_is_refused(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text()) | {"architecture": "1917"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match=r"config\.json is not a model configuration"):
+        load_model(folder)
+
+
+def test_a_cut_off_file_is_refused(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match="not a readable safetensors file"):
+        load_model(folder)

@@ -1,0 +1,81 @@
+"""Generation with the cache against the same tokens without one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nanochat.model.generate import greedy
+from nanochat.model.gpt import GPT
+from nanochat.model.kv_cache import KVCache
+
+
+def tokens(rows: int, length: int) -> torch.Tensor:
+    return torch.randint(0, 97, (rows, length), generator=torch.Generator().manual_seed(length))
+
+
+def close(a: torch.Tensor, b: torch.Tensor) -> None:
+    torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("chunks", [(1, 1, 1, 1, 1), (7, 1, 1), (3, 5, 1, 4), (1, 12)])
+def test_any_way_of_feeding_a_text_gives_the_same_logits(model: GPT, chunks: tuple[int, ...]) -> None:
+    text = tokens(3, sum(chunks))
+    cache = KVCache(model.config, 3)
+    with torch.no_grad():
+        parts = [model(part, kv_cache=cache) for part in text.split(chunks, dim=1)]
+        close(torch.cat(parts, dim=1), model(text))
+    assert cache.position == sum(chunks)
+
+
+def test_growth_past_the_first_allocation_keeps_what_was_there(model: GPT) -> None:
+    text = tokens(2, 700)  # also past the first rotary tables
+    cache = KVCache(model.config, 2, capacity=10)
+    first = cache.capacity
+    with torch.no_grad():
+        parts = [model(part, kv_cache=cache) for part in text.split([250, 3, 4, 1, 300, 142], dim=1)]
+        close(torch.cat(parts, dim=1), model(text))
+    assert first < 700 <= cache.capacity
+
+
+def test_rows_of_different_lengths_get_the_logits_they_get_alone(model: GPT) -> None:
+    texts = [tokens(1, length)[0] for length in (9, 4, 1, 9)]
+    padding = torch.tensor([9 - len(text) for text in texts])
+    batch = torch.stack([torch.nn.functional.pad(text, (9 - len(text), 0)) for text in texts])
+    cache = KVCache(model.config, 4, left_padding=padding)
+    extra = tokens(4, 3)
+    with torch.no_grad():
+        steps = [model(batch, kv_cache=cache, last_only=True)]
+        steps += [model(part, kv_cache=cache, last_only=True) for part in extra.split(1, dim=1)]
+        together = torch.cat(steps, dim=1)
+        for row, text in enumerate(texts):
+            close(together[row], model(torch.cat([text, extra[row]])[None])[0, -4:])
+
+
+def test_a_prompt_fans_out_and_finished_rows_are_dropped(model: GPT) -> None:
+    prompt, extra = tokens(1, 6), tokens(3, 2)
+    cache = KVCache(model.config, 1)
+    with torch.no_grad():
+        model(prompt, kv_cache=cache)
+        fanned = cache.take(torch.tensor([0, 0, 0]))
+        model(extra[:, :1], kv_cache=fanned)
+        kept = fanned.take(torch.tensor([2, 0]))
+        logits = model(extra[[2, 0], 1:], kv_cache=kept)
+        full = model(torch.cat([prompt.expand(3, -1), extra], dim=1))
+    close(logits[:, 0], full[[2, 0], -1])
+    assert (cache.position, cache.rows, kept.rows) == (6, 1, 2)
+
+
+def test_greedy_equals_taking_the_best_of_all_logits_each_time(model: GPT) -> None:
+    text = tokens(1, 5)
+    with torch.no_grad():
+        for _ in range(20):
+            text = torch.cat([text, model(text)[:, -1:].argmax(-1)], dim=1)
+    expected = text[0, 5:].tolist()
+    assert greedy(model, text[0, :5].tolist(), 20) == expected
+    assert greedy(model, text[0, :5].tolist(), 20, {expected[3]}) == expected[: expected.index(expected[3])]
+
+
+def test_padding_of_another_number_of_rows_is_refused(model: GPT) -> None:
+    with pytest.raises(ValueError, match=r"shape \(3,\), not \(2,\)"):
+        KVCache(model.config, 2, left_padding=torch.zeros(3, dtype=torch.long))
