@@ -1,0 +1,435 @@
+"""The `nanochat` command: verbs that read (`plan`, `why`, `ls`, …) and verbs that act (`run`, `gc`, …).
+
+Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 the work failed, 2 wrong usage. Each
+verb only parses, calls and prints; heavy modules are imported by the verbs that need them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows import tables
+from flows.progress import duration
+from flows.settings import Settings
+from flows.store import Store
+from nanochat import recipes
+from nanochat.errors import ConfigError, Interrupted, NanochatError
+
+app = typer.Typer(
+    name="nanochat",
+    help="One dial and one command from raw text shards to a published chat model.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+RecipeName = Annotated[str, typer.Argument(help="A preset; `nanochat recipes` lists them.")]
+StoreUrl = Annotated[
+    str | None, typer.Option("--store", help="Folder or fsspec URL of the store (default: $NANOCHAT_STORE).")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-o", "--override", metavar="FIELD=VALUE", help="Change one field by its dotted name; repeatable."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Until = Annotated[str | None, typer.Option(help="Stop after this stage.")]
+Ref = Annotated[str, typer.Argument(help="A stage (its newest record), a node, or stage/<key prefix>.")]
+OptionalRef = Annotated[
+    str | None, typer.Argument(help="A stage (its newest record), or stage/<key prefix>.")
+]
+
+
+@app.command("recipes")
+def list_recipes(as_json: AsJson = False) -> None:
+    """List the presets."""
+    rows = [
+        {"recipe": name, "depth": recipes.find(name).depth, "about": (make.__doc__ or "").strip()}
+        for name, make in recipes.PRESETS.items()
+    ]
+    if as_json:
+        _print_json(rows)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in ("recipe", "depth", "about"):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(str(v) for v in row.values()))
+    _print(table)
+
+
+@app.command()
+def show(recipe: RecipeName, override: Overrides = None, as_json: AsJson = False) -> None:
+    """Show every field of a recipe with its value and meaning."""
+    found = recipes.find(recipe, override or ())
+    if as_json:
+        _print_json(found.model_dump(mode="json"))
+    else:
+        _print(tables.fields_table(recipes.field_names(found)))
+
+
+@app.command()
+def plan(
+    recipe: RecipeName,
+    override: Overrides = None,
+    store: StoreUrl = None,
+    until: Until = None,
+    force: Annotated[
+        list[str] | None, typer.Option(help="Treat this stage as not cached; repeatable.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what `run` would do, stage by stage, and why; run nothing."""
+    from flows.plan import make_plan
+
+    settings, opened = _open(store)
+    planned = make_plan(recipes.find(recipe, override or ()), opened, until=until, force=tuple(force or ()))
+    if as_json:
+        _print_json(tables.plan_json(planned, settings.dollars_per_hour))
+        return
+    _print(tables.plan_table(planned))
+    todo = sum(p.action != "hit" for p in planned.nodes)
+    cost = settings.dollars_per_hour
+    price = f", ${planned.predicted_s / 3600 * cost:.2f}" if cost is not None else ""
+    _say(
+        f"{len(planned.nodes) - todo} of {len(planned.nodes)} nodes cached; {todo} to run"
+        + (f", {duration(planned.predicted_s)} when last measured{price}" if planned.predicted_s else "")
+    )
+
+
+@app.command()
+def why(
+    recipe: RecipeName,
+    stage: Annotated[str, typer.Argument(help="A stage or node of the recipe.")],
+    override: Overrides = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say field by field why a stage is cached, runs or waits."""
+    from flows.plan import make_plan
+
+    _, opened = _open(store)
+    planned = make_plan(recipes.find(recipe, override or ()), opened)
+    chosen = [p for p in planned.nodes if stage in (p.node.id, p.node.stage.name)]
+    if not chosen:
+        names = dict.fromkeys(p.node.stage.name for p in planned.nodes)
+        raise ConfigError(f"recipe {recipe!r} has no stage {stage!r}", hint=f"stages: {', '.join(names)}")
+    if as_json:
+        _print_json([tables.planned_json(p) for p in chosen])
+        return
+    for p in chosen:
+        _print(f"{p.node.id}: {tables.WORDS[p.action]}: {p.reason}")
+        for change in p.changes:
+            _print(f"  {change}")
+
+
+@app.command()
+def run(
+    recipe: RecipeName,
+    override: Overrides = None,
+    store: StoreUrl = None,
+    until: Until = None,
+    force: Annotated[
+        list[str] | None, typer.Option(help="Run this stage although it is cached; repeatable.")
+    ] = None,
+    dispatch: Annotated[
+        str, typer.Option(help="local: this process; pools: GPU stages on their work pool.")
+    ] = "local",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: all cores).")] = None,
+    checkpoint_every: Annotated[float, typer.Option(min=0.1, help="Seconds between restart points.")] = 30.0,
+    as_json: AsJson = False,
+) -> None:
+    """Make everything that is not in the store yet, up to the published chat model."""
+    from flows.plan import make_plan
+    from flows.running import RunOptions, next_commands, results, unpack
+    from flows.running import run as run_plan
+
+    if dispatch not in ("local", "pools"):
+        raise ConfigError(f"--dispatch is {dispatch!r}", hint="use local or pools")
+    settings, opened = _open(store)
+    forced = tuple(force or ())
+    planned = make_plan(recipes.find(recipe, override or ()), opened, until=until, force=forced)
+    runtime = {"device": device, "threads": threads, "checkpoint_every_s": checkpoint_every}
+    options = RunOptions(until=until, force=forced, dispatch=dispatch, runtime=runtime)
+    done = run_plan(planned, opened, settings, options, _stderr())
+    found = results(opened, done.records)
+    published = done.records.get("publish")
+    folder = unpack(opened, published, settings.home / "models" / planned.recipe.name) if published else None
+    if as_json:
+        nodes = {
+            n: {"key": r.key, "digest": r.digest, "executed": n in done.executed}
+            for n, r in done.records.items()
+        }
+        _print_json({"nodes": nodes, "results": found, "published": str(folder) if folder else None})
+        return
+    _print(tables.run_table(done.records, done.executed))
+    if found:
+        _print("")
+        _print(tables.results_table(found))
+    if published and folder:
+        _print(f"\nmodel card: {folder / 'README.md'}")
+        if done.executed:
+            _exchange(opened, published, planned.recipe.sft.prompts)
+        _print("\nnext:")
+        for line in next_commands(recipe, override or ()):
+            _print(f"  {line}")
+
+
+@app.command("ls")
+def list_records(
+    stage: Annotated[str | None, typer.Argument(help="Only this stage.")] = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the records in the store, newest first."""
+    _, opened = _open(store)
+    records = opened.records(stage)
+    if as_json:
+        _print_json([r.to_json() for r in records])
+    elif records:
+        _print(tables.records_table(records))
+    else:
+        _say(f"{opened.url} has no records{f' of stage {stage!r}' if stage else ''} yet")
+
+
+@app.command()
+def inspect(ref: Ref, store: StoreUrl = None, as_json: AsJson = False) -> None:
+    """Show a record: what was hashed, files, metrics, provenance, and its lineage back to the corpus."""
+    from flows.lineage import lineage, lineage_tree
+
+    _, opened = _open(store)
+    record = opened.resolve(ref)
+    if as_json:
+        _print_json({**record.to_json(), "lineage": [r.to_json() for r in lineage(opened, record)]})
+        return
+    _print(f"{record.stage}/{record.key}\nnode    {record.node}\ndigest  {record.digest}\n")
+    for title, part in (
+        ("hashed", record.payload),
+        ("metrics", record.metrics),
+        ("provenance", record.provenance),
+    ):
+        _print(f"{title}\n{json.dumps(part, indent=2, default=str)}\n")
+    _print("files")
+    for file in (*record.files, *record.attachments):
+        _print(f"  {file.path:<28} {tables.bytes_text(file.size):>10}  {file.sha256[:12]}")
+    _print("\nlineage")
+    _print(lineage_tree(opened, record))
+
+
+@app.command()
+def verify(ref: OptionalRef = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
+    """Read everything in the store again and name what is damaged."""
+    _, opened = _open(store)
+    findings = list(opened.verify([ref] if ref else None))
+    if as_json:
+        _print_json(
+            [{"kind": f.kind, "name": f.name, "problem": f.problem, "used_by": f.used_by} for f in findings]
+        )
+    else:
+        for f in findings:
+            users = ", ".join(f"{stage}/{key[:12]}" for stage, key in f.used_by) or "nothing"
+            _print(f"{f.kind} {f.name}: {f.problem} (used by {users})")
+        _say(f"{len(findings)} damaged" if findings else "everything is as recorded")
+    if findings:
+        raise typer.Exit(1)
+
+
+@app.command()
+def gc(
+    store: StoreUrl = None,
+    grace_hours: Annotated[float, typer.Option(min=0, help="Keep what is younger than this.")] = 168.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    without_roots: Annotated[bool, typer.Option(help="Allow it in a store that names no roots.")] = False,
+    keep: Annotated[list[str] | None, typer.Option(help="Keep this record and its lineage for good.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what no finished run and no running stage needs (each run's last result is kept)."""
+    _, opened = _open(store)
+    for ref in keep or ():
+        record = opened.resolve(ref)
+        opened.set_root(f"keep-{record.stage}-{record.key[:12]}", [(record.stage, record.key)])
+    report = opened.gc(grace_s=grace_hours * 3600, dry_run=dry_run, without_roots=without_roots)
+    if as_json:
+        _print_json(
+            {
+                "dry_run": dry_run,
+                "records": report.records,
+                "names": report.names,
+                "freed_bytes": report.freed_bytes,
+                "kept_records": report.kept_records,
+            }
+        )
+        return
+    for stage, key in report.records:
+        _print(f"{stage}/{key[:12]}")
+    verb = "would free" if dry_run else "freed"
+    _say(
+        f"{verb} {tables.bytes_text(report.freed_bytes)} in {len(report.names)} files"
+        f" ({len(report.records)} records); {report.kept_records} records kept"
+    )
+
+
+@app.command("eval")
+def evaluate(
+    ref: Ref,
+    store: StoreUrl = None,
+    max_problems: Annotated[int | None, typer.Option(min=1, help="Problems per task at most.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Only these chat tasks; repeatable.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a trained stage (pretrain, midtrain, sft) on the benchmarks, with fewer or other problems."""
+    from flows.models import evaluate_model
+
+    _, opened = _open(store)
+    result = evaluate_model(opened, opened.resolve(ref), max_problems=max_problems, tasks=tuple(task or ()))
+    if as_json:
+        _print_json(result)
+    else:
+        _print(tables.results_table({ref: result}))
+
+
+@app.command()
+def chat(
+    ref: Annotated[
+        str, typer.Argument(help="A trained stage or `publish`, or stage/<key prefix>.")
+    ] = "publish",
+    store: StoreUrl = None,
+    prompt: Annotated[str | None, typer.Option("-p", "--prompt", help="Answer this and exit.")] = None,
+    temperature: Annotated[float, typer.Option(min=0, max=2, help="0 is greedy.")] = 0.6,
+    top_k: Annotated[int, typer.Option(min=1, help="Sample among this many tokens.")] = 50,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
+    seed: Annotated[int, typer.Option(help="Same seed and conversation, same answer.")] = 42,
+) -> None:
+    """Talk with a model, or answer one prompt."""
+    from flows.models import open_engine
+    from nanochat.chat import terminal
+
+    _, opened = _open(store)
+    engine = open_engine(opened, opened.resolve(ref))
+    settings = terminal.ChatSettings(
+        temperature=temperature, top_k=top_k, max_new_tokens=max_tokens, seed=seed
+    )
+    if prompt is not None:
+        print(terminal.answer(engine, prompt, settings))
+        return
+
+    def write(text: str) -> None:
+        print(text, end="", flush=True)
+
+    terminal.chat(engine, lambda: input("you> "), write, settings)
+
+
+@app.command()
+def report(
+    recipe: Annotated[str, typer.Argument(help="The recipe of the run.")] = "toy",
+    override: Overrides = None,
+    store: StoreUrl = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write it (default: below NANOCHAT_HOME).")
+    ] = None,
+) -> None:
+    """Write a page about a run: stages, curves, benchmarks, samples, costs; from records alone."""
+    from flows.plan import make_plan
+    from flows.report import build_report
+
+    settings, opened = _open(store)
+    planned = make_plan(recipes.find(recipe, override or ()), opened)
+    records = {p.node.id: p.record for p in planned.nodes if p.record}
+    if not records:
+        raise NanochatError(
+            f"no stage of recipe {recipe!r} is in {opened.url}", hint=f"run it: nanochat run {recipe}"
+        )
+    target = out or settings.home / "reports" / f"{planned.recipe.name}.html"
+
+    def read(record: Any, path: str) -> bytes:
+        files = {f.path: f for f in (*record.files, *record.attachments)}
+        return opened.read_bytes(files[path])
+
+    _print(str(build_report(records, read, target)))
+
+
+@app.command()
+def ui() -> None:
+    """Open the Prefect and MLflow windows on this machine until Ctrl-C."""
+    from flows.windows import ui as open_windows
+
+    settings = Settings.from_environment()
+    _say("starting the Prefect and MLflow servers…")
+    with open_windows(settings.home, settings.mlflow_uri) as (prefect_url, mlflow_url):
+        _print(f"Prefect  {prefect_url}\nMLflow   {mlflow_url}")
+        _say("Ctrl-C ends both; runs started meanwhile show up here")
+        try:
+            import threading
+
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            _say("closing")
+
+
+def main() -> None:
+    """Run the command line; turn our errors into a message, a hint and an exit code."""
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    try:
+        app()
+    except Interrupted as error:
+        _fail(f"interrupted: {error}", "what was finished is kept; the same command goes on from there")
+    except ConfigError as error:
+        _fail(str(error), error.hint, code=2)
+    except NanochatError as error:
+        _fail(str(error), error.hint)
+    except KeyboardInterrupt:
+        _fail("interrupted", None)
+
+
+def _exchange(store: Store, published: Any, prompts: tuple[str, ...]) -> None:
+    from flows.models import open_engine
+    from nanochat.chat import terminal
+
+    engine = open_engine(store, published)
+    for prompt in prompts:
+        reply = terminal.answer(engine, prompt, terminal.ChatSettings(temperature=0.0, max_new_tokens=64))
+        _print(f"\nyou       {prompt}\nnanochat  {reply}")
+
+
+def _open(store: str | None) -> tuple[Settings, Store]:
+    settings = Settings.from_environment(store=store)
+    return settings, Store.open(settings.store_url, cache=settings.home / "cache")
+
+
+def _stderr() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+def _print(what: object) -> None:
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 160
+    console.print(what, soft_wrap=isinstance(what, str))
+
+
+def _print_json(data: Any) -> None:
+    print(json.dumps(data, indent=2, default=str))
+
+
+def _say(text: str) -> None:
+    _stderr().print(text, markup=False, soft_wrap=True)
+
+
+def _fail(message: str, hint: str | None, code: int = 1) -> None:
+    _stderr().print(f"error: {message}", markup=False, soft_wrap=True)
+    if hint:
+        _stderr().print(f"hint: {hint}", markup=False, soft_wrap=True)
+    sys.exit(code)

@@ -1,0 +1,93 @@
+"""The pipeline on one screen: which stage feeds which.
+
+A recipe becomes a list of nodes in an order in which they can run; a stage that fans out has one node per
+text shard. Nothing is read or run here except the listing of sources that name no shards themselves, and
+Prefect is not imported: planning must stay quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nanochat.data.sources import resolve_corpus, resolve_tasks
+
+from flows import stages
+from flows.stage import Node, Stage
+from nanochat.config import Config, Recipe, ShardConfig
+from nanochat.errors import ConfigError
+
+
+def build(recipe: Recipe) -> tuple[Node, ...]:
+    """Return the nodes of a recipe, inputs before the nodes that need them."""
+    train, val = resolve_corpus(recipe.corpus)
+    if recipe.tokenizer.train_shards > len(train):
+        raise ConfigError(
+            f"tokenizer.train_shards is {recipe.tokenizer.train_shards}, but the corpus has only {len(train)}"
+            " training shards",
+            hint=f"use -o tokenizer.train_shards={len(train)} or more corpus.train_shards",
+        )
+    shards = (*train, val)
+    node = _node
+
+    download = [node(stages.DOWNLOAD, shard, shard) for shard in shards]
+    tasks = node(stages.TASKS, resolve_tasks(recipe.tasks))
+    tokenizer = node(stages.TOKENIZER, recipe.tokenizer, shards=download[: recipe.tokenizer.train_shards])
+    tokens = [
+        node(stages.TOKENIZE, recipe.tokenize, shard, shard=text, tokenizer=tokenizer)
+        for shard, text in zip(shards, download, strict=True)
+    ]
+    train_tokens, val_tokens = tokens[:-1], tokens[-1]
+    pretrain = node(
+        stages.PRETRAIN,
+        recipe.pretrain,
+        tokenizer=tokenizer,
+        train_tokens=train_tokens,
+        val_tokens=val_tokens,
+    )
+    midtrain = node(stages.MIDTRAIN, recipe.midtrain, tokenizer=tokenizer, model=pretrain, tasks=tasks)
+    sft = node(stages.SFT, recipe.sft, tokenizer=tokenizer, model=midtrain, tasks=tasks)
+    evaluations = [
+        node(stage, recipe.evaluate, tokenizer=tokenizer, model=model, tasks=tasks, val_tokens=val_tokens)
+        for stage, model in (
+            (stages.EVALUATE_BASE, pretrain),
+            (stages.EVALUATE_MID, midtrain),
+            (stages.EVALUATE_SFT, sft),
+        )
+    ]
+    publish = node(
+        stages.PUBLISH,
+        recipe.publish,
+        tokenizer=tokenizer,
+        model=sft,
+        **{e.stage.name: e for e in evaluations},
+    )
+    return (*download, tasks, tokenizer, *tokens, pretrain, midtrain, sft, *evaluations, publish)
+
+
+def ancestors(nodes: Sequence[Node], ids: Sequence[str]) -> set[str]:
+    """Return the ids given and of everything they are made from."""
+    by_id = {node.id: node for node in nodes}
+    found: set[str] = set()
+    todo = list(ids)
+    while todo:
+        node_id = todo.pop()
+        if node_id not in found:
+            found.add(node_id)
+            todo.extend(input_ids(by_id[node_id]))
+    return found
+
+
+def input_ids(node: Node) -> list[str]:
+    """Return the ids of all inputs of a node, in order."""
+    return [i for value in node.inputs.values() for i in ([value] if isinstance(value, str) else value)]
+
+
+def _node(
+    stage: Stage, config: Config, of: ShardConfig | None = None, /, **inputs: Node | Sequence[Node]
+) -> Node:
+    return Node(
+        id=f"{stage.name}/{of.name}" if of else stage.name,
+        stage=stage,
+        config=config,
+        inputs={k: v.id if isinstance(v, Node) else tuple(n.id for n in v) for k, v in inputs.items()},
+    )

@@ -1,0 +1,194 @@
+"""Make one artifact: lease, inputs, run, commit. Plain functions without Prefect.
+
+`execute` is what a worker does with one node whose key is known; whoever calls it (the Prefect task, a
+test) decides order, retries and concurrency.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from flows.provenance import describe
+from flows.stage import Node, Record, RunFunction
+from flows.store import Store
+from nanochat.errors import ConfigError
+from nanochat.runtime import Runtime, Tracker
+
+InputRecords = Mapping[str, Record | tuple[Record, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One node with everything that is known before it runs."""
+
+    node: Node
+    key: str
+    payload: Mapping[str, Any]
+    inputs: InputRecords
+    lineage: Mapping[str, Record]  # all ancestors by node id
+    force: bool = False  # run although the record exists, and replace it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """Where jobs are done: the store, a scratch folder and the runtime settings."""
+
+    store: Store
+    scratch: Path
+    runtime: Runtime
+    dollars_per_hour: float | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The record of a node and whether it was made just now."""
+
+    record: Record
+    cached: bool
+
+
+def execute(
+    job: Job, workshop: Workshop, tracker: Callable[[], Tracker], extra: Callable[[], Mapping[str, Any]]
+) -> Outcome:
+    """Return the job's record, making the artifact if the store does not have it.
+
+    Another process making the same artifact is waited for. `tracker` and then `extra`
+    (what joins the record's provenance) are called only if the stage runs.
+    """
+    store, stage = workshop.store, job.node.stage
+    if not job.force and (record := store.find(stage.name, job.key)):
+        return Outcome(record, cached=True)
+    stop = _LinkedEvent(workshop.runtime.stop)
+    held = store.acquire(
+        stage.name,
+        job.key,
+        needs=[(r.stage, r.key) for r in records_of(job.inputs)],
+        stop=stop,
+        on_lost=stop.set,
+        ignore_record=job.force,
+    )
+    if isinstance(held, Record):
+        return Outcome(held, cached=True)
+    with held as lease, _scratch(workshop.scratch) as scratch:
+        runtime = replace(
+            workshop.runtime,
+            stop=stop,
+            tracker=tracker(),
+            checkpoints=store.checkpoints(stage.name, job.key, lease),
+        )
+        started = time.time()
+        out = scratch / "out"
+        out.mkdir()
+        try:
+            metrics = run_function(stage.run)(job.node.config, _inputs(job, store, scratch), out, runtime)
+        finally:
+            runtime.tracker.close()
+        lease.check()
+        record = store.commit(
+            stage=stage.name,
+            node=job.node.id,
+            key=job.key,
+            payload=job.payload,
+            folder=out,
+            attachments=stage.attachments,
+            metrics=metrics,
+            provenance={**describe(stage, started, workshop.dollars_per_hour, runtime), **extra()},
+            inputs=_input_summary(job.inputs),
+            lease=lease,
+            replace=job.force,
+        )
+        store.drop_checkpoints(stage.name, job.key)
+    return Outcome(record, cached=False)
+
+
+def run_function(name: str) -> RunFunction:
+    """Import a stage's run function, named `module:function`."""
+    module, _, function = name.partition(":")
+    return cast(RunFunction, getattr(importlib.import_module(module), function))
+
+
+def refuse_other_key(planned: str, own: str, node_id: str) -> None:
+    """Raise ConfigError if a worker's own key differs from the one that was planned for it."""
+    if planned != own:
+        raise ConfigError(
+            f"{node_id} was planned with key {planned[:12]}, but this worker computes {own[:12]}",
+            hint="planner and worker run different code or recipes; deploy the same commit to both",
+        )
+
+
+def _inputs(job: Job, store: Store, scratch: Path) -> dict[str, Path]:
+    folders: dict[str, Path] = {}
+    for name, records in job.inputs.items():
+        folder = scratch / "inputs" / name
+        if isinstance(records, Record):
+            folders[name] = store.fetch(records, folder)
+        else:
+            for i, record in enumerate(records):
+                store.fetch(record, folder / f"{i:05d}")
+            folders[name] = folder
+    if job.node.stage.wants_lineage:
+        folders["lineage"] = scratch / "inputs" / "lineage"
+        folders["lineage"].mkdir(parents=True)
+        for node_id, record in job.lineage.items():
+            path = folders["lineage"] / f"{node_id.replace('/', '__')}.json"
+            path.write_text(json.dumps(record.to_json()), encoding="utf-8")
+    return folders
+
+
+def records_of(inputs: InputRecords) -> list[Record]:
+    """Return all records among a job's inputs, in order."""
+    return [r for value in inputs.values() for r in ([value] if isinstance(value, Record) else value)]
+
+
+def _input_summary(inputs: InputRecords) -> dict[str, Any]:
+    def line(record: Record) -> dict[str, str]:
+        return {"stage": record.stage, "node": record.node, "key": record.key, "digest": record.digest}
+
+    return {k: line(v) if isinstance(v, Record) else [line(r) for r in v] for k, v in inputs.items()}
+
+
+@contextmanager
+def _scratch(root: Path) -> Iterator[Path]:
+    """Give a scratch folder named after this process; folders of dead processes are swept away."""
+    root.mkdir(parents=True, exist_ok=True)
+    for old in root.iterdir():
+        pid = old.name.partition("-")[0]
+        if pid.isdigit() and not _alive(int(pid)):
+            shutil.rmtree(old, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=root))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+class _LinkedEvent(threading.Event):
+    """Set when itself or its parent is set: a lost lease stops one stage, a signal stops all."""
+
+    def __init__(self, parent: threading.Event) -> None:
+        super().__init__()
+        self._parent = parent
+
+    def is_set(self) -> bool:
+        return super().is_set() or self._parent.is_set()

@@ -1,0 +1,131 @@
+"""The Prefect flows that deployments point to: the whole pipeline, and one stage for a GPU work pool.
+
+Parameters are typed, so that the server checks them and the UI shows a form. The flows only open what they
+need and hand over to the engine; planning happens once, in the pipeline flow, and a worker that computes
+another key than the planned one refuses.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Literal
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import BaseModel, Field
+from rich.console import Console
+
+from flows.engine import current_caller, flow_run_id, run_session
+from flows.execute import Workshop, refuse_other_key
+from flows.plan import Plan, make_plan
+from flows.progress import Progress
+from flows.session import Session, Windows
+from flows.settings import Settings
+from flows.store import Store
+from nanochat import recipes
+from nanochat.config import Recipe
+from nanochat.runtime import Runtime
+from nanochat.tracking import MlflowWindow
+
+# Shards run side by side; what needs the whole machine takes turns inside the session.
+_ON_THREADS: Any = ThreadPoolTaskRunner(max_workers=4)
+
+
+class RuntimeParameters(BaseModel):
+    """Where and how fast; nothing here changes what is produced."""
+
+    device: str = "cpu"
+    threads: int | None = Field(default=None, gt=0, description="CPU threads; empty: all cores")
+    micro_batch_rows: int | None = Field(default=None, gt=0, description="rows per forward pass")
+    checkpoint_every_s: float = Field(default=30.0, gt=0, description="seconds between restart points")
+    retries: int = Field(default=2, ge=0, description="further tries of a stage after a passing fault")
+    retry_delay_s: float = Field(default=5.0, ge=0)
+
+    def to_runtime(self, stop: threading.Event) -> Runtime:
+        """Return the settings as stage functions take them; `stop` ends the run early."""
+        given = self.model_dump(include={"device", "threads", "micro_batch_rows", "checkpoint_every_s"})
+        return Runtime(**{k: v for k, v in given.items() if v is not None}, stop=stop)
+
+
+@flow(name="nanochat", persist_result=False, task_runner=_ON_THREADS)
+def pipeline(
+    recipe: Recipe = recipes.toy(),  # noqa: B008 - frozen data, and what the form begins with
+    store: str | None = None,
+    until: str | None = None,
+    force: tuple[str, ...] = (),
+    dispatch: Literal["local", "pools"] = "local",
+    runtime: RuntimeParameters = RuntimeParameters(),  # noqa: B008
+) -> dict[str, str]:
+    """Run a recipe from text shards to a published chat model; return each node's digest."""
+    settings = Settings.from_environment(store=store)
+    opened = Store.open(settings.store_url)
+    plan = make_plan(recipe, opened, until=until, force=force)
+    with _windows(plan, settings) as windows:
+        session = Session(plan, _workshop(opened, settings, runtime, windows), windows, force=force)
+        if caller := current_caller.get():
+            caller.session = session
+        run_session(session, dispatch=dispatch, retries=runtime.retries, retry_delay_s=runtime.retry_delay_s)
+    return {node: record.digest for node, record in session.records.items()}
+
+
+@flow(name="nanochat-stage", persist_result=False)
+def stage(
+    recipe: Recipe,
+    node_id: str,
+    key: str,
+    store: str | None = None,
+    force: bool = False,
+    runtime: RuntimeParameters = RuntimeParameters(),  # noqa: B008
+) -> str:
+    """Make one node of a pipeline that was planned elsewhere; refuse if this worker's key differs."""
+    settings = Settings.from_environment(store=store)
+    opened = Store.open(settings.store_url)
+    name = node_id.partition("/")[0]
+    plan = make_plan(recipe, opened, until=name, force=(name,) if force else ())
+    with _windows(plan, settings) as windows:
+        session = Session(
+            plan, _workshop(opened, settings, runtime, windows), windows, force=(name,) if force else ()
+        )
+        for planned in plan.nodes:
+            if planned.record is not None:
+                session.records[planned.node.id] = planned.record
+        refuse_other_key(key, session.job(plan.by_id[node_id].node).key, node_id)
+        return session.make(node_id, extra={"prefect": {"flow_run_id": flow_run_id()}}).record.digest
+
+
+def _workshop(store: Store, settings: Settings, runtime: RuntimeParameters, windows: Windows) -> Workshop:
+    return Workshop(
+        store=store,
+        scratch=settings.home / "scratch",
+        runtime=runtime.to_runtime(windows.stop),
+        dollars_per_hour=settings.dollars_per_hour,
+    )
+
+
+@contextmanager
+def _windows(plan: Plan, settings: Settings) -> Iterator[Windows]:
+    """Use the caller's progress lines, or plain ones of our own; open the run's MLflow window."""
+    caller = current_caller.get()
+    lent = caller.windows if caller else Windows(progress=Progress(Console(file=sys.stderr)))
+    mlflow = MlflowWindow(settings.mlflow_uri)
+    flow_id = flow_run_id()
+    mlflow.start_run(
+        plan.recipe.name,
+        plan.recipe.model_dump(mode="json"),
+        {
+            "nanochat.recipe": plan.recipe.name,
+            "nanochat.store": settings.store_url,
+            "prefect.flow_run_id": flow_id,
+        },
+    )
+    windows = replace(lent, mlflow=mlflow)
+    status: Literal["FINISHED", "FAILED"] = "FAILED"
+    try:
+        yield windows
+        status = "FINISHED"
+    finally:
+        mlflow.close(status)

@@ -1,0 +1,272 @@
+"""The DAG held against the store: which nodes are hits, which must run, which wait, and why.
+
+A plan reads records and nothing else; it runs nothing. Keys of nodes whose inputs must still be made are
+not known yet ("wait"): such a node turns out to be a hit if its inputs come out with the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from flows import dag
+from flows.code_digest import code_digest
+from flows.fingerprint import fingerprint
+from flows.stage import Node, Record
+from flows.store import Store
+from nanochat.config import Recipe
+from nanochat.errors import ConfigError
+
+Action = Literal["hit", "run", "wait"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One field of what is hashed that differs from the nearest record."""
+
+    field: str
+    before: Any
+    after: Any
+
+    def __str__(self) -> str:
+        return f"{self.field} {_short(self.before)} → {_short(self.after)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """What will happen to one node, and why."""
+
+    node: Node
+    action: Action
+    reason: str
+    key: str | None = None  # None while an input is still unknown
+    payload: Mapping[str, Any] | None = None  # what the key is the hash of
+    record: Record | None = None  # the hit
+    changes: tuple[Change, ...] = ()
+    drift: bool = False  # a hit whose code has changed since, its version not
+    seconds: float | None = None  # what it took last time
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All nodes of a recipe in an order in which they can run."""
+
+    recipe: Recipe
+    nodes: tuple[Planned, ...]
+    by_id: Mapping[str, Planned] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_id", {p.node.id: p for p in self.nodes})
+
+    @property
+    def all_cached(self) -> bool:
+        """Whether there is nothing to do."""
+        return all(p.action == "hit" for p in self.nodes)
+
+    @property
+    def predicted_s(self) -> float:
+        """Seconds that the nodes that are not hits took the last time they ran."""
+        return sum(p.seconds or 0.0 for p in self.nodes if p.action != "hit")
+
+
+def payload_of(node: Node, digests: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a node's key is the hash of; `digests` holds every input node's artifact digest."""
+    return {
+        "stage": node.stage.name,
+        "version": node.stage.version,
+        "config": node.config.identity(),
+        "inputs": {
+            name: digests[value] if isinstance(value, str) else [digests[i] for i in value]
+            for name, value in node.inputs.items()
+        },
+    }
+
+
+def make_plan(recipe: Recipe, store: Store, *, until: str | None = None, force: Sequence[str] = ()) -> Plan:
+    """Hold a recipe against a store; raise ConfigError for an unknown stage name."""
+    nodes = _select(dag.build(recipe), until)
+    _check_names(force, nodes)
+    history = _History(store)
+    found: dict[str, Planned] = {}
+    for level in _levels(nodes):
+        keyed = {n.id: _keyed(n, found) for n in level}
+        wanted = {n.id: (n.stage.name, key) for n in level if (key := keyed[n.id][0])}
+        records = store.find_records(list(wanted.values()))
+        for node in level:
+            key, payload = keyed[node.id]
+            record = records.get(wanted[node.id]) if key else None
+            found[node.id] = _decide(node, key, payload, record, found, node.stage.name in force, history)
+    needed = _rebuild_missing(nodes, found, store)
+    return Plan(recipe, tuple(needed[n.id] for n in nodes))
+
+
+def _decide(
+    node: Node,
+    key: str | None,
+    payload: Mapping[str, Any] | None,
+    record: Record | None,
+    found: Mapping[str, Planned],
+    forced: bool,
+    history: _History,
+) -> Planned:
+    if record is not None and not forced:
+        drift = record.provenance.get("code_digest") not in (None, code_digest(node.stage))
+        reason = f"made {record.provenance.get('finished_at', 'earlier')}"
+        if drift:
+            reason += "; its code has changed since, its version not"
+        return Planned(
+            node=node, action="hit", reason=reason, key=key, payload=payload, record=record, drift=drift
+        )
+    last = history.nearest(node)
+    seconds = last.provenance.get("seconds") if last else None
+    changes = _changes(last, payload or {**payload_of(node, _NoDigests()), "inputs": None})
+    if key is None:
+        waits = [i for i in dag.input_ids(node) if found[i].action != "hit"]
+        reason = "waits for " + _names(waits) + (f"; {_join(changes)}" if changes else "")
+        return Planned(node=node, action="wait", reason=reason, changes=changes, seconds=seconds)
+    if forced and record is not None:
+        reason = "forced"
+    elif last is None:
+        reason = "not in this store yet"
+    else:
+        reason = _join(changes) or "its record is gone"
+    return Planned(
+        node=node, action="run", reason=reason, key=key, payload=payload, changes=changes, seconds=seconds
+    )
+
+
+def _rebuild_missing(nodes: Sequence[Node], found: dict[str, Planned], store: Store) -> dict[str, Planned]:
+    """Turn hits whose bytes are gone into runs, but only those whose bytes somebody needs.
+
+    The bytes of the last nodes (which nothing in the plan reads) count as needed.
+    """
+    read_by = defaultdict(list)
+    for node in nodes:
+        for i in dag.input_ids(node):
+            read_by[i].append(node.id)
+    hits = [p.record for p in found.values() if p.record is not None]
+    missing = store.missing_blobs(hits)
+    for node in reversed(nodes):
+        planned = found[node.id]
+        needed = not read_by[node.id] or any(found[r].action != "hit" for r in read_by[node.id])
+        if planned.record is not None and needed and (planned.node.stage.name, planned.key) in missing:
+            found[node.id] = Planned(
+                node=node,
+                action="run",
+                reason="its record is here but its bytes are gone, and they are needed",
+                key=planned.key,
+                payload=planned.payload,
+                seconds=planned.record.provenance.get("seconds"),
+            )
+    return found
+
+
+class _History:
+    """The records of each stage, read once, to say what changed since."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._by_stage: dict[str, tuple[Record | None, dict[str, Record]]] = {}
+
+    def nearest(self, node: Node) -> Record | None:
+        """Return the newest record of this very node, else the stage's newest."""
+        name = node.stage.name
+        if name not in self._by_stage:
+            records = self._store.records(name)  # newest first
+            self._by_stage[name] = (
+                records[0] if records else None,
+                {r.node: r for r in reversed(records)},
+            )
+        newest, by_node = self._by_stage[name]
+        return by_node.get(node.id, newest if "/" not in node.id else None)
+
+
+class _NoDigests(dict[str, str]):
+    """Stands in for the digests of inputs that are not made yet."""
+
+    def __missing__(self, key: str) -> str:
+        return "not made yet"
+
+
+def _keyed(node: Node, found: Mapping[str, Planned]) -> tuple[str | None, Mapping[str, Any] | None]:
+    records = {i: found[i].record for i in dag.input_ids(node)}
+    if any(record is None for record in records.values()):
+        return None, None
+    payload = payload_of(node, {i: record.digest for i, record in records.items() if record})
+    return fingerprint(payload), payload
+
+
+def _levels(nodes: Sequence[Node]) -> Iterable[list[Node]]:
+    """Group nodes so that each group needs only earlier groups: one store look-up a group."""
+    depth: dict[str, int] = {}
+    groups: dict[int, list[Node]] = defaultdict(list)
+    for node in nodes:
+        depth[node.id] = 1 + max((depth[i] for i in dag.input_ids(node)), default=-1)
+        groups[depth[node.id]].append(node)
+    return [groups[d] for d in sorted(groups)]
+
+
+def _select(nodes: Sequence[Node], until: str | None) -> tuple[Node, ...]:
+    if until is None:
+        return tuple(nodes)
+    _check_names([until], nodes)
+    wanted = dag.ancestors(nodes, [n.id for n in nodes if n.stage.name == until])
+    return tuple(n for n in nodes if n.id in wanted)
+
+
+def _check_names(names: Sequence[str], nodes: Sequence[Node]) -> None:
+    known = list(dict.fromkeys(n.stage.name for n in nodes))
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"there is no stage {name!r} here", hint=f"stages: {', '.join(known)}")
+
+
+def _changes(record: Record | None, payload: Mapping[str, Any]) -> tuple[Change, ...]:
+    if record is None:
+        return ()
+    before, after = dict(_flat(record.payload)), dict(_flat(payload))
+    stage = str(payload["stage"])
+    ignore_inputs = payload["inputs"] is None
+    return tuple(
+        Change(_readable(name, stage), before.get(name), after.get(name))
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name) and not (ignore_inputs and name.startswith("inputs"))
+    )
+
+
+def _readable(name: str, stage: str) -> str:
+    section, _, rest = name.partition(".")
+    if section == "config":
+        return f"{stage}.{rest}"
+    return f"input {rest}" if section == "inputs" else f"stage {name}"
+
+
+def _flat(value: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _flat(item, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, list(value) if isinstance(value, tuple) else value
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, str) and len(value) == 64:
+        return value[:12]
+    if isinstance(value, list) and value and all(isinstance(v, str) and len(v) == 64 for v in value):
+        return f"{len(value)} artifacts"
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _names(ids: Sequence[str]) -> str:
+    by_stage: dict[str, int] = defaultdict(int)
+    for i in ids:
+        by_stage[i.partition("/")[0]] += 1
+    return ", ".join(name if n == 1 else f"{name} ({n})" for name, n in by_stage.items())
+
+
+def _join(changes: Sequence[Change]) -> str:
+    shown = [str(c) for c in changes[:4]]
+    return "; ".join(shown) + (f"; and {len(changes) - 4} more" if len(changes) > 4 else "")

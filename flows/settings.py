@@ -1,0 +1,52 @@
+"""Where things are kept and how fast they run on this machine: read from the environment once, at the edge.
+
+None of it is part of a result. Options of the command line come before these variables:
+`NANOCHAT_HOME`, `NANOCHAT_STORE`, `NANOCHAT_DOLLARS_PER_HOUR`, `MLFLOW_TRACKING_URI`, `PREFECT_API_URL`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nanochat.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of this machine and user."""
+
+    home: Path
+    store_url: str
+    mlflow_uri: str
+    prefect_api_url: str | None = None
+    dollars_per_hour: float | None = None
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str] = os.environ, *, store: str | None = None) -> Settings:
+        """Read the settings; `store` (from the command line) wins over `NANOCHAT_STORE`."""
+        cache = Path(env.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+        home = Path(env.get("NANOCHAT_HOME") or cache / "nanochat").expanduser().absolute()
+        return cls(
+            home=home,
+            store_url=store or env.get("NANOCHAT_STORE") or str(home / "store"),
+            mlflow_uri=env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
+            prefect_api_url=env.get("PREFECT_API_URL"),
+            dollars_per_hour=_price(env.get("NANOCHAT_DOLLARS_PER_HOUR")),
+        )
+
+
+def _price(text: str | None) -> float | None:
+    if not text:
+        return None
+    try:
+        price = float(text)
+    except ValueError:
+        price = -1.0
+    if not 0 <= price < float("inf"):
+        raise ConfigError(
+            f"NANOCHAT_DOLLARS_PER_HOUR is {text!r}, not a price", hint="set it to a number such as 24"
+        )
+    return price

@@ -1,0 +1,64 @@
+"""One declaration per stage: what it is called, which function makes it, what it needs.
+
+No logic here. Which stages depend on which stands in `flows.dag`; raise a stage's `version` when the same
+inputs should give another result.
+"""
+
+from __future__ import annotations
+
+from flows.stage import Stage
+
+DOWNLOAD = Stage(name="download", version=1, run="nanochat.data.sources:download_shard")
+TASKS = Stage(name="tasks", version=1, run="nanochat.data.sources:download_tasks")
+TOKENIZER = Stage(name="tokenizer", version=1, run="nanochat.tokenizer.train:train_tokenizer")
+TOKENIZE = Stage(name="tokenize", version=1, run="nanochat.data.token_shards:tokenize_shard")
+PRETRAIN = Stage(
+    name="pretrain",
+    version=1,
+    run="nanochat.train.pretrain:pretrain",
+    resources="gpu",
+    attachments=("throughput.jsonl",),
+)
+MIDTRAIN = Stage(
+    name="midtrain",
+    version=1,
+    run="nanochat.train.midtrain:midtrain",
+    resources="gpu",
+    attachments=("throughput.jsonl",),
+)
+SFT = Stage(
+    name="sft", version=1, run="nanochat.train.sft:sft", resources="gpu", attachments=("throughput.jsonl",)
+)
+EVALUATE_BASE = Stage(
+    name="evaluate_base", version=1, run="nanochat.evals.evaluate:evaluate_base", resources="gpu"
+)
+EVALUATE_MID = Stage(
+    name="evaluate_mid", version=1, run="nanochat.evals.evaluate:evaluate_chat", resources="gpu"
+)
+EVALUATE_SFT = Stage(
+    name="evaluate_sft", version=1, run="nanochat.evals.evaluate:evaluate_chat", resources="gpu"
+)
+PUBLISH = Stage(
+    name="publish",
+    version=1,
+    run="nanochat.publish.publish:publish",
+    attachments=("README.md",),
+    wants_lineage=True,
+)
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        DOWNLOAD,
+        TASKS,
+        TOKENIZER,
+        TOKENIZE,
+        PRETRAIN,
+        MIDTRAIN,
+        SFT,
+        EVALUATE_BASE,
+        EVALUATE_MID,
+        EVALUATE_SFT,
+        PUBLISH,
+    )
+}
