@@ -1,0 +1,63 @@
+"""Multiple choice: which of a problem's letters does the model find likeliest as its answer?
+
+Only the letters' own tokens are compared, at the place where the answer would begin, so that a model that
+does not know the form of the answer is still asked the question. Prompts are padded at the right, where
+causal attention does not look.
+
+Shapes: B rows, T positions, C channels, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from nanochat.chat.engine import batches_by_length
+from nanochat.data.tasks import ChatTask
+from nanochat.errors import DataError
+from nanochat.model.gpt import GPT
+from nanochat.tokenizer.chat_format import render_for_completion
+from nanochat.tokenizer.tokenizer import Tokenizer
+
+Report = Callable[[int, int], None]
+"""Called with the problems done and the right answers among them; may raise to stop."""
+
+_BATCH_ROWS = 64
+_BATCH_TOKENS = 8_192
+
+
+def count_right(
+    model: GPT, tokenizer: Tokenizer, task: ChatTask, indices: Sequence[int], report: Report
+) -> int:
+    """Return how many of the problems with these indices are answered rightly."""
+    prompts = [render_for_completion(tokenizer, task.conversation(i)) for i in indices]
+    problems = [task.problem(i) for i in indices]
+    letters = [[_letter_token(tokenizer, letter) for letter in problem.letters] for problem in problems]
+    done = right = 0
+    for batch in batches_by_length([len(p) for p in prompts], _BATCH_ROWS, _BATCH_TOKENS):
+        logits = _last_logits(model, [prompts[i] for i in batch], tokenizer.special("bos"))
+        for row, i in zip(logits, batch, strict=True):
+            best = int(row[letters[i]].argmax())
+            right += problems[i].letters[best] == problems[i].answer
+        done += len(batch)
+        report(done, right)
+    return right
+
+
+@torch.inference_mode()
+def _last_logits(model: GPT, prompts: Sequence[Sequence[int]], pad: int) -> torch.Tensor:
+    """Return the logits (B, V) after the last token of each prompt."""
+    longest = max(map(len, prompts))
+    padded = [[*prompt, *[pad] * (longest - len(prompt))] for prompt in prompts]
+    hidden = model.hidden(torch.tensor(padded, device=model.device))  # (B, T, C)
+    last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=model.device)
+    at_end = hidden[torch.arange(len(prompts), device=model.device), last]  # (B, C)
+    return model.logits(at_end).cpu()
+
+
+def _letter_token(tokenizer: Tokenizer, letter: str) -> int:
+    ids = tokenizer.encode(letter)
+    if len(ids) != 1:
+        raise DataError(f"the answer {letter!r} is {len(ids)} tokens; a letter must be one token")
+    return ids[0]

@@ -1,0 +1,172 @@
+"""The evaluation stages: bits per byte, the chat tasks and, for the base model, CORE.
+
+Every checkpoint is asked the chat tasks, so that what chat training adds can be seen. Results depend on the
+inputs and the configuration alone, except that a program near the sandbox's time limit may or may not pass.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nanochat.chat.engine import Engine
+from nanochat.config import EvaluateConfig
+from nanochat.data.batches import val_batches
+from nanochat.data.tasks import ChatTask, load_task
+from nanochat.data.token_shards import TokenShard, vocabulary_digest
+from nanochat.errors import ConfigError
+from nanochat.evals import choice, core, generative
+from nanochat.evals.bpb import bits_per_byte
+from nanochat.evals.choice import Report
+from nanochat.evals.core_bundle import load_core
+from nanochat.model.checkpoint import load_model
+from nanochat.runtime import Runtime
+from nanochat.tokenizer.chat_format import render_for_completion
+from nanochat.tokenizer.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+_ORDER_SEED = 42  # which problems a limited evaluation asks
+_VAL_ROWS = 16
+_SAMPLE_TOKENS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskResult:
+    """Accuracy on one task; `centered` is 0 for guessing and 1 for all right."""
+
+    accuracy: float
+    baseline: float
+    problems: int
+
+    @property
+    def centered(self) -> float:
+        """Return the accuracy above guessing."""
+        return (self.accuracy - self.baseline) / (1 - self.baseline)
+
+    def to_json(self) -> dict[str, float | int]:
+        """Return the form that is kept in `results.json`."""
+        return {
+            "accuracy": self.accuracy,
+            "baseline": self.baseline,
+            "centered": self.centered,
+            "problems": self.problems,
+        }
+
+
+def evaluate_base(
+    config: EvaluateConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime
+) -> dict[str, Any]:
+    """Evaluate a pretrained model: bits per byte, chat tasks, CORE if asked for."""
+    return _Evaluation(config, inputs, runtime).run(out, "base", with_core=config.core)
+
+
+def evaluate_chat(
+    config: EvaluateConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime
+) -> dict[str, Any]:
+    """Evaluate a chat model: bits per byte and chat tasks."""
+    return _Evaluation(config, inputs, runtime).run(out, "chat", with_core=False)
+
+
+class _Evaluation:
+    def __init__(self, config: EvaluateConfig, inputs: Mapping[str, Path], runtime: Runtime) -> None:
+        self.config, self.inputs, self.runtime = config, inputs, runtime
+        self.tokenizer = Tokenizer.load(inputs["tokenizer"])
+        self.model = load_model(inputs["model"], device=runtime.device)
+        self.model.eval()
+        self.engine = Engine(self.model, self.tokenizer)
+
+    def run(self, out: Path, kind: str, *, with_core: bool) -> dict[str, Any]:
+        """Measure everything, write the files, return the numbers of the record."""
+        former = torch.get_num_threads()
+        torch.set_num_threads(self.runtime.threads)
+        try:
+            tasks = {name: self._chat_task(name) for name in self.config.chat_tasks}
+            core_tasks = self._core() if with_core else {}
+            metrics = {
+                "core": _mean_centered(core_tasks),
+                "chatcore": _mean_centered(tasks),
+                "val_bpb": self._val_bpb(),
+            }
+            samples = [{"prompt": p, "text": self._sample(p, kind)} for p in self.config.prompts]
+        finally:
+            torch.set_num_threads(former)
+        results = {
+            "model": kind,
+            "tasks": {name: result.to_json() for name, result in tasks.items()},
+            "core": {name: result.to_json() for name, result in core_tasks.items()},
+            "metrics": metrics,
+        }
+        text = json.dumps(results, indent=1, sort_keys=True, ensure_ascii=False)
+        (out / "results.json").write_text(text + "\n", encoding="utf-8")
+        lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples]
+        (out / "samples.jsonl").write_text("".join(lines), encoding="utf-8")
+        # CORE and the chat tasks both have an arc_easy.
+        found = {f"eval/{name}": result.accuracy for name, result in tasks.items()}
+        found |= {f"eval/core_{name}": result.accuracy for name, result in core_tasks.items()}
+        return found | {f"eval/{name}": value for name, value in metrics.items() if value is not None}
+
+    def _chat_task(self, name: str) -> TaskResult:
+        task = load_task(self.inputs["tasks"], name, "test")
+        if task.kind == "chat":
+            raise ConfigError(
+                f"evaluate.chat_tasks has {name!r}, conversations without an answer to score",
+                hint="use tasks with choices, numbers or functions",
+            )
+        indices = list(range(len(task)))
+        random.Random(_ORDER_SEED).shuffle(indices)
+        indices = indices[: self.config.max_problems]
+        right = self._count(name, task, indices)
+        return self._result(name, right, len(indices), task.baseline)
+
+    def _count(self, name: str, task: ChatTask, indices: list[int]) -> int:
+        report = self._report(name, len(indices))
+        if task.kind == "choice":
+            return choice.count_right(self.model, self.tokenizer, task, indices, report)
+        return generative.count_right(self.engine, task, indices, self.config.max_new_tokens, report)
+
+    def _core(self) -> dict[str, TaskResult]:
+        results = {}
+        for task in load_core(self.inputs["tasks"], self.config.core_max_problems):
+            report = self._report(f"core_{task.label}", len(task.items))
+            right = core.count_right(self.model, self.tokenizer, task, report)
+            results[task.label] = self._result(task.label, right, len(task.items), task.baseline)
+        return results
+
+    def _val_bpb(self) -> float:
+        shard = TokenShard.open(self.inputs["val_tokens"], vocabulary_digest(self.tokenizer))
+        length = self.model.config.sequence_len
+        batches = val_batches(shard, _VAL_ROWS, length, self.config.bpb_tokens)
+        return bits_per_byte(self.model, batches, self.tokenizer.token_bytes())
+
+    def _sample(self, prompt: str, kind: str) -> str:
+        if kind == "base":
+            ids = [self.tokenizer.special("bos"), *self.tokenizer.encode(prompt)]
+        else:
+            ids = render_for_completion(self.tokenizer, [{"role": "user", "content": prompt}])
+        tokens = min(_SAMPLE_TOKENS, self.config.max_new_tokens)
+        return self.tokenizer.decode(list(self.engine.generate(ids, max_new_tokens=tokens)))
+
+    def _report(self, name: str, total: int) -> Report:
+        def report(done: int, right: int) -> None:
+            self.runtime.raise_if_stopped()
+            self.runtime.tracker.log({f"eval/{name}": right / done}, step=done, total_steps=total)
+
+        return report
+
+    def _result(self, name: str, right: int, problems: int, baseline: float) -> TaskResult:
+        result = TaskResult(accuracy=right / max(problems, 1), baseline=baseline, problems=problems)
+        log.info("%s: %.4f of %d problems (guessing: %.4f)", name, result.accuracy, problems, baseline)
+        return result
+
+
+def _mean_centered(results: Mapping[str, TaskResult]) -> float | None:
+    """Return the mean accuracy above guessing, or None where there are no tasks."""
+    return sum(result.centered for result in results.values()) / len(results) if results else None
