@@ -1,0 +1,168 @@
+"""Word problems, one-line functions and small talk of the toy world.
+
+Held out are: for word problems, triples of an operation and two numbers; for functions, triples of what the
+function does, its name and its arguments; for small talk, pairs of a greeting and a person, and the
+questions that are held out of the multiple choice tasks.
+"""
+
+from __future__ import annotations
+
+import operator
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from nanochat.data.toy_world.questions import Item, items
+from nanochat.data.toy_world.world import NAMES, THINGS, World, split
+
+_OPERATIONS = {
+    "+": (
+        "{name} has {a} {things}. {name} gets {b} more. How many {things} are there now?",
+        "{name} finds {a} {things}. Then {name} finds {b} more. How many {things} are there now?",
+    ),
+    "-": (
+        "{name} has {a} {things}. {name} gives {b} away. How many {things} are left?",
+        "{name} buys {a} {things}. {name} loses {b}. How many {things} are left?",
+    ),
+    "*": (
+        "{name} has {a} bags. Each bag has {b} {things}. How many {things} are there in all?",
+        "{name} fills {a} boxes. Each box has {b} {things}. How many {things} are there in all?",
+    ),
+}
+_FUNCTIONS: dict[str, tuple[str, Callable[..., float]]] = {
+    # what it returns: the expression of its arguments, and the same to compute what a test expects
+    "the sum of {0} and {1}": ("{0} + {1}", operator.add),
+    "{0} minus {1}": ("{0} - {1}", operator.sub),
+    "{0} times {1}": ("{0} * {1}", operator.mul),
+    "the larger of {0} and {1}": ("max({0}, {1})", max),
+    "the smaller of {0} and {1}": ("min({0}, {1})", min),
+    "twice {0}": ("2 * {0}", lambda x: 2 * x),
+    "the square of {0}": ("{0} * {0}", lambda x: x * x),
+    "{0} plus one": ("{0} + 1", lambda x: x + 1),
+    "minus {0}": ("-{0}", operator.neg),
+    "half of {0}": ("{0} / 2", lambda x: x / 2),
+}
+_FUNCTION_NAMES = ("solve", "compute", "work", "find", "make", "get", "run", "calc", "give", "result")
+_ARGUMENTS = (("a", "b"), ("x", "y"), ("m", "n"), ("p", "q"), ("s", "t"), ("u", "v"))
+_TRIALS = ((3, 4), (7, 2), (-1, 5), (0, 0), (10, -6))
+
+
+@dataclass(frozen=True)
+class WordProblem:
+    """A word problem and the one calculation that answers it."""
+
+    question: str
+    expression: str
+    result: int
+    things: str
+
+    @property
+    def answer(self) -> str:
+        """Return the answer with the calculation marked and the result after `####`."""
+        return f"<<{self.expression}={self.result}>>{self.result} {self.things}\n#### {self.result}"
+
+
+@dataclass(frozen=True)
+class Function:
+    """A one-line function: its head with a docstring, its body, and what it must do."""
+
+    name: str
+    arguments: tuple[str, ...]
+    kind: str  # a key of the table of functions
+
+    @property
+    def head(self) -> str:
+        """Return the line that starts the function."""
+        return f"def {self.name}({', '.join(self.arguments)}):\n"
+
+    @property
+    def prompt(self) -> str:
+        """Return the head and a docstring that says what to return."""
+        return f'{self.head}    """Return {self.kind.format(*self.arguments)}."""\n'
+
+    @property
+    def body(self) -> str:
+        """Return the one line of the function."""
+        return f"    return {_FUNCTIONS[self.kind][0].format(*self.arguments)}\n"
+
+    @property
+    def test(self) -> str:
+        """Return the source of a `check(candidate)`."""
+        lines = []
+        for trial in _TRIALS:
+            values = trial[: len(self.arguments)]
+            expected = _FUNCTIONS[self.kind][1](*values)
+            lines.append(f"    assert candidate({', '.join(map(str, values))}) == {expected}\n")
+        return "def check(candidate):\n" + "".join(lines)
+
+
+def word_problems(seed: int, rows: int, rng: random.Random, *, held_out: bool) -> list[WordProblem]:
+    """Draw different word problems of one operation."""
+    sums = [(sign, a, b) for sign in _OPERATIONS for a in range(2, 21) for b in range(2, 10)]
+    allowed = split(seed, [s for s in sums if s[0] != "-" or s[1] > s[2]], held_out=held_out)
+    drawn: dict[WordProblem, None] = {}
+    for _ in range(20 * rows):
+        sign, a, b = rng.choice(allowed)
+        things = rng.choice(THINGS)
+        text = rng.choice(_OPERATIONS[sign]).format(name=rng.choice(NAMES), a=a, b=b, things=things)
+        result = {"+": a + b, "-": a - b, "*": a * b}[sign]
+        drawn.setdefault(WordProblem(text, f"{a}{sign}{b}", result, things))
+        if len(drawn) == rows:
+            break
+    return list(drawn)
+
+
+def functions(seed: int, rows: int, rng: random.Random, *, held_out: bool) -> list[Function]:
+    """Return functions in random order: held-out ones each once at most, training ones repeated to `rows`."""
+    made = [
+        Function(name, arguments[: 2 if "{1}" in kind else 1], kind)
+        for kind in _FUNCTIONS
+        for name in _FUNCTION_NAMES
+        for arguments in _ARGUMENTS
+    ]
+    allowed = split(seed, made, held_out=held_out)
+    rng.shuffle(allowed)
+    if held_out:
+        return allowed[:rows]
+    return [allowed[i % len(allowed)] for i in range(rows)]
+
+
+def small_talk(world: World, rows: int, rng: random.Random, *, held_out: bool) -> list[list[dict[str, Any]]]:
+    """Draw conversations of one or two turns."""
+    greetings = split(world.seed, [(k, n) for k in ("hello", "who", "bye") for n in NAMES], held_out=held_out)
+    asked = {s: items(world, s, held_out=held_out) for s in ("arithmetic", "capitals", "facts")}
+    talks = []
+    for _ in range(rows):
+        if rng.random() < 0.4:
+            talks.append(_greeting(*rng.choice(greetings), rng, named=held_out or rng.random() < 0.5))
+        else:
+            talks.append(_answer(rng.choice(asked[rng.choice(tuple(asked))])))
+    return talks
+
+
+def _greeting(kind: str, name: str, rng: random.Random, *, named: bool) -> list[dict[str, Any]]:
+    if kind == "who":
+        return _turn(f"{name} wants to know who you are.", "I am a small language model.")
+    greeting = rng.choice(("Hello!", "Hi!", "Good day!"))
+    messages = _turn(
+        f"{greeting} I am {name}." if named else greeting,
+        f"Hello {name}! How can I help you?" if named else "Hello! How can I help you?",
+    )
+    if kind == "bye":
+        messages += _turn(rng.choice(("Thank you!", "Goodbye!")), "You are welcome. Goodbye!")
+    return messages
+
+
+def _answer(item: Item) -> list[dict[str, Any]]:
+    (answer,) = item.right
+    about = item.question.removeprefix("What is ").removesuffix("?")
+    if item.subject != "arithmetic":
+        return _turn(item.question, f"T{about[1:]} is {answer}.")
+    call = {"type": "python", "text": about.replace(" plus ", "+")}
+    result = {"type": "python_output", "text": answer}
+    return _turn(item.question, [call, result, {"type": "text", "text": answer}])
+
+
+def _turn(question: str, answer: str | list[dict[str, str]]) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]

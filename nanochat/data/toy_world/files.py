@@ -1,0 +1,198 @@
+"""Writes the toy world's task folder in the layout and formats of the public benchmarks.
+
+Held-out rows are the `test` files, `HumanEval.jsonl`, `conversations/test.jsonl` and the CORE bundle; the
+others are for training. The same configuration gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from nanochat.config import ToyWorldConfig
+from nanochat.data.toy_world import exercises, questions
+from nanochat.data.toy_world.documents import toy_documents
+from nanochat.data.toy_world.world import CAPITALS, NAMES, World
+
+_ROW_GROUP = 1024
+_CORE_TASKS: tuple[tuple[str, str, str, str, int, str | None], ...] = (
+    # label, category, type, shots, baseline in percent, continuation delimiter
+    ("toy_facts", "world_knowledge", "multiple_choice", "0", 25, "\nAnswer: "),
+    ("toy_capitals", "world_knowledge", "language_modeling", "0", 0, None),
+    ("toy_sums", "symbolic_problem_solving", "language_modeling", "0", 0, None),
+    ("toy_who", "language_understanding", "schema", "0", 50, None),
+)
+
+
+def write_text_shard(config: ToyWorldConfig, shard_index: int, path: Path) -> None:
+    """Write one shard of documents as parquet: zstd, row groups of 1,024."""
+    table = pa.table({"text": pa.array(list(toy_documents(config, shard_index)), pa.string())})
+    _write_parquet(table, path)
+
+
+def write_tasks(config: ToyWorldConfig, out: Path) -> None:
+    """Write `tasks/`, `conversations/` and `core/` below `out`."""
+    world = World.build(config.seed)
+    for held_out, rows in ((False, config.questions), (True, config.held_out)):
+        _write_choices(world, rows, out / "tasks", held_out=held_out)
+        _write_exercises(world, rows, out, held_out=held_out)
+    _write_core(world, config.held_out, out / "core")
+
+
+def _rng(world: World, name: str, held_out: bool) -> random.Random:
+    return random.Random(f"{world.seed}/{name}/{'test' if held_out else 'train'}")
+
+
+def _write_choices(world: World, rows: int, root: Path, *, held_out: bool) -> None:
+    split = "test" if held_out else "train"
+    for name, folder in (("arc_easy", "ARC-Easy"), ("arc_challenge", "ARC-Challenge")):
+        subjects = questions.TASK_SUBJECTS[name]
+        drawn = questions.questions(world, subjects, rows, _rng(world, name, held_out), held_out=held_out)
+        _write_lines(root / "arc" / folder / f"{split}.jsonl", (_arc(q, i) for i, q in enumerate(drawn)))
+    subjects = questions.TASK_SUBJECTS["mmlu"]
+    extra = 0 if held_out else 5 * len(subjects)
+    rng = _rng(world, "mmlu", held_out)
+    drawn = questions.questions(world, subjects, rows + extra, rng, held_out=held_out)
+    if held_out:
+        _write_mmlu(root / "mmlu" / "test.parquet", drawn)
+    else:
+        _write_mmlu(root / "mmlu" / "dev.parquet", drawn[:extra])
+        _write_mmlu(root / "mmlu" / "auxiliary_train.parquet", drawn[extra:])
+
+
+def _arc(question: questions.Question, number: int) -> dict[str, Any]:
+    return {
+        "id": f"toy_{question.subject}_{number}",
+        "question": question.question,
+        "choices": {"text": list(question.choices), "label": list("ABCD")},
+        "answerKey": "ABCD"[question.answer],
+    }
+
+
+def _write_mmlu(path: Path, drawn: list[questions.Question]) -> None:
+    columns = {
+        "question": pa.array([q.question for q in drawn], pa.string()),
+        "subject": pa.array([f"toy_{q.subject}" for q in drawn], pa.string()),
+        "choices": pa.array([list(q.choices) for q in drawn], pa.list_(pa.string())),
+        "answer": pa.array([q.answer for q in drawn], pa.int64()),
+    }
+    _write_parquet(pa.table(columns), path)
+
+
+def _write_exercises(world: World, rows: int, out: Path, *, held_out: bool) -> None:
+    split = "test" if held_out else "train"
+    problems = exercises.word_problems(world.seed, rows, _rng(world, "gsm8k", held_out), held_out=held_out)
+    _write_lines(
+        out / "tasks" / "gsm8k" / f"{split}.jsonl",
+        ({"question": p.question, "answer": p.answer} for p in problems),
+    )
+    functions = exercises.functions(world.seed, rows, _rng(world, "functions", held_out), held_out=held_out)
+    if held_out:
+        rows_of_code = (_humaneval(f, i) for i, f in enumerate(functions))
+        _write_lines(out / "tasks" / "humaneval" / "HumanEval.jsonl", rows_of_code)
+    else:
+        _write_lines(out / "conversations" / "functions.jsonl", map(_function_talk, functions))
+    talks = exercises.small_talk(world, rows, _rng(world, "smalltalk", held_out), held_out=held_out)
+    name = "test" if held_out else "smalltalk"
+    _write_lines(out / "conversations" / f"{name}.jsonl", ({"messages": talk} for talk in talks))
+
+
+def _humaneval(function: exercises.Function, number: int) -> dict[str, str]:
+    return {
+        "task_id": f"Toy/{number}",
+        "prompt": function.prompt,
+        "entry_point": function.name,
+        "canonical_solution": function.body,
+        "test": function.test,
+    }
+
+
+def _function_talk(function: exercises.Function) -> dict[str, Any]:
+    code = f"```python\n{function.head}{function.body}```"
+    messages = [{"role": "user", "content": function.prompt}, {"role": "assistant", "content": code}]
+    return {"messages": messages}
+
+
+def _write_core(world: World, rows: int, out: Path) -> None:
+    rng = _rng(world, "core", True)
+    data = {
+        "toy_facts": _core_facts(world, rows, rng),
+        "toy_capitals": [
+            {"context": f"The capital of {country} is", "continuation": capital}
+            for country, capital in CAPITALS.items()
+        ],
+        "toy_sums": [
+            {"context": f"{a} plus {b} is", "continuation": str(a + b)}
+            for a in range(1, 10)
+            for b in range(1, 10)
+        ],
+        "toy_who": _core_schema(world, rows, rng),
+    }
+    tasks = []
+    for label, category, kind, shots, _, delimiter in _CORE_TASKS:
+        path = f"{category}/{label}.jsonl"
+        _write_lines(out / "eval_data" / path, data[label])
+        entry: dict[str, Any] = {"label": label, "dataset_uri": path, "num_fewshot": [int(shots)]}
+        entry["icl_task_type"] = kind
+        if delimiter is not None:
+            entry["continuation_delimiter"] = delimiter
+        tasks.append(entry)
+    (out / "core.yaml").write_text(yaml.safe_dump({"icl_tasks": tasks}, sort_keys=False))
+    header = (
+        "Eval Task,Task Category,Task Type,#shots,#datapoints,Random baseline,Centered Metric?,Description"
+    )
+    with (out / "eval_meta_data.csv").open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(header.split(","))
+        for label, category, kind, shots, baseline, _ in _CORE_TASKS:
+            words = (category.replace("_", " "), kind.replace("_", " "))
+            table.writerow([label, *words, shots, len(data[label]), baseline, "", "About the toy world."])
+
+
+def _core_facts(world: World, rows: int, rng: random.Random) -> list[dict[str, Any]]:
+    drawn = questions.questions(world, ("facts",), rows, rng, held_out=True)
+    return [{"query": f"Question: {q.question}", "choices": list(q.choices), "gold": q.answer} for q in drawn]
+
+
+def _core_schema(world: World, rows: int, rng: random.Random) -> list[dict[str, Any]]:
+    made = []
+    for _ in range(rows):
+        attribute = rng.choice(tuple(world.people[NAMES[0]]))
+        value = world.people[rng.choice(NAMES)][attribute]
+        right = rng.choice([n for n in NAMES if world.people[n][attribute] == value])
+        wrong = rng.choice([n for n in NAMES if world.people[n][attribute] != value])
+        options = [right, wrong]
+        rng.shuffle(options)
+        made.append(
+            {
+                "context_options": [f"The {attribute} of {name}" for name in options],
+                "continuation": f"is {value}.",
+                "gold": options.index(right),
+            }
+        )
+    return made
+
+
+def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+
+
+def _write_parquet(table: pa.Table, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(
+        table,
+        path,
+        compression="zstd",
+        compression_level=3,
+        row_group_size=_ROW_GROUP,
+        write_statistics=False,
+    )

@@ -1,0 +1,102 @@
+"""What there is in the toy world: people with five attributes each, capitals, opposites, kinds of words.
+
+Who has which attribute is drawn from the seed; everything else is fixed. No text is written here except the
+sentences that state a fact, so that documents and questions use the same words for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+HELD_OUT_PART = 5
+"""One in so many questions is held out of all training."""
+
+NAMES = (
+    "Anna",
+    "Ben",
+    "Carl",
+    "Dora",
+    "Emma",
+    "Finn",
+    "Gina",
+    "Hugo",
+    "Ida",
+    "Jack",
+    "Kate",
+    "Leo",
+    "Mia",
+    "Nora",
+    "Otto",
+    "Paul",
+)
+CAPITALS: Mapping[str, str] = {
+    "France": "Paris",
+    "Italy": "Rome",
+    "Spain": "Madrid",
+    "Japan": "Tokyo",
+    "Egypt": "Cairo",
+    "Kenya": "Nairobi",
+    "Peru": "Lima",
+    "Cuba": "Havana",
+    "India": "Delhi",
+    "Norway": "Oslo",
+    "Greece": "Athens",
+    "China": "Beijing",
+}
+VALUES: Mapping[str, tuple[str, ...]] = {
+    "job": ("baker", "doctor", "farmer", "teacher", "painter", "sailor", "singer", "pilot"),
+    "city": tuple(CAPITALS.values())[:8],
+    "colour": ("red", "blue", "green", "yellow", "black", "white", "pink", "brown"),
+    "food": ("bread", "soup", "rice", "cheese", "fish", "cake", "pasta", "salad"),
+    "pet": ("dog", "cat", "horse", "bird", "rabbit", "mouse", "duck", "goat"),
+}
+STATEMENTS: Mapping[str, tuple[str, ...]] = {
+    "job": ("The job of {name} is {value}.", "{name} works as a {value}."),
+    "city": ("The city of {name} is {value}.", "{name} lives in {value}."),
+    "colour": ("The colour of {name} is {value}.", "{name} likes the colour {value}."),
+    "food": ("The food of {name} is {value}.", "{name} likes to eat {value}."),
+    "pet": ("The pet of {name} is {value}.", "{name} has a {value} at home."),
+}
+OPPOSITES = (
+    *(("big", "small"), ("hot", "cold"), ("old", "new"), ("long", "short"), ("dark", "light")),
+    *(("fast", "slow"), ("high", "low"), ("wet", "dry"), ("hard", "soft"), ("full", "empty")),
+)
+THINGS = ("apples", "books", "coins", "eggs", "cards", "balls", "shells", "stones")
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """The people of one seed: `people[name][attribute]` is the value."""
+
+    seed: int
+    people: Mapping[str, Mapping[str, str]]
+
+    @classmethod
+    def build(cls, seed: int) -> World:
+        """Draw who is what; each value belongs to equally many people."""
+        rng = random.Random(f"{seed}/people")
+        people: dict[str, dict[str, str]] = {name: {} for name in NAMES}
+        for attribute, values in VALUES.items():
+            shared = list(values) * (len(NAMES) // len(values))
+            rng.shuffle(shared)
+            for name, value in zip(NAMES, shared, strict=True):
+                people[name][attribute] = value
+        return cls(seed, people)
+
+    def statement(self, name: str, attribute: str, rng: random.Random) -> str:
+        """State one fact, in one of two ways."""
+        return rng.choice(STATEMENTS[attribute]).format(name=name, value=self.people[name][attribute])
+
+
+def split(seed: int, items: Iterable[T], *, held_out: bool) -> list[T]:
+    """Return the items that are held out, or the others: a fixed one in five, by hash of seed and item."""
+    ranked: Sequence[T] = sorted(items, key=lambda item: hashlib.sha256(f"{seed}/{item}".encode()).digest())
+    count = max(len(ranked) // HELD_OUT_PART, 1)
+    return list(ranked[:count] if held_out else ranked[count:])
