@@ -18,7 +18,7 @@ from pathlib import Path
 from flows.leases import Lease
 from flows.stage import ArtifactFile
 from flows.storage import Storage
-from flows.workspace import inside, link, scan
+from flows.workspace import inside, scan
 from nanochat.errors import Damaged
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class StoreCheckpoints:
     def __init__(self, storage: Storage, stage: str, key: str, cache: Path, lease: Lease | None) -> None:
         self.storage = storage
         self.prefix = f"resume/{stage}/{key}"
-        self.cache = cache / self.prefix
+        self.cache = cache
         self.lease = lease
 
     def save(self, step: int, folder: Path) -> None:
@@ -58,8 +58,10 @@ class StoreCheckpoints:
 
     def drop(self) -> None:
         """Remove all restart points, here and in the store."""
-        self.storage.delete(*self.storage.listing(self.prefix))
-        shutil.rmtree(self.cache, ignore_errors=True)
+        names = self.storage.listing(self.prefix)
+        self.storage.delete(*names)
+        for point in {"/".join(name.split("/")[:4]) for name in names}:
+            shutil.rmtree(self.cache / point, ignore_errors=True)
 
     def _points(self) -> list[str]:
         """Return the folders that have a manifest, newest first."""
@@ -72,21 +74,17 @@ class StoreCheckpoints:
 
     def _load(self, point: str) -> tuple[int, Path]:
         manifest = self.storage.read_as(f"{point}/manifest.json", json.loads)
-        folder = self.cache / Path(point).name
-        shutil.rmtree(folder, ignore_errors=True)
-        for fields in manifest["files"]:
-            file = ArtifactFile(**fields)
-            self._place(f"{point}/files/{file.path}", file, inside(folder, file.path))
+        files = [ArtifactFile(**fields) for fields in manifest["files"]]
+        folder = self.storage.local_path(f"{point}/files") or self.cache / point
+        for file in files:
+            self._prove(f"{point}/files/{file.path}", file, inside(folder, file.path))
         return manifest["step"], folder
 
-    def _place(self, name: str, file: ArtifactFile, target: Path) -> None:
-        path = self.storage.local_path(name)
-        if path is None:
+    def _prove(self, name: str, file: ArtifactFile, target: Path) -> None:
+        if self.storage.local_path(name) is None:
             self.storage.download(name, target, file.size, file.sha256)
-        elif self.storage.hash(name) == (file.size, file.sha256):
-            link(path, target)
-        else:
-            raise Damaged(f"{path}: its bytes differ from their hash")
+        elif self.storage.hash(name) != (file.size, file.sha256):
+            raise Damaged(f"{target}: its bytes differ from their hash")
 
     def _drop_older(self) -> None:
         kept = tuple(f"{point}/" for point in self._points()[:_KEPT])

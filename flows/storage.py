@@ -253,7 +253,10 @@ def open_storage(url: str, options: Mapping[str, Any], retry: Retry) -> Storage:
             f"{url}: {error}", hint="use a folder, s3://bucket/prefix or another fsspec URL"
         ) from error
     if "file" in ([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol):
-        return LocalStorage(url, fs, str(Path(root).absolute()), retry)
+        folder = str(Path(root).absolute())
+        local = LocalStorage(folder, fs, folder, retry)
+        local.check()
+        return local
     storage = Storage(url, fs, root, retry)
     if "memory" in fs.protocol:  # one process, and its open files share one position
         storage.shared, storage.workers = False, 1

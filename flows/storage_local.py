@@ -1,6 +1,6 @@
 """A folder of this machine, or one that it has mounted.
 
-A file is written beside its place, forced to disk, and then renamed over it or, where it must be the first,
+A file is written below `parts/`, forced to disk, and then renamed over it or, where it must be the first,
 hard-linked to it: the link fails if there is one already, which is all the agreement that runs need.
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from flows.retry import ShortRead
 from flows.storage import CHUNK, Found, Storage, sha256_of
+from nanochat.errors import StoreError, StoreUnavailable
 
 
 class LocalStorage(Storage):
@@ -22,6 +23,19 @@ class LocalStorage(Storage):
 
     shared = False
     workers = 1
+
+    def check(self) -> None:
+        """Raise where there is something else than a folder; that nothing is there yet is fine."""
+        self._try("open", "", self._check)
+
+    def _check(self) -> None:
+        root = Path(self.root)
+        if root.is_symlink() and not root.exists():
+            raise StoreUnavailable(
+                f"{self.url} leads to {root.readlink()}, which is not there", hint="is its disk mounted?"
+            )
+        if root.exists() and not root.is_dir():
+            raise StoreError(f"{self.url} is a file, not a folder", hint="correct --store")
 
     def local_path(self, name: str) -> Path:
         """Return where the object lies."""
@@ -63,9 +77,10 @@ class LocalStorage(Storage):
             return part.publish_new()
 
     def _part(self, name: str) -> _Part:
-        path = self.local_path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return _Part(path)
+        path, parts = self.local_path(name), Path(self.root, "parts")
+        for folder in (path.parent, parts):
+            folder.mkdir(parents=True, exist_ok=True)
+        return _Part(path, parts / uuid.uuid4().hex)
 
     def _hash(self, name: str) -> tuple[int, str]:
         path = self.local_path(name)
@@ -79,8 +94,6 @@ class LocalStorage(Storage):
         return Found(stat.st_size, stat.st_mtime)
 
     def _listing(self, prefix: str) -> dict[str, Found]:
-        if not Path(self.root).exists() and not os.access(_existing_parent(Path(self.root)), os.X_OK):
-            raise PermissionError(f"no access to {self.root}")
         return dict(_walk(self._path(prefix), prefix))
 
     def _delete(self, name: str) -> None:
@@ -88,11 +101,11 @@ class LocalStorage(Storage):
 
 
 class _Part:
-    """A file being written beside its final place; gone afterwards unless published."""
+    """A file being written on the disk of its final place; gone afterwards unless published."""
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, path: Path) -> None:
         self.target = target
-        self.path = target.with_name(f".{uuid.uuid4().hex}.part")
+        self.path = path
 
     def __enter__(self) -> _Part:
         self.file = self.path.open("wb")
@@ -142,11 +155,7 @@ def _walk(folder: str, prefix: str) -> Iterator[tuple[str, Found]]:
         name = f"{prefix}/{entry.name}"
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(entry.path, name)
-        elif not entry.name.endswith(".part"):
+        else:
             with suppress(FileNotFoundError):
                 stat = entry.stat()
                 yield name, Found(stat.st_size, stat.st_mtime)
-
-
-def _existing_parent(path: Path) -> Path:
-    return next(parent for parent in path.parents if parent.exists())
