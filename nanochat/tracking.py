@@ -16,6 +16,7 @@ import logging
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -113,7 +114,7 @@ class MlflowWindow:
         """How many events were lost: queue full, refused by the server, or server away."""
         return self._queue.dropped + self._drain.rejected
 
-    def start_run(self, name: str, params: Mapping[str, object], tags: Mapping[str, str]) -> None:
+    def start_run(self, name: str, params: Mapping[str, object], tags: Mapping[str, str | None]) -> None:
         """Begin the parent run and start the draining thread."""
         self._root = RunHandle(name)
         self._begin(self._root, tags)
@@ -159,11 +160,14 @@ class MlflowWindow:
         self._end(tracker.run, status, metrics or {})
 
     def run_id(self, node_id: str | None = None, *, wait_s: float = 2.0) -> str | None:
-        """Return the MLflow id of a node's run, or of the parent run; None when not known within `wait_s`."""
+        """Return the MLflow id of a node's run, or of the parent run; None when not known within `wait_s`.
+
+        Never waits for MLflow's import: `nanochat.key` finds a run as well.
+        """
         run = self._root if node_id is None else self._runs.get(node_id)
         if run is None:
             return None
-        if not run.created.is_set() and not self.disabled:
+        if not run.created.is_set() and self._drain.loaded and not self.disabled:
             with self._patience_lock:
                 begun = time.monotonic()
                 run.created.wait(min(wait_s, self._patience_s))
@@ -193,8 +197,9 @@ class MlflowWindow:
         elif self.dropped and not self.disabled:
             _log.warning("MLflow at %s: %d events were not shown", self.uri, self.dropped)
 
-    def _begin(self, run: RunHandle, tags: Mapping[str, str]) -> None:
-        self._queue.put(BeginRun(run, dict(tags), _now_ms()))
+    def _begin(self, run: RunHandle, tags: Mapping[str, str | None]) -> None:
+        known = {name: str(value) for name, value in tags.items() if value is not None}
+        self._queue.put(BeginRun(run, known, _now_ms()))
 
     def _end(self, run: RunHandle, status: RunStatus, metrics: Mapping[str, object]) -> None:
         numbers = {k: float(v) for k, v in metrics.items() if isinstance(v, int | float)}
@@ -316,6 +321,8 @@ def _input(dataset: Dataset) -> Any:
 def _load(uri: str, experiment: str) -> Callable[[], _Sink]:
     """Import MLflow, which takes seconds, and return what connects."""
     _quiet()
+    # MLflow's own tables use what SQLAlchemy 2.1 deprecates; as an error it would close the window.
+    warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")
     import mlflow  # noqa: F401
 
     return lambda: _Sink(uri, experiment)

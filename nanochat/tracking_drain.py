@@ -64,6 +64,11 @@ class Drain:
         self._next_sample = 0.0
         self._thread = threading.Thread(target=self._run, name="mlflow-window", daemon=True)
 
+    @property
+    def loaded(self) -> bool:
+        """Whether the slow import is over."""
+        return self._loaded.is_set()
+
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
