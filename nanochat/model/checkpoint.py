@@ -61,8 +61,10 @@ def model_from_state(
     config: ModelConfig, state: Mapping[str, Tensor], *, source: str, device: torch.device | str = "cpu"
 ) -> GPT:
     """Build a float32 model from named tensors of any float type; `source` is named in errors."""
-    with torch.device("meta"):
-        expected = {name: tuple(weight.shape) for name, weight in GPT(config).state_dict().items()}
+    # Not on the meta device, whose first use imports for seconds; unset weights cost no memory.
+    with torch.device(device):
+        model = GPT(config)
+    expected = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
     found = {name.removeprefix(_COMPILED): weight for name, weight in state.items()}
     problems = _mismatches(expected, found)
     if problems:
@@ -71,8 +73,6 @@ def model_from_state(
             f"{source} does not fit architecture {config.architecture!r} with {config.n_layer} layers"
             f" of width {config.n_embd}: {shown}"
         )
-    with torch.device(device):
-        model = GPT(config)
     model.load_state_dict({name: weight.float() for name, weight in found.items()})
     return model
 
