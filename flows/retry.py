@@ -95,7 +95,7 @@ def explain(error: Exception, what: str) -> NanochatError | None:
     """Return the error that a user should read instead of `error`; None: let it pass as it is."""
     if isinstance(error, NanochatError):
         return None
-    code = _service_code(error)
+    code = service_code(error)
     if code == "NoSuchBucket":
         return StoreUnavailable(
             f"{what}: the bucket does not exist", hint="create the bucket or correct --store"
@@ -129,7 +129,7 @@ def explain(error: Exception, what: str) -> NanochatError | None:
     return None
 
 
-def _service_code(error: BaseException) -> str | None:
+def service_code(error: BaseException) -> str | None:
     """Return the error code that an S3 service sent, if one did."""
     for source in (error, error.__cause__):
         response = getattr(source, "response", None)

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import fsspec
 import fsspec.core
 
-from flows.retry import Retry, ShortRead
+from flows.retry import Retry, ShortRead, service_code
 from nanochat.errors import Damaged, StoreError
 
 T = TypeVar("T")
@@ -223,7 +223,9 @@ class Storage:
         self.fs.invalidate_cache()
         try:
             listed: Mapping[str, Mapping[str, Any]] = self.fs.find(self._path(prefix), detail=True)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if service_code(error) == "NoSuchBucket":  # an outage, not an empty folder
+                raise
             return {}
         start = len(self.root.lstrip("/")) + 1
         names = {path.lstrip("/")[start:]: info for path, info in listed.items()}

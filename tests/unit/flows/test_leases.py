@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from flows.fingerprint import fingerprint
 from flows.leases import Lease, LeaseInfo, all_leases, current, try_acquire
 from flows.retry import Retry
 from flows.storage import Storage, open_storage
@@ -131,6 +132,31 @@ def test_a_later_process_with_the_same_id_does_not_keep_a_lease_alive(storage):
     assert lease.info.live
     assert not dataclasses.replace(lease.info, started=lease.info.started - 100).live
     lease.release()
+
+
+def test_runs_that_share_all_their_stages_make_each_of_them_once(tmp_path):
+    made: list[str] = []
+
+    def run(name: str) -> None:
+        store = Store.open(str(tmp_path / "store"))
+        for n in range(15):
+            key = fingerprint(n)
+            held = store.acquire("tokenize", key, poll_s=0.001)
+            if not isinstance(held, Lease):
+                continue
+            with held as lease:
+                made.append(key)
+                out = tmp_path / f"{name} {n}"
+                out.mkdir()
+                (out / "file").write_text(str(n))
+                store.commit(stage="tokenize", node="t", key=key, payload={}, folder=out, lease=lease)
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(made) == sorted(fingerprint(n) for n in range(15))
 
 
 def test_processes_racing_for_one_key_make_it_once(tmp_path):

@@ -165,6 +165,18 @@ def test_a_missing_bucket_is_no_empty_store(s3_store_url):
         Store.open("s3://nosuch/prefix")
 
 
+def test_a_bucket_that_vanishes_is_an_outage_and_never_a_miss(s3_store_url, folder, tmp_path):
+    fs = Store.open(s3_store_url).storage.fs
+    fs.call_s3("create_bucket", Bucket="vanishing")
+    store = Store.open("s3://vanishing", cache=tmp_path / "cache", retry=QUICK)
+    record = put(store, folder)
+    store.storage.delete(*store.storage.listing("records"), *store.storage.listing("blobs"))
+    fs.call_s3("delete_bucket", Bucket="vanishing")
+    for ask in (store.find, lambda *ref: store.find_many([ref]), lambda *_: store.records()):
+        with pytest.raises(StoreUnavailable, match="bucket does not exist"):
+            ask("pretrain", record.key)
+
+
 def test_wrong_keys_are_told_with_the_variables_to_set(s3_store_url, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(StoreUnavailable, match="credentials were refused") as refused:
