@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nanochat.data.tasks import ChatTask, Problem
+from nanochat.errors import DataError
+from nanochat.evals.choice import count_right
+from nanochat.tokenizer.chat_format import render_for_completion
+
+
+def _task(rows):
+    return ChatTask(
+        "quiz",
+        "choice",
+        0.25,
+        rows,
+        lambda row: [{"role": "user", "content": row[0]}, {"role": "assistant", "content": row[2]}],
+        lambda row: Problem(letters=tuple(row[1]), answer=row[2]),
+    )
+
+
+ROWS = [("q" * (3 * i % 17), "ABCD"[: 3 + i % 2], "ABC"[i % 3]) for i in range(30)]
+
+
+def _favourite(model, tokenizer, row):
+    prompt = render_for_completion(tokenizer, [{"role": "user", "content": row[0]}])
+    with torch.inference_mode():
+        logits = model(torch.tensor([prompt]))[0, -1]
+    return max(row[1], key=lambda letter: logits[ord(letter)].item())
+
+
+def test_padded_batches_choose_as_single_prompts_do(model, tokenizer):
+    expected = [_favourite(model, tokenizer, row) == row[2] for row in ROWS]
+    assert 0 < sum(expected) < len(expected)
+    reports = []
+    right = count_right(model, tokenizer, _task(ROWS), range(30), lambda *r: reports.append(r))
+    assert right == sum(expected)
+    assert reports[-1] == (30, right)
+    assert count_right(model, tokenizer, _task(ROWS), [4, 5], lambda *_: None) == sum(expected[4:6])
+
+
+def test_the_answer_in_the_conversation_is_not_shown_to_the_model(model, tokenizer):
+    always_told = [
+        (question, letters, _favourite(model, tokenizer, (question, letters)))
+        for question, letters, _ in ROWS
+    ]
+    assert count_right(model, tokenizer, _task(always_told), range(30), lambda *_: None) == 30
+
+
+def test_letter_of_several_tokens_is_a_data_error(model, tokenizer):
+    with pytest.raises(DataError, match="'AB' is 2 tokens"):
+        count_right(model, tokenizer, _task([("q", ["AB"], "AB")]), [0], lambda *_: None)

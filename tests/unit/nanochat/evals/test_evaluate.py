@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+import math
+import threading
+
+import polars as pl
+import pytest
+
+from nanochat.config import EvaluateConfig, TokenizeConfig
+from nanochat.data.token_shards import tokenize_shard
+from nanochat.errors import ConfigError, Interrupted
+from nanochat.evals.evaluate import evaluate_base, evaluate_chat
+from nanochat.model.checkpoint import save_model
+from nanochat.runtime import NullTracker, Runtime
+
+
+class _Recorder(NullTracker):
+    def __init__(self):
+        self.seen = []
+
+    def log(self, metrics, *, step, total_steps):
+        self.seen.append((*metrics, step, total_steps))
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory, model, tokenizer):
+    root = tmp_path_factory.mktemp("inputs")
+    for name in ("tokenizer", "model", "val_tokens", "text", "tasks"):
+        (root / name).mkdir()
+    tokenizer.save(root / "tokenizer")
+    save_model(root / "model", model)
+    pl.DataFrame({"text": ["the river runs", "down to the sea"] * 20}).write_parquet(
+        root / "text/text.parquet"
+    )
+    folders = {"shard": root / "text", "tokenizer": root / "tokenizer"}
+    tokenize_shard(TokenizeConfig(), folders, root / "val_tokens", Runtime())
+    _write_tasks(root / "tasks")
+    return {name: root / name for name in ("tokenizer", "model", "val_tokens", "tasks")}
+
+
+def _write_tasks(root):
+    arc = [
+        {
+            "id": str(i),
+            "question": f"Which is number {i}?",
+            "choices": {"text": ["one", "two", "three"], "label": ["A", "B", "C"]},
+            "answerKey": "ABC"[i % 3],
+        }
+        for i in range(12)
+    ]
+    _write(root / "tasks/arc/ARC-Easy/test.jsonl", arc)
+    maths = [{"question": f"{i}+1?", "answer": f"<<{i}+1={i + 1}>> #### {i + 1}"} for i in range(6)]
+    _write(root / "tasks/gsm8k/test.jsonl", maths)
+    items = [{"query": f"so {i}", "choices": ["a", "the"], "gold": i % 2} for i in range(8)]
+    _write(root / "core/eval_data/x.jsonl", items)
+    (root / "core/core.yaml").write_text(
+        "icl_tasks:\n- label: arc_easy\n  dataset_uri: x.jsonl\n"
+        "  num_fewshot: [1]\n  icl_task_type: multiple_choice\n"
+    )
+    (root / "core/eval_meta_data.csv").write_text("Eval Task,Random baseline\narc_easy,50\n")
+    _write(root / "conversations/talk.jsonl", [])
+
+
+def _write(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+CONFIG = EvaluateConfig(
+    chat_tasks=("arc_easy", "gsm8k"),
+    max_problems=9,
+    core_max_problems=6,
+    max_new_tokens=8,
+    bpb_tokens=512,
+    prompts=("the river",),
+)
+
+
+def test_base_results_hold_all_tasks_and_means(inputs, tmp_path):
+    metrics = evaluate_base(CONFIG, inputs, tmp_path, Runtime(threads=1))
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert results["model"] == "base"
+    assert {name: task["problems"] for name, task in results["tasks"].items()} == {"arc_easy": 9, "gsm8k": 6}
+    easy, maths, core = (*results["tasks"].values(), results["core"]["arc_easy"])
+    assert easy["baseline"] == 0.33
+    assert easy["centered"] == pytest.approx((easy["accuracy"] - 0.33) / 0.67)
+    assert (core["problems"], core["baseline"]) == (6, 0.5)
+    assert results["metrics"]["core"] == core["centered"]
+    assert results["metrics"]["chatcore"] == pytest.approx((easy["centered"] + maths["centered"]) / 2)
+    assert math.isfinite(results["metrics"]["val_bpb"])
+    assert metrics["eval/core"] == core["centered"]
+    assert metrics["eval/arc_easy"] == easy["accuracy"]
+    assert metrics["eval/core_arc_easy"] == core["accuracy"]
+
+
+def test_chat_results_have_no_core_and_other_samples(inputs, tmp_path):
+    for name, stage in (("base", evaluate_base), ("chat", evaluate_chat)):
+        (tmp_path / name).mkdir()
+        stage(CONFIG, inputs, tmp_path / name, Runtime(threads=1))
+    results = json.loads((tmp_path / "chat/results.json").read_text(encoding="utf-8"))
+    assert results["core"] == {}
+    assert results["metrics"]["core"] is None
+    samples = [
+        json.loads((tmp_path / n / "samples.jsonl").read_text(encoding="utf-8")) for n in ("base", "chat")
+    ]
+    assert [sample["prompt"] for sample in samples] == ["the river"] * 2
+    assert samples[0]["text"] != samples[1]["text"]
+
+
+def test_same_inputs_give_the_same_bytes(inputs, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        evaluate_base(CONFIG, inputs, tmp_path / name, Runtime(threads=1))
+    for file in ("results.json", "samples.jsonl"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_progress_is_reported_task_by_task(inputs, tmp_path):
+    recorder = _Recorder()
+    evaluate_base(CONFIG, inputs, tmp_path, Runtime(threads=1, tracker=recorder))
+    assert ("eval/arc_easy", 9, 9) in recorder.seen
+    assert ("eval/gsm8k", 3, 6) in recorder.seen
+    assert ("eval/core_arc_easy", 6, 6) in recorder.seen
+
+
+def test_a_stop_is_obeyed_between_problems(inputs, tmp_path):
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Interrupted):
+        evaluate_base(CONFIG, inputs, tmp_path, Runtime(threads=1, stop=stop))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_conversations_cannot_be_scored(inputs, tmp_path):
+    _write(
+        inputs["tasks"] / "conversations/test.jsonl",
+        [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}],
+    )
+    config = CONFIG.model_copy(update={"chat_tasks": ("test",)})
+    with pytest.raises(ConfigError, match="without an answer to score"):
+        evaluate_chat(config, inputs, tmp_path, Runtime(threads=1))
