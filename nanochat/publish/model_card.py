@@ -1,0 +1,223 @@
+"""The model card: every number in it comes from a record or a result, none from the template.
+
+Front matter follows the hub's `model-index` schema. Knows nothing of the store: records come as plain data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib.resources import files
+from typing import Any
+
+import yaml
+from jinja2 import Environment, StrictUndefined
+
+from nanochat.config import ModelConfig, PublishConfig
+
+# Name on the card, and the hub's name of the data set and metric.
+_BENCHMARKS = {
+    "arc_easy": ("ARC-Easy", "allenai/ai2_arc", "accuracy"),
+    "arc_challenge": ("ARC-Challenge", "allenai/ai2_arc", "accuracy"),
+    "mmlu": ("MMLU", "cais/mmlu", "accuracy"),
+    "gsm8k": ("GSM8K", "openai/gsm8k", "accuracy"),
+    "humaneval": ("HumanEval", "openai/openai_humaneval", "pass@1"),
+}
+_SUMMARIES = {"core": "CORE", "chatcore": "ChatCORE", "val_bpb": "Validation bits per byte"}
+_TRAINING = {"pretrain": "Pretraining", "midtrain": "Midtraining", "sft": "Supervised fine-tuning"}
+MODELS = ("base", "mid", "sft")
+
+
+@dataclass(frozen=True)
+class CardInputs:
+    """What a card is made from."""
+
+    publish: PublishConfig
+    model: ModelConfig
+    parameters: int
+    results: Mapping[str, Mapping[str, Any]]  # base, mid, sft -> results.json
+    records: Mapping[str, Mapping[str, Any]]  # node id -> record of an ancestor
+
+
+def render_model_card(card: CardInputs) -> str:
+    """Return the text of `README.md`."""
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    template = files("nanochat.publish").joinpath("model_card.md.j2").read_text(encoding="utf-8")
+    return environment.from_string(template).render(
+        front_matter=yaml.safe_dump(front_matter(card), sort_keys=False, allow_unicode=True).rstrip(),
+        title=card.publish.title,
+        license=card.publish.license,
+        datasets=card.publish.datasets,
+        model=card.model,
+        parameters=f"{card.parameters:,}",
+        stages=_training_stages(card.records),
+        corpus=_corpus(card.records),
+        hardware=_hardware(card.records),
+        seconds=_seconds(card.records),
+        cost=_cost(card.records),
+        benchmarks=_benchmark_table(card.results),
+        has_core=any(result["metrics"].get("core") is not None for result in card.results.values()),
+        small_samples=_smallest_sample(card.results),
+        lineage=_lineage(card.records),
+    )
+
+
+def front_matter(card: CardInputs) -> dict[str, Any]:
+    """Return the card's metadata, benchmark results of the final model included."""
+    final = card.results["sft"]
+    results = []
+    for name, result in final["tasks"].items():
+        title, dataset, metric = _BENCHMARKS.get(name, (name, name, "accuracy"))
+        results.append(_index_entry(title, dataset, metric, round(100 * result["accuracy"], 4)))
+    for name, title in _SUMMARIES.items():
+        value = final["metrics"].get(name)
+        if value is not None:
+            results.append(_index_entry(title, f"nanochat/{name}", name, round(value, 6)))
+    return {
+        "language": ["en"],
+        "license": card.publish.license,
+        "library_name": "nanochat",
+        "pipeline_tag": "text-generation",
+        "tags": ["text-generation", "transformer", "conversational", "nanochat"],
+        "datasets": list(card.publish.datasets),
+        "model-index": [{"name": card.publish.title, "results": results}],
+    }
+
+
+def _index_entry(name: str, dataset: str, metric: str, value: float) -> dict[str, Any]:
+    return {
+        "task": {"type": "text-generation"},
+        "dataset": {"name": name, "type": dataset},
+        "metrics": [{"type": metric, "name": metric, "value": value}],
+    }
+
+
+def _benchmark_table(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Return rows of name, chance, base, mid, sft."""
+    rows: list[tuple[str, ...]] = []
+    for part in ("tasks", "core"):
+        names = [name for model in MODELS for name in results[model].get(part, {})]
+        for name in dict.fromkeys(names):
+            found = [results[model].get(part, {}).get(name) for model in MODELS]
+            baseline = next(r["baseline"] for r in found if r is not None)
+            label = _BENCHMARKS[name][0] if part == "tasks" and name in _BENCHMARKS else name
+            cells = ("–" if r is None else f"{100 * r['accuracy']:.2f} %" for r in found)
+            rows.append((f"{label} (CORE)" if part == "core" else label, f"{100 * baseline:.2f} %", *cells))
+    for name, label in _SUMMARIES.items():
+        values = [results[model]["metrics"].get(name) for model in MODELS]
+        if any(value is not None for value in values):
+            rows.append((label, "–", *("–" if v is None else f"{v:.4f}" for v in values)))
+    return rows
+
+
+def _smallest_sample(results: Mapping[str, Mapping[str, Any]]) -> int | None:
+    counts = [
+        task["problems"] for part in ("tasks", "core") for task in results["sft"].get(part, {}).values()
+    ]
+    return min(counts, default=None)
+
+
+def _training_stages(records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+    rows = []
+    for node, title in _TRAINING.items():
+        if node not in records:
+            continue
+        metrics = records[node]["metrics"]
+        measure = next((name for name in ("val/bpb", "val/loss") if metrics.get(name) is not None), None)
+        rows.append(
+            {
+                "title": title,
+                "steps": _number(metrics.get("steps")),
+                "tokens": _number(metrics.get("tokens")),
+                "flops": _scientific(metrics.get("flops")),
+                "loss": _decimal(metrics.get("train/loss")),
+                "validation": "–" if measure is None else f"{metrics[measure]:.4f} ({measure})",
+                "time": _duration(records[node]["provenance"].get("seconds")),
+            }
+        )
+    return rows
+
+
+def _corpus(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str] | None:
+    shards = [r["metrics"] for r in records.values() if r["stage"] == "tokenize"]
+    if not shards:
+        return None
+    total = {name: sum(s.get(name, 0) for s in shards) for name in ("documents", "bytes", "tokens")}
+    words = total["tokens"] - total["documents"]  # each document begins with a token of no bytes
+    return {
+        "shards": _number(len(shards)),
+        **{name: _number(value) for name, value in total.items()},
+        "bytes_per_token": f"{total['bytes'] / words:.3f}" if words > 0 else "–",
+    }
+
+
+def _hardware(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the machines that made anything, each with the stages it made."""
+    made: dict[str, dict[str, None]] = {}
+    for record in records.values():
+        hardware = record["provenance"].get("hardware")
+        if hardware:
+            made.setdefault(_machine(hardware), {})[record["stage"]] = None
+    return [f"{machine}: {', '.join(stages)}" for machine, stages in made.items()]
+
+
+def _machine(hardware: Mapping[str, Any]) -> str:
+    memory = f"{hardware['memory_bytes'] / 2**30:.0f} GiB"
+    host = f"{hardware['cpu']}, {hardware['cores']} cores, {memory}"
+    return f"{hardware['gpus']} x {hardware['gpu']} ({host})" if hardware.get("gpu") else host
+
+
+def _seconds(records: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """Return stage, number of executions and their summed time; the last row is the total."""
+    by_stage: dict[str, list[float]] = {}
+    for record in records.values():
+        by_stage.setdefault(record["stage"], []).append(record["provenance"].get("seconds") or 0.0)
+    rows = [(stage, str(len(times)), _duration(sum(times))) for stage, times in by_stage.items()]
+    total = [seconds for times in by_stage.values() for seconds in times]
+    return [*rows, ("all", str(len(total)), _duration(sum(total)))]
+
+
+def _cost(records: Mapping[str, Mapping[str, Any]]) -> str:
+    dollars = [record["provenance"].get("dollars") for record in records.values()]
+    known = [value for value in dollars if value is not None]
+    if not known:
+        return "Unpriced: no price per hour was set for the machines that made this model."
+    text = f"${sum(known):,.2f}"
+    missing = len(dollars) - len(known)
+    return f"{text}; {missing} of {len(dollars)} executions are unpriced." if missing else f"{text}."
+
+
+def _lineage(records: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, str, str]]:
+    """Return node, key prefix, digest, commit."""
+    return [
+        (node, record["key"][:12], record["digest"], _commit(record["provenance"]))
+        for node, record in records.items()
+    ]
+
+
+def _commit(provenance: Mapping[str, Any]) -> str:
+    commit = provenance.get("commit")
+    if not commit:
+        return "unknown"
+    return f"{commit[:12]} with local changes" if provenance.get("dirty") else str(commit[:12])
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def _decimal(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _scientific(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2e}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))

@@ -1,0 +1,87 @@
+"""The publish stage: a model folder in nanochat's format, all results in one file, and the model card.
+
+The weights, the tokenizer and `results.json` are the artifact; the card (`README.md`) is an attachment, for
+it tells of times, hardware and cost.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nanochat.config import PublishConfig
+from nanochat.errors import DataError
+from nanochat.model.checkpoint import load_model
+from nanochat.model.flops import parameter_count
+from nanochat.publish.model_card import MODELS, CardInputs, render_model_card
+from nanochat.publish.nanochat_format import write_nanochat_folder
+from nanochat.runtime import Runtime
+from nanochat.tokenizer.tokenizer import Tokenizer
+
+_META_NAMES = {"mmlu": "mmlu_acc", "arc_easy": "arc_easy_acc"}
+
+
+def publish(
+    config: PublishConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime
+) -> dict[str, float | int | str]:
+    """Write the published folder from `inputs`: tokenizer, model, evaluate_*, lineage."""
+    runtime.raise_if_stopped()
+    model = load_model(inputs["model"])
+    tokenizer = Tokenizer.load(inputs["tokenizer"])
+    results = {name: _json(inputs[f"evaluate_{name}"] / "results.json") for name in MODELS}
+    step, losses = _last_step(inputs["model"] / "metrics.jsonl")
+    write_nanochat_folder(
+        out,
+        state=model.state_dict(),
+        config=model.config,
+        tokenizer=tokenizer,
+        step=step,
+        results={**losses, **_meta_accuracies(results["sft"])},
+    )
+    (out / "results.json").write_text(json.dumps(results, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    records = {path.stem.replace("__", "/"): _json(path) for path in sorted(inputs["lineage"].glob("*.json"))}
+    card = render_model_card(
+        CardInputs(config, model.config, parameter_count(model.config), results, records)
+    )
+    (out / "README.md").write_text(card, encoding="utf-8")
+    files = [path for path in out.iterdir() if path.is_file()]
+    return {
+        "parameters": parameter_count(model.config),
+        "step": step,
+        "model_bytes": sum(p.stat().st_size for p in files if p.suffix == ".pt" and "model" in p.name),
+    }
+
+
+def _last_step(metrics: Path) -> tuple[int, dict[str, float]]:
+    """Return the number of optimizer steps taken, and the last validation loss if there was one."""
+    rows = [json.loads(line) for line in _text(metrics).splitlines() if line]
+    if not rows:
+        raise DataError(f"{metrics} has no steps", hint="the SFT artifact is damaged: nanochat verify sft")
+    measured = [row["val/loss"] for row in rows if row.get("val/loss") is not None]
+    return int(rows[-1]["step"]), ({"val_loss": measured[-1]} if measured else {})
+
+
+def _meta_accuracies(results: Mapping[str, Any]) -> dict[str, float]:
+    tasks = results["tasks"]
+    return {key: tasks[task]["accuracy"] for task, key in _META_NAMES.items() if task in tasks}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(_text(path))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise DataError(f"{path} holds {type(data).__name__}, not an object")
+    return data
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DataError(
+            f"{path} is missing", hint="the input artifact is not whole: nanochat verify"
+        ) from None

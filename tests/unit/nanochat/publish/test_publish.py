@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from nanochat.config import ModelConfig, PublishConfig
+from nanochat.errors import DataError
+from nanochat.model.checkpoint import load_model, save_model
+from nanochat.model.gpt import GPT
+from nanochat.publish.publish import publish
+from nanochat.runtime import Runtime
+from nanochat.tokenizer.chat_format import render_for_completion
+from nanochat.tokenizer.pickle_format import load_tokenizer_pickle
+from nanochat.tokenizer.tokenizer import Tokenizer
+
+_COMMIT = "0123456789abcdef"
+_CONFIG = PublishConfig(title="tiny", datasets=("nanochat/toy",))
+
+
+def _task(accuracy: float, baseline: float = 0.25) -> dict[str, Any]:
+    centered = (accuracy - baseline) / (1 - baseline)
+    return {"accuracy": accuracy, "baseline": baseline, "centered": centered, "problems": 63}
+
+
+def _results(model: str, accuracy: float) -> dict[str, Any]:
+    chat = model != "base"
+    return {
+        "model": model,
+        "tasks": {"mmlu": _task(accuracy), "gsm8k": _task(0.125, 0.0)} if chat else {},
+        "core": {} if chat else {"hellaswag": _task(0.3125)},
+        "metrics": {
+            "core": None if chat else 0.0833,
+            "chatcore": 0.2 if chat else None,
+            "val_bpb": 1.2345,
+        },
+    }
+
+
+def _record(node: str, metrics: Mapping[str, Any], seconds: float, dollars: float | None) -> dict[str, Any]:
+    hardware = {"cpu": "Test CPU", "cores": 3, "memory_bytes": 7 * 2**30, "gpu": None, "gpus": 0}
+    return {
+        "stage": node.split("/")[0],
+        "node": node,
+        "key": hashlib.sha256(node.encode()).hexdigest(),
+        "digest": hashlib.sha256(b"x" + node.encode()).hexdigest(),
+        "metrics": metrics,
+        "provenance": {
+            "seconds": seconds,
+            "dollars": dollars,
+            "commit": _COMMIT,
+            "dirty": node == "sft",
+            "hardware": hardware,
+        },
+    }
+
+
+def _lineage(folder: Path, dollars: float | None = None) -> None:
+    folder.mkdir(exist_ok=True)
+    trained = {"steps": 63, "tokens": 123_456, "train/loss": 2.71828, "flops": 1.5e12}
+    records = [
+        _record("tokenize/shard_00000", {"documents": 10, "bytes": 410, "tokens": 110}, 1.5, None),
+        _record("pretrain", {**trained, "val/bpb": 1.4142}, 3661.0, dollars),
+        _record("sft", {**trained, "val/loss": 1.0101}, 30.0, dollars),
+    ]
+    for record in records:
+        path = folder / f"{record['node'].replace('/', '__')}.json"
+        path.write_text(json.dumps(record), encoding="utf-8")
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Path]:
+    names = ("tokenizer", "model", "evaluate_base", "evaluate_mid", "evaluate_sft", "lineage")
+    folders = {name: tmp_path / name for name in names}
+    for folder in folders.values():
+        folder.mkdir()
+    tokenizer = _tokenizer()
+    tokenizer.save(folders["tokenizer"])
+    config = ModelConfig(
+        sequence_len=63, vocab_size=tokenizer.vocab_size, n_layer=3, n_head=3, n_kv_head=3, n_embd=24
+    )
+    model = GPT(config)
+    model.init_weights(torch.Generator().manual_seed(1))
+    save_model(folders["model"], model)
+    rows = [{"step": 1, "val/loss": 2.0}, {"step": 62, "val/loss": 1.5}, {"step": 63, "train/loss": 1.0}]
+    (folders["model"] / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, accuracy in (("base", 0.25), ("mid", 0.3), ("sft", 0.3125)):
+        path = folders[f"evaluate_{name}"] / "results.json"
+        path.write_text(json.dumps(_results(name, accuracy)))
+    _lineage(folders["lineage"])
+    return folders
+
+
+def _tokenizer() -> Tokenizer:
+    names = ("bos", "user_start", "user_end", "assistant_start", "assistant_end")
+    names += ("python_start", "python_end", "output_start", "output_end")
+    ranks = {bytes([i]): i for i in range(256)} | {b"he": 256, b"ll": 257}
+    return Tokenizer(ranks, {f"<|{name}|>": 258 + i for i, name in enumerate(names)}, r"\p{L}+|\P{L}+")
+
+
+def _publish(inputs: Mapping[str, Path], out: Path, config: PublishConfig = _CONFIG) -> dict[str, Any]:
+    out.mkdir()
+    return dict(publish(config, inputs, out, Runtime(threads=1)))
+
+
+def test_folder_has_upstreams_files_and_names_the_last_step(inputs: dict[str, Path], tmp_path: Path) -> None:
+    metrics = _publish(inputs, tmp_path / "out")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "README.md",
+        "meta_000063.json",
+        "model_000063.pt",
+        "results.json",
+        "token_bytes.pt",
+        "tokenizer.pkl",
+    ]
+    assert metrics["step"] == 63
+    meta = json.loads((tmp_path / "out" / "meta_000063.json").read_text())
+    assert meta["step"] == 63 and meta["val_loss"] == 1.5 and meta["mmlu_acc"] == 0.3125
+    assert set(meta["model_config"]) == {
+        "sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd"
+    }  # fmt: skip
+
+
+def test_weights_are_the_models_in_float32(inputs: dict[str, Path], tmp_path: Path) -> None:
+    metrics = _publish(inputs, tmp_path / "out")
+    state = torch.load(tmp_path / "out" / "model_000063.pt", weights_only=True)
+    expected = load_model(inputs["model"]).state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in state)
+    assert {weight.dtype for weight in state.values()} == {torch.float32}
+    assert metrics["parameters"] == sum(weight.numel() for weight in state.values())
+
+
+def test_tokenizer_files_give_the_same_ids(inputs: dict[str, Path], tmp_path: Path) -> None:
+    _publish(inputs, tmp_path / "out")
+    ours, published = (
+        Tokenizer.load(inputs["tokenizer"]),
+        load_tokenizer_pickle(tmp_path / "out" / "tokenizer.pkl"),
+    )
+    messages: Any = [{"role": "user", "content": "hello <|bos|> ünï"}]
+    assert render_for_completion(ours, messages) == render_for_completion(published, messages)
+    upstream = pickle.loads((tmp_path / "out" / "tokenizer.pkl").read_bytes())
+    assert upstream.encode_ordinary("hello you") == ours.encode("hello you")
+
+
+def test_publishing_twice_gives_the_same_bytes_but_for_the_card(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    _publish(inputs, tmp_path / "a")
+    _lineage(inputs["lineage"], dollars=3.0)
+    _publish(inputs, tmp_path / "somewhere_else")
+    for path in sorted((tmp_path / "a").iterdir()):
+        same = path.read_bytes() == (tmp_path / "somewhere_else" / path.name).read_bytes()
+        assert same == (path.name != "README.md"), path.name
+
+
+def _card(out: Path) -> tuple[dict[str, Any], str]:
+    _, front, body = (out / "README.md").read_text().split("---\n", 2)
+    return yaml.safe_load(front), body
+
+
+def test_front_matter_lists_every_benchmark_in_the_hubs_schema(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    _publish(inputs, tmp_path / "out")
+    front, _ = _card(tmp_path / "out")
+    assert front["license"] == "mit" and front["datasets"] == ["nanochat/toy"] and front["language"] == ["en"]
+    (index,) = front["model-index"]
+    assert index["name"] == "tiny"
+    found = {entry["dataset"]["name"]: entry["metrics"][0] for entry in index["results"]}
+    assert {name: metric["value"] for name, metric in found.items()} == {
+        "MMLU": 31.25,
+        "GSM8K": 12.5,
+        "ChatCORE": 0.2,
+        "Validation bits per byte": 1.2345,
+    }
+    for entry in index["results"]:
+        assert entry["task"]["type"] and entry["dataset"]["type"] and entry["metrics"][0]["type"]
+
+
+def test_card_tells_stages_benchmarks_and_lineage_from_records(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    _publish(inputs, tmp_path / "out")
+    _, body = _card(tmp_path / "out")
+    lines = body.splitlines()
+    assert "| Pretraining | 63 | 123,456 | 1.50e+12 | 2.7183 | 1.4142 (val/bpb) | 1:01:01 |" in lines
+    assert "| MMLU | 25.00 % | – | 30.00 % | 31.25 % |" in lines
+    assert "| hellaswag (CORE) | 25.00 % | 31.25 % | – | – |" in lines
+    assert "10 documents, 410 bytes, 110 tokens" in body and "(4.100 bytes per token)" in body
+    record = json.loads((inputs["lineage"] / "tokenize__shard_00000.json").read_text())
+    row = f"| tokenize/shard_00000 | `{record['key'][:12]}` | `{record['digest']}` | 0123456789ab |"
+    assert row in lines
+    assert any(line.endswith("| 0123456789ab with local changes |") for line in lines)
+    assert "- Test CPU, 3 cores, 7 GiB: pretrain, sft, tokenize" in lines
+
+
+def test_cost_is_said_to_be_unknown_where_no_price_was_set(inputs: dict[str, Path], tmp_path: Path) -> None:
+    _publish(inputs, tmp_path / "unpriced")
+    assert "Unpriced: no price per hour" in _card(tmp_path / "unpriced")[1]
+    _lineage(inputs["lineage"], dollars=3.0)
+    _publish(inputs, tmp_path / "priced")
+    assert "$6.00; 1 of 3 executions are unpriced." in _card(tmp_path / "priced")[1]
+
+
+def test_model_without_metrics_is_an_error_that_names_the_file(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    (inputs["model"] / "metrics.jsonl").unlink()
+    with pytest.raises(DataError, match=r"metrics\.jsonl is missing"):
+        _publish(inputs, tmp_path / "out")
