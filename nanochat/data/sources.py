@@ -20,7 +20,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nanochat.config import CorpusConfig, ShardConfig, SourceFile, TasksConfig, ToyWorldConfig
-from nanochat.data.toy_world.files import write_tasks, write_text_shard
 from nanochat.data.transfer import fetch, filesystem_of
 from nanochat.errors import ConfigError, DataError
 from nanochat.runtime import Runtime
@@ -49,6 +48,8 @@ def download_shard(
     config: ShardConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime
 ) -> dict[str, Any]:
     """Fetch or generate one text shard: `text.parquet` and its counts in `stats.json`."""
+    from nanochat.data.toy_world.files import write_text_shard
+
     path = out / "text.parquet"
     if config.toy is not None:
         write_text_shard(config.toy, config.index, path)
@@ -133,6 +134,8 @@ def download_tasks(
     config: TasksConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime
 ) -> dict[str, Any]:
     """Fetch or generate `tasks/`, `conversations/` and `core/`."""
+    from nanochat.data.toy_world.files import write_tasks
+
     if config.toy is not None:
         write_tasks(config.toy, out)
     else:
@@ -218,7 +221,8 @@ def _resolve_listing(config: CorpusConfig) -> tuple[tuple[ShardConfig, ...], Sha
     wanted = config.train_shards or len(train)
     if wanted > len(train):
         raise ConfigError(
-            f"corpus.train_shards is {wanted}, but {config.source} has {len(train)} beside the validation shard",
+            f"corpus.train_shards is {wanted}, but {config.source} has {len(train)}"
+            " beside the validation shard",
             hint=f"use -o corpus.train_shards={len(train)}",
         )
     return tuple(train[:wanted]), val

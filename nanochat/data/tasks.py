@@ -16,14 +16,16 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nanochat.config import MixtureEntry
 from nanochat.errors import ConfigError, DataError
-from nanochat.tokenizer.chat_format import Conversation, Part
+
+if TYPE_CHECKING:  # at run time the planner would pay for loading the tokenizer
+    from nanochat.tokenizer.chat_format import Conversation, Part
 
 Kind = Literal["choice", "math", "code", "chat"]
 Row = dict[str, Any]
@@ -127,7 +129,7 @@ def final_number(text: str) -> str | None:
     return found[-1].replace(",", "").rstrip(".") if found else None
 
 
-class Mixture(Sequence[Conversation]):
+class Mixture(Sequence["Conversation"]):
     """Conversations of several tasks in one fixed shuffled order, built when asked for."""
 
     def __init__(self, tasks: Sequence[ChatTask], order: Sequence[tuple[int, int]]) -> None:

@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterator
 from nanochat.config import ToyWorldConfig
 from nanochat.data.tasks import choice_prompt
 from nanochat.data.toy_world import exercises, questions
-from nanochat.data.toy_world.world import CAPITALS, NAMES, OPPOSITES, VALUES, World
-
-_KINDS = {"job": "a job", "city": "a city", "colour": "a colour", "food": "a food", "pet": "an animal"}
+from nanochat.data.toy_world.world import CAPITALS, KINDS, NAMES, OPPOSITES, VALUES, World
 
 
 def toy_documents(config: ToyWorldConfig, shard_index: int) -> Iterator[str]:
@@ -64,8 +62,8 @@ class _Writer:
         """Say what kind of thing some words are."""
         lines = []
         for _ in range(6):
-            attribute = self.rng.choice(tuple(VALUES))
-            lines.append(f"{self.rng.choice(VALUES[attribute])} is {_KINDS[attribute]}.")
+            kind = self.rng.choice(tuple(KINDS))
+            lines.append(f"{self.rng.choice(KINDS[kind])} is {kind}.")
         return "\n".join(lines)
 
     def capitals(self) -> str:

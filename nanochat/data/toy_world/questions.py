@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from nanochat.data.toy_world.world import CAPITALS, OPPOSITES, VALUES, World, split
+from nanochat.data.toy_world.world import CAPITALS, KINDS, OPPOSITES, VALUES, World, split
 
 CHOICES = 4
 TASK_SUBJECTS = {
@@ -68,11 +68,11 @@ def questions(
 
 
 def _categories(world: World) -> Iterator[Item]:
-    kinds = {"a job": "job", "a city": "city", "a colour": "colour", "a food": "food", "an animal": "pet"}
+    kinds = {kind: words for kind, words in KINDS.items() if words in VALUES.values()}
     for name in world.people:
-        for kind, attribute in kinds.items():
-            wrong = tuple(v for other, values in VALUES.items() if other != attribute for v in values)
-            yield Item("category", f"{name} asks which of these is {kind}.", VALUES[attribute], wrong)
+        for kind, right in kinds.items():
+            wrong = tuple(word for words in kinds.values() if words != right for word in words)
+            yield Item("category", f"{name} asks which of these is {kind}.", right, wrong)
 
 
 def _facts(world: World) -> Iterator[Item]:

@@ -16,22 +16,8 @@ HELD_OUT_PART = 5
 """One in so many questions is held out of all training."""
 
 NAMES = (
-    "Anna",
-    "Ben",
-    "Carl",
-    "Dora",
-    "Emma",
-    "Finn",
-    "Gina",
-    "Hugo",
-    "Ida",
-    "Jack",
-    "Kate",
-    "Leo",
-    "Mia",
-    "Nora",
-    "Otto",
-    "Paul",
+    *("Anna", "Ben", "Carl", "Dora", "Emma", "Finn", "Gina", "Hugo"),
+    *("Ida", "Jack", "Kate", "Leo", "Mia", "Nora", "Otto", "Paul"),
 )
 CAPITALS: Mapping[str, str] = {
     "France": "Paris",
@@ -53,6 +39,23 @@ VALUES: Mapping[str, tuple[str, ...]] = {
     "colour": ("red", "blue", "green", "yellow", "black", "white", "pink", "brown"),
     "food": ("bread", "soup", "rice", "cheese", "fish", "cake", "pasta", "salad"),
     "pet": ("dog", "cat", "horse", "bird", "rabbit", "mouse", "duck", "goat"),
+}
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "a job": VALUES["job"],
+    "a city": VALUES["city"],
+    "a colour": VALUES["colour"],
+    "a food": VALUES["food"],
+    "an animal": VALUES["pet"],
+    # Only in documents: they make the vocabulary richer.
+    "a plant": ("rose", "oak", "grass", "tulip", "daisy", "maple", "clover", "willow", "cactus", "lily"),
+    "a tool": ("hammer", "knife", "spoon", "shovel", "ladder", "needle", "brush", "scissors", "rope", "axe"),
+    "a body part": ("hand", "foot", "knee", "shoulder", "finger", "mouth", "elbow", "neck", "thumb", "chin"),
+    "a season": ("spring", "summer", "autumn", "winter"),
+    "a vehicle": ("train", "bicycle", "truck", "wagon", "rocket", "tractor", "ferry", "canoe", "sledge"),
+    "an instrument": ("piano", "violin", "trumpet", "guitar", "drum", "flute", "harp", "cello", "organ"),
+    "a garment": ("shirt", "jacket", "glove", "trousers", "scarf", "helmet", "sock", "apron", "skirt"),
+    "a room": ("kitchen", "bedroom", "cellar", "attic", "garage", "library", "office", "hallway"),
+    "weather": ("thunder", "sunshine", "drizzle", "blizzard", "fog", "hail", "frost", "breeze"),
 }
 STATEMENTS: Mapping[str, tuple[str, ...]] = {
     "job": ("The job of {name} is {value}.", "{name} works as a {value}."),
