@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from flows.fingerprint import fingerprint
 from flows.leases import Ref
-from flows.records import ref_of
+from flows.records import blob_name, record_name, ref_of
 from flows.stage import ArtifactFile, Record
 from nanochat.errors import Damaged
 
@@ -50,7 +50,7 @@ def verify(store: Store, refs: Iterable[str] | None = None) -> Iterator[Finding]
 
 
 def _record_findings(record: Record) -> Iterator[Finding]:
-    name, ref = f"records/{record.stage}/{record.key}.json", (record.stage, record.key)
+    name, ref = record_name(record.stage, record.key), (record.stage, record.key)
     if (hashed := fingerprint(record.payload)) != record.key:
         yield Finding("record", name, f"its payload hashes to {hashed[:12]}, not to its key", (ref,))
 
@@ -60,8 +60,8 @@ def _blob_findings(store: Store, records: list[Record], *, everything: bool) -> 
     files: dict[str, ArtifactFile] = {}
     for record in records:
         for file in (*record.files, *record.attachments):
-            users[f"blobs/{file.sha256[:2]}/{file.sha256}"].append((record.stage, record.key))
-            files[f"blobs/{file.sha256[:2]}/{file.sha256}"] = file
+            users[blob_name(file.sha256)].append((record.stage, record.key))
+            files[blob_name(file.sha256)] = file
     names = set(users) | (set(store.storage.listing("blobs")) if everything else set())
     for name in sorted(names):
         problem = _blob_problem(store, name, files.get(name))
