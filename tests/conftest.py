@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.s3_server import s3_server, s3_store_url  # noqa: F401 - fixtures
+
+hypothesis.settings.register_profile("quiet", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("quiet")
 
 _SHARED = Path(__file__).parents[2] / "shared"
 

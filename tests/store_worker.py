@@ -1,7 +1,8 @@
 """A process that makes one artifact through the store: `python tests/store_worker.py URL JSON`.
 
 It prints `waiting` or `working` when it gets there, and at the end one JSON line with what became of it.
-Tests stop, continue and kill it. Settings: key, work_s, ttl_s, text, and `hang`, which stays inside the work.
+Tests stop, continue and kill it. Settings: key, ttl_s, text, `work_s`, and `ask`, which works until
+`outcome` tells it to go on.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ def spawn(url: str, **settings: Any) -> subprocess.Popen[str]:
     """Start a worker."""
     return subprocess.Popen(
         [sys.executable, __file__, url, json.dumps(settings)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=_ROOT,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=_ROOT,
     )  # fmt: skip
 
 
 def outcome(worker: subprocess.Popen[str]) -> dict[str, Any]:
-    """Wait for a worker and return its last line."""
-    out, err = worker.communicate(timeout=60)
+    """Tell a worker to go on, wait for its end and return its last line."""
+    out, err = worker.communicate("go on\n", timeout=240)
     assert worker.returncode == 0, err
     result: dict[str, Any] = json.loads(out.splitlines()[-1])
     return result
@@ -63,8 +64,8 @@ def main(url: str, settings: dict[str, Any]) -> dict[str, Any]:
             return {"did": "hit", "digest": held.digest}
         with held as lease:
             print("working", flush=True)
-            if settings.get("hang"):
-                time.sleep(600)
+            if settings.get("ask"):
+                sys.stdin.readline()
             time.sleep(settings.get("work_s", 0.0))
             out = Path(scratch, "out")
             out.mkdir()

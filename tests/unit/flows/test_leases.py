@@ -167,7 +167,7 @@ def test_processes_racing_for_one_key_make_it_once(tmp_path):
 
 
 def test_a_killed_holder_on_this_machine_is_taken_over_at_once(tmp_path):
-    holder = spawn(str(tmp_path), hang=True, ttl_s=3600)
+    holder = spawn(str(tmp_path), ask=True, ttl_s=3600)
     until(holder, "working")
     waiter = spawn(str(tmp_path), ttl_s=3600)
     until(waiter, "waiting")
@@ -178,7 +178,7 @@ def test_a_killed_holder_on_this_machine_is_taken_over_at_once(tmp_path):
 
 
 def test_a_holder_that_was_stopped_past_its_time_publishes_nothing(tmp_path):
-    holder = spawn(str(tmp_path), work_s=0.5, ttl_s=0.6, text="late")
+    holder = spawn(str(tmp_path), ask=True, ttl_s=1.0, text="late")
     until(holder, "working")
     os.kill(holder.pid, signal.SIGSTOP)
     try:

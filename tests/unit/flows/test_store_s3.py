@@ -110,7 +110,7 @@ def test_a_lease_is_held_by_one_and_lost_to_its_successor(store):
 
 
 def test_processes_racing_for_one_key_make_it_once_and_a_killed_one_is_taken_over(s3_store_url):
-    holder = spawn(s3_store_url, hang=True)
+    holder = spawn(s3_store_url, ask=True)
     until(holder, "working")
     waiters = [spawn(s3_store_url) for _ in range(2)]
     for waiter in waiters:
@@ -122,8 +122,9 @@ def test_processes_racing_for_one_key_make_it_once_and_a_killed_one_is_taken_ove
 
 
 def test_a_server_that_hangs_is_an_outage_and_never_a_miss(s3_server, s3_store_url, folder, tmp_path):
-    store = Store.open(s3_store_url, storage_options=SHORT, cache=tmp_path / "cache", retry=QUICK)
+    store = Store.open(s3_store_url, storage_options=SHORT, cache=tmp_path / "cache")
     record = put(store, folder)
+    store.storage.retry = QUICK
     s3_server.freeze()
     try:
         for ask in (
@@ -136,6 +137,7 @@ def test_a_server_that_hangs_is_an_outage_and_never_a_miss(s3_server, s3_store_u
                 ask()
     finally:
         s3_server.thaw()
+    store.storage.retry = Retry()
     assert store.find("pretrain", record.key) == record
 
 
