@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import socket
@@ -27,11 +28,15 @@ _log = logging.getLogger(__name__)
 
 # Importing Prefect's server is about six seconds of CPU; a busy two-core machine needed half a minute.
 START_TIMEOUT_S = 120.0
+SETTLE_LIMIT_S = 15.0
+SETTLED_S = 2.0
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot see our loopback
 
 _PREFECT_ENVIRONMENT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",  # whole seconds; see _wait_recorded
     "DO_NOT_TRACK": "1",
 }
 _MLFLOW_ENVIRONMENT = {
@@ -100,7 +105,47 @@ def _prefect_server(folder: Path, database: Path) -> Iterator[str]:
     }
     command = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with _server(command, environment, folder, f"{api}/health", folder / "server.log"):
-        yield api
+        try:
+            yield api
+        finally:
+            _wait_recorded(api)
+
+
+def _wait_recorded(api: str) -> None:
+    """Wait until the server has written what it was told, at most `SETTLE_LIMIT_S`.
+
+    Task runs arrive as events that it writes in batches and drops when it stops: stopped at the end of a flow
+    of 40 tasks, its database held 5 of them.
+    """
+    deadline = time.monotonic() + SETTLE_LIMIT_S
+    seen, since = None, time.monotonic()
+    while time.monotonic() < deadline:
+        now = _task_run_states(api)
+        if now is None:
+            return  # nobody there to wait for
+        if now != seen:
+            seen, since = now, time.monotonic()
+        elif time.monotonic() - since >= SETTLED_S:
+            return
+        time.sleep(0.2)
+
+
+def _task_run_states(api: str) -> tuple[int, int] | None:
+    """Return the numbers of all and of finished task runs; None when the server does not answer."""
+    finished = {"task_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}}}}
+    counts = []
+    for body in ({}, finished):
+        request = urllib.request.Request(
+            f"{api}/task_runs/count",
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        try:
+            with _DIRECT.open(request, timeout=2.0) as answer:
+                counts.append(int(answer.read()))
+        except OSError:
+            return None
+    return counts[0], counts[1]
 
 
 @contextlib.contextmanager
@@ -157,9 +202,8 @@ def _wait_healthy(child: subprocess.Popen[bytes], url: str, log: Path) -> None:
 
 
 def _is_healthy(url: str) -> bool:
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot see loopback
     try:
-        with direct.open(url, timeout=2.0) as answer:
+        with _DIRECT.open(url, timeout=2.0) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False
