@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import threading
 
-from nanochat.tracking_queue import AddMetrics, AddText, BeginRun, EndRun, RunHandle, TrackingQueue, merge_metrics
+from nanochat.tracking_queue import (
+    AddMetrics,
+    AddText,
+    BeginRun,
+    EndRun,
+    RunHandle,
+    TrackingQueue,
+    merge_metrics,
+)
 
 
 def _metrics(run: RunHandle, step: int) -> AddMetrics:
