@@ -46,7 +46,7 @@ def fetch(
     filesystem, path = filesystem_of(url)
     retry = tenacity.Retrying(
         stop=tenacity.stop_after_attempt(_ATTEMPTS),
-        wait=tenacity.wait_exponential_jitter(initial=pause_s, max=30 * pause_s, jitter=pause_s),
+        wait=tenacity.wait_exponential_jitter(multiplier=pause_s, max=30 * pause_s, jitter=pause_s),
         retry=tenacity.retry_if_exception(_is_passing),
         before_sleep=tenacity.before_sleep_log(logger, logging.WARNING),
         reraise=True,
@@ -77,7 +77,10 @@ def filesystem_of(url: str) -> tuple[Any, str]:
     try:
         filesystem, path = fsspec.core.url_to_fs(str(url))
     except (ValueError, ImportError) as error:
-        raise DataError(f"{url}: not a path or URL that can be opened: {error}") from error
+        raise DataError(
+            f"{url}: not a path or URL that can be opened: {error}",
+            hint="use a local folder, or a URL such as s3://bucket/folder or https://host/folder",
+        ) from error
     filesystem.invalidate_cache()
     return filesystem, path
 

@@ -130,7 +130,7 @@ def functions(seed: int, rows: int, rng: random.Random, *, held_out: bool) -> li
 
 def small_talk(world: World, rows: int, rng: random.Random, *, held_out: bool) -> list[list[dict[str, Any]]]:
     """Draw conversations of one or two turns."""
-    greetings = split(world.seed, [(k, n) for k in ("hello", "who", "bye") for n in NAMES], held_out=held_out)
+    greetings = split(world.seed, [(k, n) for k in ("greet", "who") for n in NAMES], held_out=held_out)
     asked = {s: items(world, s, held_out=held_out) for s in ("arithmetic", "capitals", "facts")}
     talks = []
     for _ in range(rows):
@@ -149,7 +149,7 @@ def _greeting(kind: str, name: str, rng: random.Random, *, named: bool) -> list[
         f"{greeting} I am {name}." if named else greeting,
         f"Hello {name}! How can I help you?" if named else "Hello! How can I help you?",
     )
-    if kind == "bye":
+    if rng.random() < 0.5:
         messages += _turn(rng.choice(("Thank you!", "Goodbye!")), "You are welcome. Goodbye!")
     return messages
 
