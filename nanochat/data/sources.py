@@ -15,10 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
 from nanochat.config import CorpusConfig, ShardConfig, SourceFile, TasksConfig, ToyWorldConfig
 from nanochat.data.transfer import fetch, filesystem_of
 from nanochat.errors import ConfigError, DataError
@@ -74,6 +70,10 @@ def measure_text(path: Path, source: str) -> dict[str, int]:
 
     Raises DataError if it is no parquet file, has no string column `text`, or holds no document.
     """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
     try:
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import fsspec
 import tenacity
 
@@ -24,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 _PIECE_BYTES = 8 << 20
 _ATTEMPTS = 6
-_UNREADABLE = (OSError, aiohttp.ClientError, TimeoutError, ValueError)
 _SHA256 = re.compile(r'"?([0-9a-f]{64})"?')
 
 
@@ -62,7 +60,7 @@ def fetch(
             retry(_fetch_piece, filesystem, path, part, size)
             if size is None:
                 break
-    except _UNREADABLE as error:
+    except _unreadable() as error:
         raise DataError(
             f"{url}: cannot be read: {type(error).__name__}: {error}",
             hint="check the address and the network; what has arrived is kept and the next run goes on there",
@@ -123,10 +121,16 @@ def _check_hash(url: str, part: Path, info: dict[str, Any]) -> None:
         )
 
 
+def _unreadable() -> tuple[type[BaseException], ...]:
+    import aiohttp  # slow to load, and a plan that reads no web address does not need it
+
+    return (OSError, aiohttp.ClientError, TimeoutError, ValueError)
+
+
 def _is_passing(error: BaseException) -> bool:
     if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
         return False
     status = getattr(error, "status", None)
     if isinstance(status, int) and 400 <= status < 500 and status not in (408, 429):
         return False
-    return isinstance(error, _UNREADABLE)
+    return isinstance(error, _unreadable())
