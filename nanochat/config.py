@@ -22,6 +22,11 @@ class Config(BaseModel):
         allow_inf_nan=False,
         protected_namespaces=(),
     )
+    location_fields: ClassVar[frozenset[str]] = frozenset()
+
+    def identity(self) -> dict[str, Any]:
+        """Return what is hashed: every field but those that only say where bytes are."""
+        return self.model_dump(mode="json", exclude=set(self.location_fields))
 
 
 class ToyWorldConfig(Config):

@@ -60,13 +60,11 @@ def model_shape(
 
 def toy(depth: int = 4) -> Recipe:
     """The built-in world: no downloads, a CPU, a few minutes."""
-    vocab_size = 1024
+    vocab_size = 768
     world = ToyWorldConfig()
     prompts = ("The capital of",)
     questions = ("Hello!", "What is 3 plus 4?")
-    chat = tuple(
-        MixtureEntry(task=t) for t in ("arc_easy", "arc_challenge", "mmlu", "gsm8k", "functions", "smalltalk")
-    )
+    tasks = ("arc_easy", "arc_challenge", "mmlu", "gsm8k", "functions", "smalltalk")
     return Recipe(
         name="toy",
         depth=depth,
@@ -78,7 +76,7 @@ def toy(depth: int = 4) -> Recipe:
                 depth, vocab_size=vocab_size, sequence_len=256, width_per_layer=32, head_dim=32
             ),
             batch_tokens=16 * 256,
-            steps=300,
+            steps=150,
             warmdown_ratio=0.3,
             eval_every=50,
             eval_tokens=32 * 256,
@@ -86,10 +84,14 @@ def toy(depth: int = 4) -> Recipe:
             prompts=prompts,
         ),
         midtrain=MidtrainConfig(
-            mixture=chat, batch_tokens=16 * 256, eval_every=50, sample_every=100, prompts=questions
+            mixture=tuple(MixtureEntry(task=t, rows=1500) for t in tasks),
+            batch_tokens=16 * 256,
+            eval_every=50,
+            sample_every=100,
+            prompts=questions,
         ),
         sft=SftConfig(
-            mixture=chat,
+            mixture=tuple(MixtureEntry(task=t, rows=600) for t in tasks),
             init_lr_frac=0.2,
             batch_rows=32,
             eval_every=50,

@@ -1,0 +1,33 @@
+# Every command of the project. `just` lists them.
+
+default:
+    @just --list
+
+# format, lint, types and the quick tests
+check: format lint types
+    uv run pytest tests/unit tests/property -m "not slow"
+
+format:
+    uv run ruff format .
+
+lint:
+    uv run ruff check .
+
+types:
+    uv run mypy
+
+# everything that CI runs
+test:
+    uv run pytest
+
+# the pipeline on the built-in world
+toy:
+    uv run nanochat run toy
+
+# say that code changes give the same result (else raise the stage's version first)
+confirm-code:
+    uv run python -m flows.code_digest --confirm
+
+# ratios against named baselines, one table each
+bench:
+    for file in tests/benchmarks/bench_*.py; do uv run python "$file"; done

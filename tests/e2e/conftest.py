@@ -1,0 +1,87 @@
+"""What end-to-end tests share: the command line as a child process, and one Prefect server for all."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from flows.windows import local_prefect_server
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Nanochat:
+    """The `nanochat` command with a home of its own."""
+
+    home: Path
+    extra: dict[str, str]
+
+    @property
+    def env(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("NANOCHAT_", "PREFECT_", "MLFLOW_"))}
+        return {**kept, "NANOCHAT_HOME": str(self.home), **self.extra}
+
+    def __call__(self, *args: str, code: int = 0, timeout_s: float = 900) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "flows", *args],
+            cwd=ROOT,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            stdin=subprocess.DEVNULL,
+        )
+        assert done.returncode == code, (
+            f"nanochat {' '.join(args)}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+        )
+        return done
+
+    def json(self, *args: str, **options):
+        return json.loads(self(*args, "--json", **options).stdout)
+
+
+@pytest.fixture(scope="session")
+def prefect_api(tmp_path_factory):
+    """Address of a running Prefect server's API."""
+    with local_prefect_server(tmp_path_factory.mktemp("prefect-home")) as url:
+        yield url
+
+
+@pytest.fixture
+def nanochat(tmp_path):
+    return Nanochat(tmp_path / "home", {})
+
+
+# A recipe small enough to run many times, with every stage and every kind of task in it.
+SMALL = {
+    "depth": 2,
+    "corpus.toy.documents_per_shard": 300,
+    "tasks.toy.questions": 60,
+    "tasks.toy.held_out": 8,
+    "tokenizer.vocab_size": 400,
+    "pretrain.model.vocab_size": 400,
+    "pretrain.steps": 30,
+    "pretrain.eval_every": 10,
+    "pretrain.eval_tokens": 1024,
+    "pretrain.sample_every": 15,
+    "pretrain.batch_tokens": 1024,
+    "midtrain.batch_tokens": 2048,
+    "midtrain.eval_every": 10,
+    "evaluate.max_problems": 4,
+    "evaluate.core_max_problems": 4,
+    "evaluate.max_new_tokens": 8,
+    "evaluate.bpb_tokens": 1024,
+}
+
+
+def overrides(values=None, **more):
+    """Return `-o field=value` words for a mapping of dotted names."""
+    both = {**(SMALL if values is None else values), **more}
+    return [word for name, value in both.items() for word in ("-o", f"{name}={value}")]

@@ -1,0 +1,121 @@
+"""The README's promise: one command from text to a chat model on the built-in world, then nothing twice."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.e2e.conftest import Nanochat
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.xdist_group("toy")]
+
+# Accuracy on held-out questions after SFT must beat chance, and the pretrained checkpoint, by these margins.
+ABOVE_CHANCE = {"arc_easy": 0.25, "arc_challenge": 0.15, "mmlu": 0.15, "gsm8k": 0.30, "humaneval": 0.30}
+ABOVE_BASE_CHATCORE = 0.30
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """A home in which `nanochat run toy` has run once, with what it said."""
+    nanochat = Nanochat(tmp_path_factory.mktemp("toy") / "home", {})
+    done = nanochat("run", "toy")
+    return nanochat, done
+
+
+def digests(nanochat):
+    return {n["node"]: n["digest"] for n in nanochat.json("plan", "toy")["nodes"]}
+
+
+def test_the_run_shows_progress_results_card_exchange_and_what_to_try_next(toy):
+    nanochat, done = toy
+    for sign in ("loss", "bpb", "tok/s", "left", "step"):
+        assert sign in done.stderr, f"no {sign!r} in the progress lines"
+    for stage in (
+        "download",
+        "tokenizer",
+        "tokenize",
+        "pretrain",
+        "midtrain",
+        "sft",
+        "evaluate_sft",
+        "publish",
+    ):
+        assert stage in done.stdout
+    assert "chatcore" in done.stdout
+    assert "nanochat  " in done.stdout and "you       " in done.stdout
+    assert "nanochat chat" in done.stdout
+    card = nanochat.home / "models" / "toy" / "README.md"
+    assert str(card) in done.stdout
+    assert card.read_text(encoding="utf-8").startswith("---\n")
+
+
+def test_the_model_learned_on_held_out_questions(toy):
+    nanochat, _ = toy
+    results = nanochat.json("run", "toy")["results"]
+    scores = results["sft"]["tasks"]
+    short = {
+        name: (scores[name]["accuracy"], scores[name]["baseline"] + margin)
+        for name, margin in ABOVE_CHANCE.items()
+        if scores[name]["accuracy"] < scores[name]["baseline"] + margin
+    }
+    assert not short, f"accuracy below its bound: {short}"
+    gain = results["sft"]["metrics"]["chatcore"] - results["base"]["metrics"]["chatcore"]
+    assert gain >= ABOVE_BASE_CHATCORE
+
+
+def test_a_second_run_executes_nothing_and_starts_no_server(toy):
+    nanochat, _ = toy
+    log = nanochat.home / "prefect"
+    before = {p: p.stat().st_mtime_ns for p in log.rglob("*") if p.is_file()}
+    again = nanochat("run", "toy")
+    assert "Prefect server" not in again.stderr
+    assert {p: p.stat().st_mtime_ns for p in log.rglob("*") if p.is_file()} == before
+    nodes = nanochat.json("run", "toy")["nodes"]
+    assert nodes and not any(n["executed"] for n in nodes.values())
+    assert " done" not in again.stdout
+
+
+def test_plan_and_why_name_the_changed_field_before_anything_runs(toy):
+    nanochat, _ = toy
+    plan = nanochat.json("plan", "toy", "-o", "sft.epochs=7")
+    assert {n["node"] for n in plan["nodes"] if n["action"] != "cached"} == {"sft", "evaluate_sft", "publish"}
+    assert "sft.epochs" in nanochat("why", "toy", "sft", "-o", "sft.epochs=7").stdout
+
+
+def test_everything_that_reads_the_store_works_on_a_finished_run(toy):
+    nanochat, _ = toy
+    assert nanochat("verify").stderr.strip() == "everything is as recorded"
+    lineage = nanochat("inspect", "publish").stdout
+    assert "download/" in lineage and "tokenizer" in lineage
+    assert len(nanochat.json("ls")) == len(nanochat.json("plan", "toy")["nodes"])
+    assert nanochat("chat", "-p", "Hello!").stdout.strip()
+    assert nanochat.json("gc", "--dry-run")["records"] == []
+    page = nanochat("report", "toy").stdout.strip()
+    assert page.endswith(".html") and "pretrain" in open(page, encoding="utf-8").read()  # noqa: SIM115, PTH123
+
+
+def test_from_scratch_again_gives_the_same_digests_stage_by_stage(toy, tmp_path):
+    first, _ = toy
+    again = Nanochat(tmp_path / "home", {})
+    again("run", "toy")
+    assert digests(again) == digests(first)
+
+
+def test_metrics_of_the_run_are_in_mlflow(toy):
+    import mlflow
+
+    nanochat, _ = toy
+    client = mlflow.MlflowClient(f"sqlite:///{nanochat.home / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("nanochat")
+    runs = client.search_runs([experiment.experiment_id], max_results=100)
+    parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
+    assert len(parents) == 1
+    children = {
+        r.info.run_name: r for r in runs if r.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id
+    }
+    assert set(children) == set(nanochat.json("run", "toy")["nodes"])
+    history = client.get_metric_history(children["pretrain"].info.run_id, "train/loss")
+    assert len(history) > 50
+    assert history[-1].value < history[0].value
+    assert json.loads(json.dumps(children["sft"].data.tags))["nanochat.digest"] == digests(nanochat)["sft"]
