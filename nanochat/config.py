@@ -210,6 +210,7 @@ class MidtrainConfig(Config):
     """Training on whole rendered conversations, every token counted."""
 
     mixture: tuple[MixtureEntry, ...] = ()
+    """Data sets to mix; none: everything at `tasks.source` that is for training."""
     optimizer: OptimizerConfig = OptimizerConfig()
     batch_tokens: int = Field(default=524_288, gt=0)
     """Tokens per optimizer step, all ranks together."""
@@ -225,6 +226,7 @@ class SftConfig(Config):
     """Training on answers only, one conversation a row."""
 
     mixture: tuple[MixtureEntry, ...] = ()
+    """Data sets to mix; none: everything at `tasks.source` that is for training."""
     optimizer: OptimizerConfig = OptimizerConfig(grad_clip=None)
     init_lr_frac: float = Field(default=0.02, gt=0, le=1)
     """All learning rates start at this part of their value and fall linearly to zero."""

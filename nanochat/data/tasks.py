@@ -153,10 +153,13 @@ class Mixture(Sequence["Conversation"]):
 
 
 def mixture(root: Path, entries: Sequence[MixtureEntry], seed: int) -> Mixture:
-    """Load and shuffle a mixture; the same files, entries and seed give the same order."""
+    """Load and shuffle a mixture; the same files, entries and seed give the same order.
+
+    Without entries it is everything below `root` that is for training, each row once.
+    """
     tasks: list[ChatTask] = []
     order: list[tuple[int, int]] = []
-    for number, entry in enumerate(entries):
+    for number, entry in enumerate(entries or _everything(root)):
         task = load_task(root, entry.task, entry.split)
         rows = list(range(len(task)))
         random.Random(f"{seed}/{entry.task}/{entry.split}").shuffle(rows)
@@ -164,6 +167,18 @@ def mixture(root: Path, entries: Sequence[MixtureEntry], seed: int) -> Mixture:
         order += [(number, row) for row in rows[: entry.rows]] * entry.repeat
     random.Random(seed).shuffle(order)
     return Mixture(tasks, order)
+
+
+def _everything(root: Path) -> list[MixtureEntry]:
+    found = [
+        name for name, (files, _) in _TASKS.items() if "train" in files and (root / files["train"]).is_file()
+    ]
+    found += sorted(path.stem for path in (root / "conversations").glob("*.jsonl") if path.stem != "test")
+    if not found:
+        raise DataError(
+            f"{root}: no training data below tasks/ or conversations/", hint="is tasks.source right?"
+        )
+    return [MixtureEntry(task=name) for name in found]
 
 
 def _existing(root: Path, relative: str) -> Path:
