@@ -25,7 +25,7 @@ from prefect.states import Completed
 
 from flows.execute import Outcome
 from flows.session import Session, Windows
-from nanochat.errors import DataError, Interrupted, StageFailed, StoreUnavailable
+from nanochat.errors import Interrupted, SourceUnavailable, StageFailed, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Caller:
 # A flow run that a worker starts finds no caller here and opens windows of its own.
 current_caller: ContextVar[Caller | None] = ContextVar("current_caller", default=None)
 
-_TRANSIENT = (StoreUnavailable, DataError, ConnectionError, TimeoutError)
+_TRANSIENT = (StoreUnavailable, SourceUnavailable, ConnectionError, TimeoutError)
 
 
 def run_session(

@@ -86,6 +86,7 @@ def execute(
             stop=stop,
             tracker=tracker(),
             checkpoints=store.checkpoints(stage.name, job.key, lease),
+            partial=workshop.scratch / "partial" / job.key,
         )
         started = time.time()
         out = scratch / "out"
@@ -109,6 +110,7 @@ def execute(
             replace=job.force,
         )
         store.drop_checkpoints(stage.name, job.key)
+        shutil.rmtree(workshop.scratch / "partial" / job.key, ignore_errors=True)
     return Outcome(record, cached=False)
 
 

@@ -285,6 +285,15 @@ class Recipe(Config):
     publish: PublishConfig = PublishConfig()
 
     @model_validator(mode="after")
+    def _toy_worlds_agree(self) -> Recipe:
+        if self.corpus.source == "toy" and self.tasks.toy and self.tasks.toy.seed != self.corpus.toy.seed:
+            raise ValueError(
+                f"tasks.toy.seed is {self.tasks.toy.seed} but corpus.toy.seed is {self.corpus.toy.seed};"
+                " questions must be about the world of the documents: set both to the same number"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _vocabularies_agree(self) -> Recipe:
         if self.tokenizer.vocab_size != self.pretrain.model.vocab_size:
             raise ValueError(

@@ -3,6 +3,7 @@
 NanochatError
 ├── ConfigError          a recipe or setting that cannot work
 ├── DataError            input that cannot be read or is not what it says
+│   └── SourceUnavailable  it does not answer; trying again later may help
 ├── StoreError           the artifact store cannot do what was asked
 │   ├── StoreUnavailable   it cannot be reached (never taken for a miss)
 │   ├── Damaged            bytes are missing or differ from their hash
@@ -31,6 +32,10 @@ class ConfigError(NanochatError):
 
 class DataError(NanochatError):
     """Input data that cannot be read or is not what it claims to be."""
+
+
+class SourceUnavailable(DataError):
+    """A source of data that does not answer; trying again later may help."""
 
 
 class StoreError(NanochatError):

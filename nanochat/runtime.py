@@ -99,6 +99,7 @@ class Runtime:
     checkpoint_every_s: float = 30.0
     tracker: Tracker = field(default_factory=NullTracker)
     checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
+    partial: Path | None = None  # folder that outlives a crash: unfinished downloads of this very stage
     stop: threading.Event = field(default_factory=threading.Event)  # set when the run must end soon
 
     def raise_if_stopped(self) -> None:

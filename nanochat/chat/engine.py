@@ -142,11 +142,16 @@ class Engine:
         return token
 
 
+# How a use of the calculator reads in an answer: [3+4 = 7]
+_SHOWN_AS = {"python_start": b"[", "python_end": b"", "output_start": b" = ", "output_end": b"] "}
+
+
 def stream_text(tokenizer: Tokenizer, tokens: Iterator[int]) -> Iterator[str]:
     """Turn tokens into pieces of text, holding back characters whose bytes are not complete yet."""
+    shown = {tokenizer.special(name): text for name, text in _SHOWN_AS.items()}
     pending = b""
     for token in tokens:
-        pending += tokenizer.decode_bytes([token])
+        pending += shown[token] if token in shown else tokenizer.decode_bytes([token])
         whole = len(pending) - _incomplete_tail(pending)
         if whole:
             yield pending[:whole].decode("utf-8", errors="replace")

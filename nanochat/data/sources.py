@@ -55,7 +55,7 @@ def download_shard(
         fetch(
             config.url,
             path,
-            part_folder=out.parent,
+            part_folder=runtime.partial or out.parent,
             size_bytes=config.size_bytes,
             version=config.version,
             check_stop=runtime.raise_if_stopped,
@@ -144,7 +144,7 @@ def download_tasks(
             fetch(
                 f"{config.source.rstrip('/')}/{file.path}",
                 out / file.path,
-                part_folder=out.parent,
+                part_folder=runtime.partial or out.parent,
                 size_bytes=file.size_bytes,
                 version=file.version,
                 check_stop=runtime.raise_if_stopped,

@@ -17,7 +17,7 @@ from typing import Any
 import fsspec
 import tenacity
 
-from nanochat.errors import DataError
+from nanochat.errors import DataError, SourceUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,8 @@ def fetch(
             if size is None:
                 break
     except _unreadable() as error:
-        raise DataError(
+        kind = SourceUnavailable if _is_passing(error) else DataError
+        raise kind(
             f"{url}: cannot be read: {type(error).__name__}: {error}",
             hint="check the address and the network; what has arrived is kept and the next run goes on there",
         ) from error

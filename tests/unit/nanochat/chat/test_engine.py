@@ -150,3 +150,10 @@ def test_greedy_continuations_are_those_of_upstream(shared_golden):
     prompts = golden["prompt_ids"]
     new = engine.generate_batch(prompts, max_new_tokens=24)
     assert [p + n for p, n in zip(prompts, new, strict=True)] == golden["greedy_24"]
+
+
+def test_a_use_of_the_calculator_is_shown_in_brackets(tokenizer):
+    special = tokenizer.special
+    tokens = [special("python_start"), *tokenizer.encode("3+4"), special("python_end"), special("output_start")]
+    tokens += [*tokenizer.encode("7"), special("output_end"), *tokenizer.encode("So 7.")]
+    assert "".join(stream_text(tokenizer, iter(tokens))) == "[3+4 = 7] So 7."
