@@ -302,7 +302,7 @@ def evaluate(
 @app.command()
 def chat(
     ref: Annotated[
-        str, typer.Argument(help="A trained stage or `publish`, or stage/<key prefix>.")
+        str, typer.Argument(help="A trained stage or `publish`, stage/<key prefix>, or a published folder.")
     ] = "publish",
     store: StoreUrl = None,
     prompt: Annotated[str | None, typer.Option("-p", "--prompt", help="Answer this and exit.")] = None,
@@ -316,7 +316,7 @@ def chat(
     from nanochat.chat import terminal
 
     _, opened = _open(store)
-    engine = open_engine(opened, opened.resolve(ref))
+    engine = open_engine(opened, ref)
     settings = terminal.ChatSettings(
         temperature=temperature, top_k=top_k, max_new_tokens=max_tokens, seed=seed
     )
@@ -398,7 +398,7 @@ def _exchange(store: Store, published: Any, prompts: tuple[str, ...]) -> None:
     from flows.models import open_engine
     from nanochat.chat import terminal
 
-    engine = open_engine(store, published)
+    engine = open_engine(store, f"{published.stage}/{published.key}")
     for prompt in prompts:
         reply = terminal.answer(engine, prompt, terminal.ChatSettings(temperature=0.0, max_new_tokens=64))
         _print(f"\nyou       {prompt}\nnanochat  {reply}")

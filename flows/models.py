@@ -27,16 +27,19 @@ if TYPE_CHECKING:
 _EVALUATED_BY = {"pretrain": "evaluate_base", "midtrain": "evaluate_mid", "sft": "evaluate_sft"}
 
 
-def open_engine(store: Store, record: Record) -> Engine:
-    """Return an engine for the model that a record names, on the CPU.
+def open_engine(store: Store, ref: str) -> Engine:
+    """Return an engine for the model that a reference names: a record, or a published folder.
 
-    Raises StoreError if the record holds no model or its parts are gone.
+    Raises StoreError if the record holds no model or its parts are gone, DataError for a bad folder.
     """
     from nanochat.chat.engine import Engine
     from nanochat.model.checkpoint import load_model
+    from nanochat.publish.nanochat_format import read_nanochat_folder
     from nanochat.tokenizer.tokenizer import Tokenizer
 
-    trained = _trained(store, record)
+    if Path(ref).is_dir():
+        return Engine(*read_nanochat_folder(Path(ref)))
+    trained = _trained(store, store.resolve(ref))
     tokenizer = _input(store, trained, "tokenizer")
     with tempfile.TemporaryDirectory() as folder:
         model = load_model(store.fetch(trained, Path(folder) / "model"))

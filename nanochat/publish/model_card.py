@@ -58,7 +58,7 @@ def render_model_card(card: CardInputs) -> str:
         hardware=_hardware(card.records),
         seconds=_seconds(card.records),
         cost=_cost(card.records),
-        benchmarks=_benchmark_table(card.results),
+        benchmarks=_benchmark_table(card),
         has_core=any(result["metrics"].get("core") is not None for result in card.results.values()),
         small_samples=_smallest_sample(card.results),
         lineage=_lineage(card.records),
@@ -70,7 +70,7 @@ def front_matter(card: CardInputs) -> dict[str, Any]:
     final = card.results["sft"]
     results = []
     for name, result in final["tasks"].items():
-        title, dataset, metric = _BENCHMARKS.get(name, (name, name, "accuracy"))
+        title, dataset, metric = _benchmark(name, card.records)
         results.append(_index_entry(title, dataset, metric, round(100 * result["accuracy"], 4)))
     for name, title in _SUMMARIES.items():
         value = final["metrics"].get(name)
@@ -95,15 +95,24 @@ def _index_entry(name: str, dataset: str, metric: str, value: float) -> dict[str
     }
 
 
-def _benchmark_table(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
+def _benchmark(name: str, records: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, str]:
+    """Return title, data set and metric of a task; the built-in world's tasks are never called by real names."""
+    title, dataset, metric = _BENCHMARKS.get(name, (name, name, "accuracy"))
+    if records.get("tasks", {}).get("payload", {}).get("config", {}).get("toy"):
+        return f"{title} (toy world)", f"nanochat/toy_{name}", metric
+    return title, dataset, metric
+
+
+def _benchmark_table(card: CardInputs) -> list[tuple[str, ...]]:
     """Return rows of name, chance, base, mid, sft."""
+    results = card.results
     rows: list[tuple[str, ...]] = []
     for part in ("tasks", "core"):
         names = [name for model in MODELS for name in results[model].get(part, {})]
         for name in dict.fromkeys(names):
             found = [results[model].get(part, {}).get(name) for model in MODELS]
             baseline = next(r["baseline"] for r in found if r is not None)
-            label = _BENCHMARKS[name][0] if part == "tasks" and name in _BENCHMARKS else name
+            label = _benchmark(name, card.records)[0] if part == "tasks" else name
             cells = ("–" if r is None else f"{100 * r['accuracy']:.2f} %" for r in found)
             rows.append((f"{label} (CORE)" if part == "core" else label, f"{100 * baseline:.2f} %", *cells))
     for name, label in _SUMMARIES.items():
