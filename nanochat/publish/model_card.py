@@ -96,7 +96,7 @@ def _index_entry(name: str, dataset: str, metric: str, value: float) -> dict[str
 
 
 def _benchmark(name: str, records: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, str]:
-    """Return title, data set and metric of a task; the built-in world's tasks are never called by real names."""
+    """Return title, data set and metric of a task; the built-in world gets no real benchmark's name."""
     title, dataset, metric = _BENCHMARKS.get(name, (name, name, "accuracy"))
     if records.get("tasks", {}).get("payload", {}).get("config", {}).get("toy"):
         return f"{title} (toy world)", f"nanochat/toy_{name}", metric

@@ -1,4 +1,4 @@
-"""Published folders are read back as they were written, upstream's with its own numbers, hostile ones never."""
+"""Published folders are read back as written, upstream's with its own numbers, hostile ones never."""
 
 from __future__ import annotations
 
