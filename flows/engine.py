@@ -22,6 +22,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.deployments import run_deployment
 from prefect.futures import PrefectFuture
 from prefect.states import Completed
+from prefect.utilities.urls import url_for
 
 from flows.execute import Outcome
 from flows.session import Session, Windows
@@ -98,10 +99,8 @@ def _make(session: Session, node_id: str, dispatch: str) -> Outcome:
     planned = session.plan.by_id[node_id]
     if dispatch == "pools" and planned.node.stage.resources == "gpu" and planned.action != "hit":
         return _make_in_pool(session, node_id)
-    extra = {"prefect": _prefect_ids()}
-    return session.make(
-        node_id, trackers=(_ProgressArtifact(node_id, _mlflow_link(session, node_id)),), extra=extra
-    )
+    tracker = _ProgressArtifact(node_id, _mlflow_link(session, node_id))
+    return session.make(node_id, trackers=(tracker,), extra={"prefect": prefect_ids()})
 
 
 def _make_in_pool(session: Session, node_id: str) -> Outcome:
@@ -135,7 +134,7 @@ def _make_in_pool(session: Session, node_id: str) -> Outcome:
             hint="the worker must reach the same store; a local folder serves only workers of this machine",
         )
     outcome = Outcome(record, cached=known is not None and not job.force)
-    session.adopt(node_id, outcome)
+    session.adopt(node_id, outcome, {"prefect": prefect_ids()})
     return outcome
 
 
@@ -173,11 +172,14 @@ def flow_run_id() -> str:
     return str(flow.flow_run.id) if flow and flow.flow_run else ""
 
 
-def _prefect_ids() -> dict[str, str]:
+def prefect_ids() -> dict[str, str]:
+    """Return what leads from a record or an MLflow run back to Prefect: ids and the page of this run."""
     ids = {"flow_run_id": flow_run_id()}
     if run := TaskRunContext.get():
         ids["task_run_id"] = str(run.task_run.id)
-    return ids
+    kind = "task-run" if "task_run_id" in ids else "flow-run"
+    page = url_for(kind, obj_id=ids.get("task_run_id", ids["flow_run_id"]))
+    return {**ids, "prefect_url": page} if page else ids
 
 
 def _mlflow_link(session: Session, node_id: str) -> Callable[[], str | None]:

@@ -19,17 +19,16 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BaseModel, Field
 from rich.console import Console
 
-from flows.engine import current_caller, flow_run_id, run_session
+from flows.engine import current_caller, flow_run_id, prefect_ids, run_session
 from flows.execute import Workshop, refuse_other_key
 from flows.plan import Plan, make_plan
 from flows.progress import Progress
-from flows.session import Session, Windows
+from flows.session import Session, Windows, mlflow_window
 from flows.settings import Settings
 from flows.store import Store
 from nanochat import recipes
 from nanochat.config import Recipe
 from nanochat.runtime import Runtime
-from nanochat.tracking import MlflowWindow
 
 # Shards run side by side; what needs the whole machine takes turns inside the session.
 _ON_THREADS: Any = ThreadPoolTaskRunner(max_workers=4)
@@ -94,7 +93,7 @@ def stage(
             if planned.record is not None:
                 session.records[planned.node.id] = planned.record
         refuse_other_key(key, session.job(plan.by_id[node_id].node).key, node_id)
-        return session.make(node_id, extra={"prefect": {"flow_run_id": flow_run_id()}}).record.digest
+        return session.make(node_id, extra={"prefect": prefect_ids()}).record.digest
 
 
 def _workshop(store: Store, settings: Settings, runtime: RuntimeParameters, windows: Windows) -> Workshop:
@@ -111,21 +110,5 @@ def _windows(plan: Plan, settings: Settings) -> Iterator[Windows]:
     """Use the caller's progress lines, or plain ones of our own; open the run's MLflow window."""
     caller = current_caller.get()
     lent = caller.windows if caller else Windows(progress=Progress(Console(file=sys.stderr)))
-    mlflow = MlflowWindow(settings.mlflow_uri)
-    flow_id = flow_run_id()
-    mlflow.start_run(
-        plan.recipe.name,
-        plan.recipe.model_dump(mode="json"),
-        {
-            "nanochat.recipe": plan.recipe.name,
-            "nanochat.store": settings.store_url,
-            "prefect.flow_run_id": flow_id,
-        },
-    )
-    windows = replace(lent, mlflow=mlflow)
-    status: Literal["FINISHED", "FAILED"] = "FAILED"
-    try:
-        yield windows
-        status = "FINISHED"
-    finally:
-        mlflow.close(status)
+    with mlflow_window(plan, settings, flow_run_id()) as mlflow:
+        yield replace(lent, mlflow=mlflow)

@@ -1,8 +1,8 @@
 """`nanochat run` around the Prefect flow: windows open, signals become a stop, results are gathered.
 
 The flow runs on a thread of its own, so that Ctrl-C and SIGTERM reach this process's main thread, which asks
-the stages to keep a restart point and end. A run with nothing to do starts no Prefect and no MLflow, unless a
-server is configured.
+the stages to keep a restart point and end. A run with nothing to do starts no Prefect unless a server is
+configured, and no MLflow unless its address is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -24,7 +24,7 @@ from rich.console import Console
 from flows.execute import Workshop
 from flows.plan import Plan
 from flows.progress import Progress
-from flows.session import Session, Windows
+from flows.session import Session, Windows, mlflow_window
 from flows.settings import Settings
 from flows.stage import Record
 from flows.store import Store
@@ -85,9 +85,10 @@ def unpack(store: Store, record: Record, folder: Path) -> Path:
 
 def _look_up(plan: Plan, store: Store, settings: Settings, progress: Progress) -> RunResult:
     workshop = Workshop(store=store, scratch=settings.home / "scratch", runtime=Runtime())
-    session = Session(plan, workshop, Windows(progress=progress))
-    for planned in plan.nodes:
-        session.make(planned.node.id)
+    with mlflow_window(plan, settings) if settings.mlflow_asked else nullcontext() as mlflow:
+        session = Session(plan, workshop, Windows(progress=progress, mlflow=mlflow))
+        for planned in plan.nodes:
+            session.make(planned.node.id)
     return RunResult(session.records, ())
 
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from flows import dag
 from flows.execute import Job, Outcome, Workshop, execute, records_of, refuse_other_key
 from flows.fingerprint import fingerprint
 from flows.plan import Plan, payload_of
 from flows.progress import Progress
+from flows.settings import Settings
 from flows.stage import Node, Record
 from nanochat.runtime import Tracker
 from nanochat.tracking import MlflowWindow, MultiTracker, StageTracker, run_tags
@@ -63,14 +65,14 @@ class Session:
             if planned.key is not None:
                 refuse_other_key(planned.key, job.key, node_id)
             outcome = self._run(job, trackers, extra or {})
-        self.adopt(node_id, outcome)
+        self.adopt(node_id, outcome, extra)
         return outcome
 
-    def adopt(self, node_id: str, outcome: Outcome) -> None:
-        """Take over a node's outcome, whoever made it."""
+    def adopt(self, node_id: str, outcome: Outcome, extra: Mapping[str, Any] | None = None) -> None:
+        """Take over a node's outcome, whoever made it; `extra` as in `make`."""
         self.records[node_id] = outcome.record
         if outcome.cached:
-            self._tell_cached(node_id, outcome.record)
+            self._tell_cached(node_id, outcome.record, (extra or {}).get("prefect", {}))
         else:
             self.executed.append(node_id)
             self.windows.progress.finished(node_id, f"done   {outcome.record.digest[:12]}")
@@ -79,8 +81,9 @@ class Session:
         """Return the job of a node from the records of its inputs."""
         records = self.records
         payload = payload_of(node, {i: records[i].digest for i in dag.input_ids(node)})
-        nodes = [p.node for p in self.plan.nodes]
-        lineage = dag.ancestors(nodes, [node.id]) - {node.id} if node.stage.wants_lineage else set()
+        lineage = set[str]()
+        if node.stage.wants_lineage:
+            lineage = dag.ancestors([p.node for p in self.plan.nodes], [node.id]) - {node.id}
         return Job(
             node=node,
             key=fingerprint(payload),
@@ -138,7 +141,7 @@ class Session:
             mlflow.finish_stage(window, "FINISHED", _numbers(record.metrics), tags)
         return outcome
 
-    def _tell_cached(self, node_id: str, record: Record) -> None:
+    def _tell_cached(self, node_id: str, record: Record, prefect: Mapping[str, str]) -> None:
         self.windows.progress.finished(node_id, f"cached  {record.digest[:12]}")
         if self.windows.mlflow:
             made = record.provenance
@@ -147,12 +150,32 @@ class Session:
                 digest=record.digest,
                 commit=made.get("commit"),
                 made_by_run=made.get("mlflow_run_id"),
+                **prefect,
             )
             self.windows.mlflow.cached(
                 node_id,
                 record_tags={"nanochat.stage": record.stage, **tags},
                 metrics=_numbers(record.metrics),
             )
+
+
+@contextmanager
+def mlflow_window(plan: Plan, settings: Settings, flow_run_id: str | None = None) -> Iterator[MlflowWindow]:
+    """Show a run of `plan` in MLflow while the block runs."""
+    window = MlflowWindow(settings.mlflow_uri)
+    recipe = plan.recipe
+    tags = {
+        "nanochat.recipe": recipe.name,
+        "nanochat.store": settings.store_url,
+        "prefect.flow_run_id": flow_run_id,
+    }
+    window.start_run(recipe.name, recipe.model_dump(mode="json"), tags)
+    status: Literal["FINISHED", "FAILED"] = "FAILED"
+    try:
+        yield window
+        status = "FINISHED"
+    finally:
+        window.close(status)
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -21,6 +21,7 @@ class Settings:
     home: Path
     store_url: str
     mlflow_uri: str
+    mlflow_asked: bool = False  # somebody named the MLflow address, and wants to see every run there
     prefect_api_url: str | None = None
     dollars_per_hour: float | None = None
 
@@ -33,6 +34,7 @@ class Settings:
             home=home,
             store_url=store or env.get("NANOCHAT_STORE") or str(home / "store"),
             mlflow_uri=env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
+            mlflow_asked=bool(env.get("MLFLOW_TRACKING_URI")),
             prefect_api_url=env.get("PREFECT_API_URL"),
             dollars_per_hour=_price(env.get("NANOCHAT_DOLLARS_PER_HOUR")),
         )

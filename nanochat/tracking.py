@@ -279,10 +279,18 @@ class _Sink:
         tags = {name: str(value)[:_MAX_TAG_CHARS] for name, value in event.tags.items()}
         if run.parent is not None and run.parent.run_id is not None:
             tags["mlflow.parentRunId"] = run.parent.run_id
+        if event.tags.get("cache.status") == "cached" and "nanochat.made_by_run" not in tags:
+            tags |= self._maker(tags.get("nanochat.key", ""))
         made = self._client.create_run(
             self.experiment_id, start_time=event.time_ms, tags=tags, run_name=run.name
         )
         run.run_id = made.info.run_id
+
+    def _maker(self, key: str) -> dict[str, str]:
+        """Name the run that executed a stage whose record could not: MLflow came up after it."""
+        wanted = f"tags.`nanochat.key` = '{key}' and tags.`cache.status` = 'executed'"
+        found = self._client.search_runs([self.experiment_id], wanted, max_results=1)
+        return run_tags(made_by_run=found[0].info.run_id) if found else {}
 
     def _metrics(self, run_id: str, events: list[AddMetrics]) -> None:
         from mlflow.entities import Metric
