@@ -24,6 +24,7 @@ _ROOT = Path(__file__).parents[1]
 _OURS = ("nanochat", "kernels")
 
 
+@cache  # plans ask for each of thousands of nodes
 def code_digest(stage: Stage) -> str:
     """Return the sha256 of all code of ours that the stage's run function reaches."""
     module = stage.run.partition(":")[0]

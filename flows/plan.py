@@ -14,6 +14,8 @@ from typing import Any, Literal
 from flows import dag
 from flows.code_digest import code_digest
 from flows.fingerprint import fingerprint
+from flows.leases import Ref
+from flows.records import finished_at
 from flows.stage import Node, Record
 from flows.store import Store
 from nanochat.config import Recipe
@@ -88,16 +90,16 @@ def make_plan(recipe: Recipe, store: Store, *, until: str | None = None, force: 
     """Hold a recipe against a store; raise ConfigError for an unknown stage name."""
     nodes = _select(dag.build(recipe), until)
     _check_names(force, nodes)
-    history = _History(store)
+    shelf = _Shelf(store)
     found: dict[str, Planned] = {}
     for level in _levels(nodes):
         keyed = {n.id: _keyed(n, found) for n in level}
         wanted = {n.id: (n.stage.name, key) for n in level if (key := keyed[n.id][0])}
-        records = store.find_records(list(wanted.values()))
+        records = shelf.find(wanted.values())
         for node in level:
             key, payload = keyed[node.id]
             record = records.get(wanted[node.id]) if key else None
-            found[node.id] = _decide(node, key, payload, record, found, node.stage.name in force, history)
+            found[node.id] = _decide(node, key, payload, record, found, node.stage.name in force, shelf)
     needed = _rebuild_missing(nodes, found, store)
     return Plan(recipe, tuple(needed[n.id] for n in nodes))
 
@@ -109,7 +111,7 @@ def _decide(
     record: Record | None,
     found: Mapping[str, Planned],
     forced: bool,
-    history: _History,
+    shelf: _Shelf,
 ) -> Planned:
     if record is not None and not forced:
         drift = record.provenance.get("code_digest") not in (None, code_digest(node.stage))
@@ -119,7 +121,7 @@ def _decide(
         return Planned(
             node=node, action="hit", reason=reason, key=key, payload=payload, record=record, drift=drift
         )
-    last = history.nearest(node)
+    last = shelf.nearest(node)
     seconds = last.provenance.get("seconds") if last else None
     changes = _changes(last, payload or {**payload_of(node, _NoDigests()), "inputs": None})
     if key is None:
@@ -163,24 +165,40 @@ def _rebuild_missing(nodes: Sequence[Node], found: dict[str, Planned], store: St
     return found
 
 
-class _History:
-    """The records of each stage, read once, to say what changed since."""
+class _Shelf:
+    """The records of each stage, listed once and each read once: a plan's cost grows with its nodes alone."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._by_stage: dict[str, tuple[Record | None, dict[str, Record]]] = {}
+        self._listed: dict[str, dict[Ref, float]] = {}
+        self._read: dict[Ref, Record] = {}
+        self._nearest: dict[str, tuple[Record | None, dict[str, Record]]] = {}
+
+    def find(self, refs: Iterable[Ref]) -> dict[Ref, Record]:
+        """Return those of the records that exist, whether or not their bytes do."""
+        present = [ref for ref in refs if ref in self._of(ref[0])]
+        self._load(present)
+        return {ref: self._read[ref] for ref in present if ref in self._read}
 
     def nearest(self, node: Node) -> Record | None:
         """Return the newest record of this very node, else the stage's newest."""
         name = node.stage.name
-        if name not in self._by_stage:
-            records = self._store.records(name)  # newest first
-            self._by_stage[name] = (
-                records[0] if records else None,
-                {r.node: r for r in reversed(records)},
-            )
-        newest, by_node = self._by_stage[name]
+        if name not in self._nearest:
+            times = self._of(name)
+            self._load(times)
+            records = [self._read[ref] for ref in times if ref in self._read]
+            records.sort(key=lambda r: finished_at(r, times[r.stage, r.key]))
+            self._nearest[name] = (records[-1] if records else None, {r.node: r for r in records})
+        newest, by_node = self._nearest[name]
         return by_node.get(node.id, newest if "/" not in node.id else None)
+
+    def _of(self, stage: str) -> dict[Ref, float]:
+        if stage not in self._listed:
+            self._listed[stage] = self._store.listed(stage)
+        return self._listed[stage]
+
+    def _load(self, refs: Iterable[Ref]) -> None:
+        self._read |= self._store.load_all(ref for ref in refs if ref not in self._read)
 
 
 class _NoDigests(dict[str, str]):

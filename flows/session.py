@@ -20,6 +20,7 @@ from flows.plan import Plan, payload_of
 from flows.progress import Progress
 from flows.settings import Settings
 from flows.stage import Node, Record
+from nanochat.errors import Interrupted
 from nanochat.runtime import Tracker
 from nanochat.tracking import MlflowWindow, MultiTracker, StageTracker, run_tags
 
@@ -130,6 +131,11 @@ class Session:
                     outcome = run()
             else:
                 outcome = run()
+        except Interrupted as error:
+            self.windows.progress.finished(node.id, f"stopped {error}")
+            if mlflow and window:
+                mlflow.finish_stage(window, "KILLED")
+            raise
         except BaseException as error:
             self.windows.progress.finished(node.id, f"failed  {type(error).__name__}: {error}")
             if mlflow and window:

@@ -80,7 +80,7 @@ class Store:
 
     def find(self, stage: str, key: str) -> Record | None:
         """Return the record of a finished node whose files are all there, or None."""
-        return self._whole(self._load_all([(stage, key)])).get((stage, key))
+        return self._whole(self.load_all([(stage, key)])).get((stage, key))
 
     def find_many(self, refs: Iterable[Ref]) -> dict[Ref, Record]:
         """Return those of many records that `find` would return; made for thousands."""
@@ -89,11 +89,8 @@ class Store:
     def find_records(self, refs: Iterable[Ref]) -> dict[Ref, Record]:
         """Return those of many records that exist, whether or not their blobs do."""
         wanted = list(dict.fromkeys(refs))
-        present: list[Ref] = []
-        for stage in dict.fromkeys(stage for stage, _ in wanted):
-            names = self.storage.listing(f"records/{stage}")
-            present += [ref for ref in wanted if ref[0] == stage and record_name(*ref) in names]
-        return self._load_all(present)
+        listed = {stage: self.listed(stage) for stage in dict.fromkeys(stage for stage, _ in wanted)}
+        return self.load_all(ref for ref in wanted if ref in listed[ref[0]])
 
     def missing_blobs(self, records: Iterable[Record]) -> set[Ref]:
         """Return which of these records have lost bytes; warns of each missing blob."""
@@ -102,10 +99,30 @@ class Store:
 
     def records(self, stage: str | None = None) -> list[Record]:
         """Return all readable records, or those of one stage, newest first."""
-        listed = self.storage.listing(f"records/{stage}" if stage else "records")
-        times = {ref: found.mtime for name, found in listed.items() if (ref := ref_of(name))}
-        loaded = self._load_all(times)
+        times = self.listed(stage)
+        loaded = self.load_all(times)
         return sorted(loaded.values(), key=lambda r: finished_at(r, times[r.stage, r.key]), reverse=True)
+
+    def listed(self, stage: str | None = None) -> dict[Ref, float]:
+        """Return which records there are, or those of one stage, and when each was written; reads none."""
+        found = self.storage.listing(f"records/{stage}" if stage else "records")
+        return {ref: file.mtime for name, file in found.items() if (ref := ref_of(name))}
+
+    def load_all(self, refs: Iterable[Ref]) -> dict[Ref, Record]:
+        """Return the readable ones of these records; a damaged one is warned of."""
+
+        def load(ref: Ref) -> Record | None:
+            try:
+                return self.load(*ref)
+            except FileNotFoundError:
+                return None
+            except Damaged as error:
+                logger.warning("%s/%s: damaged record, taken for a miss: %s", *ref, error)
+                return None
+
+        refs = list(refs)
+        loaded = zip(refs, self.storage.each(load, refs), strict=True)
+        return {ref: record for ref, record in loaded if record}
 
     def resolve(self, ref: str) -> Record:
         """Return the record that `ref` names: a stage or node (its newest), or `stage/<key prefix>`.
@@ -300,22 +317,6 @@ class Store:
     def load(self, stage: str, key: str) -> Record:
         """Return a record without looking at its blobs; raise FileNotFoundError or `Damaged`."""
         return self.storage.read_as(record_name(stage, key), from_bytes)
-
-    def _load_all(self, refs: Iterable[Ref]) -> dict[Ref, Record]:
-        """Return the readable ones of these records; a damaged one is warned of."""
-
-        def load(ref: Ref) -> Record | None:
-            try:
-                return self.load(*ref)
-            except FileNotFoundError:
-                return None
-            except Damaged as error:
-                logger.warning("%s/%s: damaged record, taken for a miss: %s", *ref, error)
-                return None
-
-        refs = list(refs)
-        loaded = zip(refs, self.storage.each(load, refs), strict=True)
-        return {ref: record for ref, record in loaded if record}
 
     def _whole(self, records: Mapping[Ref, Record]) -> dict[Ref, Record]:
         """Return those whose blobs are all there; others are warned of."""

@@ -11,40 +11,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import platform
 import shutil
-import statistics
-import subprocess
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from flows.fingerprint import canonical_json, fingerprint
 from flows.store import Store
 from flows.workspace import scan
-
-_ROOT = Path(__file__).parents[2]
-
-
-def hardware() -> str:
-    """Return processor, cores and the commit that is measured."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=_ROOT, check=False
-    ).stdout.strip()
-    return f"{name or platform.machine()}, {len(os.sched_getaffinity(0))} cores, commit {commit or 'unknown'}"
-
-
-def seconds(work: Callable[[int], object], repeats: int = 5) -> float:
-    """Return the median time of `work(n)`, n = 0, 1, …"""
-    times = []
-    for n in range(repeats):
-        begin = time.perf_counter()
-        work(n)
-        times.append(time.perf_counter() - begin)
-    return statistics.median(times)
+from tests.benchmarks.measuring import hardware, measure, print_table
 
 
 def bench_bytes(scratch: Path, megabytes: int, files: int) -> None:
@@ -73,18 +47,23 @@ def bench_bytes(scratch: Path, megabytes: int, files: int) -> None:
             with target.open("rb") as file:
                 os.fsync(file.fileno())
 
-    baseline = seconds(hash_alone)
+    baseline = measure(hash_alone)
     rows = [
         ("sha256 alone (baseline)", baseline),
-        ("copy and fsync alone", seconds(write_alone)),
-        ("scan: list and hash", seconds(lambda _: scan(folder))),
-        ("commit, new bytes", seconds(commit)),
-        ("commit, bytes already there", seconds(commit_again)),
-        ("fetch", seconds(lambda n: stores[0].fetch(stores[0].resolve("bench"), scratch / f"in{n}"))),
+        ("copy and fsync alone", measure(write_alone)),
+        ("scan: list and hash", measure(lambda _: scan(folder))),
+        ("commit, new bytes", measure(commit)),
+        ("commit, bytes already there", measure(commit_again)),
+        ("fetch", measure(lambda n: stores[0].fetch(stores[0].resolve("bench"), scratch / f"in{n}"))),
     ]
-    print(f"\n{megabytes} MB in {files} files      seconds      MB/s   of the baseline's speed")
-    for name, took in rows:
-        print(f"{name:30} {took:7.3f} {megabytes / took:10.0f} {baseline / took:10.2f}x")
+    print_table(
+        f"{megabytes} MB in {files} files, median of 5 (least – most)",
+        ("work", "time", "MB/s", "of the baseline's speed"),
+        [
+            (name, took, f"{megabytes / took.median:.0f}", f"{baseline.median / took.median:.2f}x")
+            for name, took in rows
+        ],
+    )
 
 
 def bench_fingerprint() -> None:
@@ -97,29 +76,32 @@ def bench_fingerprint() -> None:
         "inputs": ["0" * 64] * 240,
     }
     text = canonical_json(payload).encode()
-    alone = seconds(lambda _: [hashlib.sha256(text).hexdigest() for _ in range(200)]) / 200
-    whole = seconds(lambda _: [fingerprint(payload) for _ in range(200)]) / 200
-    print(
-        f"\nfingerprint of {len(text)} bytes: {whole * 1e6:.0f} us, {len(text) / whole / 1e6:.1f} MB/s;",
-        end=" ",
+    alone = measure(lambda _: [hashlib.sha256(text).hexdigest() for _ in range(200)]).over(200)
+    whole = measure(lambda _: [fingerprint(payload) for _ in range(200)]).over(200)
+    print_table(
+        f"key of a payload of {len(text):,} bytes",
+        ("work", "time", "MB/s", "of the baseline's speed"),
+        [
+            (name, took, f"{len(text) / took.median / 1e6:.1f}", f"{alone.median / took.median:.3f}x")
+            for name, took in (("sha256 alone (baseline)", alone), ("fingerprint", whole))
+        ],
     )
-    print(f"sha256 alone {alone * 1e6:.0f} us, {len(text) / alone / 1e6:.0f} MB/s ({alone / whole:.3f}x)")
 
 
 def bench_lookup(scratch: Path, counts: tuple[int, ...]) -> None:
     """Show that looking up records grows linearly."""
     store, folder = Store.open(str(scratch / "many")), scratch / "small"
     folder.mkdir()
-    refs = []
-    print("\nrecords looked up at once     seconds   us each")
+    refs, rows = [], []
     for n in range(max(counts)):
         (folder / "file").write_text(str(n))
         key = fingerprint(n)
         store.commit(stage="tokenize", node=f"tokenize/{n}", key=key, payload={"n": n}, folder=folder)
         refs.append(("tokenize", key))
         if n + 1 in counts:
-            took = seconds(lambda _: store.find_many(refs))
-            print(f"{n + 1:23d} {took:13.3f} {took / (n + 1) * 1e6:9.1f}")
+            took = measure(lambda _: store.find_many(refs))
+            rows.append((f"{n + 1:,}", took, took.over(n + 1)))
+    print_table("records looked up at once", ("records", "time", "each"), rows)
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ from flows.stages import STAGES
 def test_code_of_each_stage_is_what_was_reviewed(name):
     locked = json.loads(code_digest.LOCK.read_text(encoding="utf-8"))
     assert locked.get(name) == code_digest.current()[name], (
-        f"the code that stage {name!r} reaches has changed: raise its version in flows/stages.py if results change,"
-        " then confirm with `python -m flows.code_digest --confirm`"
+        f"the code that stage {name!r} reaches has changed: raise its version in flows/stages.py if"
+        " results change, then confirm with `python -m flows.code_digest --confirm`"
     )
 
 
@@ -29,14 +29,17 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "nanochat/other.py").write_text("ELSE = 1\n")
     monkeypatch.setattr(code_digest, "_ROOT", tmp_path)
 
-    def digest():
+    def forget():
         for cached in (code_digest._tree, code_digest._imports, code_digest._normal_form):
             cached.cache_clear()
+        code_digest.code_digest.cache_clear()
+
+    def digest():
+        forget()
         return code_digest.code_digest(Stage(name="work", version=1, run="nanochat.work:run"))
 
     yield tmp_path, digest
-    for cached in (code_digest._tree, code_digest._imports, code_digest._normal_form):
-        cached.cache_clear()
+    forget()
 
 
 def test_digest_sees_changes_in_imported_modules_but_not_in_others_or_comments(project):

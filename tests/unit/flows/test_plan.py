@@ -4,45 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from flows.fingerprint import fingerprint
-from flows.plan import make_plan, payload_of
+from flows.plan import make_plan
 from flows.store import Store
 from nanochat import recipes
 from nanochat.errors import ConfigError
+from tests.stand_ins import pretend_to_run
 
 FIRST = ["corpus.train_shards=3"]
-
-
-def pretend_to_run(recipe, store, folder, *, content=None):
-    """Commit a small artifact for every node; its bytes depend on what is hashed, or on `content`."""
-    digests = {}
-    plan = make_plan(recipe, store)
-    for planned in plan.nodes:
-        node = planned.node
-        payload = payload_of(node, digests)
-        key = fingerprint(payload)
-        record = store.find(node.stage.name, key)
-        if record is None:
-            out = folder / key
-            out.mkdir()
-            (out / "result.txt").write_text((content or {}).get(node.id, key))
-            inputs = {
-                name: [
-                    {"stage": i.split("/")[0], "node": i, "key": "0" * 64, "digest": digests[i]}
-                    for i in ([value] if isinstance(value, str) else value)
-                ]
-                for name, value in node.inputs.items()
-            }
-            record = store.commit(
-                stage=node.stage.name,
-                node=node.id,
-                key=key,
-                payload=payload,
-                folder=out,
-                inputs=inputs,
-                provenance={"seconds": 2.0, "finished_at": "2026-01-01T00:00:00+00:00"},
-            )
-        digests[node.id] = record.digest
 
 
 @pytest.fixture
