@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -22,10 +23,12 @@ from typing import Any, cast
 from flows.provenance import describe
 from flows.stage import Node, Record, RunFunction
 from flows.store import Store
-from nanochat.errors import ConfigError
+from nanochat.errors import ConfigError, Interrupted, LeaseLost
 from nanochat.runtime import Runtime, Tracker
 
+logger = logging.getLogger(__name__)
 InputRecords = Mapping[str, Record | tuple[Record, ...]]
+_LOOK_S = 0.2  # how late a wait sees that the whole run was asked to stop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,19 @@ def execute(
     store, stage = workshop.store, job.node.stage
     if not job.force and (record := store.find(stage.name, job.key)):
         return Outcome(record, cached=True)
+    while True:
+        workshop.runtime.raise_if_stopped()
+        try:
+            return _execute_once(job, workshop, tracker, extra)
+        except LeaseLost as error:
+            logger.warning("%s: %s", job.node.id, error)
+
+
+def _execute_once(
+    job: Job, workshop: Workshop, tracker: Callable[[], Tracker], extra: Callable[[], Mapping[str, Any]]
+) -> Outcome:
+    """Take the lease, run, commit; LeaseLost if somebody else took over meanwhile."""
+    store, stage = workshop.store, job.node.stage
     stop = _LinkedEvent(workshop.runtime.stop)
     held = store.acquire(
         stage.name,
@@ -86,6 +102,7 @@ def execute(
             stop=stop,
             tracker=tracker(),
             checkpoints=store.checkpoints(stage.name, job.key, lease),
+            scratch=scratch,
             partial=workshop.scratch / "partial" / job.key,
         )
         started = time.time()
@@ -93,6 +110,10 @@ def execute(
         out.mkdir()
         try:
             metrics = run_function(stage.run)(job.node.config, _inputs(job, store, scratch), out, runtime)
+        except Interrupted:
+            if lease.lost.is_set():  # that was what stopped the stage, and no user
+                lease.check()
+            raise
         finally:
             runtime.tracker.close()
         lease.check()
@@ -194,3 +215,13 @@ class _LinkedEvent(threading.Event):
 
     def is_set(self) -> bool:
         return super().is_set() or self._parent.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until either is set, looking at the parent now and then."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self.is_set():
+            left = _LOOK_S if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                return False
+            super().wait(min(left, _LOOK_S))
+        return True

@@ -99,6 +99,7 @@ class Runtime:
     checkpoint_every_s: float = 30.0
     tracker: Tracker = field(default_factory=NullTracker)
     checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
+    scratch: Path | None = None  # for temporary files, swept even after a crash; None: the system's folder
     partial: Path | None = None  # folder that outlives a crash: unfinished downloads of this very stage
     stop: threading.Event = field(default_factory=threading.Event)  # set when the run must end soon
 

@@ -61,10 +61,13 @@ class Keeper:
     def __call__(self, result: StepResult) -> None:
         """Keep a restart point if one is due; raise `Interrupted` if the run shall stop."""
         if self.runtime.stop.is_set() and result.step < self.steps:
-            self.state.save(self.runtime.checkpoints, self.run)
+            self._save()
             kept = self.runtime.checkpoints.latest()
             kept_text = f"step {kept[0]} is kept" if kept else "nothing is kept"
             raise Interrupted(f"stopped after step {result.step} of {self.steps}; {kept_text}")
         if time.monotonic() - self._saved >= self.runtime.checkpoint_every_s:
-            self.state.save(self.runtime.checkpoints, self.run)
+            self._save()
             self._saved = time.monotonic()
+
+    def _save(self) -> None:
+        self.state.save(self.runtime.checkpoints, self.run, self.runtime.scratch)

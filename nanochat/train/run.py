@@ -51,7 +51,9 @@ def train(model: GPT, job: Job, out: Path, runtime: Runtime) -> dict[str, Any]:
     with cpu_threads(runtime.threads):
         state = TrainState(model, ModelOptimizer(model, job.optimizer, lr_factor=job.lr_factor))
         run = {"config": job.config.model_dump(mode="json"), "steps": job.plan.steps}
-        if not state.restore(runtime.checkpoints, run):
+        if state.restore(runtime.checkpoints, run):
+            runtime.tracker.log_text(f"continuing after step {state.step}", step=state.step)
+        else:
             logger.info("training %d parameters for %d steps", parameter_count(model.config), job.plan.steps)
         recorder = _Recorder(state, job, runtime)
         keeper = Keeper(state, runtime, run, job.plan.steps)

@@ -64,11 +64,11 @@ class TrainState:
     journal: Journal = field(default_factory=Journal)
     kept_step: int | None = None  # of the newest restart point
 
-    def save(self, checkpoints: Checkpoints, run: Mapping[str, Any]) -> None:
-        """Keep a restart point; `run` says which run it belongs to."""
+    def save(self, checkpoints: Checkpoints, run: Mapping[str, Any], scratch: Path | None = None) -> None:
+        """Keep a restart point, put together in `scratch`; `run` says which run it belongs to."""
         if self.kept_step == self.step:
             return
-        with tempfile.TemporaryDirectory(prefix="nanochat-restart-") as name:
+        with tempfile.TemporaryDirectory(prefix="nanochat-restart-", dir=scratch) as name:
             folder = Path(name)
             state = {
                 "step": self.step,
