@@ -103,6 +103,8 @@ class Session:
 
         def tracker() -> Tracker:
             nonlocal window
+            if mlflow and window:  # the lease of the first try was lost
+                mlflow.finish_stage(window, "KILLED")
             shown = self.windows.progress.started(node.id)
             if mlflow:
                 window = mlflow.stage(
@@ -141,7 +143,9 @@ class Session:
             if mlflow and window:
                 mlflow.finish_stage(window, "FAILED", {}, {"error": str(error)[:500]})
             raise
-        if mlflow and window:
+        if mlflow and window and outcome.cached:  # another run took over and has made it
+            mlflow.finish_stage(window, "KILLED")
+        elif mlflow and window:
             record = outcome.record
             tags = run_tags(digest=record.digest, commit=record.provenance.get("commit"))
             mlflow.finish_stage(window, "FINISHED", _numbers(record.metrics), tags)
