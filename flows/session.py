@@ -180,10 +180,13 @@ def mlflow_window(plan: Plan, settings: Settings, flow_run_id: str | None = None
         "prefect.flow_run_id": flow_run_id,
     }
     window.start_run(recipe.name, recipe.model_dump(mode="json"), tags)
-    status: Literal["FINISHED", "FAILED"] = "FAILED"
+    status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
     try:
         yield window
         status = "FINISHED"
+    except Interrupted:
+        status = "KILLED"
+        raise
     finally:
         window.close(status)
 
