@@ -1,0 +1,93 @@
+"""Every package that the code imports is declared, so that an install from scratch is complete."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LAYERS = ("flows", "nanochat", "kernels")
+GIVEN_BY_OTHERS = {"triton": "torch", "_pytest": "pytest"}  # packages that come only with another one
+
+
+def _project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def _name(requirement):
+    return re.split(r"[<>=!~;\[ ]", requirement, maxsplit=1)[0].lower().replace("_", "-")
+
+
+def _declared():
+    return {_name(r) for r in _project()["project"]["dependencies"]}
+
+
+def _declared_for_development():
+    return _declared() | {_name(r) for r in _project()["dependency-groups"]["dev"]}
+
+
+def _imported(*folders):
+    """Return top-level names of packages that are not ours or Python's, each with a file that imports it."""
+    found = {}
+    for path in (p for folder in folders for p in sorted((ROOT / folder).rglob("*.py"))):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            else:
+                continue
+            found |= {name: path.relative_to(ROOT).as_posix() for name in names}
+    ours = {*LAYERS, "tests", *sys.stdlib_module_names}
+    return {name: path for name, path in found.items() if name.split(".")[0] not in ours}
+
+
+def _undeclared(imported, declared):
+    providers = packages_distributions()
+    missing = {}
+    for name, path in imported.items():
+        top = name.split(".")[0]
+        candidates = {_name(d) for d in providers.get(top, [GIVEN_BY_OTHERS.get(top, top)])}
+        if not candidates & declared:
+            missing[top] = path
+    return missing
+
+
+def test_what_the_code_imports_is_a_declared_dependency():
+    imported = _imported(*LAYERS)
+    assert {"torch", "prefect", "pydantic"} <= {name.split(".")[0] for name in imported}
+    assert _undeclared(imported, _declared()) == {}
+
+
+def test_what_the_tests_import_is_declared_for_development():
+    assert _undeclared(_imported("tests"), _declared_for_development()) == {}
+
+
+def test_modules_that_need_a_hidden_package_have_it_declared():
+    """`sentencepiece_model_pb2` imports protobuf, which sentencepiece does not ask for."""
+    if any("sentencepiece_model_pb2" in name for name in _imported(*LAYERS)):
+        assert "protobuf" in _declared()
+
+
+@pytest.mark.parametrize("package", sorted(_declared()))
+def test_each_direct_dependency_has_a_lower_and_an_upper_bound(package):
+    requirement = next(r for r in _project()["project"]["dependencies"] if _name(r) == package)
+    assert ">=" in requirement, f"{requirement} has no lower bound"
+    calendar_versions = package in (
+        "fsspec",
+        "s3fs",
+    )  # kept in step with each other, no major number to stop at
+    assert "<" in requirement or calendar_versions, f"{requirement} has no upper bound"
+
+
+def test_every_declared_dependency_is_used():
+    providers = packages_distributions()
+    used = {_name(d) for name in _imported(*LAYERS) for d in providers.get(name.split(".")[0], [])}
+    # fastapi only bounds what Prefect's server gets; protobuf and aiohttp are imported by way of others.
+    assert _declared() - used <= {"fastapi", "protobuf", "aiohttp"}
