@@ -56,10 +56,16 @@ _TRANSIENT = (StoreUnavailable, SourceUnavailable, ConnectionError, TimeoutError
 
 
 def run_session(
-    session: Session, *, dispatch: str = "local", retries: int = 2, retry_delay_s: float = 5.0
+    session: Session,
+    *,
+    dispatch: str = "local",
+    retries: int = 2,
+    retry_delay_s: float = 5.0,
+    pool_runtime: Mapping[str, Any] | None = None,
 ) -> None:
     """Run every node of a session as Prefect tasks inside the current flow run.
 
+    With dispatch "pools", GPU stages run in their own deployment, there with `pool_runtime`.
     Raises StageFailed naming the first stage that failed, Interrupted if the run was asked to stop.
     """
     errors: dict[str, BaseException] = {}
@@ -74,7 +80,10 @@ def run_session(
     )
     def run_stage(node_id: str, inputs: Mapping[str, Any]) -> Any:
         try:
-            outcome = _make(session, node_id, dispatch)
+            if _goes_to_pool(session, node_id, dispatch):
+                outcome = _make_in_pool(session, node_id, pool_runtime or {})
+            else:
+                outcome = _make(session, node_id)
         except BaseException as error:
             errors[node_id] = error
             raise
@@ -95,15 +104,17 @@ def run_session(
     _raise_first(errors)
 
 
-def _make(session: Session, node_id: str, dispatch: str) -> Outcome:
+def _goes_to_pool(session: Session, node_id: str, dispatch: str) -> bool:
     planned = session.plan.by_id[node_id]
-    if dispatch == "pools" and planned.node.stage.resources == "gpu" and planned.action != "hit":
-        return _make_in_pool(session, node_id)
+    return dispatch == "pools" and planned.node.stage.resources == "gpu" and planned.action != "hit"
+
+
+def _make(session: Session, node_id: str) -> Outcome:
     tracker = _ProgressArtifact(node_id, _mlflow_link(session, node_id))
     return session.make(node_id, trackers=(tracker,), extra={"prefect": prefect_ids()})
 
 
-def _make_in_pool(session: Session, node_id: str) -> Outcome:
+def _make_in_pool(session: Session, node_id: str, runtime: Mapping[str, Any]) -> Outcome:
     """Let the stage deployment's own work pool make a node; the record comes back through the store."""
     job = session.job(session.plan.by_id[node_id].node)
     store = session.workshop.store
@@ -119,6 +130,7 @@ def _make_in_pool(session: Session, node_id: str) -> Outcome:
                     "key": job.key,
                     "store": store.url,
                     "force": job.force,
+                    "runtime": dict(runtime),
                 },
                 tags=[node_id, job.key[:12]],
             ),

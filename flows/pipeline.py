@@ -67,7 +67,13 @@ def pipeline(
         session = Session(plan, _workshop(opened, settings, runtime, windows), windows, force=force)
         if caller := current_caller.get():
             caller.session = session
-        run_session(session, dispatch=dispatch, retries=runtime.retries, retry_delay_s=runtime.retry_delay_s)
+        run_session(
+            session,
+            dispatch=dispatch,
+            retries=runtime.retries,
+            retry_delay_s=runtime.retry_delay_s,
+            pool_runtime=runtime.model_dump(),
+        )
     return {node: record.digest for node, record in session.records.items()}
 
 
