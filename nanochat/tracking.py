@@ -9,19 +9,18 @@ its artifact, never MLflow. This is the only module that imports MLflow, and onl
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import logging
 import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from nanochat.trackers import MemoryTracker, MultiTracker
+from nanochat.tracking_database import database_file, database_ready
 from nanochat.tracking_drain import Drain
 from nanochat.tracking_queue import (
     AddDatasets,
@@ -238,7 +237,7 @@ class _Sink:
         from mlflow import MlflowClient
 
         self._texts: dict[tuple[RunHandle, int], int] = {}
-        with _one_migration_at_a_time(uri):
+        with database_ready(uri, _make_tables):
             self._client = MlflowClient(tracking_uri=uri)
             found = self._client.get_experiment_by_name(experiment)
             self.experiment_id: str = (
@@ -346,24 +345,16 @@ def _quiet() -> None:
 
 def _artifacts_beside(uri: str) -> str | None:
     """Return where samples go for a local database; a server decides for itself."""
-    return (Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts").as_uri() if _is_file(uri) else None
+    path = database_file(uri)
+    return (path.parent / "mlartifacts").as_uri() if path else None
 
 
-def _is_file(uri: str) -> bool:
-    return uri.startswith("sqlite:///")
+def _make_tables(uri: str) -> None:
+    """Make a new local database with MLflow's tables, and close it."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-
-@contextlib.contextmanager
-def _one_migration_at_a_time(uri: str) -> Iterator[None]:
-    """Let one process at a time create the tables of a local database: they race otherwise."""
-    if not _is_file(uri):
-        yield
-        return
-    path = Path(uri.removeprefix("sqlite:///"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    # `_dispose_engine` is what closes it; MLflow itself keeps databases open until the process ends.
+    SqlAlchemyStore(uri, _artifacts_beside(uri))._dispose_engine()
 
 
 def _flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, str]:

@@ -1,0 +1,42 @@
+"""The embedded SQLite database of MLflow: made by one process at a time, and whole or not at all.
+
+Making its tables takes dozens of migrations and seconds. A process killed among them would leave a file that
+MLflow refuses for good, so they are made in a file beside it that is then renamed. Knows nothing of MLflow:
+the caller says how tables are made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+_PREFIX = "sqlite:///"
+
+
+def database_file(uri: str) -> Path | None:
+    """Return the file of a local database, or None for a server."""
+    return Path(uri.removeprefix(_PREFIX)) if uri.startswith(_PREFIX) else None
+
+
+@contextlib.contextmanager
+def database_ready(uri: str, make_tables: Callable[[str], None]) -> Iterator[None]:
+    """Have the database at `uri` made if there is none; other processes wait until the block ends.
+
+    `make_tables` is called with the address of a new database and must close it. A server makes its own.
+    """
+    path = database_file(uri)
+    if path is None:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists() or path.stat().st_size == 0:
+            part = path.with_name(f".{path.name}.new")
+            for left in path.parent.glob(f"{part.name}*"):  # by a process that was killed, journal included
+                left.unlink()
+            make_tables(f"{_PREFIX}{part}")
+            part.replace(path)
+        yield
