@@ -377,6 +377,9 @@ def ui() -> None:
             _say("closing")
 
 
+_GO_ON = "what was finished is kept; the same command goes on from there"
+
+
 def main() -> None:
     """Run the command line; turn our errors into a message, a hint and an exit code."""
     logging.basicConfig(
@@ -385,13 +388,13 @@ def main() -> None:
     try:
         app()
     except Interrupted as error:
-        _fail(f"interrupted: {error}", "what was finished is kept; the same command goes on from there")
+        _fail(f"interrupted: {error}", _GO_ON)
     except ConfigError as error:
         _fail(str(error), error.hint, code=2)
     except NanochatError as error:
         _fail(str(error), error.hint)
     except KeyboardInterrupt:
-        _fail("interrupted", None)
+        _fail("interrupted", _GO_ON)
 
 
 def _exchange(store: Store, published: Any, prompts: tuple[str, ...]) -> None:

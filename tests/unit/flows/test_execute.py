@@ -1,0 +1,110 @@
+"""Making one artifact: whose lease it is, what a stop does, what is left on this machine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import flows.execute
+from flows import dag, leases
+from flows.execute import Job, Outcome, Workshop, execute
+from flows.fingerprint import fingerprint
+from flows.plan import payload_of
+from flows.store import Store
+from nanochat import recipes
+from nanochat.errors import Interrupted
+from nanochat.runtime import NullTracker, Runtime
+
+NODE = dag.build(recipes.find("toy"))[0]
+PAYLOAD = payload_of(NODE, {})
+JOB = Job(node=NODE, key=fingerprint(PAYLOAD), payload=PAYLOAD, inputs={}, lineage={})
+
+
+@pytest.fixture
+def workshop(tmp_path):
+    return Workshop(store=Store.open(str(tmp_path / "store")), scratch=tmp_path / "s", runtime=Runtime())
+
+
+@pytest.fixture
+def run(workshop, monkeypatch):
+    """Execute the job with a function in place of its stage's."""
+
+    def run(function) -> Outcome:
+        monkeypatch.setattr(flows.execute, "run_function", lambda name: function)
+        return execute(JOB, workshop, NullTracker, dict)
+
+    return run
+
+
+def lease_name():
+    return f"leases/{NODE.stage.name}/{JOB.key}.1.json"
+
+
+def test_a_stop_ends_the_wait_for_another_run(run, workshop):
+    held = leases.try_acquire(workshop.store.storage, NODE.stage.name, JOB.key, ttl_s=600)
+    timer = threading.Timer(0.3, workshop.runtime.stop.set)
+    timer.start()
+    with held, pytest.raises(Interrupted, match="waiting"):
+        run(lambda *_: pytest.fail("another run makes it"))
+    timer.join()
+
+
+def test_nothing_new_begins_after_a_stop(run, workshop):
+    workshop.runtime.stop.set()
+    with pytest.raises(Interrupted):
+        run(lambda *_: pytest.fail("the run was asked to stop"))
+
+
+def test_a_run_whose_lease_was_taken_over_ends_with_the_other_runs_result(run, workshop, tmp_path, caplog):
+    store, theirs = workshop.store, tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "text").write_text("theirs")
+
+    def lose(config, inputs, out, runtime):
+        store.storage.delete(lease_name())
+        store.commit(stage=NODE.stage.name, node=NODE.id, key=JOB.key, payload=PAYLOAD, folder=theirs)
+        (out / "text").write_text("ours")
+        return {}
+
+    outcome = run(lose)
+    assert outcome.cached
+    assert store.read_bytes(outcome.record.files[0]) == b"theirs"
+    assert "took over" in caplog.text
+
+
+def test_a_stage_that_a_lost_lease_stopped_is_not_taken_for_a_stop_by_the_user(run, workshop):
+    tries = []
+
+    def stopped_once(config, inputs, out, runtime):
+        tries.append(runtime.checkpoints.lease)
+        if len(tries) == 1:
+            workshop.store.storage.delete(lease_name())
+            with pytest.raises(flows.execute.LeaseLost):  # what the lease's own thread would find out
+                tries[0].check()
+            runtime.raise_if_stopped()
+        (out / "text").write_text("made at last")
+        return {}
+
+    assert not run(stopped_once).cached
+    assert len(tries) == 2
+
+
+def test_files_of_killed_processes_are_swept_and_of_living_ones_are_not(run, workshop, tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for name in (f"{dead.pid}-left", "1-living"):
+        (workshop.scratch / name).mkdir(parents=True)
+    seen = []
+
+    def look(config, inputs, out, runtime):
+        seen.extend(p.name for p in workshop.scratch.iterdir() if p.name != runtime.scratch.name)
+        (runtime.scratch / "temporary").write_text("gone afterwards")
+        (out / "text").write_text("made")
+        return {}
+
+    run(look)
+    assert seen == ["1-living"]
+    assert [p.name for p in workshop.scratch.iterdir()] == ["1-living"]
