@@ -102,6 +102,9 @@ def run_session(
     for future in futures.values():
         future.wait()
     _raise_first(errors)
+    for node_id, future in futures.items():
+        if node_id not in session.records:  # Prefect gave up on it before or after our part
+            raise StageFailed(f"stage {node_id} was not made: {future.state}", hint="run it again")
 
 
 def _goes_to_pool(session: Session, node_id: str, dispatch: str) -> bool:
