@@ -1,0 +1,239 @@
+"""Processes that run a plan without Prefect, to be killed: `Nursery.start` makes one, with all imports done.
+
+It appends a line to LOG for all that tests count: `planned`, `started`, `finished` and `failed` with the
+node, `resumed` with stage and step. At the end it prints one JSON line: each node's digest, or the error that
+a user would read. Imports take most of a small run's time: one process does them and forks the others.
+Settings: `overrides` of the toy recipe, `kill_at` (SIGKILL itself at that moment of its
+work with the storage), `kill_in_training_s` (SIGKILL so long after the first training step that it takes).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+_TRAINING = ("pretrain", "midtrain", "sft")
+
+
+class Nursery:
+    """A process with everything imported, which forks workers one at a time."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    def start(self, home: Path, store: str, log: Path, **settings: Any) -> None:
+        """Start a worker; it sees this process's FAULTY_ and AWS_ variables."""
+        (home / "tmp").mkdir(parents=True, exist_ok=True)
+        passed = {k: v for k, v in os.environ.items() if k.startswith(("FAULTY_", "AWS_"))}
+        order = {
+            "arguments": [str(home), store, str(log)],
+            "settings": settings,
+            "environment": {**passed, "TMPDIR": str(home / "tmp")},
+        }
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+
+    def outcome(self) -> dict[str, Any] | None:
+        """Wait for the worker; return what it said, or None if it was killed."""
+        assert self._process.stdout
+        end = json.loads(self._process.stdout.readline())
+        if end["killed"]:
+            return None
+        assert end["said"], f"the worker ended with status {end['status']}: an error that no user should see"
+        said: dict[str, Any] = end["said"]
+        return said
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def nurse() -> None:
+    """Import everything, then fork a worker for each line of standard input and say how it ended."""
+    import flows.session
+    from flows.execute import run_function
+    from flows.stages import STAGES
+
+    assert flows.session
+    for stage in STAGES.values():
+        run_function(stage.run)
+    for line in sys.stdin:
+        order = json.loads(line)
+        answer, tell = os.pipe()
+        worker = os.fork()
+        if worker == 0:
+            os.close(answer)
+            os._exit(_work(order, tell))
+        os.close(tell)
+        with open(answer, encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
+            said = file.read()
+        status = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
+        killed = status == -signal.SIGKILL
+        print(
+            json.dumps({"killed": killed, "status": status, "said": json.loads(said or "null")}), flush=True
+        )
+
+
+def _work(order: Mapping[str, Any], tell: int) -> int:
+    os.environ.update(order["environment"])
+    tempfile.tempdir = None  # asked for anew
+    home, url, log = order["arguments"]
+    try:
+        said = main(Path(home), url, Path(log), order["settings"])
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    os.write(tell, json.dumps(said).encode())
+    return 0
+
+
+def main(home: Path, url: str, log: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Run the recipe; return its digests, or the error that ended it."""
+    from flows.plan import make_plan
+    from flows.session import Session
+    from flows.store import Store
+    from nanochat import recipes
+    from nanochat.errors import NanochatError
+
+    say = _Log(log)
+    if url.startswith("faulty://"):
+        from tests.faulty_fs import register
+
+        register()
+    try:
+        store = Store.open(url, cache=home / "cache")
+        if "kill_at" in settings:
+            _kill_at(store, settings["kill_at"], say)
+        _tell_restarts(say)
+        plan = make_plan(recipes.find("toy", settings["overrides"]), store)
+        say("planned")
+        session = Session(plan, _workshop(store, home), _windows(say, settings.get("kill_in_training_s")))
+        for planned in plan.nodes:
+            session.make(planned.node.id)
+    except NanochatError as error:
+        return {"error": type(error).__name__, "message": str(error), "hint": error.hint}
+    return {"digests": {node: record.digest for node, record in session.records.items()}}
+
+
+class _Log:
+    """Appends whole lines to a file that several processes write."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(self, *words: object) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(" ".join(str(word) for word in words) + "\n")
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _kill_at(store: Any, moment: int, say: _Log) -> None:
+    """Count the moments at which a storage may be left behind, and end at one of them.
+
+    Moments are: before and after each change, and each fsync, that is after the bytes of a file are written
+    and before it appears, and after it has appeared and before its folder is on disk.
+    """
+    lock = threading.Lock()
+    seen = 0
+
+    def count(what: str) -> None:
+        nonlocal seen
+        with lock:
+            seen += 1
+            if seen == moment:
+                say("killed", what)
+                _kill()
+
+    def wrapped(name: str, change: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            target = args[-1] if name == "upload" else args[0] if args else ""
+            count(f"before {name} {target}")
+            result = change(*args, **options)
+            count(f"after {name} {target}")
+            return result
+
+        return call
+
+    for name in ("upload", "create", "write", "delete"):
+        setattr(store.storage, name, wrapped(name, getattr(store.storage, name)))
+    fsync = os.fsync
+
+    def counted_fsync(handle: Any) -> None:
+        count("in fsync")
+        fsync(handle)
+
+    os.fsync = counted_fsync
+
+
+def _tell_restarts(say: _Log) -> None:
+    from flows.checkpoints import StoreCheckpoints
+
+    latest = StoreCheckpoints.latest
+
+    def told(self: StoreCheckpoints) -> tuple[int, Path] | None:
+        found = latest(self)
+        if found:
+            say("resumed", self.prefix.split("/")[1], found[0])
+        return found
+
+    StoreCheckpoints.latest = told  # type: ignore[method-assign]
+
+
+def _workshop(store: Any, home: Path) -> Any:
+    from flows.execute import Workshop
+    from nanochat.runtime import Runtime
+
+    runtime = Runtime(threads=1, workers=1, checkpoint_every_s=0.4)
+    return Workshop(store=store, scratch=home / "scratch", runtime=runtime)
+
+
+def _windows(say: _Log, kill_in_training_s: float | None) -> Any:
+    from rich.console import Console
+
+    from flows.progress import Progress, StageProgress
+    from flows.session import Windows
+
+    class Told(Progress):
+        armed = False
+
+        def started(self, node: str) -> StageProgress:
+            say("started", node)
+            return super().started(node)
+
+        def report(self, node: str, metrics: Mapping[str, float], step: int, total_steps: int) -> None:
+            if kill_in_training_s is not None and node in _TRAINING and not self.armed:
+                self.armed = True
+                timer = threading.Timer(kill_in_training_s, _kill)
+                timer.daemon = True
+                timer.start()
+
+        def finished(self, node: str, outcome: str) -> None:
+            say("failed" if outcome.startswith("failed") else "finished", node)
+            super().finished(node, outcome)
+
+    return Windows(progress=Told(Console(file=io.StringIO()), quiet=True))
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    nurse()
