@@ -25,6 +25,7 @@ from prefect.states import Completed
 from prefect.utilities.urls import url_for
 
 from flows.execute import Outcome
+from flows.retry import explain
 from flows.session import Session, Windows
 from nanochat.errors import Interrupted, SourceUnavailable, StageFailed, StoreUnavailable
 
@@ -177,8 +178,11 @@ def _raise_first(errors: Mapping[str, BaseException]) -> None:
         if isinstance(error, Interrupted):
             raise error
     for node_id, error in errors.items():
-        hint = getattr(error, "hint", None)
-        raise StageFailed(f"stage {node_id} failed: {error}", hint=hint) from error
+        what = f"stage {node_id} failed"
+        told = explain(error, what) if isinstance(error, OSError) else None  # such as a full scratch disk
+        if told is None:
+            told = StageFailed(f"{what}: {error}", hint=getattr(error, "hint", None))
+        raise StageFailed(str(told), hint=told.hint) from error
 
 
 def flow_run_id() -> str:
