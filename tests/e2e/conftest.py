@@ -17,6 +17,14 @@ ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
+class SmallRuns:
+    """The small recipe in one home: executed, then cached under a Prefect server, then cached without one."""
+
+    nanochat: Nanochat
+    mlflow_uri: str
+
+
+@dataclass(frozen=True)
 class Nanochat:
     """The `nanochat` command with a home of its own."""
 
@@ -57,6 +65,19 @@ def prefect_api(tmp_path_factory):
 @pytest.fixture
 def nanochat(tmp_path):
     return Nanochat(tmp_path / "home", {})
+
+
+@pytest.fixture(scope="session")
+def small_runs(tmp_path_factory, prefect_api):
+    """Three runs of the small recipe, for whoever looks at what Prefect and MLflow show of them."""
+    home = tmp_path_factory.mktemp("small") / "home"
+    mlflow = {"MLFLOW_TRACKING_URI": f"sqlite:///{home}/mlflow.db"}
+    words = ("run", "toy", *overrides(), "--threads", "1")
+    with_server = Nanochat(home, {**mlflow, "PREFECT_API_URL": prefect_api})
+    with_server(*words)
+    with_server(*words)
+    Nanochat(home, mlflow)(*words)
+    return SmallRuns(with_server, mlflow["MLFLOW_TRACKING_URI"])
 
 
 # A recipe small enough to run many times, with every stage and every kind of task in it.

@@ -1,0 +1,54 @@
+"""Run one download stage as a Prefect flow whose source fails once: `python -m tests.e2e.flaky_run STORE`.
+
+Prints the flow run's id. Stands in its own process because Prefect reads its settings once.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+from prefect import flow
+from rich.console import Console
+
+from flows.engine import flow_run_id, run_session
+from flows.execute import Workshop
+from flows.plan import Plan, Planned, make_plan
+from flows.progress import Progress
+from flows.session import Session, Windows
+from flows.store import Store
+from nanochat import recipes
+from nanochat.data.sources import download_shard
+from nanochat.errors import SourceUnavailable
+from nanochat.runtime import Runtime
+
+calls: list[str] = []
+
+
+def flaky_download(config, inputs, out, runtime):
+    """Fail the first time as a source that does not answer, then do what the stage does."""
+    calls.append(config.name)
+    if len(calls) == 1:
+        raise SourceUnavailable("the source does not answer")
+    return download_shard(config, inputs, out, runtime)
+
+
+def flaky(planned: Planned) -> Planned:
+    """Return the planned node with a function that fails once."""
+    stage = replace(planned.node.stage, run="tests.e2e.flaky_run:flaky_download")
+    return replace(planned, node=replace(planned.node, stage=stage))
+
+
+@flow(persist_result=False)
+def one_download(store: str) -> str:
+    opened = Store.open(store)
+    plan = make_plan(recipes.find("toy", ["corpus.toy.documents_per_shard=20"]), opened, until="download")
+    plan = Plan(plan.recipe, (flaky(plan.nodes[0]),))
+    workshop = Workshop(store=opened, scratch=opened.cache / "scratch", runtime=Runtime(threads=1))
+    with Progress(Console(stderr=True)) as progress:
+        run_session(Session(plan, workshop, Windows(progress=progress)), retries=1, retry_delay_s=0.0)
+    return flow_run_id()
+
+
+if __name__ == "__main__":
+    print(one_download(sys.argv[1]))
