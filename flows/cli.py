@@ -6,17 +6,16 @@ verb only parses, calls and prints; heavy modules are imported by the verbs that
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from flows import tables
+from flows import output, tables
 from flows.progress import duration
 from flows.settings import Settings
 from flows.store import Store
@@ -58,14 +57,14 @@ def list_recipes(as_json: AsJson = False) -> None:
         for name, make in recipes.PRESETS.items()
     ]
     if as_json:
-        _print_json(rows)
+        output.show_json(rows)
         return
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in ("recipe", "depth", "about"):
         table.add_column(column)
     for row in rows:
         table.add_row(*(str(v) for v in row.values()))
-    _print(table)
+    output.show(table)
 
 
 @app.command()
@@ -73,9 +72,9 @@ def show(recipe: RecipeName, override: Overrides = None, as_json: AsJson = False
     """Show every field of a recipe with its value and meaning."""
     found = recipes.find(recipe, override or ())
     if as_json:
-        _print_json(found.model_dump(mode="json"))
+        output.show_json(found.model_dump(mode="json"))
     else:
-        _print(tables.fields_table(recipes.field_names(found)))
+        output.show(tables.fields_table(recipes.field_names(found)))
 
 
 @app.command()
@@ -95,13 +94,13 @@ def plan(
     settings, opened = _open(store)
     planned = make_plan(recipes.find(recipe, override or ()), opened, until=until, force=tuple(force or ()))
     if as_json:
-        _print_json(tables.plan_json(planned, settings.dollars_per_hour))
+        output.show_json(tables.plan_json(planned, settings.dollars_per_hour))
         return
-    _print(tables.plan_table(planned))
+    output.show(tables.plan_table(planned))
     todo = sum(p.action != "hit" for p in planned.nodes)
     cost = settings.dollars_per_hour
     price = f", ${planned.predicted_s / 3600 * cost:.2f}" if cost is not None else ""
-    _say(
+    output.say(
         f"{len(planned.nodes) - todo} of {len(planned.nodes)} nodes cached; {todo} to run"
         + (f", {duration(planned.predicted_s)} when last measured{price}" if planned.predicted_s else "")
     )
@@ -125,12 +124,12 @@ def why(
         names = dict.fromkeys(p.node.stage.name for p in planned.nodes)
         raise ConfigError(f"recipe {recipe!r} has no stage {stage!r}", hint=f"stages: {', '.join(names)}")
     if as_json:
-        _print_json([tables.planned_json(p) for p in chosen])
+        output.show_json([tables.planned_json(p) for p in chosen])
         return
     for p in chosen:
-        _print(f"{p.node.id}: {tables.WORDS[p.action]}: {p.reason}")
+        output.show(f"{p.node.id}: {tables.WORDS[p.action]}: {p.reason}")
         for change in p.changes:
-            _print(f"  {change}")
+            output.show(f"  {change}")
 
 
 @app.command()
@@ -162,7 +161,7 @@ def run(
     planned = make_plan(recipes.find(recipe, override or ()), opened, until=until, force=forced)
     runtime = {"device": device, "threads": threads, "checkpoint_every_s": checkpoint_every}
     options = RunOptions(until=until, force=forced, dispatch=dispatch, runtime=runtime)
-    done = run_plan(planned, opened, settings, options, _stderr())
+    done = run_plan(planned, opened, settings, options, output.stderr())
     found = results(opened, done.records)
     published = done.records.get("publish")
     folder = unpack(opened, published, settings.home / "models" / planned.recipe.name) if published else None
@@ -171,19 +170,19 @@ def run(
             n: {"key": r.key, "digest": r.digest, "executed": n in done.executed}
             for n, r in done.records.items()
         }
-        _print_json({"nodes": nodes, "results": found, "published": str(folder) if folder else None})
+        output.show_json({"nodes": nodes, "results": found, "published": str(folder) if folder else None})
         return
-    _print(tables.run_table(done.records, done.executed))
+    output.show(tables.run_table(done.records, done.executed))
     if found:
-        _print("")
-        _print(tables.results_table(found))
+        output.show("")
+        output.show(tables.results_table(found))
     if published and folder:
-        _print(f"\nmodel card: {folder / 'README.md'}")
+        output.show(f"\nmodel card: {folder / 'README.md'}")
         if done.executed:
             _exchange(opened, published, planned.recipe.sft.prompts)
-        _print("\nnext:")
+        output.show("\nnext:")
         for line in next_commands(recipe, override or ()):
-            _print(f"  {line}")
+            output.show(f"  {line}")
 
 
 @app.command("ls")
@@ -196,11 +195,11 @@ def list_records(
     _, opened = _open(store)
     records = opened.records(stage)
     if as_json:
-        _print_json([r.to_json() for r in records])
+        output.show_json([r.to_json() for r in records])
     elif records:
-        _print(tables.records_table(records))
+        output.show(tables.records_table(records))
     else:
-        _say(f"{opened.url} has no records{f' of stage {stage!r}' if stage else ''} yet")
+        output.say(f"{opened.url} has no records{f' of stage {stage!r}' if stage else ''} yet")
 
 
 @app.command()
@@ -211,20 +210,11 @@ def inspect(ref: Ref, store: StoreUrl = None, as_json: AsJson = False) -> None:
     _, opened = _open(store)
     record = opened.resolve(ref)
     if as_json:
-        _print_json({**record.to_json(), "lineage": [r.to_json() for r in lineage(opened, record)]})
+        output.show_json({**record.to_json(), "lineage": [r.to_json() for r in lineage(opened, record)]})
         return
-    _print(f"{record.stage}/{record.key}\nnode    {record.node}\ndigest  {record.digest}\n")
-    for title, part in (
-        ("hashed", record.payload),
-        ("metrics", record.metrics),
-        ("provenance", record.provenance),
-    ):
-        _print(f"{title}\n{json.dumps(part, indent=2, default=str)}\n")
-    _print("files")
-    for file in (*record.files, *record.attachments):
-        _print(f"  {file.path:<28} {tables.bytes_text(file.size):>10}  {file.sha256[:12]}")
-    _print("\nlineage")
-    _print(lineage_tree(opened, record))
+    output.show(tables.record_text(record))
+    output.show("\nlineage")
+    output.show(lineage_tree(opened, record))
 
 
 @app.command()
@@ -233,14 +223,14 @@ def verify(ref: OptionalRef = None, store: StoreUrl = None, as_json: AsJson = Fa
     _, opened = _open(store)
     findings = list(opened.verify([ref] if ref else None))
     if as_json:
-        _print_json(
+        output.show_json(
             [{"kind": f.kind, "name": f.name, "problem": f.problem, "used_by": f.used_by} for f in findings]
         )
     else:
         for f in findings:
             users = ", ".join(f"{stage}/{key[:12]}" for stage, key in f.used_by) or "nothing"
-            _print(f"{f.kind} {f.name}: {f.problem} (used by {users})")
-        _say(f"{len(findings)} damaged" if findings else "everything is as recorded")
+            output.show(f"{f.kind} {f.name}: {f.problem} (used by {users})")
+        output.say(f"{len(findings)} damaged" if findings else "everything is as recorded")
     if findings:
         raise typer.Exit(1)
 
@@ -261,7 +251,7 @@ def gc(
         opened.set_root(f"keep-{record.stage}-{record.key[:12]}", [(record.stage, record.key)])
     report = opened.gc(grace_s=grace_hours * 3600, dry_run=dry_run, without_roots=without_roots)
     if as_json:
-        _print_json(
+        output.show_json(
             {
                 "dry_run": dry_run,
                 "records": report.records,
@@ -272,9 +262,9 @@ def gc(
         )
         return
     for stage, key in report.records:
-        _print(f"{stage}/{key[:12]}")
+        output.show(f"{stage}/{key[:12]}")
     verb = "would free" if dry_run else "freed"
-    _say(
+    output.say(
         f"{verb} {tables.bytes_text(report.freed_bytes)} in {len(report.names)} files"
         f" ({len(report.records)} records); {report.kept_records} records kept"
     )
@@ -294,9 +284,9 @@ def evaluate(
     _, opened = _open(store)
     result = evaluate_model(opened, opened.resolve(ref), max_problems=max_problems, tasks=tuple(task or ()))
     if as_json:
-        _print_json(result)
+        output.show_json(result)
     else:
-        _print(tables.results_table({ref: result}))
+        output.show(tables.results_table({ref: result}))
 
 
 @app.command()
@@ -356,7 +346,7 @@ def report(
         files = {f.path: f for f in (*record.files, *record.attachments)}
         return opened.read_bytes(files[path])
 
-    _print(str(build_report(records, read, target)))
+    output.show(str(build_report(records, read, target)))
 
 
 @app.command()
@@ -365,16 +355,14 @@ def ui() -> None:
     from flows.windows import ui as open_windows
 
     settings = Settings.from_environment()
-    _say("starting the Prefect and MLflow servers…")
+    output.say("starting the Prefect and MLflow servers…")
     with open_windows(settings.home, settings.mlflow_uri) as (prefect_url, mlflow_url):
-        _print(f"Prefect  {prefect_url}\nMLflow   {mlflow_url}")
-        _say("Ctrl-C ends both; runs started meanwhile show up here")
+        output.show(f"Prefect  {prefect_url}\nMLflow   {mlflow_url}")
+        output.say("Ctrl-C ends both; runs started meanwhile show up here")
         try:
-            import threading
-
             threading.Event().wait()
         except KeyboardInterrupt:
-            _say("closing")
+            output.say("closing")
 
 
 _GO_ON = "what was finished is kept; the same command goes on from there"
@@ -388,13 +376,13 @@ def main() -> None:
     try:
         app()
     except Interrupted as error:
-        _fail(f"interrupted: {error}", _GO_ON)
+        output.fail(f"interrupted: {error}", _GO_ON)
     except ConfigError as error:
-        _fail(str(error), error.hint, code=2)
+        output.fail(str(error), error.hint, code=2)
     except NanochatError as error:
-        _fail(str(error), error.hint)
+        output.fail(str(error), error.hint)
     except KeyboardInterrupt:
-        _fail("interrupted", _GO_ON)
+        output.fail("interrupted", _GO_ON)
 
 
 def _exchange(store: Store, published: Any, prompts: tuple[str, ...]) -> None:
@@ -404,35 +392,9 @@ def _exchange(store: Store, published: Any, prompts: tuple[str, ...]) -> None:
     engine = open_engine(store, f"{published.stage}/{published.key}")
     for prompt in prompts:
         reply = terminal.answer(engine, prompt, terminal.ChatSettings(temperature=0.0, max_new_tokens=64))
-        _print(f"\nyou       {prompt}\nnanochat  {reply}")
+        output.show(f"\nyou       {prompt}\nnanochat  {reply}")
 
 
 def _open(store: str | None) -> tuple[Settings, Store]:
     settings = Settings.from_environment(store=store)
     return settings, Store.open(settings.store_url, cache=settings.home / "cache")
-
-
-def _stderr() -> Console:
-    return Console(stderr=True, highlight=False)
-
-
-def _print(what: object) -> None:
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = 160
-    console.print(what, soft_wrap=isinstance(what, str))
-
-
-def _print_json(data: Any) -> None:
-    print(json.dumps(data, indent=2, default=str))
-
-
-def _say(text: str) -> None:
-    _stderr().print(text, markup=False, soft_wrap=True)
-
-
-def _fail(message: str, hint: str | None, code: int = 1) -> None:
-    _stderr().print(f"error: {message}", markup=False, soft_wrap=True)
-    if hint:
-        _stderr().print(f"hint: {hint}", markup=False, soft_wrap=True)
-    sys.exit(code)

@@ -5,6 +5,7 @@ Only shapes what it is given; reads no store and runs nothing.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -106,6 +107,18 @@ def records_table(records: Sequence[Record]) -> Table:
         made = str(r.provenance.get("finished_at", ""))
         table.add_row(f"{r.stage}/{r.key[:12]}", r.node, made, took, bytes_text(size), r.digest[:12])
     return table
+
+
+def record_text(record: Record) -> str:
+    """One record in full: what was hashed, metrics, provenance, files."""
+    parts = {"hashed": record.payload, "metrics": record.metrics, "provenance": record.provenance}
+    lines = [f"{record.stage}/{record.key}", f"node    {record.node}", f"digest  {record.digest}"]
+    for title, part in parts.items():
+        lines += ["", title, json.dumps(part, indent=2, default=str)]
+    lines += ["", "files"]
+    for file in (*record.files, *record.attachments):
+        lines.append(f"  {file.path:<28} {bytes_text(file.size):>10}  {file.sha256[:12]}")
+    return "\n".join(lines)
 
 
 def fields_table(fields: Iterable[tuple[str, Any, str]]) -> Table:

@@ -16,18 +16,19 @@ _ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of several runs of the same work."""
+    """Seconds of several runs of the same work: by the clock, and the median of this process's CPU time."""
 
     median: float
     low: float
     high: float
+    cpu: float
 
     def __str__(self) -> str:
-        return f"{_seconds(self.median)} ({_seconds(self.low)} – {_seconds(self.high)})"
+        return f"{seconds_text(self.median)} ({seconds_text(self.low)} – {seconds_text(self.high)})"
 
     def over(self, count: int) -> Timing:
         """Return the time of one of `count` equal parts."""
-        return Timing(self.median / count, self.low / count, self.high / count)
+        return Timing(self.median / count, self.low / count, self.high / count, self.cpu / count)
 
 
 def hardware() -> str:
@@ -45,12 +46,13 @@ def hardware() -> str:
 
 def measure(work: Callable[[int], object], repeats: int = 5) -> Timing:
     """Time `work(n)` for n = 0, 1, …"""
-    times = []
+    times, cpu = [], []
     for n in range(repeats):
-        begin = time.perf_counter()
+        begin, cpu_begin = time.perf_counter(), time.process_time()
         work(n)
         times.append(time.perf_counter() - begin)
-    return Timing(statistics.median(times), min(times), max(times))
+        cpu.append(time.process_time() - cpu_begin)
+    return Timing(statistics.median(times), min(times), max(times), statistics.median(cpu))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -64,7 +66,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
             print("|" + "|".join("-" * (w + 2) for w in widths) + "|")
 
 
-def _seconds(value: float) -> str:
+def seconds_text(value: float) -> str:
     if value < 1e-3:
         return f"{value * 1e6:.0f} us"
     return f"{value * 1e3:.1f} ms" if value < 1 else f"{value:.2f} s"

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 
-from flows import cli
+from flows import cli, output
 from flows.dag import build
 from flows.execute import Workshop
 from flows.plan import make_plan
@@ -49,7 +49,7 @@ def made(tmp_path_factory):
     store = Store.open(str(home / "store"), cache=home / "cache")
     plan = make_plan(recipes.find("toy", TINY[1::2]), store, until="tokenizer")
     workshop = Workshop(store=store, scratch=home / "scratch", runtime=Runtime(threads=1))
-    with Progress(cli._stderr(), quiet=True) as progress:
+    with Progress(output.stderr(), quiet=True) as progress:
         session = Session(plan, workshop, Windows(progress=progress))
         for planned in plan.nodes:
             session.make(planned.node.id)
