@@ -84,7 +84,7 @@ def run_session(
             if _goes_to_pool(session, node_id, dispatch):
                 outcome = _make_in_pool(session, node_id, pool_runtime or {})
             else:
-                outcome = _make(session, node_id)
+                outcome = make_here(session, node_id)
         except BaseException as error:
             errors[node_id] = error
             raise
@@ -113,9 +113,10 @@ def _goes_to_pool(session: Session, node_id: str, dispatch: str) -> bool:
     return dispatch == "pools" and planned.node.stage.resources == "gpu" and planned.action != "hit"
 
 
-def _make(session: Session, node_id: str) -> Outcome:
+def make_here(session: Session, node_id: str) -> Outcome:
+    """Make a node in this process, telling its progress to Prefect."""
     tracker = _ProgressArtifact(node_id, _mlflow_link(session, node_id))
-    return session.make(node_id, trackers=(tracker,), extra={"prefect": prefect_ids()})
+    return session.make(node_id, trackers=(tracker,), extra={"prefect": _prefect_ids()})
 
 
 def _make_in_pool(session: Session, node_id: str, runtime: Mapping[str, Any]) -> Outcome:
@@ -150,7 +151,7 @@ def _make_in_pool(session: Session, node_id: str, runtime: Mapping[str, Any]) ->
             hint="the worker must reach the same store; a local folder serves only workers of this machine",
         )
     outcome = Outcome(record, cached=known is not None and not job.force)
-    session.adopt(node_id, outcome, {"prefect": prefect_ids()})
+    session.adopt(node_id, outcome, {"prefect": _prefect_ids()})
     return outcome
 
 
@@ -191,7 +192,7 @@ def flow_run_id() -> str:
     return str(flow.flow_run.id) if flow and flow.flow_run else ""
 
 
-def prefect_ids() -> dict[str, str]:
+def _prefect_ids() -> dict[str, str]:
     """Return what leads from a record or an MLflow run back to Prefect: ids and the page of this run."""
     ids = {"flow_run_id": flow_run_id()}
     if run := TaskRunContext.get():

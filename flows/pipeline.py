@@ -19,7 +19,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BaseModel, Field
 from rich.console import Console
 
-from flows.engine import current_caller, flow_run_id, prefect_ids, run_session
+from flows.engine import current_caller, flow_run_id, make_here, run_session
 from flows.execute import Workshop, refuse_other_key
 from flows.plan import Plan, make_plan
 from flows.progress import Progress
@@ -99,7 +99,7 @@ def stage(
             if planned.record is not None:
                 session.records[planned.node.id] = planned.record
         refuse_other_key(key, session.job(plan.by_id[node_id].node).key, node_id)
-        return session.make(node_id, extra={"prefect": prefect_ids()}).record.digest
+        return make_here(session, node_id).record.digest
 
 
 def _workshop(store: Store, settings: Settings, runtime: RuntimeParameters, windows: Windows) -> Workshop:
