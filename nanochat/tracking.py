@@ -16,7 +16,6 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 from nanochat.trackers import MemoryTracker, MultiTracker
@@ -63,9 +62,11 @@ class StageTracker:
     def __init__(self, queue: TrackingQueue, run: RunHandle) -> None:
         self._queue = queue
         self.run = run
+        self.logged: set[str] = set()  # names that have a history, which a last number would spoil
 
     def log(self, metrics: Mapping[str, float], *, step: int, total_steps: int) -> None:
         """Queue the numbers of a step."""
+        self.logged.update(metrics)
         self._queue.put(AddMetrics(self.run, dict(metrics), step, _now_ms()))
 
     def log_params(self, params: Mapping[str, object]) -> None:
@@ -156,7 +157,8 @@ class MlflowWindow:
         self._drain.open_runs.discard(tracker.run)
         if tags:
             self._queue.put(AddTags(tracker.run, dict(tags)))
-        self._end(tracker.run, status, metrics or {})
+        last = {k: v for k, v in (metrics or {}).items() if k not in tracker.logged}
+        self._end(tracker.run, status, last)
 
     def run_id(self, node_id: str | None = None, *, wait_s: float = 2.0) -> str | None:
         """Return the MLflow id of a node's run, or of the parent run; None when not known within `wait_s`.
