@@ -76,6 +76,4 @@ def test_bits_per_byte_is_the_recorded_one(folder: Path, golden, batches) -> Non
     model = model_from_state(config, torch.load(path, weights_only=True), source=str(path))
     token_bytes = torch.load(folder / "tokenizer/token_bytes.pt", weights_only=True).numpy()
     pairs = list(zip(*batches, strict=True))[:6]
-    assert bits_per_byte(model, pairs, token_bytes) == pytest.approx(
-        golden["bpb_first_6_batches"], abs=1e-4
-    )
+    assert bits_per_byte(model, pairs, token_bytes) == pytest.approx(golden["bpb_first_6_batches"], abs=1e-4)

@@ -154,6 +154,11 @@ def test_greedy_continuations_are_those_of_upstream(shared_golden):
 
 def test_a_use_of_the_calculator_is_shown_in_brackets(tokenizer):
     special = tokenizer.special
-    tokens = [special("python_start"), *tokenizer.encode("3+4"), special("python_end"), special("output_start")]
+    tokens = [
+        special("python_start"),
+        *tokenizer.encode("3+4"),
+        special("python_end"),
+        special("output_start"),
+    ]
     tokens += [*tokenizer.encode("7"), special("output_end"), *tokenizer.encode("So 7.")]
     assert "".join(stream_text(tokenizer, iter(tokens))) == "[3+4 = 7] So 7."
