@@ -26,8 +26,8 @@ from nanochat.errors import NanochatError
 
 _log = logging.getLogger(__name__)
 
-# Importing Prefect's server is about six seconds of CPU; a busy two-core machine needed half a minute.
-START_TIMEOUT_S = 120.0
+# Importing Prefect's server is about six seconds of CPU; a crowded two-core machine needed over two minutes.
+START_TIMEOUT_S = 300.0
 SETTLE_LIMIT_S = 15.0
 SETTLED_S = 2.0
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot see our loopback

@@ -18,7 +18,12 @@ from nanochat import recipes
 from tests.e2e.conftest import ROOT, Nanochat, overrides
 from tests.e2e.prefect_view import PrefectView
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.xdist_group("prefect")]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.slow,
+    pytest.mark.timeout(3600),  # the first of them starts the server and makes the runs; a crowded machine
+    pytest.mark.xdist_group("prefect"),
+]
 
 SHARD = "download/shard_00001"
 
@@ -117,7 +122,7 @@ def test_a_passing_fault_is_tried_again_within_the_run(tmp_path, prefect_api, pr
     env = Nanochat(tmp_path / "home", {"PREFECT_API_URL": prefect_api}).env
     command = [sys.executable, "-m", "tests.e2e.flaky_run", store]
     done = subprocess.run(
-        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stderr
     run = prefect.client.read_flow_run(done.stdout.split()[-1])
@@ -144,7 +149,7 @@ def test_a_failed_run_is_retried_and_goes_on_where_it_failed(tmp_path, prefect_a
     retry = [sys.executable, "-m", "prefect", "--no-prompt", "flow-run", "retry", str(run.id)]
     again = subprocess.run(
         [*retry, "--entrypoint", "flows/pipeline.py:pipeline"],
-        cwd=ROOT, env=nanochat.env, capture_output=True, text=True, timeout=300, check=False,
+        cwd=ROOT, env=nanochat.env, capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert again.returncode == 0, again.stdout + again.stderr
     run = prefect.client.read_flow_run(run.id)

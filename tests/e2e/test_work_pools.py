@@ -18,7 +18,12 @@ from flows.engine import STAGE_DEPLOYMENT
 from tests.e2e.conftest import ROOT, Nanochat, overrides
 from tests.e2e.prefect_view import PrefectView
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.xdist_group("prefect")]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.slow,
+    pytest.mark.timeout(3600),  # the first of them starts the server and makes the runs; a crowded machine
+    pytest.mark.xdist_group("prefect"),
+]
 
 
 def prefect(nanochat: Nanochat, *args: str) -> None:

@@ -38,8 +38,8 @@ def _end(process: subprocess.Popen[str], number: int) -> None:
     family = psutil.Process(process.pid).children(recursive=True)
     assert len(family) >= 2  # guard and server
     process.send_signal(number)
-    process.wait(30.0)
-    gone, alive = psutil.wait_procs(family, timeout=60.0)
+    process.wait(120.0)
+    gone, alive = psutil.wait_procs(family, timeout=120.0)
     assert not alive and len(gone) == len(family)
 
 
