@@ -183,5 +183,5 @@ def next_commands(recipe: str, overrides: Sequence[str]) -> list[str]:
         f"nanochat report {recipe}": "curves, samples and costs of this run",
         "nanochat ui": "browse runs in Prefect and MLflow",
     }
-    width = max(map(len, commands))
+    width = max(len(command) for command in commands if len(command) <= 60)
     return [f"{command:<{width}}  {what}" for command, what in commands.items()]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import hypothesis
 import pytest
 
-from tests.s3_server import s3_server, s3_store_url  # noqa: F401 - fixtures
+# Tests run side by side: threads that wait for each other on a busy core are several times slower than one.
+# Set before anything imports a library that reads it; child processes inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from tests.s3_server import s3_server, s3_store_url  # noqa: E402, F401 - fixtures
 
 hypothesis.settings.register_profile("quiet", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("quiet")

@@ -37,7 +37,7 @@ def test_real_text_becomes_a_published_chat_model(shared_data, tmp_path):
     }
     options = [word for name, value in words.items() for word in ("-o", f"{name}={value}")]
 
-    done = nanochat.json("run", "laptop", *options, timeout_s=1400)
+    done = nanochat.json("run", "laptop", "--threads", "1", *options, timeout_s=1400)
 
     assert {n.partition("/")[2] for n in done["nodes"] if n.startswith("tokenize/")} == {
         "shard_00000",
