@@ -12,7 +12,7 @@ import pytest
 # Set before anything imports a library that reads it; child processes inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from tests.s3_server import s3_server, s3_store_url  # noqa: E402, F401 - fixtures
+from tests.s3_server import s3_server, s3_store_url  # noqa: F401 - fixtures
 
 hypothesis.settings.register_profile("quiet", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("quiet")
