@@ -14,7 +14,7 @@ import pytest
 
 from flows import dag
 from nanochat import recipes
-from tests.e2e.conftest import ROOT, Nanochat, overrides
+from tests.e2e.conftest import ROOT, SMALL, Nanochat, overrides
 
 pytestmark = [
     pytest.mark.e2e,
@@ -22,6 +22,9 @@ pytestmark = [
     pytest.mark.timeout(3600),  # the first of them starts the server and makes the runs; a crowded machine
     pytest.mark.xdist_group("prefect"),
 ]
+
+
+STEPS = SMALL["pretrain.steps"]
 
 
 class View:
@@ -68,7 +71,7 @@ def test_a_run_has_one_parent_with_the_recipe_and_a_child_for_each_node(three_ru
     assert len(runs) == 3
     for parent, children in runs:
         assert parent.info.run_name == "toy" and parent.info.status == "FINISHED"
-        assert parent.data.params["pretrain.steps"] == "30"
+        assert parent.data.params["pretrain.steps"] == str(STEPS)
         assert set(children) == set(nodes)
         assert {child.info.status for child in children.values()} == {"FINISHED"}
 
@@ -77,11 +80,11 @@ def test_an_executed_stage_has_params_metrics_over_time_system_metrics_and_its_i
     view, records = three_runs
     _, children = view.runs()[0]
     pretrain = children["pretrain"]
-    assert pretrain.data.params["steps"] == "30" and pretrain.data.params["model.n_layer"] == "2"
+    assert pretrain.data.params["steps"] == str(STEPS) and pretrain.data.params["model.n_layer"] == "2"
     losses = view.client.get_metric_history(pretrain.info.run_id, "train/loss")
-    assert [point.step for point in losses] == list(range(1, 31))
+    assert [point.step for point in losses] == list(range(1, STEPS + 1))
     assert losses[-1].value < losses[0].value
-    assert [p.step for p in view.client.get_metric_history(pretrain.info.run_id, "val/bpb")][-1] == 30
+    assert [p.step for p in view.client.get_metric_history(pretrain.info.run_id, "val/bpb")][-1] == STEPS
     assert {"system/cpu_percent", "system/memory_bytes"} <= set(pretrain.data.metrics)
     for node_id in ("pretrain", "publish", "tokenize/shard_00000"):
         inputs = children[node_id].inputs.dataset_inputs
