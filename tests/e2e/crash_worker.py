@@ -59,11 +59,12 @@ class Nursery:
         said: dict[str, Any] = end["said"]
         return said
 
-    def close(self) -> None:
-        """End it."""
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait()
+    def __enter__(self) -> Nursery:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End it: it ends with its standard input; both pipes are closed."""
+        self._process.communicate()
 
 
 def nurse() -> None:

@@ -108,9 +108,8 @@ def assert_sound(store: Store, reference: dict[str, str]) -> set[str]:
 
 @pytest.fixture(scope="module")
 def nursery():
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
+    with Nursery() as nursery:
+        yield nursery
 
 
 @pytest.fixture(scope="module")
@@ -232,11 +231,10 @@ def test_a_run_that_is_asked_to_stop_says_what_is_kept_and_goes_on_from_there(
 
 def test_two_processes_at_once_execute_each_stage_once(reference, nursery, tmp_path):
     site = Site(tmp_path, nursery)
-    second = Nursery()
-    for each in (nursery, second):
-        site.start(each)
-    assert [each.outcome() for each in (nursery, second)] == [{"digests": reference}] * 2
-    second.close()
+    with Nursery() as second:
+        for each in (nursery, second):
+            site.start(each)
+        assert [each.outcome() for each in (nursery, second)] == [{"digests": reference}] * 2
     assert Counter(site.nodes("started")) == Counter(list(reference))
     _assert_swept(site, reference)
 
