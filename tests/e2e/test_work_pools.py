@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.utilities.importtools import import_object
+from prefect.workers.process import ProcessWorker
 
 from flows.engine import STAGE_DEPLOYMENT
 from tests.e2e.conftest import ROOT, Nanochat, overrides
@@ -63,8 +65,10 @@ def test_gpu_stages_run_in_the_stage_deployment_and_the_rest_here(tmp_path, pref
     nanochat = Nanochat(
         tmp_path / "home", {"PREFECT_API_URL": prefect_api, "PREFECT_WORKER_QUERY_SECONDS": "2"}
     )
-    for pool in ("cpu", "gpu"):
-        prefect(nanochat, "work-pool", "create", pool, "--type", "process", "--overwrite")
+    with SyncPrefectClient(api=prefect_api) as client:
+        template = ProcessWorker.get_default_base_job_template()
+        for pool in ("cpu", "gpu"):
+            client.create_work_pool(WorkPoolCreate(name=pool, type="process", base_job_template=template))
     prefect(nanochat, "deploy", "--all")
     with worker(nanochat, "gpu", tmp_path / "worker.log"):
         words = (*overrides(), "--threads", "1", "--until", "pretrain", "--dispatch", "pools")
