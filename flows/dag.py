@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nanochat.data.sources import resolve_corpus, resolve_tasks
-
 from flows import stages
 from flows.stage import Node, Stage
 from nanochat.config import Config, Recipe, ShardConfig
+from nanochat.data.sources import resolve_corpus, resolve_tasks
 from nanochat.errors import ConfigError
 
 
