@@ -137,6 +137,7 @@ class MlflowWindow:
         if datasets:
             self._queue.put(AddDatasets(run, tuple(datasets)))
         self._drain.open_runs.add(run)
+        self._drain.sample(run)
         return StageTracker(self._queue, run)
 
     def cached(self, node_id: str, *, record_tags: Mapping[str, str], metrics: Mapping[str, object]) -> None:
@@ -155,6 +156,7 @@ class MlflowWindow:
     ) -> None:
         """End the run of a stage with its last numbers and tags."""
         self._drain.open_runs.discard(tracker.run)
+        self._drain.sample(tracker.run)
         if tags:
             self._queue.put(AddTags(tracker.run, dict(tags)))
         last = {k: v for k, v in (metrics or {}).items() if k not in tracker.logged}

@@ -150,11 +150,15 @@ class Drain:
         if now < self._next_sample or not self.open_runs:
             return
         self._next_sample = now + self.system_every_s
+        self.sample(*self.open_runs)
+
+    def sample(self, *runs: RunHandle) -> None:
+        """Queue this machine's load for some runs: now and then, and when a stage begins and ends."""
         numbers = {
             "system/cpu_percent": psutil.cpu_percent(None),
             "system/memory_bytes": float(psutil.virtual_memory().used),
         }
-        for run in tuple(self.open_runs):
+        for run in runs:
             self._queue.put(AddMetrics(run, numbers, run.next_system_step(), int(time.time() * 1000)))
 
 

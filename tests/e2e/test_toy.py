@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -94,7 +95,8 @@ def test_everything_that_reads_the_store_works_on_a_finished_run(toy):
     assert nanochat("chat", "-p", "Hello!").stdout.strip()
     assert nanochat.json("gc", "--dry-run")["records"] == []
     page = nanochat("report", "toy").stdout.strip()
-    assert page.endswith(".html") and "pretrain" in open(page, encoding="utf-8").read()  # noqa: SIM115, PTH123
+    assert page.endswith(".html")
+    assert "pretrain" in Path(page).read_text(encoding="utf-8")
 
 
 def test_from_scratch_again_gives_the_same_digests_stage_by_stage(toy, tmp_path):
