@@ -21,7 +21,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(3600),  # the first of them starts the server and makes the runs; a crowded machine
     pytest.mark.xdist_group("prefect"),
-    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),  # MLflow's own tables
 ]
 
 
