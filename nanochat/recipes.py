@@ -30,6 +30,7 @@ from nanochat.config import (
     ToyWorldConfig,
 )
 from nanochat.errors import ConfigError
+from nanochat.model.flops import parameter_count
 
 FINEWEB_EDU = "https://huggingface.co/datasets/karpathy/fineweb-edu-100b-shuffle/resolve/{revision}/shard_{index:05d}.parquet"
 
@@ -169,13 +170,6 @@ def d20(depth: int = 20) -> Recipe:
         evaluate=EvaluateConfig(prompts=_BASE_PROMPTS),
         publish=PublishConfig(title=f"nanochat d{depth}", datasets=("HuggingFaceFW/fineweb-edu",)),
     )
-
-
-def parameter_count(model: ModelConfig) -> int:
-    """Count the weights of the classic architecture: two embeddings and the blocks, no biases, no norms."""
-    head_dim = model.n_embd // model.n_head
-    attention = model.n_embd * head_dim * (2 * model.n_head + 2 * model.n_kv_head)
-    return 2 * model.vocab_size * model.n_embd + model.n_layer * (attention + 8 * model.n_embd**2)
 
 
 PRESETS: dict[str, Callable[..., Recipe]] = {"toy": toy, "laptop": laptop, "d20": d20}
