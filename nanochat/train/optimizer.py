@@ -6,10 +6,12 @@ schedule at each step. One process only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from torch import distributed
 
 from nanochat.config import OptimizerConfig
 from nanochat.model.gpt import GPT
@@ -23,9 +25,17 @@ _REFERENCE_WIDTH = 768
 class ModelOptimizer:
     """Clips, steps and keeps the state of all parameters."""
 
-    def __init__(self, model: GPT, config: OptimizerConfig, *, lr_factor: float = 1.0) -> None:
+    def __init__(
+        self,
+        model: GPT,
+        config: OptimizerConfig,
+        *,
+        lr_factor: float = 1.0,
+        group: distributed.ProcessGroup | None = None,
+    ) -> None:
         """Group the model's parameters; `lr_factor` scales every learning rate of the run."""
         self._parameters = list(model.parameters())
+        self._group = group
         matrices = {f"h.{name}": p for name, p in model.transformer.h.named_parameters()}
         width_factor = (model.config.n_embd / _REFERENCE_WIDTH) ** -0.5 * lr_factor
         groups = [
@@ -38,6 +48,14 @@ class ModelOptimizer:
         )
         self._muon = Muon(matrices, config.matrix_lr * lr_factor)
         self._grad_clip = config.grad_clip
+
+    @contextlib.contextmanager
+    def reducing(self) -> Iterator[None]:
+        """Sum the gradients over all ranks after the backward pass inside."""
+        yield
+        if self._group is not None:
+            for parameter in self._parameters:
+                distributed.all_reduce(parameter.grad, group=self._group)
 
     def clip(self) -> torch.Tensor:
         """Scale all gradients down to the configured global norm; return the norm before that."""

@@ -8,7 +8,7 @@ import torch
 
 from nanochat.config import ModelConfig, OptimizerConfig
 from nanochat.model.gpt import GPT
-from nanochat.train.loop import accumulate_gradients, cpu_threads, micro_batches
+from nanochat.train.loop import Cut, accumulate_gradients, cpu_threads, micro_batches
 from nanochat.train.optimizer import ModelOptimizer
 
 TINY = ModelConfig(sequence_len=24, vocab_size=97, n_layer=2, n_head=2, n_kv_head=2, n_embd=32)
@@ -34,7 +34,7 @@ def padded_batch() -> tuple[np.ndarray, np.ndarray]:
 
 def test_every_target_is_in_one_pass_and_padding_is_cut() -> None:
     inputs, targets = padded_batch()
-    passes = list(micro_batches(inputs, targets, "cpu", 2))
+    passes = list(micro_batches(inputs, targets, "cpu", Cut(rows=2)))
     assert [t.shape for _, t in passes] == [(2, 24), (2, 17), (2, 9)]
     seen = sorted(np.concatenate([t[t != -1] for _, t in passes]).tolist())
     assert seen == sorted(targets[targets != -1].tolist())
@@ -46,7 +46,7 @@ def test_loss_and_gradients_do_not_depend_on_the_cut(rows: int | None) -> None:
     whole, cut = model(), model()
     expected = whole(torch.from_numpy(inputs), torch.from_numpy(targets))
     expected.backward()
-    loss = accumulate_gradients(cut, inputs, targets, rows)
+    loss = accumulate_gradients(cut, inputs, targets, Cut(rows=rows))
     assert loss == pytest.approx(float(expected.detach()), rel=1e-5)
     for one, other in zip(whole.parameters(), cut.parameters(), strict=True):
         torch.testing.assert_close(other.grad, one.grad, atol=1e-6, rtol=1e-4)
