@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -81,3 +83,31 @@ def test_the_number_of_threads_is_put_back() -> None:
         assert torch.get_num_threads() == former + 1
         raise KeyError
     assert torch.get_num_threads() == former
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_a_batch_without_rows_or_targets_gives_gradients_of_zero(rows: int) -> None:
+    made = model()
+    inputs, targets = np.zeros((rows, 24), np.int64), np.full((rows, 24), -1)
+    reduced = []
+
+    @contextlib.contextmanager
+    def reducing():
+        yield
+        reduced.append(True)
+
+    assert accumulate_gradients(made, inputs, targets, last=reducing) == 0.0
+    assert all(p.grad is not None and not p.grad.any() for p in made.parameters())
+    assert reduced == [True]
+
+
+def test_gradients_are_reduced_in_the_last_pass_alone() -> None:
+    made, seen = model(), []
+
+    @contextlib.contextmanager
+    def reducing():
+        seen.append(made.lm_head.weight.grad is not None)
+        yield
+
+    accumulate_gradients(made, *padded_batch(), Cut(rows=2), last=reducing)
+    assert seen == [True]
