@@ -68,9 +68,7 @@ class Keeper:
         stop, due = self._agreed()
         if stop and result.step < self.steps:
             self._save()
-            kept = self.runtime.checkpoints.latest()
-            kept_text = f"step {kept[0]} is kept" if kept else "nothing is kept"
-            raise Interrupted(f"stopped after step {result.step} of {self.steps}; {kept_text}")
+            raise Interrupted(f"stopped after step {result.step} of {self.steps}; {self._kept()}")
         if due:
             self._save()
             self._saved = time.monotonic()
@@ -80,6 +78,12 @@ class Keeper:
         late = time.monotonic() - self._saved >= self.runtime.checkpoint_every_s
         wishes = self.state.world.gather(self.runtime.stop.is_set(), late)
         return any(stop for stop, _ in wishes), bool(wishes[0][1])
+
+    def _kept(self) -> str:
+        """Say what rank 0 has kept, once it has; the same on all ranks."""
+        latest = self.runtime.checkpoints.latest() if self.state.world.main else None
+        step = self.state.world.gather(latest[0] if latest else -1)[0][0]
+        return f"step {int(step)} is kept" if step >= 0 else "nothing is kept"
 
     def _save(self) -> None:
         self.state.save(self.runtime.checkpoints, self.run, self.runtime.scratch)
