@@ -43,7 +43,26 @@ class Config:
         return {**self.tiles, "num_warps": self.num_warps, "num_stages": self.num_stages}
 
 
-TABLE: dict[Row, Config] = {}
+def _attention(
+    arch: int, kernel: str, dim: int, bits: int, m: int, n: int, warps: int, stages: int
+) -> tuple[Row, Config]:
+    hopper = arch == 90 and bits == 16
+    tiles = {"BLOCK_M": m, "BLOCK_N": n}
+    return Row(arch, f"attention_{kernel}", f"head_dim={dim}", bits), Config(
+        warps, stages, tiles, tensor_core=hopper, tma=arch >= 90
+    )
+
+
+TABLE: dict[Row, Config] = dict(
+    (
+        _attention(90, "forward", 64, 16, 128, 64, 8, 3),
+        _attention(90, "forward", 128, 16, 128, 64, 8, 3),
+        _attention(90, "dq", 64, 16, 128, 64, 8, 2),
+        _attention(90, "dq", 128, 16, 128, 64, 8, 2),
+        _attention(90, "dkv", 64, 16, 64, 128, 8, 2),
+        _attention(90, "dkv", 128, 16, 64, 128, 8, 2),
+    )
+)
 
 
 def find(kernel: str, dtype: torch.dtype, shape: str = "any") -> Config:
