@@ -1,0 +1,334 @@
+"""The Triton kernels of `attention` and their launches: forward, dq, and dk with dv. See `attention` for the formulas.
+
+Tiles of (B, T, H, D) are loaded by tensor descriptors of four dimensions (TMA on H100 and newer, pointers before),
+which read zeros past T and store nothing there; so no tensor is transposed or padded. A program owns a block of
+queries (dk and dv: of keys) and walks through what it sees in up to three loops, because masks cost more than half
+of the work besides the products: the masked left edge, the middle without a mask, the masked diagonal.
+
+Each result is summed by one program in a fixed order, without atomics: the same bytes each time. For dk and dv one
+program takes all query heads that share its key head. Scores are kept times log2(e), so that exp2 does.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from kernels import configs
+from kernels.attention import first_keys
+from kernels.language import TensorDescriptor, jit, tl, triton
+
+_LOG2E = tl.constexpr(math.log2(math.e))
+# A hidden score: finite, so that a block without a visible key gives no NaN. Such a block comes before the query's own
+# key in the forward pass, whose maximum then wipes out what the block added.
+_HIDDEN = tl.constexpr(-1e38)
+
+
+@jit
+def _first_key(t, LO, row, T, window):
+    """Return the first key that query t sees."""
+    if LO is not None:
+        return tl.load(LO + tl.cast(row, tl.int64) * T + t, t < T, other=0)
+    if window is not None:
+        return tl.maximum(t - window, 0)
+    return t * 0
+
+
+@jit
+def _end_query(s, HI, row, T, window):
+    """Return the first query after s that no longer sees key s."""
+    if HI is not None:
+        return tl.load(HI + tl.cast(row, tl.int64) * T + s, s < T, other=0)
+    if window is not None:
+        return tl.minimum(s + window + 1, T)
+    return s * 0 + T
+
+
+@jit
+def _load(desc, row, t, head, ROWS: tl.constexpr, D: tl.constexpr):
+    return desc.load([row, head, t, 0]).reshape([ROWS, D])
+
+
+@jit
+def _store(desc, row, t, head, tile, ROWS: tl.constexpr, D: tl.constexpr):
+    desc.store([row, head, t, 0], tile.to(desc.dtype).reshape([1, 1, ROWS, D]))
+
+
+@jit
+def _visible(s, t, first, LEFT: tl.constexpr, DIAGONAL: tl.constexpr):
+    """Return which keys s (1, N) the queries t (M, 1) see, as far as the block needs to ask."""
+    visible = s >= first if LEFT else s <= t
+    if LEFT and DIAGONAL:
+        visible = visible & (s <= t)
+    return visible
+
+
+@jit
+def _forward_step(
+    q, acc, high, total, k_desc, v_desc, row, kv_head, n0, t, first, factor,
+    LEFT: tl.constexpr, DIAGONAL: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
+):  # fmt: skip
+    scores = tl.dot(q, _load(k_desc, row, n0, kv_head, N, D).T, input_precision="ieee")  # (M, N)
+    if LEFT or DIAGONAL:
+        s = n0 + tl.arange(0, N)
+        scores = tl.where(_visible(s[None, :], t[:, None], first[:, None], LEFT, DIAGONAL), scores, _HIDDEN)
+    new_high = tl.maximum(high, tl.max(scores, 1) * factor)
+    p = tl.exp2(scores * factor - new_high[:, None])
+    shrink = tl.exp2(high - new_high)
+    total = total * shrink + tl.sum(p, 1)
+    v = _load(v_desc, row, n0, kv_head, N, D)
+    acc = tl.dot(p.to(v.dtype), v, acc * shrink[:, None], input_precision="ieee")
+    return acc, new_high, total
+
+
+@jit
+def _attention_fwd_kernel(
+    q_desc, k_desc, v_desc, out_desc, LSE, LO, T, window, scale,
+    H: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    m0 = (tl.num_programs(0) - 1 - tl.program_id(0)) * BLOCK_M  # the longest rows first
+    head, row = tl.program_id(1), tl.program_id(2)
+    kv_head = head // GROUP
+    BOUNDED: tl.constexpr = LO is not None or window is not None
+    t = m0 + tl.arange(0, BLOCK_M)
+    first = _first_key(t, LO, row, T, window)
+    factor = scale * _LOG2E
+    q = _load(q_desc, row, m0, head, BLOCK_M, D)
+    acc = tl.zeros((BLOCK_M, D), tl.float32)
+    high = tl.full((BLOCK_M,), _HIDDEN, tl.float32)
+    total = tl.zeros((BLOCK_M,), tl.float32)
+    for j in tl.range(0, BLOCK_M // BLOCK_N):
+        acc, high, total = _forward_step(
+            q, acc, high, total, k_desc, v_desc, row, kv_head, m0 + j * BLOCK_N, t, first, factor,
+            BOUNDED, True, BLOCK_N, D,
+        )  # fmt: skip
+    middle = 0
+    if BOUNDED:
+        last = _first_key(tl.minimum(m0 + BLOCK_M, T) - 1, LO, row, T, window)
+        middle = tl.minimum(tl.cdiv(last, BLOCK_N) * BLOCK_N, m0)
+    if middle < m0:
+        for n0 in tl.range(middle, m0, BLOCK_N):
+            acc, high, total = _forward_step(
+                q, acc, high, total, k_desc, v_desc, row, kv_head, n0, t, first, factor, False, False, BLOCK_N, D
+            )
+    if BOUNDED:
+        left = _first_key(m0, LO, row, T, window) // BLOCK_N * BLOCK_N
+        if left < middle:
+            for n0 in tl.range(left, middle, BLOCK_N):
+                acc, high, total = _forward_step(
+                    q, acc, high, total, k_desc, v_desc, row, kv_head, n0, t, first, factor, True, False, BLOCK_N, D
+                )
+    _store(out_desc, row, m0, head, acc / total[:, None], BLOCK_M, D)
+    lse = (high + tl.log2(total)) / _LOG2E
+    tl.store(LSE + tl.cast(row * H + head, tl.int64) * T + t, lse, t < T)
+
+
+@jit
+def _dq_step(
+    q, grad, dq, lse, delta, k_desc, v_desc, row, kv_head, n0, t, first, factor,
+    LEFT: tl.constexpr, DIAGONAL: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
+):  # fmt: skip
+    k = _load(k_desc, row, n0, kv_head, N, D)
+    p = tl.exp2(tl.dot(q, k.T, input_precision="ieee") * factor - lse[:, None])  # (M, N)
+    if LEFT or DIAGONAL:
+        s = n0 + tl.arange(0, N)
+        p = tl.where(_visible(s[None, :], t[:, None], first[:, None], LEFT, DIAGONAL), p, 0.0)
+    dp = tl.dot(grad, _load(v_desc, row, n0, kv_head, N, D).T, input_precision="ieee")
+    ds = p * (dp - delta[:, None])
+    return tl.dot(ds.to(k.dtype), k, dq, input_precision="ieee")
+
+
+@jit
+def _attention_bwd_dq_kernel(
+    q_desc, k_desc, v_desc, out_desc, grad_desc, dq_desc, LSE, DELTA, LO, T, window, scale,
+    H: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """Compute dq; on the way `delta`, the sum over D of grad * out, which the dk and dv kernel reads."""
+    m0 = (tl.num_programs(0) - 1 - tl.program_id(0)) * BLOCK_M
+    head, row = tl.program_id(1), tl.program_id(2)
+    kv_head = head // GROUP
+    BOUNDED: tl.constexpr = LO is not None or window is not None
+    t = m0 + tl.arange(0, BLOCK_M)
+    first = _first_key(t, LO, row, T, window)
+    factor = scale * _LOG2E
+    offsets = tl.cast(row * H + head, tl.int64) * T + t
+    grad = _load(grad_desc, row, m0, head, BLOCK_M, D)
+    out = _load(out_desc, row, m0, head, BLOCK_M, D)
+    delta = tl.sum(grad.to(tl.float32) * out.to(tl.float32), 1)
+    tl.store(DELTA + offsets, delta, t < T)
+    lse = tl.load(LSE + offsets, t < T, other=0.0) * _LOG2E
+    q = _load(q_desc, row, m0, head, BLOCK_M, D)
+    dq = tl.zeros((BLOCK_M, D), tl.float32)
+    for j in tl.range(0, BLOCK_M // BLOCK_N):
+        dq = _dq_step(
+            q, grad, dq, lse, delta, k_desc, v_desc, row, kv_head, m0 + j * BLOCK_N, t, first, factor,
+            BOUNDED, True, BLOCK_N, D,
+        )  # fmt: skip
+    middle = 0
+    if BOUNDED:
+        last = _first_key(tl.minimum(m0 + BLOCK_M, T) - 1, LO, row, T, window)
+        middle = tl.minimum(tl.cdiv(last, BLOCK_N) * BLOCK_N, m0)
+    if middle < m0:
+        for n0 in tl.range(middle, m0, BLOCK_N):
+            dq = _dq_step(
+                q, grad, dq, lse, delta, k_desc, v_desc, row, kv_head, n0, t, first, factor, False, False, BLOCK_N, D
+            )
+    if BOUNDED:
+        left = _first_key(m0, LO, row, T, window) // BLOCK_N * BLOCK_N
+        if left < middle:
+            for n0 in tl.range(left, middle, BLOCK_N):
+                dq = _dq_step(
+                    q, grad, dq, lse, delta, k_desc, v_desc, row, kv_head, n0, t, first, factor, True, False, BLOCK_N, D
+                )
+    _store(dq_desc, row, m0, head, dq * scale, BLOCK_M, D)
+
+
+@jit
+def _dkv_step(
+    k, v, dk, dv, q_desc, grad_desc, LSE, DELTA, row, head, m0, s, end, T, factor,
+    RIGHT: tl.constexpr, DIAGONAL: tl.constexpr, H: tl.constexpr, M: tl.constexpr, D: tl.constexpr,
+):  # fmt: skip
+    """Add what the queries from m0 give. Queries past T are rows of zeros, so that they give nothing."""
+    t = m0 + tl.arange(0, M)
+    offsets = tl.cast(row * H + head, tl.int64) * T + t
+    q = _load(q_desc, row, m0, head, M, D)
+    lse = tl.load(LSE + offsets, t < T, other=0.0) * _LOG2E
+    p = tl.exp2(tl.dot(k, q.T, input_precision="ieee") * factor - lse[None, :])  # (N, M)
+    if RIGHT or DIAGONAL:
+        visible = t[None, :] < end[:, None] if RIGHT else t[None, :] >= s[:, None]
+        if RIGHT and DIAGONAL:
+            visible = visible & (t[None, :] >= s[:, None])
+        p = tl.where(visible, p, 0.0)
+    grad = _load(grad_desc, row, m0, head, M, D)
+    dv = tl.dot(p.to(grad.dtype), grad, dv, input_precision="ieee")
+    delta = tl.load(DELTA + offsets, t < T, other=0.0)
+    ds = p * (tl.dot(v, grad.T, input_precision="ieee") - delta[None, :])
+    dk = tl.dot(ds.to(q.dtype), q, dk, input_precision="ieee")
+    return dk, dv
+
+
+@jit
+def _attention_bwd_dkv_kernel(
+    q_desc, k_desc, v_desc, grad_desc, dk_desc, dv_desc, LSE, DELTA, HI, T, window, scale,
+    H: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    n0 = tl.program_id(0) * BLOCK_N  # the first keys are seen by most queries
+    kv_head, row = tl.program_id(1), tl.program_id(2)
+    BOUNDED: tl.constexpr = HI is not None or window is not None
+    s = n0 + tl.arange(0, BLOCK_N)
+    end = _end_query(s, HI, row, T, window)
+    factor = scale * _LOG2E
+    k = _load(k_desc, row, n0, kv_head, BLOCK_N, D)
+    v = _load(v_desc, row, n0, kv_head, BLOCK_N, D)
+    dk = tl.zeros((BLOCK_N, D), tl.float32)
+    dv = tl.zeros((BLOCK_N, D), tl.float32)
+    middle = n0 + BLOCK_N
+    right = T
+    if BOUNDED:  # whole blocks of queries that all see the first key
+        right = middle + tl.maximum(_end_query(n0, HI, row, T, window) - middle, 0) // BLOCK_M * BLOCK_M
+        last = _end_query(tl.minimum(middle, T) - 1, HI, row, T, window)
+    for g in tl.range(0, GROUP, num_stages=1):
+        head = kv_head * GROUP + g
+        for j in tl.static_range(0, BLOCK_N // BLOCK_M):
+            dk, dv = _dkv_step(
+                k, v, dk, dv, q_desc, grad_desc, LSE, DELTA, row, head, n0 + j * BLOCK_M, s, end, T, factor,
+                BOUNDED, True, H, BLOCK_M, D,
+            )  # fmt: skip
+        if middle < right:  # without this guard ptxas serializes the tensor cores
+            for m0 in tl.range(middle, right, BLOCK_M):
+                dk, dv = _dkv_step(
+                    k, v, dk, dv, q_desc, grad_desc, LSE, DELTA, row, head, m0, s, end, T, factor,
+                    False, False, H, BLOCK_M, D,
+                )  # fmt: skip
+        if BOUNDED:
+            if right < last:
+                for m0 in tl.range(right, last, BLOCK_M):
+                    dk, dv = _dkv_step(
+                        k, v, dk, dv, q_desc, grad_desc, LSE, DELTA, row, head, m0, s, end, T, factor,
+                        True, False, H, BLOCK_M, D,
+                    )  # fmt: skip
+    _store(dk_desc, row, n0, kv_head, dk * scale, BLOCK_N, D)
+    _store(dv_desc, row, n0, kv_head, dv, BLOCK_N, D)
+
+
+def launch_forward(
+    q: Tensor, k: Tensor, v: Tensor, lo: Tensor | None, window: int | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Return the outputs (B, T, H, D) and the log-sum-exp of each query's scores, (B, H, T) float32."""
+    rows, length, heads, dim = q.shape
+    config = _find("attention_forward", q)
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    lse = torch.empty((rows, heads, length), dtype=torch.float32, device=q.device)
+    first = None if lo is None else first_keys(length, window, lo, q.device)
+    m, n = config.tiles["BLOCK_M"], config.tiles["BLOCK_N"]
+    _attention_fwd_kernel[(triton.cdiv(length, m), heads, rows)](
+        _tiles("q", q, m), _tiles("k", k, n), _tiles("v", v, n), _tiles("out", out, m),
+        lse, first, length, window if first is None else None, scale,
+        H=heads, GROUP=heads // k.size(2), D=dim, **config.launch,
+    )  # fmt: skip
+    return out, lse
+
+
+def launch_backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    lo: Tensor | None,
+    window: int | None,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of q, k and v from that of the outputs, (B, T, H, D)."""
+    rows, length, heads, dim = q.shape
+    dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
+    delta = torch.empty(lse.shape, dtype=torch.float32, device=q.device)
+    first = end = None
+    if lo is not None:
+        first = first_keys(length, window, lo, q.device)
+        end = _end_queries(first)
+        window = None  # it is in `first`
+    shape = {"H": heads, "GROUP": heads // k.size(2), "D": dim}
+    config = _find("attention_dq", q)
+    m, n = config.tiles["BLOCK_M"], config.tiles["BLOCK_N"]
+    _attention_bwd_dq_kernel[(triton.cdiv(length, m), heads, rows)](
+        _tiles("q", q, m), _tiles("k", k, n), _tiles("v", v, n),
+        _tiles("out", out, m), _tiles("grad", grad, m), _tiles("dq", dq, m),
+        lse, delta, first, length, window, scale, **shape, **config.launch,
+    )  # fmt: skip
+    config = _find("attention_dkv", q)
+    m, n = config.tiles["BLOCK_M"], config.tiles["BLOCK_N"]
+    _attention_bwd_dkv_kernel[(triton.cdiv(length, n), k.size(2), rows)](
+        _tiles("q", q, m), _tiles("k", k, n), _tiles("v", v, n),
+        _tiles("grad", grad, m), _tiles("dk", dk, n), _tiles("dv", dv, n),
+        lse, delta, end, length, window, scale, **shape, **config.launch,
+    )  # fmt: skip
+    return dq, dk, dv
+
+
+def _end_queries(first: Tensor) -> Tensor:
+    """Return for each key the first later query that no longer sees it, (B, T) int32."""
+    positions = torch.arange(first.size(1), dtype=torch.int32, device=first.device).expand_as(first)
+    return torch.searchsorted(first, positions.contiguous(), right=True, out_int32=True)
+
+
+def _tiles(name: str, x: Tensor, block: int) -> TensorDescriptor:
+    """Describe x (B, T, H, D) as tiles of `block` positions of one head."""
+    if x.data_ptr() % 16 or any(stride * x.element_size() % 16 for stride in x.stride()[:3]):
+        raise ValueError(
+            f"{name} has strides {x.stride()} of {x.element_size()} bytes; on CUDA each but the last, and the"
+            " address, must be a multiple of 16 bytes (use .contiguous())"
+        )
+    # Only a tile whose leading dimensions are 1 goes straight to shared memory, from where wgmma reads it.
+    return TensorDescriptor.from_tensor(x.transpose(1, 2), [1, 1, block, x.size(3)])
+
+
+def _find(kernel: str, q: Tensor) -> configs.Config:
+    if q.dtype not in (torch.bfloat16, torch.float16, torch.float32):
+        raise TypeError(f"q is {q.dtype}; on CUDA attention takes bfloat16, float16 or float32")
+    if q.size(3) not in (64, 128):
+        raise ValueError(f"q has head dimension {q.size(3)}; on CUDA it must be 64 or 128")
+    return configs.find(kernel, q.dtype, f"head_dim={q.size(3)}")
