@@ -19,7 +19,7 @@ from flows import output, tables
 from flows.progress import duration
 from flows.settings import Settings
 from flows.store import Store
-from nanochat import recipes
+from nanochat import overrides, recipes
 from nanochat.errors import ConfigError, Interrupted, NanochatError
 
 app = typer.Typer(
@@ -74,7 +74,7 @@ def show(recipe: RecipeName, override: Overrides = None, as_json: AsJson = False
     if as_json:
         output.show_json(found.model_dump(mode="json"))
     else:
-        output.show(tables.fields_table(recipes.field_names(found)))
+        output.show(tables.fields_table(overrides.field_names(found)))
 
 
 @app.command()

@@ -23,10 +23,26 @@ class Config(BaseModel):
         protected_namespaces=(),
     )
     location_fields: ClassVar[frozenset[str]] = frozenset()
+    later_fields: ClassVar[frozenset[str]] = frozenset()  # hashed once they differ from their default
 
     def identity(self) -> dict[str, Any]:
-        """Return what is hashed: every field but those that only say where bytes are."""
-        return self.model_dump(mode="json", exclude=set(self.location_fields))
+        """Return what is hashed: every field but those that only say where bytes are.
+
+        A field that a stage got later is left out at its default, which is what the stage did before: keys
+        made earlier stay valid.
+        """
+        fields = type(self).model_fields
+        untouched = {name for name in self.later_fields if getattr(self, name) == fields[name].default}
+        return self.model_dump(mode="json", exclude={*self.location_fields, *untouched})
+
+
+def _require_whole_rows(name: str, batch_tokens: int, sequence_len: int) -> None:
+    rows, rest = divmod(batch_tokens, sequence_len)
+    if rest:
+        raise ValueError(
+            f"{name} is {batch_tokens}, not a multiple of model.sequence_len ({sequence_len});"
+            f" use {max(rows, 1) * sequence_len} or {(rows + 1) * sequence_len}"
+        )
 
 
 class ToyWorldConfig(Config):
@@ -81,17 +97,25 @@ class SourceFile(Config):
 
     path: str
     """Path below the data root, such as `tasks/gsm8k/train.jsonl`."""
-    size_bytes: int
+    size_bytes: int | None = None
+    """Expected size, when the source lists it."""
     version: str | None = None
+    """What tells two contents of the same path apart."""
 
 
 class TasksConfig(Config):
     """Which chat and evaluation data; resolved (`files` filled) when the run is planned."""
 
-    location_fields: ClassVar[frozenset[str]] = frozenset({"source"})
+    location_fields: ClassVar[frozenset[str]] = frozenset({"source", "revision", "core_url"})
 
     source: str = "toy"
-    """`toy` (built in) or a folder or fsspec URL with `tasks/`, `conversations/` and `core/` below it."""
+    """`toy` (built in), `hub` (the public data sets, see `nanochat/data/hub.py`; `hub:URL` for a mirror), or a
+    folder or fsspec URL with `tasks/`, `conversations/` and `core/` below it."""
+    revision: str = "refs/convert/parquet"
+    """Revision of the data sets on the hub, which becomes the version of their files: a branch of parquet
+    files, or the commit that pins one."""
+    core_url: str = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
+    """Where the CORE bundle is that goes with the hub's data sets; the file's name is its version."""
     toy: ToyWorldConfig | None = ToyWorldConfig()
     """Set when the data is generated."""
     files: tuple[SourceFile, ...] = ()
@@ -183,13 +207,7 @@ class PretrainConfig(Config):
 
     @model_validator(mode="after")
     def _batch_fits(self) -> PretrainConfig:
-        rows, rest = divmod(self.batch_tokens, self.model.sequence_len)
-        if rest:
-            raise ValueError(
-                f"batch_tokens is {self.batch_tokens}, not a multiple of model.sequence_len"
-                f" ({self.model.sequence_len}); use {max(rows, 1) * self.model.sequence_len}"
-                f" or {(rows + 1) * self.model.sequence_len}"
-            )
+        _require_whole_rows("batch_tokens", self.batch_tokens, self.model.sequence_len)
         return self
 
 
@@ -209,8 +227,12 @@ class MixtureEntry(Config):
 class MidtrainConfig(Config):
     """Training on whole rendered conversations, every token counted."""
 
+    later_fields: ClassVar[frozenset[str]] = frozenset({"validation"})
+
     mixture: tuple[MixtureEntry, ...] = ()
     """Data sets to mix; none: everything at `tasks.source` that is for training."""
+    validation: tuple[MixtureEntry, ...] = ()
+    """Data sets to validate on; none: the last 2 % of the mixture (1 to 256 rows), which then does not train."""
     optimizer: OptimizerConfig = OptimizerConfig()
     batch_tokens: int = Field(default=524_288, gt=0)
     """Tokens per optimizer step, all ranks together."""
@@ -225,13 +247,18 @@ class MidtrainConfig(Config):
 class SftConfig(Config):
     """Training on answers only, one conversation a row."""
 
+    later_fields: ClassVar[frozenset[str]] = frozenset({"validation"})
+
     mixture: tuple[MixtureEntry, ...] = ()
     """Data sets to mix; none: everything at `tasks.source` that is for training."""
+    validation: tuple[MixtureEntry, ...] = ()
+    """Data sets to validate on; none: the last 2 % of the mixture (1 to 256 rows), which then does not train."""
     optimizer: OptimizerConfig = OptimizerConfig(grad_clip=None)
     init_lr_frac: float = Field(default=0.02, gt=0, le=1)
     """All learning rates start at this part of their value and fall linearly to zero."""
     batch_rows: int = Field(default=32, gt=0)
-    """Conversations per optimizer step, all ranks together."""
+    """Conversations per optimizer step, all ranks together. An epoch has rows // batch_rows steps, each of them
+    an update: 651 for the published 20,843 rows (upstream counts 651 too, and stops before the last update)."""
     epochs: int = Field(default=1, gt=0)
     eval_every: int = Field(default=100, gt=0)
     sample_every: int = Field(default=200, gt=0)
@@ -291,6 +318,12 @@ class Recipe(Config):
                 f"tasks.toy.seed is {self.tasks.toy.seed} but corpus.toy.seed is {self.corpus.toy.seed};"
                 " questions must be about the world of the documents: set both to the same number"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _midtrain_batch_fits(self) -> Recipe:
+        length = self.pretrain.model.sequence_len
+        _require_whole_rows("midtrain.batch_tokens", self.midtrain.batch_tokens, length)
         return self
 
     @model_validator(mode="after")
