@@ -109,8 +109,8 @@ class TasksConfig(Config):
     location_fields: ClassVar[frozenset[str]] = frozenset({"source", "revision", "core_url"})
 
     source: str = "toy"
-    """`toy` (built in), `hub` (the public data sets, see `nanochat/data/hub.py`; `hub:URL` for a mirror), or a
-    folder or fsspec URL with `tasks/`, `conversations/` and `core/` below it."""
+    """`toy` (built in), `hub` (the public data sets named in `nanochat/data/hub.py`; `hub:URL`: a mirror), or
+    a folder or fsspec URL with `tasks/`, `conversations/` and `core/` below it."""
     revision: str = "refs/convert/parquet"
     """Revision of the data sets on the hub, which becomes the version of their files: a branch of parquet
     files, or the commit that pins one."""
@@ -232,7 +232,7 @@ class MidtrainConfig(Config):
     mixture: tuple[MixtureEntry, ...] = ()
     """Data sets to mix; none: everything at `tasks.source` that is for training."""
     validation: tuple[MixtureEntry, ...] = ()
-    """Data sets to validate on; none: the last 2 % of the mixture (1 to 256 rows), which then does not train."""
+    """Data sets to validate on; none: the last 2 % of the mixture, at most 256 rows, which then do not train."""
     optimizer: OptimizerConfig = OptimizerConfig()
     batch_tokens: int = Field(default=524_288, gt=0)
     """Tokens per optimizer step, all ranks together."""
@@ -252,13 +252,13 @@ class SftConfig(Config):
     mixture: tuple[MixtureEntry, ...] = ()
     """Data sets to mix; none: everything at `tasks.source` that is for training."""
     validation: tuple[MixtureEntry, ...] = ()
-    """Data sets to validate on; none: the last 2 % of the mixture (1 to 256 rows), which then does not train."""
+    """Data sets to validate on; none: the last 2 % of the mixture, at most 256 rows, which then do not train."""
     optimizer: OptimizerConfig = OptimizerConfig(grad_clip=None)
     init_lr_frac: float = Field(default=0.02, gt=0, le=1)
     """All learning rates start at this part of their value and fall linearly to zero."""
     batch_rows: int = Field(default=32, gt=0)
-    """Conversations per optimizer step, all ranks together. An epoch has rows // batch_rows steps, each of them
-    an update: 651 for the published 20,843 rows (upstream counts 651 too, and stops before the last update)."""
+    """Conversations per optimizer step, all ranks together. An epoch has rows // batch_rows steps, each an
+    update: 651 for the published 20,843 rows (upstream counts 651, but stops before the last update)."""
     epochs: int = Field(default=1, gt=0)
     eval_every: int = Field(default=100, gt=0)
     sample_every: int = Field(default=200, gt=0)

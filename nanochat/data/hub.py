@@ -77,7 +77,7 @@ def published_rows(task: str, split: str) -> int | None:
 
 
 def resolve_hub(config: TasksConfig) -> TasksConfig:
-    """Return the configuration with the files of the hub; raise ConfigError for an odd address. No network."""
+    """Return the configuration with the hub's files, without network; raise ConfigError for odd addresses."""
     _host(config.source)
     if not config.core_url.endswith(".zip"):
         raise ConfigError(
