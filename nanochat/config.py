@@ -23,17 +23,14 @@ class Config(BaseModel):
         protected_namespaces=(),
     )
     location_fields: ClassVar[frozenset[str]] = frozenset()
-    later_fields: ClassVar[frozenset[str]] = frozenset()  # hashed once they differ from their default
 
     def identity(self) -> dict[str, Any]:
         """Return what is hashed: every field but those that only say where bytes are.
 
-        A field that a stage got later is left out at its default, which is what the stage did before: keys
-        made earlier stay valid.
+        A field that a stage got later has an `exclude_if` for the value that stands for what the stage did
+        before: keys made earlier stay valid.
         """
-        fields = type(self).model_fields
-        untouched = {name for name in self.later_fields if getattr(self, name) == fields[name].default}
-        return self.model_dump(mode="json", exclude={*self.location_fields, *untouched})
+        return self.model_dump(mode="json", exclude=set(self.location_fields))
 
 
 def _require_whole_rows(name: str, batch_tokens: int, sequence_len: int) -> None:
@@ -43,6 +40,10 @@ def _require_whole_rows(name: str, batch_tokens: int, sequence_len: int) -> None
             f"{name} is {batch_tokens}, not a multiple of model.sequence_len ({sequence_len});"
             f" use {max(rows, 1) * sequence_len} or {(rows + 1) * sequence_len}"
         )
+
+
+def _is_empty(value: tuple[object, ...]) -> bool:
+    return not value
 
 
 class ToyWorldConfig(Config):
@@ -227,12 +228,10 @@ class MixtureEntry(Config):
 class MidtrainConfig(Config):
     """Training on whole rendered conversations, every token counted."""
 
-    later_fields: ClassVar[frozenset[str]] = frozenset({"validation"})
-
     mixture: tuple[MixtureEntry, ...] = ()
     """Data sets to mix; none: everything at `tasks.source` that is for training."""
-    validation: tuple[MixtureEntry, ...] = ()
-    """Data sets to validate on; none: the last 2 % of the mixture, at most 256 rows, which then do not train."""
+    validation: tuple[MixtureEntry, ...] = Field(default=(), exclude_if=_is_empty)
+    """Data sets to validate on; none: the last 2 % of the mixture (1 to 256 rows), which do not train."""
     optimizer: OptimizerConfig = OptimizerConfig()
     batch_tokens: int = Field(default=524_288, gt=0)
     """Tokens per optimizer step, all ranks together."""
@@ -247,12 +246,10 @@ class MidtrainConfig(Config):
 class SftConfig(Config):
     """Training on answers only, one conversation a row."""
 
-    later_fields: ClassVar[frozenset[str]] = frozenset({"validation"})
-
     mixture: tuple[MixtureEntry, ...] = ()
     """Data sets to mix; none: everything at `tasks.source` that is for training."""
-    validation: tuple[MixtureEntry, ...] = ()
-    """Data sets to validate on; none: the last 2 % of the mixture, at most 256 rows, which then do not train."""
+    validation: tuple[MixtureEntry, ...] = Field(default=(), exclude_if=_is_empty)
+    """Data sets to validate on; none: the last 2 % of the mixture (1 to 256 rows), which do not train."""
     optimizer: OptimizerConfig = OptimizerConfig(grad_clip=None)
     init_lr_frac: float = Field(default=0.02, gt=0, le=1)
     """All learning rates start at this part of their value and fall linearly to zero."""
