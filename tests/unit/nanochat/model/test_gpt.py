@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from nanochat.config import ModelConfig
+from nanochat.model.architecture import ARCHITECTURES
 from nanochat.model.attention import rotary_tables, rotate
 from nanochat.model.flops import flops_per_token, parameter_count, peak_flops
 from nanochat.model.gpt import GPT
@@ -62,7 +63,7 @@ def test_the_most_specific_gpu_name_gives_the_peak() -> None:
 
 
 def test_rotary_tables_hold_bfloat16_numbers() -> None:
-    cos, sin = rotary_tables(20_480, 128, torch.device("cpu"))
+    cos, sin = rotary_tables(ARCHITECTURES["classic"], 20_480, 128, torch.device("cpu"))
     assert cos.shape == sin.shape == (1, 20_480, 1, 64)
     assert cos[0, 1, 0, :3].tolist() == pytest.approx([0.5391, 0.6484, 0.7305], abs=5e-5)
     assert torch.equal(cos, cos.bfloat16().float())
