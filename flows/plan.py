@@ -19,6 +19,7 @@ from flows.records import finished_at
 from flows.stage import Node, Record
 from flows.store import Store
 from nanochat.config import Recipe
+from nanochat.costs import Forecast, StageCost
 from nanochat.errors import ConfigError
 
 Action = Literal["hit", "run", "wait"]
@@ -71,6 +72,37 @@ class Plan:
     def predicted_s(self) -> float:
         """Seconds that the nodes that are not hits took the last time they ran."""
         return sum(p.seconds or 0.0 for p in self.nodes if p.action != "hit")
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What is left to do of one stage, in time; None: not known."""
+
+    stage: str
+    seconds: float | None
+    basis: str
+    cached: bool = False
+
+
+def expected(plan: Plan, forecast: Forecast) -> tuple[Expected, ...]:
+    """Return the time left per stage: as measured on this store where it ran before, else as predicted."""
+    groups: dict[str, list[Planned]] = defaultdict(list)
+    for planned in plan.nodes:
+        groups[planned.node.stage.name].append(planned)
+    return tuple(_expected(name, group, forecast.of(name)) for name, group in groups.items())
+
+
+def _expected(name: str, group: Sequence[Planned], cost: StageCost) -> Expected:
+    todo = [p for p in group if p.action != "hit"]
+    if not todo:
+        return Expected(name, 0.0, "cached", cached=True)
+    measured = [p.seconds for p in todo if p.seconds is not None]
+    new = len(todo) - len(measured)
+    if not new:
+        return Expected(name, sum(measured), "measured on this store")
+    if cost.seconds is None:
+        return Expected(name, None, cost.basis)
+    return Expected(name, sum(measured) + cost.seconds * new / len(group), cost.basis)
 
 
 def payload_of(node: Node, digests: Mapping[str, str]) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def _explain(problem: Mapping[str, Any]) -> str:
     if problem["type"] == "value_error":  # one of our own checks, over several fields
         message = problem["msg"].removeprefix("Value error, ")
         return f"{where}: {message}" if where else message
-    say = _SAYINGS.get(problem["type"], lambda _: "not a value that this field takes")
+    say = _SAYINGS.get(problem["type"], _NO_VALUE)
     value = repr(problem["input"])
     shown = value if len(value) <= 60 else value[:57] + "..."
     return f"{where} is {shown}, {say(problem.get('ctx', {}))}"
@@ -104,6 +104,7 @@ def _always(text: str) -> Callable[[Mapping[str, Any]], str]:
     return lambda _: text
 
 
+_NO_VALUE = _always("not a value that this field takes")
 _NO_INTEGER = _always("not a whole number (an integer)")
 _NO_NUMBER = _always("not a finite number")
 _NO_LIST = _always("not a list; write it as [first, second]")

@@ -35,8 +35,13 @@ FINEWEB_EDU = "https://huggingface.co/datasets/karpathy/fineweb-edu-100b-shuffle
 DEEPEST = 1000  # the dial's end: beyond it a mistyped number, not a model
 TOKENS_PER_PARAMETER = 20  # the horizon of October 2025
 
-_DATA_SETS = ("HuggingFaceFW/fineweb-edu", "HuggingFaceTB/smol-smoltalk", "cais/mmlu", "openai/gsm8k")
-_DATA_SETS += ("allenai/ai2_arc",)
+_DATA_SETS = (
+    "HuggingFaceFW/fineweb-edu",
+    "HuggingFaceTB/smol-smoltalk",
+    "cais/mmlu",
+    "openai/gsm8k",
+    "allenai/ai2_arc",
+)
 
 _BASE_PROMPTS = (
     "The capital of France is",

@@ -170,7 +170,7 @@ def _join(parts: Sequence[Path], target: Path, source: str) -> int:
 
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        rows = sum(pq.read_metadata(part).num_rows for part in parts)
+        rows = sum(int(pq.read_metadata(part).num_rows) for part in parts)
         if len(parts) == 1:
             parts[0].replace(target)
             return rows
