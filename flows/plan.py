@@ -18,8 +18,9 @@ from flows.leases import Ref
 from flows.records import finished_at
 from flows.stage import Node, Record
 from flows.store import Store
-from nanochat.config import Recipe
+from nanochat.config import EvaluateConfig, Recipe, TasksConfig
 from nanochat.costs import Forecast, StageCost
+from nanochat.data.task_files import require_core, require_tasks
 from nanochat.errors import ConfigError
 
 Action = Literal["hit", "run", "wait"]
@@ -119,9 +120,10 @@ def payload_of(node: Node, digests: Mapping[str, str]) -> dict[str, Any]:
 
 
 def make_plan(recipe: Recipe, store: Store, *, until: str | None = None, force: Sequence[str] = ()) -> Plan:
-    """Hold a recipe against a store; raise ConfigError for an unknown stage name."""
+    """Hold a recipe against a store; raise ConfigError for an unknown stage or a data set that is nowhere."""
     nodes = _select(dag.build(recipe), until)
     _check_names(force, nodes)
+    _check_tasks(nodes)
     shelf = _Shelf(store)
     found: dict[str, Planned] = {}
     for level in _levels(nodes):
@@ -271,6 +273,19 @@ def _check_names(names: Sequence[str], nodes: Sequence[Node]) -> None:
     for name in names:
         if name not in known:
             raise ConfigError(f"there is no stage {name!r} here", hint=f"stages: {', '.join(known)}")
+
+
+def _check_tasks(nodes: Sequence[Node]) -> None:
+    """Refuse data sets that are nowhere now, and not after the hours of training before they are read."""
+    configs = {node.stage.name: node.config for node in nodes}
+    source = configs.get("tasks")
+    if not isinstance(source, TasksConfig):
+        return
+    for config in configs.values():
+        require_tasks(source, config)
+    base = configs.get("evaluate_base")
+    if isinstance(base, EvaluateConfig) and base.core:
+        require_core(source)
 
 
 def _changes(record: Record | None, payload: Mapping[str, Any]) -> tuple[Change, ...]:

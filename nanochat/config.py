@@ -38,11 +38,10 @@ class Config(BaseModel):
 
 
 def _require_whole_rows(name: str, batch_tokens: int, sequence_len: int) -> None:
-    rows, rest = divmod(batch_tokens, sequence_len)
-    if rest:
+    if batch_tokens % sequence_len:
         raise ValueError(
             f"{name} is {batch_tokens}, not a multiple of model.sequence_len ({sequence_len});"
-            f" use {max(rows, 1) * sequence_len} or {(rows + 1) * sequence_len}"
+            f" use {_multiples(batch_tokens, sequence_len)}"
         )
 
 

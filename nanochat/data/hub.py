@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -91,13 +93,20 @@ def resolve_hub(config: TasksConfig) -> TasksConfig:
 
 def download_hub(config: TasksConfig, out: Path, runtime: Runtime) -> None:
     """Fetch every data set and the CORE bundle into `out`; raise DataError naming the address."""
-    parts = runtime.partial or out.parent
+    if runtime.partial is None:
+        with tempfile.TemporaryDirectory(prefix="nanochat-hub-", dir=out.parent) as folder:
+            _download_all(config, out, Path(folder), runtime)
+    else:
+        _download_all(config, out, runtime.partial, runtime)
+
+
+def _download_all(config: TasksConfig, out: Path, parts: Path, runtime: Runtime) -> None:
+    """Keep what was fetched in `parts`, so that a later attempt goes on from there."""
     with ThreadPoolExecutor(max(runtime.workers, 1)) as pool:
         list(pool.map(lambda d: _download(d, config, out / d.path, parts, runtime), DATA_SETS))
     bundle = parts / "core-bundle.zip"
     fetch(config.core_url, bundle, part_folder=parts, check_stop=runtime.raise_if_stopped)
     _unpack_core(bundle, out / _CORE, config.core_url)
-    bundle.unlink()
 
 
 def _download(data_set: DataSet, config: TasksConfig, target: Path, folder: Path, runtime: Runtime) -> None:
@@ -172,7 +181,7 @@ def _join(parts: Sequence[Path], target: Path, source: str) -> int:
     try:
         rows = sum(int(pq.read_metadata(part).num_rows) for part in parts)
         if len(parts) == 1:
-            parts[0].replace(target)
+            shutil.copyfile(parts[0], target)
             return rows
         with pq.ParquetWriter(target, pq.read_schema(parts[0]), compression="zstd") as writer:
             for part in parts:
@@ -181,8 +190,6 @@ def _join(parts: Sequence[Path], target: Path, source: str) -> int:
                         writer.write_table(file.read_row_group(group))
     except (pa.ArrowInvalid, ValueError, OSError) as error:
         raise DataError(f"{source}: not readable parquet files of one form: {error}") from error
-    for part in parts:
-        part.unlink()
     return rows
 
 

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nanochat.config import MixtureEntry
+from nanochat.data.task_files import HELD_OUT, SUFFIXES, TASK_FILES, task_file
 from nanochat.errors import ConfigError, DataError
 
 if TYPE_CHECKING:  # at run time the planner would pay for loading the tokenizer
@@ -31,7 +32,6 @@ if TYPE_CHECKING:  # at run time the planner would pay for loading the tokenizer
 Kind = Literal["choice", "math", "code", "chat"]
 Row = dict[str, Any]
 
-_SUFFIXES = (".jsonl", ".parquet")
 _CALCULATION = re.compile(r"<<([^<>]*)>>")
 _FINAL_NUMBER = re.compile(r"#### *(-?[0-9.,]+)")
 
@@ -78,25 +78,16 @@ def load_task(root: Path, name: str, split: str = "train") -> ChatTask:
     Raises ConfigError for a name or split that does not exist, DataError (naming file and line) for a file
     that cannot be read or a row that lacks something.
     """
-    if name in _TASKS:
-        files, load = _TASKS[name]
-        if split not in files:
-            raise ConfigError(
-                f"task {name} has no split {split!r}", hint=f"its splits are {', '.join(files)}"
-            )
-        return load(name, _existing(root, files[split]))
-    path = _file(root, f"conversations/{name}")
+    place = task_file(name, split)
+    if name in _LOADERS:
+        return _LOADERS[name](name, _existing(root, place))
+    path = _file(root, place)
     if path is None:
-        known = [*_TASKS, *_conversations(root)]
+        known = [*_LOADERS, *_conversations(root)]
         near = difflib.get_close_matches(name, known, n=1)
         raise ConfigError(
             f"no task or conversation file {name!r} below {root}",
             hint=f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}",
-        )
-    if split == "test" and name != "test":
-        raise ConfigError(
-            f"conversations {name} have no split 'test'",
-            hint="held-out conversations are the task 'test'",
         )
     return _load_chat(name, path)
 
@@ -172,8 +163,8 @@ def mixture(root: Path, entries: Sequence[MixtureEntry], seed: int) -> Mixture:
 
 
 def _everything(root: Path) -> list[MixtureEntry]:
-    found = [name for name, (files, _) in _TASKS.items() if "train" in files and _file(root, files["train"])]
-    found += [name for name in _conversations(root) if name != "test"]
+    found = [name for name, files in TASK_FILES.items() if "train" in files and _file(root, files["train"])]
+    found += [name for name in _conversations(root) if name != HELD_OUT]
     if not found:
         raise DataError(
             f"{root}: no training data below tasks/ or conversations/", hint="is tasks.source right?"
@@ -183,12 +174,12 @@ def _everything(root: Path) -> list[MixtureEntry]:
 
 def _conversations(root: Path) -> list[str]:
     files = (root / "conversations").glob("*.*")
-    return sorted({path.stem for path in files if path.suffix in _SUFFIXES})
+    return sorted({path.stem for path in files if path.suffix in SUFFIXES})
 
 
 def _file(root: Path, stem: str) -> Path | None:
     """Return the file of that name in whichever form it has."""
-    paths = (root / f"{stem}{suffix}" for suffix in _SUFFIXES)
+    paths = (root / f"{stem}{suffix}" for suffix in SUFFIXES)
     return next((path for path in paths if path.is_file()), None)
 
 
@@ -196,8 +187,8 @@ def _existing(root: Path, stem: str) -> Path:
     path = _file(root, stem)
     if path is None:
         raise DataError(
-            f"{root / stem}: no such file with {' or '.join(_SUFFIXES)}",
-            hint=f"the data folder needs {stem}{_SUFFIXES[0]}; is tasks.source right?",
+            f"{root / stem}: no such file with {' or '.join(SUFFIXES)}",
+            hint=f"the data folder needs {stem}{SUFFIXES[0]}; is tasks.source right?",
         )
     return path
 
@@ -356,19 +347,10 @@ def _check_messages(messages: Any, where: str) -> None:
             raise DataError(f"{where}: a {message['role']} message without content")
 
 
-_TASKS: dict[str, tuple[dict[str, str], Callable[[str, Path], ChatTask]]] = {
-    **{
-        name: ({s: f"tasks/arc/{folder}/{s}" for s in ("train", "test")}, _load_arc)
-        for name, folder in (("arc_easy", "ARC-Easy"), ("arc_challenge", "ARC-Challenge"))
-    },
-    "mmlu": (
-        {
-            "train": "tasks/mmlu/auxiliary_train",
-            "dev": "tasks/mmlu/dev",
-            "test": "tasks/mmlu/test",
-        },
-        _load_mmlu,
-    ),
-    "gsm8k": ({s: f"tasks/gsm8k/{s}" for s in ("train", "test")}, _load_gsm8k),
-    "humaneval": ({"test": "tasks/humaneval/HumanEval"}, _load_humaneval),
+_LOADERS: dict[str, Callable[[str, Path], ChatTask]] = {
+    "arc_easy": _load_arc,
+    "arc_challenge": _load_arc,
+    "mmlu": _load_mmlu,
+    "gsm8k": _load_gsm8k,
+    "humaneval": _load_humaneval,
 }
