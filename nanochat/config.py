@@ -45,7 +45,7 @@ def _require_whole_rows(name: str, batch_tokens: int, sequence_len: int) -> None
         )
 
 
-def _is_empty(value: tuple[object, ...]) -> bool:
+def _is_empty(value: object) -> bool:
     return not value
 
 
@@ -249,8 +249,12 @@ class PretrainConfig(Config):
     batch_tokens: int = Field(default=524_288, gt=0)
     """Tokens per optimizer step, all ranks together."""
     steps: int = Field(default=21_400, gt=0)
+    warmup_steps: int = Field(default=0, ge=0, exclude_if=_is_empty)
+    """First steps over which the learning rate rises linearly."""
     warmdown_ratio: float = Field(default=0.2, ge=0, le=1)
-    """Last part of the run over which the learning rate falls linearly to zero."""
+    """Last part of the run over which the learning rate falls linearly to `final_lr_frac` of its value."""
+    final_lr_frac: float = Field(default=0.0, ge=0, le=1, exclude_if=_is_empty)
+    """Where the learning rate ends."""
     eval_every: int = Field(default=250, gt=0)
     """Steps between two measurements of validation bits per byte."""
     eval_tokens: int = Field(default=20 * 524_288, gt=0)
@@ -264,6 +268,11 @@ class PretrainConfig(Config):
     @model_validator(mode="after")
     def _batch_fits(self) -> PretrainConfig:
         _require_whole_rows("batch_tokens", self.batch_tokens, self.model.sequence_len)
+        if self.warmup_steps > self.steps:
+            raise ValueError(
+                f"warmup_steps is {self.warmup_steps}, more than steps ({self.steps});"
+                f" use {self.steps} or fewer"
+            )
         return self
 
 

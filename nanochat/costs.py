@@ -236,7 +236,7 @@ def _midtrain(recipe: Recipe, machine: Machine) -> StageCost:
         flops=float(trained * work),
         seconds=(trained + measured / 3) * work / machine.flops_per_s,
         disk_bytes=_model_bytes(recipe),
-        basis=f"{rows:,} rows of {tokens / rows:.0f} tokens, the published mean (765 to 771 steps there)",
+        basis=f"{rows:,} rows of {tokens / rows:.0f} tokens; published for d20: 765 to 771 steps",
     )
 
 

@@ -29,11 +29,17 @@ def derived(recipe: Recipe, cost: Forecast) -> tuple[Derived, ...]:
 def scaled_learning_rates(model: ModelConfig, optimizer: OptimizerConfig) -> dict[str, float]:
     """Return the learning rates as the optimizer uses them at multiplier 1."""
     by_width = (model.n_embd / 768) ** -0.5
-    return {
+    rates = {
         "lm_head": optimizer.unembedding_lr * by_width,
         "wte": optimizer.embedding_lr * by_width,
         "matrices": optimizer.matrix_lr,
     }
+    if model.architecture == "2026":
+        rates["value_embeds"] = rates["wte"] / 2
+        rates["x0_lambdas"] = optimizer.scalar_lr
+        rates["resid_lambdas"] = optimizer.scalar_lr / 100
+        rates["scalars"] = 0.2
+    return rates
 
 
 def _model(recipe: Recipe) -> Iterator[Derived]:

@@ -7,7 +7,9 @@ recipe costs is `nanochat.costs`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -27,13 +29,20 @@ from nanochat.config import (
     ToyWorldConfig,
 )
 from nanochat.errors import ConfigError
-from nanochat.model.flops import parameter_count
+from nanochat.model.flops import parameter_count, parameter_counts
 from nanochat.overrides import apply, explain, nearest, read, split
 
 FINEWEB_EDU = "https://huggingface.co/datasets/karpathy/fineweb-edu-100b-shuffle/resolve/{revision}/shard_{index:05d}.parquet"
 
 DEEPEST = 1000  # the dial's end: beyond it a mistyped number, not a model
+CLIMBMIX = "https://huggingface.co/datasets/karpathy/climbmix-400b-shuffle/resolve/{revision}/shard_{index:05d}.parquet"
+
 TOKENS_PER_PARAMETER = 20  # the horizon of October 2025
+# That of July 2026 counts what is multiplied: the matrices of the blocks and the head. 12 is upstream's
+# default; its fastest runs to the level of GPT-2 used 8.
+TOKENS_PER_MULTIPLIED = 12
+
+_BATCH_AT_12 = 2**19  # tuned by upstream
 
 _DATA_SETS = (
     "HuggingFaceFW/fineweb-edu",
@@ -52,6 +61,14 @@ _BASE_PROMPTS = (
     "My favorite color is",
     "If 5*x + 3 = 13, then x is",
 )
+# What published runs were trained and measured on; validation as upstream's.
+_HUB = TasksConfig(source="hub", toy=None)
+_CHAT_VALIDATION = (
+    MixtureEntry(task="test"),
+    MixtureEntry(task="mmlu", split="test", rows=5_200),
+    MixtureEntry(task="gsm8k", split="test", rows=420),
+)
+_EVERYTHING = EvaluateConfig(core_max_problems=None, prompts=_BASE_PROMPTS)
 _QUESTIONS = ("Hello! How are you?", "What is the capital of France?")
 
 
@@ -167,25 +184,13 @@ def _classic(depth: int, *, shards: int, tokenizer_shards: int) -> Recipe:
     model = model_shape(depth, vocab_size=vocab_size, sequence_len=2048)
     batch_tokens = 524_288
     unclipped = OptimizerConfig(grad_clip=None)  # only pretraining clipped gradients
-    chat = (MixtureEntry(task="smoltalk"), MixtureEntry(task="mmlu"), MixtureEntry(task="gsm8k"))
-    chat_validation = (
-        MixtureEntry(task="test"),
-        MixtureEntry(task="mmlu", split="test", rows=5_200),
-        MixtureEntry(task="gsm8k", split="test", rows=420),
-    )
-    answers = (
-        MixtureEntry(task="arc_easy"),
-        MixtureEntry(task="arc_challenge"),
-        MixtureEntry(task="gsm8k"),
-        MixtureEntry(task="smoltalk", rows=10_000),
-    )
     return Recipe(
         name=f"d{depth}",
         depth=depth,
         corpus=CorpusConfig(
             source=FINEWEB_EDU, revision="main", train_shards=shards - 1, val_shard=str(shards - 1)
         ),
-        tasks=TasksConfig(source="hub", toy=None),
+        tasks=_HUB,
         tokenizer=TokenizerConfig(
             vocab_size=vocab_size, train_shards=tokenizer_shards, max_chars=tokenizer_shards * 250_000_000
         ),
@@ -197,24 +202,143 @@ def _classic(depth: int, *, shards: int, tokenizer_shards: int) -> Recipe:
             prompts=_BASE_PROMPTS,
         ),
         midtrain=MidtrainConfig(
-            mixture=chat,
-            validation=chat_validation,
+            mixture=(MixtureEntry(task="smoltalk"), MixtureEntry(task="mmlu"), MixtureEntry(task="gsm8k")),
+            validation=_CHAT_VALIDATION,
             optimizer=unclipped,
             batch_tokens=batch_tokens,
             prompts=_QUESTIONS,
         ),
-        sft=SftConfig(
-            mixture=answers,
-            validation=(MixtureEntry(task="test", rows=3_200),),
-            optimizer=unclipped,
-            prompts=_QUESTIONS,
-        ),
-        evaluate=EvaluateConfig(core_max_problems=None, prompts=_BASE_PROMPTS),
+        sft=_sft(unclipped),
+        evaluate=_EVERYTHING,
         publish=PublishConfig(title=f"nanochat d{depth}", datasets=_DATA_SETS),
     )
 
 
-PRESETS: dict[str, Callable[..., Recipe]] = {"toy": toy, "laptop": laptop, "d20": d20, "d32": d32}
+def _sft(optimizer: OptimizerConfig) -> SftConfig:
+    """Return the published fine-tuning: 20,843 rows."""
+    answers = (
+        MixtureEntry(task="arc_easy"),
+        MixtureEntry(task="arc_challenge"),
+        MixtureEntry(task="gsm8k"),
+        MixtureEntry(task="smoltalk", rows=10_000),
+    )
+    validation = (MixtureEntry(task="test", rows=3_200),)
+    return SftConfig(mixture=answers, validation=validation, optimizer=optimizer, prompts=_QUESTIONS)
+
+
+class Scaling2026(NamedTuple):
+    """What follows from the horizon. Sources: arXiv:2505.13738 (batch), arXiv:2405.13698 (decay)."""
+
+    batch_tokens: int  # grows as the horizon to the power of 0.383, rounded to a power of two
+    steps: int
+    lr_factor: float  # grows as the root of the batch
+    weight_decay: float
+
+
+def scaled_2026(depth: int) -> Scaling2026:
+    """Derive batch, steps and scaled settings of a depth from those tuned at depth 12."""
+    horizon, reference = (TOKENS_PER_MULTIPLIED * _multiplied(_shape_2026(d)) for d in (depth, 12))
+    batch_tokens: int = 2 ** round(math.log2(_BATCH_AT_12 * (horizon / reference) ** 0.383))
+    lr_factor = (batch_tokens / _BATCH_AT_12) ** 0.5
+    return Scaling2026(
+        batch_tokens=batch_tokens,
+        steps=max(1, horizon // batch_tokens),
+        lr_factor=lr_factor,
+        weight_decay=0.28 * lr_factor * reference / horizon,
+    )
+
+
+def _multiplied(model: ModelConfig) -> int:
+    counts = parameter_counts(model)
+    return counts["matrices"] + counts["lm_head"]
+
+
+def _shape_2026(depth: int) -> ModelConfig:
+    n_head = -(-depth * 64 // 128)
+    return ModelConfig(
+        architecture="2026",
+        sequence_len=2048,
+        vocab_size=32_768,
+        n_layer=depth,
+        n_head=n_head,
+        n_kv_head=n_head,
+        n_embd=n_head * 128,
+    )
+
+
+def _optimizer_2026(factor: float, weight_decay: float = 0.0) -> OptimizerConfig:
+    return OptimizerConfig(
+        matrix_lr=0.02 * factor,
+        embedding_lr=0.3 * factor,
+        unembedding_lr=0.008 * factor,
+        scalar_lr=0.5 * factor,
+        weight_decay=weight_decay,
+        grad_clip=None,
+    )
+
+
+def _2026(depth: int) -> Recipe:
+    """Derive upstream's pretraining of July 2026; the chat stages are this pipeline's, on upstream's data."""
+    model, scaling = _shape_2026(depth), scaled_2026(depth)
+    tokens = scaling.steps * scaling.batch_tokens
+    mixture = (
+        MixtureEntry(task="smoltalk"),
+        MixtureEntry(task="mmlu", repeat=3),
+        MixtureEntry(task="gsm8k", repeat=4),
+    )
+    return Recipe(
+        name=f"2026-d{depth}",
+        depth=depth,
+        # 4.8 characters a token, and a tenth more than is read; the last shard of the corpus validates.
+        corpus=CorpusConfig(
+            source=CLIMBMIX,
+            revision="main",
+            train_shards=min(6_542, max(8, math.ceil(1.1 * 4.8 * tokens / 250e6))),
+            val_shard="6542",
+        ),
+        tasks=_HUB,
+        tokenizer=TokenizerConfig(vocab_size=model.vocab_size, train_shards=8),
+        pretrain=PretrainConfig(
+            model=model,
+            optimizer=_optimizer_2026(scaling.lr_factor, scaling.weight_decay),
+            batch_tokens=scaling.batch_tokens,
+            steps=scaling.steps,
+            warmup_steps=min(40, scaling.steps),
+            warmdown_ratio=0.65,
+            final_lr_frac=0.05,
+            eval_tokens=80 * 524_288,
+            prompts=_BASE_PROMPTS,
+        ),
+        midtrain=MidtrainConfig(
+            mixture=mixture,
+            validation=_CHAT_VALIDATION,
+            optimizer=_optimizer_2026(0.8 * scaling.lr_factor),
+            batch_tokens=scaling.batch_tokens,
+            prompts=_QUESTIONS,
+        ),
+        sft=_sft(_optimizer_2026(scaling.lr_factor)),
+        evaluate=_EVERYTHING,
+        publish=PublishConfig(
+            title=f"nanochat 2026-d{depth}", datasets=("karpathy/climbmix-400b-shuffle", *_DATA_SETS[1:])
+        ),
+    )
+
+
+def _preset_2026(depth: int) -> Callable[..., Recipe]:
+    def preset(depth: int = depth) -> Recipe:
+        return _2026(depth)
+
+    preset.__doc__ = f"Pretraining of July 2026 with {depth} layers: 8xH100."
+    return preset
+
+
+PRESETS: dict[str, Callable[..., Recipe]] = {
+    "toy": toy,
+    "laptop": laptop,
+    "d20": d20,
+    "d32": d32,
+    **{f"2026-d{depth}": _preset_2026(depth) for depth in range(12, 27, 2)},
+}
 
 
 def find(name: str, overrides: Sequence[str] = ()) -> Recipe:

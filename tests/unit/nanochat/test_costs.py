@@ -7,8 +7,7 @@ import pytest
 from nanochat import costs, recipes
 from nanochat.costs import forecast, training_rows
 from nanochat.derived import scaled_learning_rates
-from nanochat.model.gpt import GPT
-from nanochat.train.optimizer import ModelOptimizer
+from nanochat.train.optimizer import SETTINGS
 from nanochat.train.validation import held_out
 
 
@@ -88,8 +87,11 @@ def test_toy_rows_never_exceed_the_toy_world():
     assert costs.mixture_rows(toy, toy.sft.mixture) == toy.tasks.toy.questions
 
 
-def test_shown_learning_rates_are_the_optimizers():
-    model = recipes.find("toy").pretrain.model
-    optimizer = recipes.find("d20").pretrain.optimizer
-    shown = scaled_learning_rates(model, optimizer)
-    assert ModelOptimizer(GPT(model), optimizer)._base_lrs == [shown["lm_head"], shown["wte"]]
+@pytest.mark.parametrize("name", ["d20", "2026-d12"])
+def test_shown_learning_rates_are_the_optimizers(name):
+    pretrain = recipes.find(name).pretrain
+    shown = scaled_learning_rates(pretrain.model, pretrain.optimizer)
+    by_width = (pretrain.model.n_embd / 768) ** -0.5
+    groups = SETTINGS[pretrain.model.architecture].adamw(pretrain.optimizer, by_width)
+    used = {kind: group.lr for kind, group in groups.items()} | {"matrices": pretrain.optimizer.matrix_lr}
+    assert shown == pytest.approx(used)

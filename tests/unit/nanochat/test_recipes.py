@@ -86,3 +86,43 @@ def test_an_unknown_recipe_names_the_nearest():
     with pytest.raises(ConfigError, match="no recipe 'd2'") as caught:
         recipes.find("d2")
     assert "d20" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("depth", "steps", "batch", "decay"),
+    [
+        (6, 1_062, 2**18, 0.9396),
+        (12, 2_520, 2**19, 0.28),
+        (16, 5_376, 2**19, 0.1313),
+        (20, 4_980, 2**20, 0.1002),
+        (24, 8_352, 2**20, 0.0597),
+        (26, 10_510, 2**20, 0.0475),
+        (32, 9_600, 2**21, 0.0368),
+    ],
+)
+def test_the_2026_dial_follows_upstreams_scaling(depth, steps, batch, decay):
+    found = recipes.find("2026-d12", [f"depth={depth}"]).pretrain
+    assert (found.steps, found.batch_tokens) == (steps, batch)
+    assert found.optimizer.weight_decay == pytest.approx(decay, abs=6e-5)
+    assert found.optimizer.matrix_lr == pytest.approx(0.02 * (batch / 2**19) ** 0.5)
+
+
+def test_every_2026_depth_is_a_preset_with_upstreams_schedule_and_data():
+    assert [name for name in recipes.PRESETS if name.startswith("2026-")] == [
+        f"2026-d{depth}" for depth in range(12, 27, 2)
+    ]
+    d20 = recipes.find("2026-d20")
+    found = numbers("2026-d20")
+    assert (found["model.parameters"], found["model.tensors"]) == (896_533_746, 147)
+    assert found["model.flops_per_token"] == 2_886_212_784
+    schedule = (d20.pretrain.warmup_steps, d20.pretrain.warmdown_ratio, d20.pretrain.final_lr_frac)
+    assert schedule == (40, 0.65, 0.05)
+    assert found["midtrain.rows"] == 460_341 + 3 * 99_842 + 4 * 7_473 == 789_759
+    assert d20.corpus.val_shard == "6542"
+    # The tokens of the run at 4.8 characters each must be there.
+    assert d20.corpus.train_shards * 250e6 > 4.8 * found["pretrain.tokens"]
+
+
+def test_an_odd_2026_depth_rounds_its_width_up_to_whole_heads():
+    model = recipes.find("2026-d12", ["depth=13"]).pretrain.model
+    assert (model.n_embd, model.n_head) == (896, 7)
