@@ -259,5 +259,5 @@ def _version(info: Mapping[str, Any]) -> str | None:
 def _unreadable(field: str, source: str, error: Exception) -> DataError:
     return DataError(
         f"{field} {source}: cannot be read: {type(error).__name__}: {error}",
-        hint="check the address and your access to it",
+        hint="check the address and your access to it; `nanochat show` predicts the cost without it",
     )
