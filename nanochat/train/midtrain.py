@@ -15,10 +15,11 @@ from nanochat.errors import ConfigError
 from nanochat.model.checkpoint import load_model
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.tokenizer import Tokenizer
+from nanochat.train.chat_data import chat_data
 from nanochat.train.loop import Plan, rows_per_pass
 from nanochat.train.run import Job, device_of, train
 from nanochat.train.schedules import midtrain_multiplier, rising_momentum
-from nanochat.train.validation import bits_per_byte, chat_answer, chat_data, require_vocabulary
+from nanochat.train.validation import bits_per_byte, chat_answer, require_vocabulary
 
 
 def midtrain(

@@ -1,6 +1,6 @@
 """Supervised fine-tuning: one conversation a row, only the assistant's words are targets.
 
-Validation is the mean loss on conversations that do not train (`nanochat.train.validation.chat_data`).
+Validation is the mean loss on conversations that do not train (`nanochat.train.chat_data`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from nanochat.data.chat_batches import sft_batches
 from nanochat.model.checkpoint import load_model
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.tokenizer import Tokenizer
+from nanochat.train.chat_data import chat_data
 from nanochat.train.loop import Plan
 from nanochat.train.run import Job, device_of, train
 from nanochat.train.schedules import fixed_momentum, sft_multiplier
-from nanochat.train.validation import chat_answer, chat_data, mean_loss, require_vocabulary
+from nanochat.train.validation import chat_answer, mean_loss, require_vocabulary
 
 _VAL_ROWS = 8
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
 
-from nanochat.config import MidtrainConfig, ModelConfig, SftConfig
-from nanochat.data.tasks import mixture
+from nanochat.config import ModelConfig
 from nanochat.errors import ConfigError, DataError
 from nanochat.evals import bpb
 from nanochat.model.generate import greedy
 from nanochat.model.gpt import GPT, IGNORED
-from nanochat.tokenizer.chat_format import Conversation, render_for_completion
+from nanochat.tokenizer.chat_format import render_for_completion
 from nanochat.tokenizer.tokenizer import Tokenizer
 from nanochat.train.loop import Batch, compute_precision, micro_batches
 
@@ -24,16 +22,6 @@ Item = TypeVar("Item")
 _HELD_OUT_PART = 0.02
 _HELD_OUT_MOST = 256  # enough for a mean with about 1 % of noise, and a second or two on a CPU
 _ANSWER_TOKENS = 32
-
-
-def chat_data(
-    root: Path, config: MidtrainConfig | SftConfig
-) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
-    """Load the conversations that a chat stage trains on, and those that it validates on."""
-    training = mixture(root, config.mixture, config.seed)
-    if config.validation:
-        return training, mixture(root, config.validation, config.seed)
-    return held_out(training)
 
 
 def held_out(conversations: Sequence[Item]) -> tuple[Sequence[Item], Sequence[Item]]:
