@@ -57,12 +57,13 @@ def list_recipes(as_json: AsJson = False) -> None:
     if as_json:
         output.show_json(rows)
         return
-    output.show(tables.recipes_table(rows))
+    output.show(tables.rows_table(rows))
 
 
 @app.command()
 def show(recipe: RecipeName, override: Overrides = None, as_json: AsJson = False) -> None:
     """Show every field of a recipe with its value and meaning, and the numbers that follow from them."""
+    from flows.cost_tables import derived_table
     from nanochat.costs import forecast
     from nanochat.derived import derived
 
@@ -73,7 +74,7 @@ def show(recipe: RecipeName, override: Overrides = None, as_json: AsJson = False
         return
     output.show(tables.fields_table(overrides.field_names(found)))
     output.show("")
-    output.show(tables.derived_table(numbers))
+    output.show(derived_table(numbers))
 
 
 @app.command()

@@ -6,7 +6,7 @@ predicts them. Only shapes what it is given.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,8 +14,9 @@ from rich.table import Table
 
 from flows.plan import Expected, Plan, expected
 from flows.progress import duration
-from flows.tables import bytes_text, table_of
+from flows.tables import bytes_text, rows_table
 from nanochat.costs import Forecast, StageCost, forecast
+from nanochat.derived import Derived
 from nanochat.model.memory import MemoryEstimate
 
 _PARTS = ("weights", "gradients", "optimizer", "copies", "activations", "logits")
@@ -79,33 +80,36 @@ class PlanCosts:
         return {**asdict(self.forecast.of(row.stage)), "seconds": row.seconds, "basis": row.basis}
 
     def _table(self) -> Table:
-        table = table_of("stage", "steps", "FLOPs", "time", "dollars", "disk", "how that is known")
-        for row in self.rows:
-            table.add_row(*self._cells(row))
         left = self._left()
-        table.add_row(
-            "total",
-            "",
-            f"{sum(cost.flops or 0.0 for cost in left):.3g}",
-            duration(self.seconds),
-            f"{self._dollars(self.seconds):.2f}",
-            bytes_text(sum(cost.disk_bytes or 0 for cost in left)),
-            "",
-        )
-        return table
+        total = {
+            "stage": "total",
+            "steps": "",
+            "FLOPs": f"{sum(cost.flops or 0.0 for cost in left):.3g}",
+            "time": duration(self.seconds),
+            "dollars": f"{self._dollars(self.seconds):.2f}",
+            "disk": bytes_text(sum(cost.disk_bytes or 0 for cost in left)),
+            "how that is known": "",
+        }
+        return rows_table([*(self._row(row) for row in self.rows), total])
 
-    def _cells(self, row: Expected) -> Iterator[str]:
+    def _row(self, row: Expected) -> dict[str, str]:
         cost = self.forecast.of(row.stage)
-        yield row.stage
-        yield f"{cost.steps:,}" if cost.steps else ""
         if row.cached:
-            yield from ("", "", "", "")
+            flops = time = dollars = disk = ""
         else:
-            yield f"{cost.flops:.3g}" if cost.flops else ""
-            yield "unknown" if row.seconds is None else duration(row.seconds)
-            yield "unknown" if row.seconds is None else f"{self._dollars(row.seconds):.2f}"
-            yield bytes_text(cost.disk_bytes) if cost.disk_bytes else ""
-        yield row.basis
+            flops = f"{cost.flops:.3g}" if cost.flops else ""
+            time = "unknown" if row.seconds is None else duration(row.seconds)
+            dollars = "unknown" if row.seconds is None else f"{self._dollars(row.seconds):.2f}"
+            disk = bytes_text(cost.disk_bytes) if cost.disk_bytes else ""
+        return {
+            "stage": row.stage,
+            "steps": f"{cost.steps:,}" if cost.steps else "",
+            "FLOPs": flops,
+            "time": time,
+            "dollars": dollars,
+            "disk": disk,
+            "how that is known": row.basis,
+        }
 
     def _notes(self) -> Iterator[str]:
         machine = self.forecast.machine
@@ -117,6 +121,17 @@ class PlanCosts:
         restart = bytes_text(self.forecast.restart_bytes)
         yield f"disk: and {restart} for two restart points while a stage trains"
         yield _memory_note(self.forecast.memory)
+
+
+def derived_table(numbers: Iterable[Derived]) -> Table:
+    """One row a number that follows from a recipe's fields."""
+    return rows_table([{"derived": d.name, "value": _number(d.value), "meaning": d.meaning} for d in numbers])
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "unknown"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.7g}"
 
 
 def _memory_note(memory: MemoryEstimate | None) -> str:

@@ -15,14 +15,13 @@ from rich.table import Table
 from flows.plan import Plan, Planned
 from flows.progress import duration
 from flows.stage import Record
-from nanochat.derived import Derived
 
 WORDS = {"hit": "cached", "run": "run", "wait": "wait"}
 
 
 def plan_table(plan: Plan) -> Table:
     """One row a stage; the shards of a stage that fans out are counted together."""
-    table = table_of("stage", "action", "why", "last took")
+    table = _table("stage", "action", "why", "last took")
     for name, group in _by_stage(plan.nodes).items():
         counts = Counter(WORDS[p.action] for p in group)
         action = (
@@ -77,7 +76,7 @@ def planned_json(planned: Planned) -> dict[str, Any]:
 def run_table(records: Mapping[str, Record], executed: Iterable[str]) -> Table:
     """One row a stage: whether it ran, its digest, what it took."""
     made = set(executed)
-    table = table_of("stage", "status", "digest", "time", "result")
+    table = _table("stage", "status", "digest", "time", "result")
     groups: dict[str, list[str]] = {}
     for node in records:
         groups.setdefault(node.partition("/")[0], []).append(node)
@@ -96,7 +95,7 @@ def run_table(records: Mapping[str, Record], executed: Iterable[str]) -> Table:
 
 def results_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
     """The benchmark table: a row a task, a column a model."""
-    table = table_of("benchmark", "chance", *results)
+    table = _table("benchmark", "chance", *results)
     names = dict.fromkeys(name for result in results.values() for name in result["tasks"])
     for name in names:
         chance = next(r["tasks"][name]["baseline"] for r in results.values() if name in r["tasks"])
@@ -111,7 +110,7 @@ def results_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def records_table(records: Sequence[Record]) -> Table:
     """One row a record, newest first."""
-    table = table_of("record", "node", "made", "time", "size", "digest")
+    table = _table("record", "node", "made", "time", "size", "digest")
     for r in records:
         size = sum(f.size for f in (*r.files, *r.attachments))
         took = duration(float(r.provenance.get("seconds") or 0))
@@ -132,9 +131,9 @@ def record_text(record: Record) -> str:
     return "\n".join(lines)
 
 
-def recipes_table(rows: Iterable[Mapping[str, object]]) -> Table:
-    """One row a preset."""
-    table = table_of("recipe", "depth", "about")
+def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a mapping; all have the same keys."""
+    table = _table(*rows[0])
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     return table
@@ -142,17 +141,9 @@ def recipes_table(rows: Iterable[Mapping[str, object]]) -> Table:
 
 def fields_table(fields: Iterable[tuple[str, Any, str]]) -> Table:
     """One row a recipe field: its dotted name, value and help text."""
-    table = table_of("field", "value", "meaning")
+    table = _table("field", "value", "meaning")
     for name, value, text in fields:
         table.add_row(name, _value(value), text)
-    return table
-
-
-def derived_table(numbers: Iterable[Derived]) -> Table:
-    """One row a number that follows from the fields."""
-    table = table_of("derived", "value", "meaning")
-    for name, value, meaning in numbers:
-        table.add_row(name, _number(value), meaning)
     return table
 
 
@@ -165,8 +156,7 @@ def bytes_text(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-def table_of(*columns: str) -> Table:
-    """Return an empty table in the one style."""
+def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -188,14 +178,6 @@ def _headline(metrics: Mapping[str, Any]) -> str:
 
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{value:.1%}"
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "unknown"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.7g}"
 
 
 def _value(value: Any) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from nanochat.config import SourceFile, TasksConfig
-from nanochat.data.transfer import fetch, read_answer
+from nanochat.data.transfer import fetch
 from nanochat.errors import ConfigError, DataError
 from nanochat.runtime import Runtime
 
@@ -113,7 +113,7 @@ def _download(data_set: DataSet, config: TasksConfig, target: Path, folder: Path
     base = f"{_host(config.source)}/datasets/{data_set.repo}"
     revision = quote(config.revision, safe="")
     fetched = []
-    for part in _list_parts(data_set, config):
+    for part in _list_parts(data_set, config, folder):
         mark = (part.sha256 or str(part.size_bytes))[:16]
         path = folder / f"{data_set.task}-{data_set.split}-{mark}-{PurePosixPath(part.path).name}"
         url = f"{base}/resolve/{revision}/{part.path}"
@@ -140,10 +140,12 @@ class _Part:
     sha256: str | None
 
 
-def _list_parts(data_set: DataSet, config: TasksConfig) -> list[_Part]:
+def _list_parts(data_set: DataSet, config: TasksConfig, folder: Path) -> list[_Part]:
     revision = quote(config.revision, safe="")
     url = f"{_host(config.source)}/api/datasets/{data_set.repo}/tree/{revision}/{data_set.place}"
-    answer = read_answer(url)
+    listing = folder / f"{data_set.task}-{data_set.split}.json"
+    fetch(url, listing, part_folder=folder)
+    answer = listing.read_bytes()
     try:
         parts = [
             _Part(str(entry["path"]), int(entry["size"]), (entry.get("lfs") or {}).get("oid"))

@@ -42,7 +42,13 @@ def fetch(
     Raises DataError if the source does not exist, keeps failing, or has another size or hash than it says.
     """
     filesystem, path = filesystem_of(url)
-    retry = _retrying(pause_s)
+    retry = tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(_ATTEMPTS),
+        wait=tenacity.wait_exponential_jitter(multiplier=pause_s, max=30 * pause_s, jitter=pause_s),
+        retry=tenacity.retry_if_exception(_is_passing),
+        before_sleep=tenacity.before_sleep_log(logger, logging.WARNING),
+        reraise=True,
+    )
     try:
         info = retry(filesystem.info, path)
         size = _agreed_size(url, info.get("size"), size_bytes)
@@ -55,24 +61,14 @@ def fetch(
             if size is None:
                 break
     except _unreadable() as error:
-        raise _failed(
-            url,
-            error,
-            "check the address and the network; what has arrived is kept and the next run goes on there",
+        kind = SourceUnavailable if _is_passing(error) else DataError
+        raise kind(
+            f"{url}: cannot be read: {type(error).__name__}: {error}",
+            hint="check the address and the network; what has arrived is kept and the next run goes on there",
         ) from error
     _check_hash(url, part, info)
     target.parent.mkdir(parents=True, exist_ok=True)
     part.replace(target)
-
-
-def read_answer(url: str, *, pause_s: float = 1.0) -> bytes:
-    """Read a short answer of a server whole, with the retries of `fetch`; raise DataError as it does."""
-    filesystem, path = filesystem_of(url)
-    try:
-        answer: bytes = _retrying(pause_s)(filesystem.cat_file, path)
-    except _unreadable() as error:
-        raise _failed(url, error, "check the address and the network") from error
-    return answer
 
 
 def filesystem_of(url: str) -> tuple[Any, str]:
@@ -86,21 +82,6 @@ def filesystem_of(url: str) -> tuple[Any, str]:
         ) from error
     filesystem.invalidate_cache()
     return filesystem, path
-
-
-def _retrying(pause_s: float) -> tenacity.Retrying:
-    return tenacity.Retrying(
-        stop=tenacity.stop_after_attempt(_ATTEMPTS),
-        wait=tenacity.wait_exponential_jitter(multiplier=pause_s, max=30 * pause_s, jitter=pause_s),
-        retry=tenacity.retry_if_exception(_is_passing),
-        before_sleep=tenacity.before_sleep_log(logger, logging.WARNING),
-        reraise=True,
-    )
-
-
-def _failed(url: str, error: BaseException, hint: str) -> DataError:
-    kind = SourceUnavailable if _is_passing(error) else DataError
-    return kind(f"{url}: cannot be read: {type(error).__name__}: {error}", hint=hint)
 
 
 def _fetch_piece(filesystem: Any, path: str, part: Path, size: int | None) -> None:
