@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from flows import output, tables
-from flows.progress import duration
 from flows.settings import Settings
 from flows.store import Store
-from nanochat import recipes
+from nanochat import overrides, recipes
 from nanochat.errors import ConfigError, Interrupted, NanochatError
 
 app = typer.Typer(
@@ -59,22 +57,24 @@ def list_recipes(as_json: AsJson = False) -> None:
     if as_json:
         output.show_json(rows)
         return
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in ("recipe", "depth", "about"):
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*(str(v) for v in row.values()))
-    output.show(table)
+    output.show(tables.rows_table(rows))
 
 
 @app.command()
 def show(recipe: RecipeName, override: Overrides = None, as_json: AsJson = False) -> None:
-    """Show every field of a recipe with its value and meaning."""
+    """Show every field of a recipe with its value and meaning, and the numbers that follow from them."""
+    from flows.cost_tables import derived_table
+    from nanochat.costs import forecast
+    from nanochat.derived import derived
+
     found = recipes.find(recipe, override or ())
+    numbers = derived(found, forecast(found))
     if as_json:
-        output.show_json(found.model_dump(mode="json"))
-    else:
-        output.show(tables.fields_table(recipes.field_names(found)))
+        output.show_json({**found.model_dump(mode="json"), "derived": {d.name: d.value for d in numbers}})
+        return
+    output.show(tables.fields_table(overrides.field_names(found)))
+    output.show("")
+    output.show(derived_table(numbers))
 
 
 @app.command()
@@ -88,22 +88,21 @@ def plan(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what `run` would do, stage by stage, and why; run nothing."""
+    """Say what `run` would do, stage by stage, why, and what that will cost; run nothing."""
+    from flows.cost_tables import PlanCosts
     from flows.plan import make_plan
 
     settings, opened = _open(store)
     planned = make_plan(recipes.find(recipe, override or ()), opened, until=until, force=tuple(force or ()))
+    price = settings.dollars_per_hour
+    costs = PlanCosts.of(planned, price)
     if as_json:
-        output.show_json(tables.plan_json(planned, settings.dollars_per_hour))
+        output.show_json({**tables.plan_json(planned, price), "forecast": costs.to_json()})
         return
     output.show(tables.plan_table(planned))
-    todo = sum(p.action != "hit" for p in planned.nodes)
-    cost = settings.dollars_per_hour
-    price = f", ${planned.predicted_s / 3600 * cost:.2f}" if cost is not None else ""
-    output.say(
-        f"{len(planned.nodes) - todo} of {len(planned.nodes)} nodes cached; {todo} to run"
-        + (f", {duration(planned.predicted_s)} when last measured{price}" if planned.predicted_s else "")
-    )
+    for part in costs.shown():
+        output.show(part)
+    output.say(tables.plan_summary(planned, price))
 
 
 @app.command()

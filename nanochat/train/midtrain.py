@@ -11,15 +11,15 @@ from typing import Any
 
 from nanochat.config import MidtrainConfig
 from nanochat.data.chat_batches import midtrain_batches
-from nanochat.data.tasks import mixture
 from nanochat.errors import ConfigError
 from nanochat.model.checkpoint import load_model
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.tokenizer import Tokenizer
+from nanochat.train.chat_data import chat_data
 from nanochat.train.loop import Plan, rows_per_pass
 from nanochat.train.run import Job, device_of, train
 from nanochat.train.schedules import midtrain_multiplier, rising_momentum
-from nanochat.train.validation import bits_per_byte, chat_answer, held_out, require_vocabulary
+from nanochat.train.validation import bits_per_byte, chat_answer, require_vocabulary
 
 
 def midtrain(
@@ -36,7 +36,7 @@ def midtrain(
             f"midtrain.batch_tokens is {config.batch_tokens}, not a multiple of sequence_len ({length})",
             hint=f"use {max(batch_rows, 1) * length} or {(batch_rows + 1) * length}",
         )
-    conversations, validation = held_out(mixture(inputs["tasks"], config.mixture, config.seed))
+    conversations, validation = chat_data(inputs["tasks"], config)
     batches = midtrain_batches(conversations, tokenizer, batch_rows, length, seed=config.seed)
     val_rows = rows_per_pass(length, model.device.type)
     val = midtrain_batches(validation, tokenizer, val_rows, length)

@@ -1,6 +1,6 @@
 """Supervised fine-tuning: one conversation a row, only the assistant's words are targets.
 
-Validation is the mean loss on conversations held out of the mixture (`nanochat.train.validation`).
+Validation is the mean loss on conversations that do not train (`nanochat.train.chat_data`).
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 
 from nanochat.config import SftConfig
 from nanochat.data.chat_batches import sft_batches
-from nanochat.data.tasks import mixture
 from nanochat.model.checkpoint import load_model
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.tokenizer import Tokenizer
+from nanochat.train.chat_data import chat_data
 from nanochat.train.loop import Plan
 from nanochat.train.run import Job, device_of, train
 from nanochat.train.schedules import fixed_momentum, sft_multiplier
-from nanochat.train.validation import chat_answer, held_out, mean_loss, require_vocabulary
+from nanochat.train.validation import chat_answer, mean_loss, require_vocabulary
 
 _VAL_ROWS = 8
 
@@ -29,7 +29,7 @@ def sft(config: SftConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     model = load_model(inputs["model"], device_of(runtime))
     require_vocabulary(tokenizer, model.config)
     context = model.config.sequence_len  # what lies beyond it was never trained
-    conversations, validation = held_out(mixture(inputs["tasks"], config.mixture, config.seed))
+    conversations, validation = chat_data(inputs["tasks"], config)
     batches = sft_batches(conversations, tokenizer, config.batch_rows, seed=config.seed, max_tokens=context)
     val = sft_batches(validation, tokenizer, _VAL_ROWS, max_tokens=context)
     steps = batches.steps * config.epochs

@@ -291,9 +291,9 @@ KEYS = {
     "recipes": {"recipe", "depth", "about"},
     "show": {
         "name", "depth", "corpus", "tasks", "tokenizer", "tokenize", "pretrain", "midtrain", "sft",
-        "evaluate", "publish",
+        "evaluate", "publish", "derived",
     },
-    "plan": {"recipe", "all_cached", "predicted_seconds", "predicted_dollars", "nodes"},
+    "plan": {"recipe", "all_cached", "predicted_seconds", "predicted_dollars", "nodes", "forecast"},
     "why": NODE,
     "ls": RECORD,
     "inspect": RECORD | {"lineage"},
