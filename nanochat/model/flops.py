@@ -1,11 +1,18 @@
 """Counts that follow from a model's shape: parameters, floating point operations, utilisation.
 
-Formulas are upstream's (October 2025), so that published numbers can be compared. No tensors are made here.
+Formulas are upstream's, so that published numbers can be compared. No tensors are made here.
 """
 
 from __future__ import annotations
 
-from nanochat.config import ModelConfig
+from nanochat.config import SMEAR_CHANNELS, ModelConfig
+from nanochat.model.architecture import (
+    VALUE_GATE_CHANNELS,
+    ParameterKind,
+    has_value_embedding,
+    vocabulary_rows,
+    windows,
+)
 
 # Dense bfloat16 operations per second by the name that the driver reports, longest match first.
 _PEAK_FLOPS = {
@@ -25,17 +32,39 @@ _PEAK_FLOPS = {
 }
 
 
-def parameter_count(config: ModelConfig) -> int:
-    """Return the number of parameters, embedding and head included."""
+def parameter_counts(config: ModelConfig) -> dict[ParameterKind, int]:
+    """Return the number of parameters of each kind that the architecture has; padding rows count."""
     kv_width = config.n_kv_head * (config.n_embd // config.n_head)
+    vocabulary = vocabulary_rows(config)
     block = config.n_embd * (2 * config.n_embd + 2 * kv_width) + 8 * config.n_embd**2
-    return 2 * config.vocab_size * config.n_embd + config.n_layer * block
+    counts: dict[ParameterKind, int] = {
+        "lm_head": vocabulary * config.n_embd,
+        "wte": vocabulary * config.n_embd,
+        "matrices": config.n_layer * block,
+    }
+    if config.architecture == "2026":
+        embedded = sum(has_value_embedding(config, layer) for layer in range(config.n_layer))
+        counts["matrices"] += embedded * VALUE_GATE_CHANNELS * config.n_kv_head
+        counts["value_embeds"] = embedded * vocabulary * kv_width
+        counts["resid_lambdas"] = counts["x0_lambdas"] = config.n_layer
+        counts["scalars"] = SMEAR_CHANNELS + 2
+    return counts
+
+
+def parameter_count(config: ModelConfig) -> int:
+    """Return the number of parameters, embeddings and head included."""
+    return sum(parameter_counts(config).values())
 
 
 def flops_per_token(config: ModelConfig) -> int:
     """Return forward and backward operations per trained token at full context."""
-    matrices = parameter_count(config) - config.vocab_size * config.n_embd
-    return 6 * matrices + 12 * config.n_layer * config.n_embd * config.sequence_len
+    counts = parameter_counts(config)
+    multiplied = counts["matrices"] + counts["lm_head"]
+    if config.architecture == "2026":
+        multiplied += SMEAR_CHANNELS  # the gate
+    whole = config.sequence_len
+    attended = sum(whole if window is None else min(window, whole) for window in windows(config))
+    return 6 * multiplied + 12 * config.n_embd * attended
 
 
 def peak_flops(device_name: str) -> float | None:
