@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from nanochat.config import ModelConfig
 from nanochat.errors import ConfigError, DataError
@@ -54,7 +54,7 @@ def write_nanochat_folder(
 ) -> None:
     """Write a flat folder; `results` join `step` and `model_config` in the meta file.
 
-    Weights are float32 with upstream's names.
+    Weights are float32 with upstream's names; token lengths are counted as upstream did at that time.
     """
     import torch
 
@@ -66,7 +66,8 @@ def write_nanochat_folder(
     meta = {"step": step, **results, "model_config": {name: shape[name] for name in _SHAPE if name in shape}}
     (out / f"meta_{step:06d}.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
     write_tokenizer_pickle(tokenizer, out / "tokenizer.pkl")
-    write_token_bytes(tokenizer, out / "token_bytes.pt")
+    mode: Literal["raw", "decoded"] = "raw" if config.architecture == "2026" else "decoded"
+    write_token_bytes(tokenizer, out / "token_bytes.pt", mode)
 
 
 def to_cache_layout(folder: Path, source: str, tag: str) -> None:

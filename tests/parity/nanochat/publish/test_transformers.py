@@ -12,16 +12,16 @@ import torch
 # Its libraries ask the network for nothing, and say so at import.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from nanochat.chat.engine import Engine  # noqa: E402
-from nanochat.config import ModelConfig  # noqa: E402
-from nanochat.model.gpt import GPT  # noqa: E402
-from nanochat.publish.folder import find_published, read_published  # noqa: E402
-from nanochat.publish.published import Published  # noqa: E402
-from nanochat.publish.transformers_format import write_transformers_folder  # noqa: E402
-from nanochat.tokenizer.chat_format import render, render_for_completion  # noqa: E402
-from nanochat.tokenizer.tokenizer import Tokenizer  # noqa: E402
+from nanochat.chat.engine import Engine
+from nanochat.config import ModelConfig
+from nanochat.model.gpt import GPT
+from nanochat.publish.folder import find_published, read_published
+from nanochat.publish.published import Published
+from nanochat.publish.transformers_format import write_transformers_folder
+from nanochat.tokenizer.chat_format import render, render_for_completion
+from nanochat.tokenizer.tokenizer import Tokenizer
 
 TEXTS = (
     "The quick brown fox jumps over 12,345 lazy dogs.\n\n\t— “Really?”  ",
@@ -61,26 +61,33 @@ def words(folder: Path):
     return AutoTokenizer.from_pretrained(folder)
 
 
-def test_logits_are_equal_to_2e_3(golden, published, theirs):
-    """Measured 7e-4 at most: rotary tables in float32 there, rounded to bfloat16 in training and here."""
-    for prompt in golden["prompt_ids"]:
-        ids = torch.tensor([prompt])
-        with torch.no_grad():
-            torch.testing.assert_close(theirs(ids).logits, published.model(ids), atol=2e-3, rtol=0)
+def largest_difference(theirs, model, prompts) -> float:
+    with torch.no_grad():
+        logits = [(theirs(ids).logits, model(ids)) for ids in map(torch.tensor, prompts)]
+    return max(float((a - b).abs().max()) for a, b in logits)
 
 
-def test_logits_differ_by_nothing_but_the_rotary_tables(golden, published, theirs, monkeypatch):
-    """With tables rounded as in training they are equal but for the order of sums."""
-    forward = theirs.model.rotary_emb.forward
+@pytest.fixture
+def rounded(monkeypatch):
+    """Round a model's rotary tables to bfloat16, as training did."""
 
-    def rounded(*args, **kwargs):
-        return tuple(table.bfloat16().float() for table in forward(*args, **kwargs))
+    def call(model):
+        forward = model.model.rotary_emb.forward
 
-    monkeypatch.setattr(theirs.model.rotary_emb, "forward", rounded)
-    for prompt in golden["prompt_ids"]:
-        ids = torch.tensor([prompt])
-        with torch.no_grad():
-            torch.testing.assert_close(theirs(ids).logits, published.model(ids), atol=1e-5, rtol=0)
+        def tables(*args, **kwargs):
+            return tuple(table.bfloat16().float() for table in forward(*args, **kwargs))
+
+        monkeypatch.setattr(model.model.rotary_emb, "forward", tables)
+
+    return call
+
+
+def test_logits_are_equal_but_for_the_rotary_tables(golden, published, theirs, rounded):
+    """Measured: 3.4e-4 with tables in float32 as transformers has them, 0 with tables as in training."""
+    prompts = [[prompt] for prompt in golden["prompt_ids"]]
+    assert largest_difference(theirs, published.model, prompts) < 2e-3
+    rounded(theirs)
+    assert largest_difference(theirs, published.model, prompts) < 1e-5
 
 
 def test_greedy_text_is_equal(golden, published, theirs, words):
@@ -180,7 +187,7 @@ def test_the_template_refuses_what_it_cannot_render_as_training_did(words, messa
         words.apply_chat_template(messages)
 
 
-def test_a_random_model_with_shared_heads_has_equal_logits_both_ways(tmp_path):
+def test_a_random_model_with_shared_heads_has_equal_logits_both_ways(tmp_path, rounded):
     config = ModelConfig(sequence_len=63, vocab_size=265, n_layer=3, n_head=6, n_kv_head=2, n_embd=84)
     model = GPT(config)
     generator = torch.Generator().manual_seed(0)
@@ -189,9 +196,9 @@ def test_a_random_model_with_shared_heads_has_equal_logits_both_ways(tmp_path):
     tokenizer = Tokenizer.from_ranks({bytes([b]): b for b in range(256)})
     write_transformers_folder(tmp_path, Published(model=model, tokenizer=tokenizer))
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path)
+    rounded(theirs)
     ids = torch.randint(265, (2, 17), generator=generator)
-    with torch.no_grad():
-        torch.testing.assert_close(theirs(ids).logits, model(ids), atol=2e-3, rtol=0)
+    assert largest_difference(theirs, model, ids[None].tolist()) < 1e-5
     theirs.save_pretrained(tmp_path / "again", max_shard_size="100KB")
     AutoTokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path / "again")
     assert len(list((tmp_path / "again").glob("model-*.safetensors"))) > 1
