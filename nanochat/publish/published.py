@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 SOURCES = ("sft", "rl", "mid", "base")
 """Trainings that publish checkpoints, the most finished one first."""
 _LARGEST_JSON = 16 * 2**20
+_LARGEST_NUMBER = 2**24
 _LONGEST_CONTEXT = 131_072  # rotary tables are made for ten times as much: beyond, they would fill the memory
 
 
@@ -83,6 +84,9 @@ def read_object(path: Path) -> dict[str, Any]:
 
 def model_config(fields: Mapping[str, Any], source: Path) -> ModelConfig:
     """Return the shape of a model that a file describes; raise DataError naming file and field."""
+    for name, value in fields.items():  # before anything is counted up to them
+        if isinstance(value, int) and value > _LARGEST_NUMBER:
+            raise DataError(f"{source}: {name} is {value:,}; at most {_LARGEST_NUMBER:,} is read")
     try:
         config = ModelConfig.model_validate(dict(fields), strict=True)
     except ValidationError as error:
@@ -105,7 +109,7 @@ def check_weights(config: ModelConfig, state: Mapping[str, Tensor], weights: Pat
         raise DataError(f"{weights}: {odd} is of type {state[odd].dtype}; weights are floating point")
     parts = [name.split(".") for name in state if name.startswith("transformer.h.")]
     layers = {int(part[2]) for part in parts if part[2].isdecimal()}
-    if layers and layers != set(range(config.n_layer)):
+    if len(layers) != config.n_layer:  # before anything is counted layer by layer
         raise DataError(
             f"{weights} has {len(layers)} layers, {description.name} says {config.n_layer}",
             hint="take both files from the same checkpoint",

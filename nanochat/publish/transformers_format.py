@@ -81,9 +81,10 @@ def write_transformers_folder(out: Path, published: Published) -> None:
             f"the model is of architecture {config.architecture!r}; transformers has only the classic one",
             hint="use --format nanochat",
         )
-    names = _their_names(config.n_layer)
     state = published.model.state_dict()
-    weights = {names[ours]: weight.detach().cpu().float().contiguous() for ours, weight in state.items()}
+    weights = {
+        _their_name(name): weight.detach().cpu().float().contiguous() for name, weight in state.items()
+    }
     save_file(weights, out / WEIGHTS, metadata={"format": "pt"})
     special = {name: published.tokenizer.special(name) for name in ("bos", "assistant_end")}
     _write(out / "config.json", _config(config, special))
@@ -160,13 +161,22 @@ def _tokenizer_config(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _their_names(n_layer: int) -> dict[str, str]:
-    layers = {
-        f"transformer.h.{i}.{ours}.weight": f"model.layers.{i}.{theirs}.weight"
-        for i in range(n_layer)
-        for ours, theirs in _LAYER_NAMES.items()
-    }
-    return _NAMES | layers
+def _their_name(name: str) -> str:
+    return _renamed(name, _NAMES, "transformer.h.", "model.layers.", _LAYER_NAMES)
+
+
+def _our_name(name: str) -> str:
+    """Return our name of a tensor; one that is none of theirs is left as it is, to be refused."""
+    layers = {theirs: ours for ours, theirs in _LAYER_NAMES.items()}
+    return _renamed(name, {v: k for k, v in _NAMES.items()}, "model.layers.", "transformer.h.", layers)
+
+
+def _renamed(name: str, whole: Mapping[str, str], old: str, new: str, parts: Mapping[str, str]) -> str:
+    if name in whole:
+        return whole[name]
+    layer, _, rest = name.removeprefix(old).partition(".")
+    part = parts.get(rest.removesuffix(".weight"))
+    return f"{new}{layer}.{part}.weight" if name.startswith(old) and part else name
 
 
 def find_transformers(folder: Path, choice: Choice) -> Found | None:
@@ -218,8 +228,7 @@ def read_transformers(found: Found) -> Published:
     from nanochat.model.checkpoint import model_from_state
 
     config = _our_config(found.description)
-    ours = {theirs: name for name, theirs in _their_names(config.n_layer).items()}
-    state = {ours.get(name, name): weight for file in found.weights for name, weight in _load(file).items()}
+    state = {_our_name(name): weight for file in found.weights for name, weight in _load(file).items()}
     weights = found.weights[0]
     check_weights(config, state, weights, found.description)
     json_form = found.tokenizer.suffix == ".json"
