@@ -32,9 +32,9 @@ def open_engine(store: Store, ref: str, choice: Choice | None = None) -> Engine:
 
     Raises as `open_model` does.
     """
-    from nanochat.chat.engine import Engine
-
     published = open_model(store, ref, choice)
+    from nanochat.chat.engine import Engine  # heavy, and not needed to say what is wrong with a reference
+
     return Engine(published.model, published.tokenizer)
 
 
@@ -46,10 +46,11 @@ def open_model(store: Store, ref: str, choice: Choice | None = None) -> Publishe
         StoreError: the record holds no model, or its parts are gone.
         DataError: the folder is damaged, hostile or of another format.
     """
+    folder = folder_of(ref)
     from nanochat.publish.folder import find_published, read_published
     from nanochat.publish.published import Choice
 
-    if folder := folder_of(ref):
+    if folder:
         return read_published(find_published(folder, choice))
     if choice not in (None, Choice()):
         raise ConfigError(

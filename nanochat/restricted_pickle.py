@@ -55,9 +55,10 @@ def load(
     except DataError:
         raise
     except _Refused as error:
-        allowed = ", ".join(sorted({f"{module}.{name}" for module, name in stand_ins})[:4])
+        names = sorted(f"{module}.{name}" for module, name in stand_ins)
+        allowed = f"{names[0]} is" if len(names) == 1 else f"{', '.join(names[:3])} and the like are"
         raise DataError(
-            f"{source}: the pickle asks for {error}; only {allowed} and the like are allowed",
+            f"{source}: the pickle asks for {error}; only {allowed} allowed",
             hint="the file holds code, which is never run: get it from somebody you trust, in a safe form",
         ) from None
     except Exception as error:  # a damaged pickle may raise nearly everything
