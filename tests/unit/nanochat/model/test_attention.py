@@ -74,7 +74,7 @@ def test_a_query_sees_itself_and_a_window_before_it(window: int | None, n_kv_hea
 
 def layer_output(model: GPT, x: Tensor, *, norm_first: bool) -> Tensor:
     """The first layer's attention by its definition, without value embedding."""
-    attention, scale = model.transformer.h[0].attn, ARCHITECTURES[model.config.architecture].qk_scale
+    attention, scale = model.transformer.h[0].attn, {"classic": 1.0, "2026": 1.2}[model.config.architecture]
     cos, sin = model.cos[:, : x.size(1)], model.sin[:, : x.size(1)]
     q, k, v = (
         map_(x).unflatten(-1, (-1, attention.head_dim))
