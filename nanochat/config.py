@@ -356,6 +356,25 @@ class PublishConfig(Config):
     """Names of the data sets for the model card's front matter."""
 
 
+class ImportConfig(Config):
+    """A published model from elsewhere: what it is, and apart from that where it is."""
+
+    location_fields: ClassVar[frozenset[str]] = frozenset({"folder", "tag"})
+
+    format: Literal["nanochat", "transformers"]
+    """Whose published format the files are in."""
+    step: int
+    """Step of the checkpoint."""
+    source: str | None = None
+    """Which training made it (`sft`, `rl`, `mid`, `base`), where the folder says so."""
+    files: tuple[SourceFile, ...]
+    """Names of the files and, as versions, their sha256."""
+    folder: str
+    """Where the folder is; not part of the identity."""
+    tag: str | None = None
+    """Which of several models in the folder; not part of the identity."""
+
+
 class Recipe(Config):
     """Everything one pipeline run produces, stage by stage."""
 
