@@ -142,6 +142,12 @@ def run(
     ] = "local",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: all cores).")] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Ranks that train together (default: one per GPU, 1 on cpu).")
+    ] = None,
+    micro_batch_rows: Annotated[
+        int | None, typer.Option(min=1, help="Rows per forward pass (default: what fits).")
+    ] = None,
     checkpoint_every: Annotated[float, typer.Option(min=0.1, help="Seconds between restart points.")] = 30.0,
     as_json: AsJson = False,
 ) -> None:
@@ -155,7 +161,13 @@ def run(
     settings, opened = open_store(store)
     forced = tuple(force or ())
     planned = make_plan(recipes.find(recipe, override or ()), opened, until=until, force=forced)
-    runtime = {"device": device, "threads": threads, "checkpoint_every_s": checkpoint_every}
+    runtime = {
+        "device": device,
+        "threads": threads,
+        "processes": processes,
+        "micro_batch_rows": micro_batch_rows,
+        "checkpoint_every_s": checkpoint_every,
+    }
     options = RunOptions(until=until, force=forced, dispatch=dispatch, runtime=runtime)
     done = run_plan(planned, opened, settings, options, output.stderr())
     found = results(opened, done.records)

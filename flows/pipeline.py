@@ -40,6 +40,9 @@ class RuntimeParameters(BaseModel):
     device: str = "cpu"
     threads: int | None = Field(default=None, gt=0, description="CPU threads; empty: all cores")
     micro_batch_rows: int | None = Field(default=None, gt=0, description="rows per forward pass")
+    processes: int | None = Field(
+        default=None, gt=0, description="ranks that train together; empty: one per GPU of device cuda, else 1"
+    )
     checkpoint_every_s: float = Field(default=30.0, gt=0, description="seconds between restart points")
     retries: int = Field(default=2, ge=0, description="further tries of a stage after a passing fault")
     retry_delay_s: float = Field(default=5.0, ge=0)
@@ -47,7 +50,14 @@ class RuntimeParameters(BaseModel):
     def to_runtime(self, stop: threading.Event) -> Runtime:
         """Return the settings as stage functions take them; `stop` ends the run early."""
         given = self.model_dump(include={"device", "threads", "micro_batch_rows", "checkpoint_every_s"})
-        return Runtime(**{k: v for k, v in given.items() if v is not None}, stop=stop)
+        processes = self.processes or (_gpus() if self.device == "cuda" else 1)
+        return Runtime(**{k: v for k, v in given.items() if v is not None}, processes=processes, stop=stop)
+
+
+def _gpus() -> int:
+    import torch
+
+    return max(torch.cuda.device_count(), 1)
 
 
 @flow(name="nanochat", persist_result=False, task_runner=_ON_THREADS)

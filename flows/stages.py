@@ -17,6 +17,7 @@ PRETRAIN = Stage(
     version=1,
     run="nanochat.train.pretrain:pretrain",
     resources="gpu",
+    spreads=True,
     attachments=("throughput.jsonl",),
 )
 MIDTRAIN = Stage(
@@ -24,10 +25,16 @@ MIDTRAIN = Stage(
     version=1,
     run="nanochat.train.midtrain:midtrain",
     resources="gpu",
+    spreads=True,
     attachments=("throughput.jsonl",),
 )
 SFT = Stage(
-    name="sft", version=1, run="nanochat.train.sft:sft", resources="gpu", attachments=("throughput.jsonl",)
+    name="sft",
+    version=1,
+    run="nanochat.train.sft:sft",
+    resources="gpu",
+    spreads=True,
+    attachments=("throughput.jsonl",),
 )
 EVALUATE_BASE = Stage(
     name="evaluate_base", version=1, run="nanochat.evals.evaluate:evaluate_base", resources="gpu"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nanochat.config import MixtureEntry, SftConfig
-from nanochat.train.chat_data import chat_data
+from nanochat.train.chat import chat_data
 
 TALK = (MixtureEntry(task="talk"),)
 
