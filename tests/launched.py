@@ -15,15 +15,9 @@ from nanochat.runtime import Runtime
 from nanochat.train.world import World
 
 
-def fail_on_rank_1(
-    config: Config, inputs: Mapping[str, Path], out: Path, runtime: Runtime
-) -> Mapping[str, Any]:
-    """Fail on rank 1 while the others wait for it."""
-    world = World.current()
-    if world.rank == 1:
-        raise DataError(f"shard {inputs['shards'].name} ends early", hint="download it again")
-    world.gather(1.0)
-    return {}
+def fail(config: Config, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> Mapping[str, Any]:
+    """Fail as stages do."""
+    raise DataError(f"{inputs['shards'].name} ends early", hint="download it again")
 
 
 def die_on_rank_1(

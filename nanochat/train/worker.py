@@ -38,14 +38,17 @@ class Parent:
 
     def __init__(self, out: IO[str], answers: IO[str], stop: threading.Event) -> None:
         self._out, self._answers, self._stop = out, answers, stop
+        self._telling = threading.Lock()
         self._kept = threading.Semaphore(0)
         threading.Thread(target=self._hear, name="answers", daemon=True).start()
 
     def tell(self, what: str, **fields: object) -> None:
         """Say one thing; a parent that is gone ends this process."""
+        line = json.dumps({"what": what, **fields})
         try:
-            self._out.write(json.dumps({"what": what, **fields}) + "\n")
-            self._out.flush()
+            with self._telling:
+                self._out.write(f"{line}\n")
+                self._out.flush()
         except BrokenPipeError:
             os._exit(1)
 

@@ -98,22 +98,20 @@ def test_one_process_goes_on_as_two_and_two_as_one(inputs: dict[str, Path], tmp_
     assert [json.loads(line)["train/loss"] for line in lines] == [losses[s] for s in range(1, 41)]
 
 
-@pytest.mark.slow  # starts three interpreters with torch
+@pytest.mark.slow  # starts interpreters with torch
 @pytest.mark.parametrize(
-    ("function", "error", "message", "hint"),
+    ("function", "processes", "error", "message", "hint"),
     [
-        ("fail_on_rank_1", DataError, "shard number 3 ends early", "download it again"),
-        ("die_on_rank_1", TrainingError, "rank 1 of 2 was ended by SIGKILL", "out of memory"),
+        ("fail", 1, DataError, "shard_00003 ends early", "download it again"),
+        ("die_on_rank_1", 2, TrainingError, "rank 1 of 2 was ended by SIGKILL", "out of memory"),
     ],
 )
 def test_a_failed_rank_ends_all_and_its_error_is_raised_here(
-    function: str, error: type[NanochatError], message: str, hint: str, tmp_path: Path
+    function: str, processes: int, error: type[NanochatError], message: str, hint: str, tmp_path: Path
 ) -> None:
-    runtime = Runtime(processes=2, scratch=tmp_path)
+    runtime, inputs = Runtime(processes=processes, scratch=tmp_path), {"shards": Path("shard_00003")}
     with pytest.raises(error, match=message) as caught:
-        launch(
-            f"tests.launched:{function}", TokenizeConfig(), {"shards": Path("number 3")}, tmp_path, runtime
-        )
+        launch(f"tests.launched:{function}", TokenizeConfig(), inputs, tmp_path, runtime)
     assert type(caught.value) is error
     assert hint in (caught.value.hint or "")
     assert list(tmp_path.iterdir()) == []

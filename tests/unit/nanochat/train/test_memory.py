@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,16 +24,22 @@ REFUSALS = (
 )
 
 
-class SmallMemory(GPT):
-    """A model whose device holds so many rows of a pass and no more."""
+@dataclass
+class Memory:
+    """A device that holds so many rows of a pass and no more."""
 
-    rows = 10_000
-    refusal: RuntimeError = REFUSALS[0]
+    refusal: RuntimeError
+    rows: int = 10_000
 
-    def forward(self, idx: torch.Tensor, *arguments: object, **named: object) -> torch.Tensor:
-        if idx.size(0) > self.rows:
-            raise self.refusal
-        return super().forward(idx, *arguments, **named)  # type: ignore[arg-type]
+    def limit(self, model: GPT) -> None:
+        forward = model.forward
+
+        def limited(idx: torch.Tensor, *arguments: Any, **named: Any) -> torch.Tensor:
+            if idx.size(0) > self.rows:
+                raise self.refusal
+            return forward(idx, *arguments, **named)
+
+        model.forward = limited
 
 
 def batch(step: int, rows: slice) -> tuple[np.ndarray, np.ndarray]:
@@ -51,40 +58,47 @@ PLAN = Plan(
 
 
 @pytest.fixture(params=REFUSALS, ids=["gpu", "cpu"])
-def state(request: pytest.FixtureRequest) -> Iterator[TrainState]:
-    model = SmallMemory(TINY)
-    model.refusal = request.param
+def memory(request: pytest.FixtureRequest) -> Memory:
+    return Memory(request.param)
+
+
+@pytest.fixture
+def state(memory: Memory) -> TrainState:
+    model = GPT(TINY)
     model.init_weights(torch.Generator().manual_seed(0))
-    yield TrainState(model, ModelOptimizer(model, OptimizerConfig()))
+    memory.limit(model)
+    return TrainState(model, ModelOptimizer(model, OptimizerConfig()))
 
 
-def test_what_the_user_asked_for_is_refused_with_the_number_of_rows_that_fit(state: TrainState) -> None:
-    state.model.rows = 5
+def test_what_was_asked_for_is_refused_with_the_number_of_rows_that_fit(
+    state: TrainState, memory: Memory
+) -> None:
+    memory.rows = 5
     with pytest.raises(TrainingError, match="pass of 13 rows x 24 tokens is too large for cpu") as caught:
         fitting_cut(state, PLAN, 100)
     assert caught.value.hint == "use --micro-batch-rows 3"
     assert fitting_cut(state, PLAN, 3) == Cut(rows=3)
 
 
-def test_by_itself_a_pass_is_halved_until_it_fits(state: TrainState) -> None:
+def test_by_itself_a_pass_is_halved_until_it_fits(state: TrainState, memory: Memory) -> None:
     assert fitting_cut(state, PLAN) == Cut()
-    state.model.rows = 5
+    memory.rows = 5
     cut = fitting_cut(state, PLAN)
     assert cut.rows_of(24, "cpu") == 3
     assert [result.step for result in training_steps(state, PLAN, cut)] == [1, 2, 3]
 
 
-def test_a_single_row_that_does_not_fit_ends_the_run(state: TrainState) -> None:
-    state.model.rows = 0
+def test_a_single_row_that_does_not_fit_ends_the_run(state: TrainState, memory: Memory) -> None:
+    memory.rows = 0
     with pytest.raises(TrainingError, match="one row x 24 tokens does not fit") as caught:
         fitting_cut(state, PLAN)
     assert "smaller depth" in (caught.value.hint or "")
 
 
-def test_trying_leaves_no_trace(state: TrainState) -> None:
+def test_trying_leaves_no_trace(state: TrainState, memory: Memory) -> None:
     weights = {name: weight.clone() for name, weight in state.model.state_dict().items()}
     random, optimizer = torch.get_rng_state(), state.optimizer.state_dict()
-    state.model.rows = 5
+    memory.rows = 5
     fitting_cut(state, PLAN)
     assert all(p.grad is None for p in state.model.parameters())
     assert torch.equal(torch.get_rng_state(), random)
@@ -93,10 +107,10 @@ def test_trying_leaves_no_trace(state: TrainState) -> None:
     assert str(state.optimizer.state_dict()) == str(optimizer)
 
 
-def test_a_refusal_in_a_later_step_says_what_to_try(state: TrainState) -> None:
+def test_a_refusal_in_a_later_step_says_what_to_try(state: TrainState, memory: Memory) -> None:
     def fill_up() -> None:
         for result in training_steps(state, PLAN, Cut(rows=6)):
-            state.model.rows = 4 if result.step == 2 else 6
+            memory.rows = 4 if result.step == 2 else 6
 
     with pytest.raises(TrainingError, match="in step 3 on rank 0 of 1: a pass of 6 rows") as caught, (
         out_of_memory_explained(state, PLAN, Cut(rows=6))
@@ -105,7 +119,7 @@ def test_a_refusal_in_a_later_step_says_what_to_try(state: TrainState) -> None:
     assert caught.value.hint == "use --micro-batch-rows 3"
 
 
-def test_another_error_of_the_model_is_not_taken_for_a_lack_of_memory(state: TrainState) -> None:
-    state.model.rows, state.model.refusal = 5, RuntimeError("shapes cannot be multiplied")
+def test_another_error_is_not_taken_for_a_lack_of_memory(state: TrainState, memory: Memory) -> None:
+    memory.rows, memory.refusal = 5, RuntimeError("shapes cannot be multiplied")
     with pytest.raises(RuntimeError, match="shapes"):
         fitting_cut(state, PLAN)
