@@ -111,14 +111,44 @@ def _attention_fwd_kernel(
     if middle < m0:
         for n0 in tl.range(middle, m0, BLOCK_N):
             acc, high, total = _forward_step(
-                q, acc, high, total, k_desc, v_desc, row, kv_head, n0, t, first, factor, False, False, BLOCK_N, D
+                q,
+                acc,
+                high,
+                total,
+                k_desc,
+                v_desc,
+                row,
+                kv_head,
+                n0,
+                t,
+                first,
+                factor,
+                False,
+                False,
+                BLOCK_N,
+                D,
             )
     if BOUNDED:
         left = _first_key(m0, LO, row, T, window) // BLOCK_N * BLOCK_N
         if left < middle:
             for n0 in tl.range(left, middle, BLOCK_N):
                 acc, high, total = _forward_step(
-                    q, acc, high, total, k_desc, v_desc, row, kv_head, n0, t, first, factor, True, False, BLOCK_N, D
+                    q,
+                    acc,
+                    high,
+                    total,
+                    k_desc,
+                    v_desc,
+                    row,
+                    kv_head,
+                    n0,
+                    t,
+                    first,
+                    factor,
+                    True,
+                    False,
+                    BLOCK_N,
+                    D,
                 )
     _store(out_desc, row, m0, head, acc / total[:, None], BLOCK_M, D)
     lse = (high + tl.log2(total)) / _LOG2E
@@ -173,14 +203,46 @@ def _attention_bwd_dq_kernel(
     if middle < m0:
         for n0 in tl.range(middle, m0, BLOCK_N):
             dq = _dq_step(
-                q, grad, dq, lse, delta, k_desc, v_desc, row, kv_head, n0, t, first, factor, False, False, BLOCK_N, D
+                q,
+                grad,
+                dq,
+                lse,
+                delta,
+                k_desc,
+                v_desc,
+                row,
+                kv_head,
+                n0,
+                t,
+                first,
+                factor,
+                False,
+                False,
+                BLOCK_N,
+                D,
             )
     if BOUNDED:
         left = _first_key(m0, LO, row, T, window) // BLOCK_N * BLOCK_N
         if left < middle:
             for n0 in tl.range(left, middle, BLOCK_N):
                 dq = _dq_step(
-                    q, grad, dq, lse, delta, k_desc, v_desc, row, kv_head, n0, t, first, factor, True, False, BLOCK_N, D
+                    q,
+                    grad,
+                    dq,
+                    lse,
+                    delta,
+                    k_desc,
+                    v_desc,
+                    row,
+                    kv_head,
+                    n0,
+                    t,
+                    first,
+                    factor,
+                    True,
+                    False,
+                    BLOCK_N,
+                    D,
                 )
     _store(dq_desc, row, m0, head, dq * scale, BLOCK_M, D)
 

@@ -241,11 +241,24 @@ class OptimizerConfig(Config):
     """Largest global gradient norm; None: no clipping."""
 
 
+class ComputeConfig(Config):
+    """How training passes are computed: it changes the last digits of all numbers."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Type of matrix products and of activations between them; weights and sums stay float32."""
+    compile: bool = False
+    """Whether PyTorch compiles the passes: up to minutes before the first step, then quicker ones."""
+
+
+_PLAIN = ComputeConfig()
+
+
 class PretrainConfig(Config):
     """What is pretrained, on how many tokens."""
 
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    compute: ComputeConfig = Field(default=_PLAIN, exclude_if=lambda compute: compute == _PLAIN)
     batch_tokens: int = Field(default=524_288, gt=0)
     """Tokens per optimizer step, all ranks together."""
     steps: int = Field(default=21_400, gt=0)
@@ -297,6 +310,7 @@ class MidtrainConfig(Config):
     validation: tuple[MixtureEntry, ...] = Field(default=(), exclude_if=_is_empty)
     """Data sets to validate on; none: the last 2 % of the mixture (1 to 256 rows), which do not train."""
     optimizer: OptimizerConfig = OptimizerConfig()
+    compute: ComputeConfig = Field(default=_PLAIN, exclude_if=lambda compute: compute == _PLAIN)
     batch_tokens: int = Field(default=524_288, gt=0)
     """Tokens per optimizer step, all ranks together."""
     epochs: int = Field(default=1, gt=0)
@@ -315,6 +329,7 @@ class SftConfig(Config):
     validation: tuple[MixtureEntry, ...] = Field(default=(), exclude_if=_is_empty)
     """Data sets to validate on; none: the last 2 % of the mixture (1 to 256 rows), which do not train."""
     optimizer: OptimizerConfig = OptimizerConfig(grad_clip=None)
+    compute: ComputeConfig = Field(default=_PLAIN, exclude_if=lambda compute: compute == _PLAIN)
     init_lr_frac: float = Field(default=0.02, gt=0, le=1)
     """All learning rates start at this part of their value and fall linearly to zero."""
     batch_rows: int = Field(default=32, gt=0)

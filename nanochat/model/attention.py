@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kernels.attention import attention
 from nanochat.config import ModelConfig
 from nanochat.model.architecture import (
     VALUE_GATE_CHANNELS,
@@ -36,6 +37,12 @@ class Linear(nn.Linear):
 
     def reset_parameters(self) -> None:
         """Leave the weights alone, and with them the global random state."""
+
+
+def as_computed(x: Tensor) -> Tensor:
+    """Return x in the type that autocast computes products in: our own ops are not among those it knows."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
 def rms_norm(x: Tensor) -> Tensor:
@@ -71,16 +78,14 @@ def attend(
     A query sees itself and `window` positions before it (None: all), unless a mask, to be broadcast to
     (B, H, T, S), says what it sees. Without a mask S is T, or T is 1 and sees all.
     """
+    if mask is None and q.size(1) == k.size(1):
+        return attention(as_computed(q), as_computed(k), as_computed(v), window=window)
+    # Queries behind a cache of keys: few of them, so that a mask costs little.
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D), (B, K, S, D)
-    length, repeats = q.size(2), q.size(1) // k.size(1)
+    repeats = q.size(1) // k.size(1)
     if repeats > 1:
         k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
-    if mask is None and window is not None and length > window + 1:
-        position = torch.arange(length, device=q.device)
-        distance = position[:, None] - position[None, :]  # (T, S)
-        mask = (distance >= 0) & (distance <= window)
-    causal = mask is None and length > 1
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal).transpose(1, 2)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
 
 
 class Context(NamedTuple):

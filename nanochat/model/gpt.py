@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kernels.linear_cross_entropy import linear_cross_entropy
 from nanochat.config import SMEAR_CHANNELS, ModelConfig
 from nanochat.model import flops
 from nanochat.model.architecture import (
@@ -26,7 +27,7 @@ from nanochat.model.architecture import (
     vocabulary_rows,
     windows,
 )
-from nanochat.model.attention import Attention, Context, Linear, rms_norm, rotary_tables
+from nanochat.model.attention import Attention, Context, Linear, as_computed, rms_norm, rotary_tables
 from nanochat.model.init_weights import init_2026, init_classic
 from nanochat.model.kv_cache import KVCache
 
@@ -85,6 +86,8 @@ class GPT(nn.Module):
 
     cos: Tensor
     sin: Tensor
+    precision: torch.dtype = torch.float32
+    """Type of matrix products in `forward`, and of activations between them; weights stay float32."""
 
     def __new__(cls, config: ModelConfig | None = None) -> GPT:
         """Choose the class; without a configuration (when a model is copied) it is chosen already."""
@@ -141,13 +144,23 @@ class GPT(nn.Module):
         Targets of -1 are left out; `none` returns (B, T). `last_only` computes the logits of the last
         position alone, (B, 1, V).
         """
-        x = self.hidden(idx, kv_cache)
-        if targets is None:
-            return self.logits(x[:, -1:] if last_only else x)
-        logits = self.logits(x).view(-1, self.config.vocab_size)
-        flat = targets.reshape(-1).long()
-        loss = F.cross_entropy(logits, flat, ignore_index=IGNORED, reduction=loss_reduction)
-        return loss.view(targets.shape) if loss_reduction == "none" else loss
+        with torch.autocast(idx.device.type, self.precision, enabled=self.precision != torch.float32):
+            x = self.hidden(idx, kv_cache)
+            if targets is None:
+                return self.logits(x[:, -1:] if last_only else x)
+            return self._loss(x, targets, loss_reduction)
+
+    def _loss(self, x: Tensor, targets: Tensor, reduction: Literal["mean", "sum", "none"]) -> Tensor:
+        loss = linear_cross_entropy(
+            as_computed(x).flatten(0, 1),
+            self.lm_head.weight,
+            targets.flatten(),
+            softcap=LOGIT_CAP,
+            ignore_index=IGNORED,
+            reduction=reduction,
+            valid_vocab=self.config.vocab_size,
+        )
+        return loss.view(targets.shape) if reduction == "none" else loss
 
     def hidden(self, idx: Tensor, kv_cache: KVCache | None = None) -> Tensor:
         """Map token ids (B, T) to the final normed activations (B, T, C)."""

@@ -88,7 +88,7 @@ def training_steps(state: TrainState, plan: Plan, cut: Cut = DEFAULT_CUT) -> Ite
         inputs, targets = plan.batch(state.step, rows)
         counted, tokens = state.world.total(_count(targets), int(_used_lengths(targets).sum()))
         mine = accumulate_gradients(
-            state.model, inputs, targets, cut, counted=int(counted), last=state.optimizer.reducing
+            state.passes, inputs, targets, cut, counted=int(counted), last=state.optimizer.reducing
         )
         losses = [loss for (loss,) in state.world.gather(mine)]
         _require_finite_losses(state, losses)
@@ -130,8 +130,7 @@ def accumulate_gradients(
     for number, (part_inputs, part_targets) in enumerate(passes or [_nothing(inputs.shape[1])], 1):
         x = torch.from_numpy(part_inputs).to(model.device)
         y = torch.from_numpy(part_targets).to(model.device)
-        with compute_precision(model.device):
-            loss = model(x, y, loss_reduction="sum") / divisor
+        loss = model(x, y, loss_reduction="sum") / divisor
         with last() if number >= len(passes) else contextlib.nullcontext():
             loss.backward()
         total += loss.detach()
@@ -173,13 +172,6 @@ def _count(targets: Ints) -> int:
 def _nothing(length: int) -> Batch:
     """Return a pass in which nothing is counted."""
     return np.zeros((1, length), np.int64), np.full((1, length), IGNORED, np.int64)
-
-
-def compute_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Return the context of a forward pass: bfloat16 products on a GPU, float32 on a CPU."""
-    if device.type == "cpu":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ def fitting_cut(state: TrainState, plan: Plan, rows: int | None = None) -> Cut:
     asked = Cut(rows=rows)
     most = -(-plan.batch_rows // state.world.size)
     tried = max(1, min(most, asked.rows_of(plan.longest, state.model.device.type)))
-    fit = int(min(fit for (fit,) in state.world.gather(_rows_that_fit(state.model, tried, plan.longest))))
+    fit = int(min(fit for (fit,) in state.world.gather(_rows_that_fit(state.passes, tried, plan.longest))))
     if fit == tried:
         return asked
     if not fit:

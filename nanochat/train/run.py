@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -68,7 +68,9 @@ def _start(model: GPT, job: Job, runtime: Runtime) -> tuple[TrainState, Keeper]:
     """Return the run as it begins or goes on, and what keeps its restart points."""
     world, steps = World.current(), job.plan.steps
     optimizer = ModelOptimizer(model, job.config.optimizer, lr_factor=job.lr_factor, group=world.group)
-    state = TrainState(model, optimizer, world)
+    model.precision = getattr(torch, job.config.compute.precision)
+    compiled = cast(GPT, torch.compile(model)) if job.config.compute.compile else None
+    state = TrainState(model, optimizer, world, compiled=compiled)
     run = {"config": job.config.model_dump(mode="json"), "steps": steps}
     if state.restore(runtime.checkpoints, run):
         runtime.tracker.log_text(f"continuing after step {state.step}", step=state.step)

@@ -67,6 +67,12 @@ class TrainState:
     seconds: float = 0.0  # spent in steps, over all attempts
     journal: Journal = field(default_factory=Journal)
     kept_step: int | None = None  # of the newest restart point
+    compiled: GPT | None = None  # the same model, its passes compiled
+
+    @property
+    def passes(self) -> GPT:
+        """Return what forward and backward passes of training go through."""
+        return self.model if self.compiled is None else self.compiled
 
     def save(self, checkpoints: Checkpoints, run: Mapping[str, Any], scratch: Path | None = None) -> None:
         """Keep a restart point, put together in `scratch`; `run` says which run it belongs to.

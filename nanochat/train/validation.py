@@ -16,7 +16,7 @@ from nanochat.model.generate import greedy
 from nanochat.model.gpt import GPT, IGNORED
 from nanochat.tokenizer.chat_format import render_for_completion
 from nanochat.tokenizer.tokenizer import Tokenizer
-from nanochat.train.loop import Batch, Cut, Ints, compute_precision, micro_batches
+from nanochat.train.loop import Batch, Cut, Ints, micro_batches
 from nanochat.train.world import World
 
 Item = TypeVar("Item")
@@ -57,8 +57,7 @@ def bits_per_byte(
     parts = (
         part for batch in mine for part in _parts(*batch, cut.rows_of(batch[0].shape[1], model.device.type))
     )
-    with compute_precision(model.device):
-        sums = bpb.nats_and_bytes(model, parts, tokenizer.token_bytes())
+    sums = bpb.nats_and_bytes(model, parts, tokenizer.token_bytes())
     return bpb.as_bits_per_byte(*world.total(*sums))
 
 
@@ -69,8 +68,7 @@ def mean_loss(model: GPT, batches: Iterable[Batch], cut: Cut, world: World) -> f
     for batch in itertools.islice(batches, world.rank, None, world.size):
         for inputs, targets in micro_batches(*batch, model.device.type, cut):
             x, y = (torch.from_numpy(a).to(model.device) for a in (inputs, targets))
-            with compute_precision(model.device):
-                nats += float(model(x, y, loss_reduction="sum"))
+            nats += float(model(x, y, loss_reduction="sum"))
             counted += int(np.count_nonzero(targets != IGNORED))
     all_nats, all_counted = world.total(nats, counted)
     return all_nats / max(all_counted, 1)

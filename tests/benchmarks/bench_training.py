@@ -65,7 +65,9 @@ def plain() -> Callable[[int], float]:
 
 def ours(precision: str, compiled: bool) -> Callable[[int], float]:
     """Return our own loop as a function from the step to its loss."""
-    from nanochat.config import ComputeConfig, OptimizerConfig
+    import torch
+
+    from nanochat.config import OptimizerConfig
     from nanochat.train.loop import Plan, training_steps
     from nanochat.train.optimizer import ModelOptimizer
     from nanochat.train.schedules import rising_momentum
@@ -73,10 +75,13 @@ def ours(precision: str, compiled: bool) -> Callable[[int], float]:
 
     model = new_model()
     plan = Plan(
-        steps=2**30, batch=batch, lr_multiplier=lambda _: 1.0, momentum=rising_momentum,
-        compute=ComputeConfig(precision=precision, compile=compiled),
+        steps=2**30, batch_rows=ROWS, longest=LENGTH, batch=lambda step, _: batch(step),
+        lr_multiplier=lambda _: 1.0, momentum=rising_momentum,
     )  # fmt: skip
-    steps = training_steps(TrainState(model, ModelOptimizer(model, OptimizerConfig())), plan)
+    model.precision = getattr(torch, precision)
+    state = TrainState(model, ModelOptimizer(model, OptimizerConfig()))
+    state.compiled = torch.compile(model) if compiled else None
+    steps = training_steps(state, plan)
     return lambda _: next(steps).loss
 
 
@@ -122,7 +127,9 @@ def started(side: str, threads: int) -> Iterator[Callable[[int], dict]]:
     """Start a side; yield a function that asks it for a number of steps."""
     command = [sys.executable, __file__, "--side", side, "--threads", str(threads)]
     root = Path(__file__).parents[2]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root
+    ) as process:
         assert process.stdin and process.stdout
         stdin, stdout = process.stdin, process.stdout
 
@@ -184,7 +191,14 @@ def main() -> None:
         if not rows:
             rows.append(row("plain", said["plain"], said["plain"], options.turn))
         rows.append(row(side, said[side], said["plain"], options.turn))
-    columns = ("step", "tokens/s", "speed (10 % – 90 %)", "loss of the last 10 steps", "peak memory", "first step")
+    columns = (
+        "step",
+        "tokens/s",
+        "speed (10 % – 90 %)",
+        "loss of the last 10 steps",
+        "peak memory",
+        "first step",
+    )
     print_table(f"{options.steps} steps of {ROWS} x {LENGTH} tokens, medians", columns, rows)
 
 
