@@ -11,7 +11,7 @@ from flows.stage import Stage
 DOWNLOAD = Stage(name="download", version=1, run="nanochat.data.sources:download_shard")
 TASKS = Stage(name="tasks", version=1, run="nanochat.data.sources:download_tasks")
 TOKENIZER = Stage(name="tokenizer", version=1, run="nanochat.tokenizer.train:train_tokenizer")
-TOKENIZE = Stage(name="tokenize", version=1, run="nanochat.data.token_shards:tokenize_shard")
+TOKENIZE = Stage(name="tokenize", version=1, run="nanochat.data.shard_encoding:tokenize_shard")
 PRETRAIN = Stage(
     name="pretrain",
     version=1,
