@@ -146,6 +146,7 @@ def run(
     ] = "local",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: all cores).")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Shards at once (default: as cores).")] = None,
     checkpoint_every: Annotated[float, typer.Option(min=0.1, help="Seconds between restart points.")] = 30.0,
     as_json: AsJson = False,
 ) -> None:
@@ -159,7 +160,12 @@ def run(
     settings, opened = _open(store)
     forced = tuple(force or ())
     planned = make_plan(recipes.find(recipe, override or ()), opened, until=until, force=forced)
-    runtime = {"device": device, "threads": threads, "checkpoint_every_s": checkpoint_every}
+    runtime = {
+        "device": device,
+        "threads": threads,
+        "workers": workers,
+        "checkpoint_every_s": checkpoint_every,
+    }
     options = RunOptions(until=until, force=forced, dispatch=dispatch, runtime=runtime)
     done = run_plan(planned, opened, settings, options, output.stderr())
     found = results(opened, done.records)

@@ -29,6 +29,7 @@ class Stage:
     run: str  # "module:function", imported only when the stage runs
     resources: Literal["cpu", "gpu"] = "cpu"
     attachments: tuple[str, ...] = ()  # files that tell of the run (times, hardware): kept, not identity
+    at_once: int | None = None  # nodes of this stage that run side by side; None: `Runtime.workers`
     wants_lineage: bool = False  # gets `inputs["lineage"]`: the records of all ancestors as JSON files
 
 

@@ -84,7 +84,7 @@ def encode_shard(tokenizer: Path, text: Path, out: Path, report: Report) -> dict
 
 
 def read_texts(path: Path) -> Iterator[list[str]]:
-    """Yield the documents of a text shard in lists of at most 1,024, in file order; a null is an empty one."""
+    """Yield the documents of a text shard in order, in lists of at most 1,024; a null is an empty one."""
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(_BATCH_DOCUMENTS, columns=["text"]):
             yield [text or "" for text in batch.column(0).to_pylist()]

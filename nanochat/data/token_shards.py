@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -135,7 +135,7 @@ class TokenShard:
 
     def verify(self) -> None:
         """Read all tokens and raise DataError if they are not those that were written."""
-        if hashlib.sha256(self.tokens).hexdigest() != self.header.tokens_sha256:
+        if hashlib.sha256(self.tokens.data).hexdigest() != self.header.tokens_sha256:
             raise _damaged(str(self.path), "tokens")
 
 
@@ -191,9 +191,9 @@ class Header:
 
     def checked_offsets(self, raw: npt.NDArray[np.uint8] | bytes, name: str) -> npt.NDArray[np.uint64]:
         """Return the document offsets in `raw`; raise DataError if they are not those that were written."""
-        offsets = np.frombuffer(raw, "<u8")
+        offsets = np.frombuffer(raw, np.dtype("<u8"))
         rising = bool(np.all(offsets[1:] > offsets[:-1]))
-        if hashlib.sha256(raw).hexdigest() != self.offsets_sha256:
+        if hashlib.sha256(offsets.data).hexdigest() != self.offsets_sha256:
             raise _damaged(name, "document offsets")
         if offsets[0] != 0 or offsets[-1] != self.n_tokens or not rising:
             raise DataError(f"{name}: document offsets do not rise from 0 to {self.n_tokens} tokens")
@@ -244,8 +244,8 @@ def write_token_shard(out: Path, batches: Iterable[list[str]], tokenizer: Vocabu
             tokens, counts = _encode(texts, tokenizer, dtype)
             size = sum(len(text.encode()) for text in texts)
             _require_same_bytes(len(texts), int(token_bytes[tokens].sum()), size)
-            file.write(tokens)
-            sha256.update(tokens)
+            file.write(tokens.data)
+            sha256.update(tokens.data)
             lengths.append(counts)
             characters += sum(map(len, texts))
             text_bytes += size
@@ -256,7 +256,7 @@ def write_token_shard(out: Path, batches: Iterable[list[str]], tokenizer: Vocabu
             int(offsets[-1]),
             vocabulary_digest(tokenizer),
             sha256.hexdigest(),
-            hashlib.sha256(offsets).hexdigest(),
+            hashlib.sha256(offsets.data).hexdigest(),
         )
         _finish(file, header, offsets)
     stats = {
@@ -294,6 +294,6 @@ def _encode(
 
 def _finish(file: BinaryIO, header: Header, offsets: npt.NDArray[np.uint64]) -> None:
     file.write(bytes(header.offsets_start - HEADER_BYTES - header.token_bytes))
-    file.write(offsets)
+    file.write(offsets.data)
     file.seek(0)
     file.write(header.pack())
