@@ -48,12 +48,7 @@ def tokenize_shard(
         runtime.tracker.log({"throughput/documents_per_s": rate}, step=done, total_steps=total)
 
     if text.stat().st_size < _OWN_PROCESS_BYTES:
-
-        def report_here(done: int, total: int) -> None:
-            runtime.raise_if_stopped()
-            report(done, total)
-
-        stats = encode_shard(inputs["tokenizer"], text, out, report_here)
+        stats = encode_shard(inputs["tokenizer"], text, out, lambda *_: runtime.raise_if_stopped())
     else:
         stats = in_own_process(
             encode_shard,

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -47,22 +48,39 @@ def download_shard(
     from nanochat.data.toy_world.files import write_text_shard
 
     path = out / "text.parquet"
+    said: dict[str, str] = {}
     if config.toy is not None:
         write_text_shard(config.toy, config.index, path)
     elif config.url is None:
         raise ConfigError(f"shard {config.name} has neither a URL nor a toy world")
     else:
-        fetch(
+        said = fetch(
             config.url,
             path,
             part_folder=runtime.partial or out.parent,
             size_bytes=config.size_bytes,
             version=config.version,
             check_stop=runtime.raise_if_stopped,
-        )
+            report=_megabytes(runtime),
+        ).to_json()
     stats = measure_text(path, config.url or config.name)
     (out / "stats.json").write_text(json.dumps(stats, indent=1) + "\n")
-    return {**stats, "file_bytes": path.stat().st_size}
+    return {**stats, "file_bytes": path.stat().st_size, **said}
+
+
+def _megabytes(runtime: Runtime) -> Callable[[int, int], None]:
+    """Return a function that tells the tracker how many megabytes are there and how fast they come."""
+    began: tuple[float, int] | None = None  # an earlier attempt's bytes are no part of the rate
+
+    def report(done: int, total: int) -> None:
+        nonlocal began
+        now = time.monotonic()
+        start, there = began = began or (now, done)
+        rate = (done - there) / 1e6 / max(now - start, 1e-9)
+        metrics = {"throughput/mb_per_s": rate} if done > there else {}
+        runtime.tracker.log(metrics, step=done // 1_000_000, total_steps=-(-total // 1_000_000))
+
+    return report
 
 
 def measure_text(path: Path, source: str) -> dict[str, int]:
@@ -75,7 +93,7 @@ def measure_text(path: Path, source: str) -> dict[str, int]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             schema = file.schema_arrow
             index = schema.get_field_index("text")
             if index < 0:
@@ -88,6 +106,7 @@ def measure_text(path: Path, source: str) -> dict[str, int]:
                 raise DataError(f"{source}: column 'text' holds {kind}, not strings")
             documents = characters = text_bytes = 0
             for batch in file.iter_batches(columns=["text"]):
+                batch.validate(full=True)  # the bytes must be UTF-8
                 texts = batch.column(0)
                 documents += len(texts)
                 characters += pc.sum(pc.utf8_length(texts)).as_py() or 0
