@@ -210,15 +210,20 @@ def list_records(
 
 @app.command()
 def inspect(ref: Ref, store: StoreUrl = None, as_json: AsJson = False) -> None:
-    """Show a record: what was hashed, files, metrics, provenance, and its lineage back to the corpus."""
+    """Show a record: what was hashed, files, metrics, provenance, its lineage, and what is in token shards."""
+    from flows.contents import contents
     from flows.lineage import lineage, lineage_tree
 
     _, opened = _open(store)
     record = opened.resolve(ref)
+    inside = contents(opened, record)
     if as_json:
-        output.show_json({**record.to_json(), "lineage": [r.to_json() for r in lineage(opened, record)]})
+        origin = [r.to_json() for r in lineage(opened, record)]
+        output.show_json({**record.to_json(), "lineage": origin, **({"contents": inside} if inside else {})})
         return
     output.show(tables.record_text(record))
+    if inside:
+        output.show(f"\ncontents\n{tables.contents_text(inside)}")
     output.show("\nlineage")
     output.show(lineage_tree(opened, record))
 

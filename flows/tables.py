@@ -121,6 +121,16 @@ def record_text(record: Record) -> str:
     return "\n".join(lines)
 
 
+def contents_text(contents: Mapping[str, Any]) -> str:
+    """What is inside an artifact: numbers one a line, then samples."""
+    lines = [f"  {k.replace('_', ' '):<24} {_number(v)}" for k, v in contents.items() if k != "samples"]
+    for sample in contents.get("samples", ()):
+        text = json.dumps(sample["text"], ensure_ascii=False)
+        more = "" if sample["whole"] else " …"
+        lines += ["", f"  document {sample['document']}, {sample['tokens']:,} tokens", f"    {text}{more}"]
+    return "\n".join(lines)
+
+
 def fields_table(fields: Iterable[tuple[str, Any, str]]) -> Table:
     """One row a recipe field: its dotted name, value and help text."""
     table = _table("field", "value", "meaning")
@@ -156,6 +166,10 @@ def _headline(metrics: Mapping[str, Any]) -> str:
     shown = ("val/bpb", "val/loss", "train/loss", "core", "chatcore", "bytes_per_token", "tokens")
     parts = [f"{k} {v:.4g}" for k in shown if isinstance(v := metrics.get(k), int | float)]
     return ", ".join(parts[:2])
+
+
+def _number(value: Any) -> str:
+    return f"{value:,.3f}" if isinstance(value, float) else _value(value)
 
 
 def _percent(value: float | None) -> str:
