@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from flows import output, tables
 from flows.progress import duration
@@ -59,12 +58,7 @@ def list_recipes(as_json: AsJson = False) -> None:
     if as_json:
         output.show_json(rows)
         return
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in ("recipe", "depth", "about"):
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*(str(v) for v in row.values()))
-    output.show(table)
+    output.show(tables.rows_table(rows))
 
 
 @app.command()
@@ -160,13 +154,8 @@ def run(
     settings, opened = _open(store)
     forced = tuple(force or ())
     planned = make_plan(recipes.find(recipe, override or ()), opened, until=until, force=forced)
-    runtime = {
-        "device": device,
-        "threads": threads,
-        "workers": workers,
-        "checkpoint_every_s": checkpoint_every,
-    }
-    options = RunOptions(until=until, force=forced, dispatch=dispatch, runtime=runtime)
+    pace = {"device": device, "threads": threads, "workers": workers, "checkpoint_every_s": checkpoint_every}
+    options = RunOptions(until=until, force=forced, dispatch=dispatch, runtime=pace)
     done = run_plan(planned, opened, settings, options, output.stderr())
     found = results(opened, done.records)
     published = done.records.get("publish")
@@ -210,20 +199,20 @@ def list_records(
 
 @app.command()
 def inspect(ref: Ref, store: StoreUrl = None, as_json: AsJson = False) -> None:
-    """Show a record: what was hashed, files, metrics, provenance, its lineage, and what is in token shards."""
+    """Show a record: what was hashed, files, metrics, provenance, lineage, and what is in token shards."""
     from flows.contents import contents
     from flows.lineage import lineage, lineage_tree
 
     _, opened = _open(store)
     record = opened.resolve(ref)
-    inside = contents(opened, record)
     if as_json:
-        origin = [r.to_json() for r in lineage(opened, record)]
-        output.show_json({**record.to_json(), "lineage": origin, **({"contents": inside} if inside else {})})
+        more = {
+            "lineage": [r.to_json() for r in lineage(opened, record)],
+            "contents": contents(opened, record),
+        }
+        output.show_json({**record.to_json(), **more})
         return
-    output.show(tables.record_text(record))
-    if inside:
-        output.show(f"\ncontents\n{tables.contents_text(inside)}")
+    output.show(tables.record_text(record, contents(opened, record)))
     output.show("\nlineage")
     output.show(lineage_tree(opened, record))
 

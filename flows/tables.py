@@ -109,8 +109,8 @@ def records_table(records: Sequence[Record]) -> Table:
     return table
 
 
-def record_text(record: Record) -> str:
-    """One record in full: what was hashed, metrics, provenance, files."""
+def record_text(record: Record, contents: Mapping[str, Any] | None = None) -> str:
+    """One record in full: what was hashed, metrics, provenance, files, and what is in them where known."""
     parts = {"hashed": record.payload, "metrics": record.metrics, "provenance": record.provenance}
     lines = [f"{record.stage}/{record.key}", f"node    {record.node}", f"digest  {record.digest}"]
     for title, part in parts.items():
@@ -118,17 +118,26 @@ def record_text(record: Record) -> str:
     lines += ["", "files"]
     for file in (*record.files, *record.attachments):
         lines.append(f"  {file.path:<28} {bytes_text(file.size):>10}  {file.sha256[:12]}")
+    if contents:
+        lines += ["", "contents", *_contents_lines(contents)]
     return "\n".join(lines)
 
 
-def contents_text(contents: Mapping[str, Any]) -> str:
-    """What is inside an artifact: numbers one a line, then samples."""
+def _contents_lines(contents: Mapping[str, Any]) -> list[str]:
     lines = [f"  {k.replace('_', ' '):<24} {_number(v)}" for k, v in contents.items() if k != "samples"]
     for sample in contents.get("samples", ()):
         text = json.dumps(sample["text"], ensure_ascii=False)
         more = "" if sample["whole"] else " …"
         lines += ["", f"  document {sample['document']}, {sample['tokens']:,} tokens", f"    {text}{more}"]
-    return "\n".join(lines)
+    return lines
+
+
+def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a mapping; all have the same keys."""
+    table = _table(*rows[0])
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    return table
 
 
 def fields_table(fields: Iterable[tuple[str, Any, str]]) -> Table:
