@@ -26,6 +26,8 @@ _SHOWN = {
     "throughput/documents_per_s": ("documents/s", "{:,.0f}"),
 }
 
+_UNITS = {"throughput/mb_per_s": "MB", "throughput/documents_per_s": "documents"}
+
 
 @dataclass
 class _Line:
@@ -149,7 +151,9 @@ def _bar(line: _Line) -> str:
 def _describe(line: _Line, *, last: bool = False) -> str:
     if not line.total_steps:
         return f"running {duration(time.monotonic() - line.started)}"
-    parts = [f"step {line.step}/{line.total_steps}"]
+    unit = next((name for key, name in _UNITS.items() if key in line.values), None)
+    step = f"{line.step:,} of {line.total_steps:,} {unit}" if unit else f"step {line.step}/{line.total_steps}"
+    parts = [step]
     parts += [
         f"{name} {form.format(line.values[key])}"
         for key, (name, form) in _SHOWN.items()

@@ -70,15 +70,17 @@ def download_shard(
 
 def _megabytes(runtime: Runtime) -> Callable[[int, int], None]:
     """Return a function that tells the tracker how many megabytes are there and how fast they come."""
-    began: tuple[float, int] | None = None  # an earlier attempt's bytes are no part of the rate
+    began: tuple[float, int] | None = None
 
     def report(done: int, total: int) -> None:
         nonlocal began
         now = time.monotonic()
-        start, there = began = began or (now, done)
-        rate = (done - there) / 1e6 / max(now - start, 1e-9)
-        metrics = {"throughput/mb_per_s": rate} if done > there else {}
-        runtime.tracker.log(metrics, step=done // 1_000_000, total_steps=-(-total // 1_000_000))
+        if began is None:  # an earlier attempt's bytes are no part of the rate
+            began = (now, done)
+            return
+        rate = (done - began[1]) / 1e6 / max(now - began[0], 1e-9)
+        step, total_steps = -(-done // 1_000_000), -(-total // 1_000_000)
+        runtime.tracker.log({"throughput/mb_per_s": rate}, step=step, total_steps=total_steps)
 
     return report
 

@@ -65,7 +65,7 @@ def fetch(
     """Copy `url` to `target`, which appears only when it is whole; return what the source says about it.
 
     A failing call is tried again up to six times in a row, with growing pauses from `pause_s` seconds on.
-    `report` hears after each piece how many of all bytes are there.
+    `report` hears at the start and after each piece how many of all bytes are there.
     Raises DataError if the source does not exist, keeps failing, or has another size or hash than it says.
     """
     filesystem, path = filesystem_of(url)
@@ -76,12 +76,15 @@ def fetch(
         mark = hashlib.sha256(f"{url}\n{version}\n{info.etag}\n{size}".encode()).hexdigest()[:16]
         part = part_folder / f".{target.name}.{mark}.part"
         part_folder.mkdir(parents=True, exist_ok=True)
-        while size is None or not part.exists() or part.stat().st_size < size:
-            check_stop()
+        if size is None:
             retry(_fetch_piece, filesystem, path, part, size)
-            if size is None:
-                break
+        else:
+            part.touch()
             report(part.stat().st_size, size)
+            while part.stat().st_size < size:
+                check_stop()
+                retry(_fetch_piece, filesystem, path, part, size)
+                report(part.stat().st_size, size)
     except unreadable() as error:
         raise source_error(url, error, "what has arrived is kept and the next run goes on there") from error
     _check_hash(url, part, info.sha256)
@@ -154,12 +157,12 @@ def _from_headers(answers: Sequence[Mapping[str, str]]) -> SourceInfo:
 
 
 def _fetch_piece(filesystem: Any, path: str, part: Path, size: int | None) -> None:
-    begin = part.stat().st_size if part.exists() and size is not None else 0
     if size is None:
         part.write_bytes(filesystem.cat_file(path))
         return
+    begin = part.stat().st_size
     end = min(begin + _PIECE_BYTES, size)
-    data = filesystem.cat_file(path, start=begin, end=end) if size else b""
+    data = filesystem.cat_file(path, start=begin, end=end)
     if len(data) == size and len(data) != end - begin:  # the server does not know ranges
         data = data[begin:]
     elif len(data) != end - begin:

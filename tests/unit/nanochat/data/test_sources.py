@@ -164,7 +164,7 @@ def test_a_download_tells_megabytes_and_their_rate(corpus, tmp_path, monkeypatch
     shard = ShardConfig(name="shard", url=str(path))
     download_shard(shard, {}, tmp_path / "out", Runtime(tracker=Tracker()))
     rate = ["throughput/mb_per_s"]
-    assert heard == [([], 1, 4), (rate, 2, 4), (rate, 3, 4)]
+    assert heard == [(rate, 2, 4), (rate, 3, 4), (rate, 4, 4)]
 
 
 def test_toy_shards_and_tasks_are_generated(tmp_path):

@@ -295,7 +295,13 @@ def test_a_stop_ends_a_long_pause(server, tmp_path):
 def test_a_transfer_tells_how_far_it_is(server, tmp_path):
     reports = []
     get(server, tmp_path, report=lambda *report: reports.append(report))
-    assert reports == [(30_000, 100_000), (60_000, 100_000), (90_000, 100_000), (100_000, 100_000)]
+    assert reports == [
+        (0, 100_000),
+        (30_000, 100_000),
+        (60_000, 100_000),
+        (90_000, 100_000),
+        (100_000, 100_000),
+    ]
 
 
 def test_a_changed_file_never_continues_the_part_of_the_former(server, tmp_path):
