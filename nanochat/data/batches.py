@@ -16,23 +16,21 @@ one position in two thousand (`accounting` reports it as packing_waste).
 
 Nothing here knows of devices or processes: a rank or micro-batch asks for its rows of the batch, so the order
 is the same for any number of ranks. An epoch's order is drawn at its first use (12 bytes a document in
-memory); after that a batch costs what its rows hold, at any step. Shards may be anything that tells its
-counts and offsets, with a `read` that returns pieces of them: local files (the default), or
-`nanochat.data.remote_shards`.
+memory); after that a batch costs what its rows hold, at any step. `nanochat.data.prefetch` reads ahead.
 Shapes: B rows, T positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from nanochat.data.token_shards import Tokens, TokenShard
+from nanochat.data.token_shards import TokenShard
 from nanochat.errors import ConfigError, DataError
 
 IGNORED = -1
@@ -41,27 +39,12 @@ IGNORED = -1
 Ints = npt.NDArray[np.int64]
 
 
-class Piece(NamedTuple):
+class _Piece(NamedTuple):
     """Tokens that follow each other in a shard."""
 
     shard: int
     begin: int
     stop: int
-
-
-Read = Callable[[Sequence[Piece]], Iterable[Tokens]]
-
-
-class ShardIndex(Protocol):
-    """What batches need to know of a shard."""
-
-    @property
-    def digest(self) -> str:
-        """Digest of the vocabulary."""
-
-    @property
-    def doc_offsets(self) -> npt.NDArray[np.uint64]:
-        """Where each document begins, and where the last one ends."""
 
 
 def rows_from_stream(stream: Ints, sequence_len: int, bos_id: int) -> tuple[Ints, Ints]:
@@ -97,18 +80,9 @@ class PretrainBatches:
     """Training batches over shards: `batch(step)` depends on shards, sizes, seed and step only."""
 
     def __init__(
-        self,
-        shards: Sequence[ShardIndex],
-        batch_rows: int,
-        sequence_len: int,
-        seed: int,
-        bos_id: int,
-        read: Read | None = None,
+        self, shards: Sequence[TokenShard], batch_rows: int, sequence_len: int, seed: int, bos_id: int
     ) -> None:
-        """Take the shards in the given order, which is part of what decides the batches.
-
-        `read` returns the tokens of pieces; None: the shards are opened `TokenShard`s.
-        """
+        """Take the shards in the given order, which is part of what decides the batches."""
         offsets = [shard.doc_offsets for shard in shards]
         if not sum(int(each[-1]) for each in offsets):
             raise DataError(f"no tokens to train on in {len(shards)} shards")
@@ -119,7 +93,7 @@ class PretrainBatches:
         self._offsets = offsets
         self._first_document = np.cumsum([0, *(len(each) - 1 for each in offsets)])
         self._lengths = np.concatenate([np.diff(each).astype(np.int32) for each in offsets])
-        self._read = read or _local(shards)
+        self._tokens = [shard.tokens for shard in shards]
         self.tokens_per_epoch = int(self._lengths.sum(dtype=np.int64))
         self._order = lru_cache(maxsize=2)(self._draw_order)
 
@@ -140,12 +114,7 @@ class PretrainBatches:
             pieces = [
                 p for r in range(first, stop, stride) for p in self._pieces((begin + r) * length, length)
             ]
-        stream = np.empty(sum(p.stop - p.begin for p in pieces), np.int64)
-        done = 0
-        for tokens in self._read(pieces):
-            stream[done : done + len(tokens)] = tokens
-            done += len(tokens)
-        return rows_from_stream(stream, length, self.bos_id)
+        return rows_from_stream(self._gather(pieces), length, self.bos_id)
 
     def accounting(self, steps: int) -> dict[str, float]:
         """Count what the first `steps` batches hold: nothing is dropped without being counted here."""
@@ -169,15 +138,24 @@ class PretrainBatches:
             "cut_documents": cut,
         }
 
+    def _gather(self, pieces: Sequence[_Piece]) -> Ints:
+        """Return the tokens of pieces, one after the other."""
+        stream = np.empty(sum(piece.stop - piece.begin for piece in pieces), np.int64)
+        done = 0
+        for shard, begin, stop in pieces:
+            stream[done : done + stop - begin] = self._tokens[shard][begin:stop]
+            done += stop - begin
+        return stream
+
     def _draw_order(self, epoch: int) -> _Order:
         documents = np.random.default_rng([self.seed, epoch]).permutation(len(self._lengths))
         starts = np.zeros(len(documents) + 1, np.int64)
         np.cumsum(self._lengths[documents], out=starts[1:])
         return _Order(documents.astype(np.uint32), starts)
 
-    def _pieces(self, position: int, count: int) -> list[Piece]:
+    def _pieces(self, position: int, count: int) -> list[_Piece]:
         """Return where `count` tokens of the endless stream from `position` on are."""
-        pieces: list[Piece] = []
+        pieces: list[_Piece] = []
         while count:
             epoch, offset = divmod(position, self.tokens_per_epoch)
             part = min(count, self.tokens_per_epoch - offset)
@@ -185,7 +163,7 @@ class PretrainBatches:
             position, count = position + part, count - part
         return pieces
 
-    def _pieces_of_epoch(self, order: _Order, begin: int, end: int) -> Iterator[Piece]:
+    def _pieces_of_epoch(self, order: _Order, begin: int, end: int) -> Iterator[_Piece]:
         first = int(np.searchsorted(order.starts, begin, side="right")) - 1
         last = int(np.searchsorted(order.starts, end, side="left"))
         documents = order.documents[first:last].astype(np.int64)
@@ -194,12 +172,7 @@ class PretrainBatches:
         starts = order.starts[first : last + 1].tolist()
         for i, (shard, document) in enumerate(zip(shards.tolist(), in_shard, strict=True)):
             origin = int(self._offsets[shard][document]) - starts[i]
-            yield Piece(shard, origin + max(starts[i], begin), origin + min(starts[i + 1], end))
-
-
-def _local(shards: Sequence[ShardIndex]) -> Read:
-    tokens = [shard.tokens for shard in shards if isinstance(shard, TokenShard)]
-    return lambda pieces: (tokens[shard][begin:stop] for shard, begin, stop in pieces)
+            yield _Piece(shard, origin + max(starts[i], begin), origin + min(starts[i + 1], end))
 
 
 def val_batches(

@@ -69,9 +69,9 @@ def fetch(
     Raises DataError if the source does not exist, keeps failing, or has another size or hash than it says.
     """
     filesystem, path = filesystem_of(url)
-    retry = patience(pause_s, check_stop)
+    retry = _patience(pause_s, check_stop)
     try:
-        info = retry(source_info, filesystem, path)
+        info = retry(_source_info, filesystem, path)
         size = _agreed_size(url, info.size, size_bytes)
         mark = hashlib.sha256(f"{url}\n{version}\n{info.etag}\n{size}".encode()).hexdigest()[:16]
         part = part_folder / f".{target.name}.{mark}.part"
@@ -85,24 +85,21 @@ def fetch(
                 check_stop()
                 retry(_fetch_piece, filesystem, path, part, size)
                 report(part.stat().st_size, size)
-    except unreadable() as error:
-        raise source_error(url, error, "what has arrived is kept and the next run goes on there") from error
+    except _unreadable() as error:
+        kind = SourceUnavailable if _is_passing(error) else DataError
+        raise kind(
+            f"{url}: cannot be read: {type(error).__name__}: {error}",
+            hint="check the address and the network; what has arrived is kept and the next run goes on there",
+        ) from error
     _check_hash(url, part, info.sha256)
     target.parent.mkdir(parents=True, exist_ok=True)
     part.replace(target)
     return info
 
 
-def filesystem_of(url: str, connections: int | None = None) -> tuple[Any, str]:
-    """Return the fsspec file system of a URL or local path, never one with a stale listing.
-
-    `connections` raises the number of requests that an S3 service is asked at once.
-    """
-    options: dict[str, Any] = {}
-    if str(url).startswith("http"):
-        options = {"client_kwargs": {"timeout": _silence()}}
-    elif connections and str(url).startswith("s3:"):
-        options = {"config_kwargs": {"max_pool_connections": connections}}
+def filesystem_of(url: str) -> tuple[Any, str]:
+    """Return the fsspec file system of a URL or local path, never one with a stale listing."""
+    options = {"client_kwargs": {"timeout": _silence()}} if str(url).startswith("http") else {}
     try:
         filesystem, path = fsspec.core.url_to_fs(str(url), **options)
     except (ValueError, ImportError) as error:
@@ -114,7 +111,7 @@ def filesystem_of(url: str, connections: int | None = None) -> tuple[Any, str]:
     return filesystem, path
 
 
-def source_info(filesystem: Any, path: str) -> SourceInfo:
+def _source_info(filesystem: Any, path: str) -> SourceInfo:
     """Return what a source says about a file; FileNotFoundError if it has none."""
     headers = []
     if path.startswith("http"):
@@ -193,8 +190,7 @@ def _check_hash(url: str, part: Path, named: str | None) -> None:
         )
 
 
-def patience(pause_s: float, check_stop: Callable[[], None]) -> tenacity.Retrying:
-    """Return what calls a function again while that may help, with growing and random pauses between."""
+def _patience(pause_s: float, check_stop: Callable[[], None]) -> tenacity.Retrying:
     backoff = tenacity.wait_exponential_jitter(multiplier=pause_s, max=30 * pause_s, jitter=pause_s)
 
     def wait(state: tenacity.RetryCallState) -> float:
@@ -235,26 +231,18 @@ def _silence() -> Any:
     return aiohttp.ClientTimeout(total=None, sock_connect=STALL_S, sock_read=STALL_S)
 
 
-def source_error(url: str, error: BaseException, hint: str | None = None) -> DataError:
-    """Return the error that tells a user that `url` cannot be read, and whether trying later may help."""
-    kind = SourceUnavailable if _is_passing(error) else DataError
-    parts = ["check the address, the network and your access to it", *([hint] if hint else [])]
-    return kind(f"{url}: cannot be read: {type(error).__name__}: {error}", hint="; ".join(parts))
-
-
-def unreadable() -> tuple[type[BaseException], ...]:
-    """Return the errors that mean that a source could not be read."""
+def _unreadable() -> tuple[type[BaseException], ...]:
     import aiohttp  # slow to load, and a plan that reads no web address does not need it
 
     return (OSError, aiohttp.ClientError, TimeoutError, ValueError)
 
 
 def _is_passing(error: BaseException) -> bool:
-    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, unreadable()):
+    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, _unreadable()):
         error = error.__cause__  # fsspec calls every failed look-up of a web address a missing file
     if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
         return False
     status = getattr(error, "status", None)
     if isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429):
         return False
-    return isinstance(error, unreadable())
+    return isinstance(error, _unreadable())

@@ -1,11 +1,13 @@
-"""What batches cost: from local disk beside what a GPU consumes, and over S3 with latency beside waiting.
+"""What batches cost: from local disk beside what a GPU consumes, and with shards on S3 beside waiting.
 
-Run with `uv run python tests/benchmarks/bench_loader.py`; it is not collected as a test.
+Run with `uv run python -m tests.benchmarks.bench_loader`; it is not collected as a test.
 
 Prints tokens/s of one process that makes int64 pairs of T=2048 as a ratio to what d20 on 8xH100 consumes per
-GPU (1.1 M tokens/s over 8), at the first step and far on in the run; what packing wastes; the share of Python's
-lock in encoding a shard; and the share of its steps that a simulated trainer waits for one GPU's rows over an
-S3 service (SeaweedFS) whose every request is late, with and without reading ahead, with the memory it takes.
+GPU (1.1 M tokens/s over 8), at the first step and far on in the run; what packing wastes; with `--text` the
+share of Python's lock in encoding a shard; and the share of its steps that a simulated trainer waits for one
+GPU's rows, with the memory it takes, where the shards are in a store on S3 (SeaweedFS) whose every request is
+late: as the pipeline does it (the store fetches a stage's inputs before the stage starts, the trainer reads
+ahead), and, as the baseline, with every document read by range, when needed and ahead of time.
 """
 
 from __future__ import annotations
@@ -23,13 +25,15 @@ from typing import Any
 
 import fsspec
 import numpy as np
-import psutil
 
+from flows.execute import fetch_all
+from flows.records import blob_name
+from flows.stage import Record
+from flows.store import Store
 from nanochat.data.batches import PretrainBatches, document_starts
 from nanochat.data.prefetch import Prefetch
-from nanochat.data.remote_shards import RemoteShards
 from nanochat.data.shard_encoding import read_texts
-from nanochat.data.token_shards import TokenShard, write_token_shard
+from nanochat.data.token_shards import HEADER_BYTES, TokenShard, write_token_shard
 from tests.benchmarks.measuring import hardware, measure, print_table
 from tests.latency_proxy import slow_line
 from tests.s3_server import BUCKET, find_weed, running_server
@@ -43,8 +47,10 @@ BOS = 65_527
 class Drawn:
     """Stands in for a tokenizer: a text is the seed and length of its tokens. Documents as in FineWeb-EDU."""
 
-    vocab_size, pattern, ranks = 65_536, ".", {b"x": 0}
-    special_tokens = {"<|bos|>": BOS}
+    vocab_size, pattern = 65_536, "."
+
+    def __init__(self) -> None:
+        self.ranks, self.special_tokens = {b"x": 0}, {"<|bos|>": BOS}
 
     def special(self, name: str) -> int:
         return BOS
@@ -75,8 +81,9 @@ def draw_shards(folder: Path, shards: int, documents: int) -> list[TokenShard]:
 
 
 def private_mb() -> float:
-    """Return the memory of this process alone, mapped files left out."""
-    return psutil.Process().memory_full_info().uss / 1e6
+    """Return the memory of this process in MB, pages of mapped files left out."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith("RssAnon"))) / 1024
 
 
 def bench_local(shards: list[TokenShard], steps: int) -> None:
@@ -113,10 +120,9 @@ def bench_local(shards: list[TokenShard], steps: int) -> None:
         took = measure(work)
         baseline = baseline or took
         per_s, per_cpu_s = tokens / took.median, tokens / took.cpu
-        rows.append(
-            (name, took, f"{per_s / 1e6:.0f} M/s", f"{baseline.cpu / took.cpu:.2f}x", f"{per_s / NEEDED:.0f}x",
-             f"{per_cpu_s / NEEDED:.0f}x")
-        )  # fmt: skip
+        speed = f"{baseline.cpu / took.cpu:.2f}x"
+        needs = (f"{per_s / NEEDED:.0f}x", f"{per_cpu_s / NEEDED:.0f}x")
+        rows.append((name, took, f"{per_s / 1e6:.0f} M/s", speed, *needs))
     print_table(
         f"{steps} batches of {ROWS_PER_GPU} x {T} from {len(shards)} local shards with"
         f" {batches.tokens_per_epoch / 1e6:.0f} M tokens, median of 5 (least – most)",
@@ -125,12 +131,12 @@ def bench_local(shards: list[TokenShard], steps: int) -> None:
     )
     print(f"\nprivate memory {before:.0f} MB before, {private_mb():.0f} MB after")
     counts = batches.accounting(per_epoch)
-    whole = counts["tokens_read"]
+    documents = sum(shard.n_documents for shard in shards)
     print(
         f"packing, one epoch: {counts['packing_waste']:.5%} of positions masked, none padded or dropped;"
-        f" {counts['added_bos_inputs'] / whole:.3%} of inputs are an added bos; {counts['cut_documents']:.0f} of"
-        f" {sum(s.n_documents for s in shards)} documents go on in another row; orders and offsets take"
-        f" {order_seconds(batches):.2f} s an epoch"
+        f" {counts['added_bos_inputs'] / counts['tokens_read']:.3%} of inputs are an added bos;"
+        f" {counts['cut_documents'] / documents:.1%} of documents go on in another row;"
+        f" drawing an epoch's order takes {order_seconds(batches):.3f} s"
     )
 
 
@@ -155,50 +161,85 @@ def bench_lock(text: Path, tokenizer: Path) -> None:
     )
 
 
+class ByRange(PretrainBatches):
+    """The same batches from shards that stay on a remote service: each document is one request."""
+
+    def __init__(self, urls: Sequence[str], *arguments: Any) -> None:
+        super().__init__(*arguments)
+        options = {"config_kwargs": {"max_pool_connections": 32}}
+        self._remote, _ = fsspec.core.url_to_fs(urls[0], **options)
+        self._paths = [self._remote._strip_protocol(url) for url in urls]
+
+    def _gather(self, pieces: Sequence[Any]) -> np.ndarray[Any, Any]:
+        paths = [self._paths[shard] for shard, _, _ in pieces]
+        begins = [HEADER_BYTES + 2 * begin for _, begin, _ in pieces]
+        ends = [HEADER_BYTES + 2 * stop for _, _, stop in pieces]
+        parts = self._remote.cat_ranges(paths, begins, ends, batch_size=32, on_error="raise")
+        return np.frombuffer(b"".join(parts), np.uint16).astype(np.int64)
+
+
 def bench_s3(shards: list[TokenShard], folder: Path, steps: int, step_s: float, latency_s: float) -> None:
-    """Compare a trainer that reads ahead with one that reads when it needs."""
+    """Compare a trainer whose shards were fetched first with trainers that read by range."""
     weed = find_weed()
     if weed is None:
         print("\nno S3: the SeaweedFS binary `weed` cannot run here")
         return
-    folder.mkdir()
-    with running_server(weed, folder) as server, slow_line(server.endpoint, latency_s) as endpoint:
-        os.environ.update(server.environment | {"AWS_ENDPOINT_URL": server.endpoint})
-        urls = [f"s3://{BUCKET}/shards/{n}/tokens.bin" for n in range(len(shards))]
-        for shard, url in zip(shards, urls, strict=True):
-            filesystem, path = fsspec.core.url_to_fs(url)
-            filesystem.put_file(str(shard.path), path)
-        os.environ["AWS_ENDPOINT_URL"] = endpoint
+    (folder / "s3").mkdir(parents=True)
+    with running_server(weed, folder / "s3") as server, slow_line(server.endpoint, latency_s) as slow:
+        os.environ.update(server.environment)
+        url = f"s3://{BUCKET}/store"
+        records = commit(Store.open(url), shards)
+        os.environ["AWS_ENDPOINT_URL"] = slow
         fsspec.spec.AbstractFileSystem.clear_instance_cache()
+        settings = (8 * ROWS_PER_GPU, T, 1337, BOS)
+
         started = time.perf_counter()
-        remote = RemoteShards(urls)
-        print(f"\n{len(urls)} shards opened over the slow line in {time.perf_counter() - started:.2f} s")
-        batches = PretrainBatches(remote.shards, 8 * ROWS_PER_GPU, T, 1337, BOS, remote.read)
-        make = partial(batches.batch, rows=batches.rank_rows(3, 8))
-        rows = [("reading when needed (baseline)", *train(make, min(steps, 20), step_s))]
-        for ahead, threads in ((4, 2), (8, 4)):
-            with Prefetch(make, 10**9, ahead=ahead, threads=threads) as ahead_of_time:
-                name = f"{ahead} batches ahead, {threads} threads"
-                rows.append((name, *train(ahead_of_time, steps, step_s)))
-        print_table(
-            f"one GPU's {ROWS_PER_GPU} rows per step of {step_s:.3f} s, {latency_s * 1e3:.0f} ms added to each"
-            " request; the first step is not counted",
-            (
-                "reader",
-                "steps",
-                "wait per step",
-                "longest wait",
-                "share of step time",
-                "private MB at 1/4, 1/2, end",
-            ),
-            rows,
-        )
+        fetch_all(Store.open(url, cache=folder / "cache"), records, folder / "inputs")
+        fetch_s = time.perf_counter() - started
+        here = PretrainBatches([TokenShard.open(p) for p in sorted((folder / "inputs").iterdir())], *settings)
+        names = [blob_name(f.sha256) for r in records for f in r.files if f.path == "tokens.bin"]
+        away = ByRange([f"{url}/{name}" for name in names], shards, *settings)
+
+        def played(batches: PretrainBatches, ahead: int, count: int) -> tuple[str, ...]:
+            make = partial(batches.batch, rows=batches.rank_rows(3, 8))
+            if not ahead:
+                return train(make, count, step_s)
+            with Prefetch(make, 10**9, ahead=ahead) as batch:
+                return train(batch, count, step_s)
+
+        rows = [
+            ("by range, when needed (baseline)", *played(away, 0, steps // 4)),
+            ("by range, 8 batches ahead", *played(away, 8, steps)),
+            ("fetched by the store, when needed", *played(here, 0, steps)),
+            ("fetched by the store, 4 batches ahead", *played(here, 4, steps)),
+        ]
+    columns = ("shards", "steps", "wait per step", "longest wait", "share of step time")
+    print_table(
+        f"one GPU's {ROWS_PER_GPU} rows per step of {step_s:.3f} s, {latency_s * 1e3:.0f} ms added to each"
+        f" request, load {os.getloadavg()[0]:.1f} at the end; the first step is not counted",
+        (*columns, "CPU per step", "private MB at 1/4, 1/2, end"),
+        rows,
+    )
+    size = sum(shard.path.stat().st_size for shard in shards)
+    print(
+        f"\nfetching {size / 1e6:.0f} MB before the start took {fetch_s:.1f} s"
+        f" ({size / fetch_s / 1e6:.0f} MB/s); at this rate the 22.4 GB of d20 take {22.4e9 / size * fetch_s / 14400:.2%} of its four hours"
+    )
+
+
+def commit(store: Store, shards: Sequence[TokenShard]) -> list[Record]:
+    """Put shards into a store as their stage does."""
+    named = {"stage": "tokenize", "payload": {}}
+    return [
+        store.commit(node=f"tokenize/{n}", key=f"{n:064d}", folder=shard.path.parent, **named)
+        for n, shard in enumerate(shards)
+    ]
 
 
 def train(make: Callable[[int], object], steps: int, step_s: float) -> tuple[str, ...]:
     """Play a trainer that needs a batch every `step_s`; return what it waited."""
     make(0)
-    waits, memory = [], []
+    waits, memory, cpu = [], [], time.process_time()
     gone = threading.Event()
     for step in range(1, steps + 1):
         started = time.perf_counter()
@@ -207,10 +248,11 @@ def train(make: Callable[[int], object], steps: int, step_s: float) -> tuple[str
         memory.append(private_mb())
         gone.wait(step_s)
     mean = statistics.mean(waits)
+    cpu = time.process_time() - cpu
     marks = (memory[steps // 4], memory[steps // 2], memory[-1])
     return (
         str(steps), f"{mean * 1e3:.2f} ms", f"{max(waits) * 1e3:.1f} ms", f"{mean / (mean + step_s):.2%}",
-        ", ".join(f"{m:.0f}" for m in marks),
+        f"{cpu / steps * 1e3:.0f} ms", ", ".join(f"{m:.0f}" for m in marks),
     )  # fmt: skip
 
 
