@@ -1,7 +1,7 @@
-"""Makes the batches of the next steps on threads of its own, so that the training loop finds them ready.
+"""Makes the batches of the next steps on a thread of its own, so that the training loop finds them ready.
 
 A batch is a pure function of its step, so what is made ahead is what would have been made in time: nothing
-depends on how far ahead the threads are, and a restart asks for its own first step. Memory is bounded by
+depends on how far ahead the thread is, and a restart asks for its own first step. Memory is bounded by
 the number of batches ahead. Where batches come from and where they go is not looked at.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -21,7 +21,7 @@ _LOOK_S = 0.2  # how late a wait sees that the run was asked to stop
 class Prefetch(Generic[T]):
     """Calls like the function it wraps, and has the results of the next steps ready.
 
-    Use it as a context manager, or call `close`. One thread may call it.
+    Use it as a context manager, or call `close`. Only one thread may call it.
     """
 
     def __init__(
@@ -30,16 +30,15 @@ class Prefetch(Generic[T]):
         steps: int,
         *,
         ahead: int = 4,
-        threads: int = 1,
         check_stop: Callable[[], None] = lambda: None,
     ) -> None:
         """Wrap `make` for steps below `steps`.
 
-        `ahead` results are made before they are asked for; more `threads` help where `make` waits for a
-        network. `check_stop` is called while a result is waited for and may raise.
+        `ahead` results are made before they are asked for. `check_stop` is called while one is waited for
+        and may raise.
         """
         self._make, self._steps, self._depth, self._check_stop = make, steps, max(ahead, 1), check_stop
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="prefetch")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         self._pending: deque[tuple[int, Future[T]]] = deque()
         self.wait_s = 0.0
         """Seconds that callers have waited."""
@@ -67,24 +66,20 @@ class Prefetch(Generic[T]):
         self.close()
 
     def close(self) -> None:
-        """Drop what is ahead and end the threads once they have finished what they are at."""
+        """Drop what is ahead and end the thread once it has finished what it is at."""
         self._cancel()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _wait(self, future: Future[T]) -> T:
-        while True:
-            try:
-                return future.result(_LOOK_S)
-            except TimeoutError:
-                if future.done():  # then it is what `make` raised
-                    raise
-                self._check_stop()
+        while not wait([future], _LOOK_S).done:
+            self._check_stop()
+        return future.result()
 
     def _fill(self, first: int) -> None:
         """Have the results from `first` on under way."""
         begin = self._pending[-1][0] + 1 if self._pending else first
         for step in range(begin, min(first + self._depth, self._steps)):
-            self._pending.append((step, self._threads.submit(self._make, step)))
+            self._pending.append((step, self._thread.submit(self._make, step)))
 
     def _cancel(self) -> None:
         while self._pending:

@@ -23,6 +23,7 @@ from nanochat.runtime import Runtime
 
 TOY = "toy"
 _TOY_TRAIN_SHARDS = 2
+_FILES_AT_ONCE = 8  # of one source, which must not be asked for everything at once
 _TASK_FOLDERS = ("tasks", "conversations", "core")
 _VERSIONS = ("ETag", "etag", "checksum", "md5Hash", "LastModified", "mtime", "created")
 
@@ -171,7 +172,7 @@ def download_tasks(
                 check_stop=runtime.raise_if_stopped,
             )
 
-        with ThreadPoolExecutor(max(runtime.workers, 1)) as pool:
+        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
             list(pool.map(copy, config.files))
     sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
     return {"files": len(sizes), "bytes": sum(sizes)}

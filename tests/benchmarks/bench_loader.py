@@ -221,9 +221,10 @@ def bench_s3(shards: list[TokenShard], folder: Path, steps: int, step_s: float, 
         rows,
     )
     size = sum(shard.path.stat().st_size for shard in shards)
+    share = 22.4e9 / size * fetch_s / (4 * 3600)
     print(
         f"\nfetching {size / 1e6:.0f} MB before the start took {fetch_s:.1f} s"
-        f" ({size / fetch_s / 1e6:.0f} MB/s); at this rate the 22.4 GB of d20 take {22.4e9 / size * fetch_s / 14400:.2%} of its four hours"
+        f" ({size / fetch_s / 1e6:.0f} MB/s); at this rate d20's 22.4 GB take {share:.2%} of its four hours"
     )
 
 
