@@ -92,21 +92,24 @@ def test_a_wait_ends_when_the_run_is_asked_to_stop_and_is_counted():
 
 
 def test_closing_ends_the_thread_and_drops_what_was_ahead():
-    make = Maker(open_=False)
+    asked, under_way, gate = [], threading.Event(), threading.Event()
+
+    def make(step):
+        asked.append(step)
+        if step:
+            under_way.set()
+            assert gate.wait(60)
+        return step
+
     batch = Prefetch(make, 50, ahead=20)
-    thread = threading.Thread(target=batch, args=(0,))
-    thread.start()
-    while not make.asked:
-        thread.join(0.01)
-    make.gate.set()
-    thread.join(60)
-    make.gate.clear()
+    assert batch(0) == 0
+    assert under_way.wait(60)
     batch.close()
-    make.gate.set()
+    gate.set()
     for worker in batch._thread._threads:
         worker.join(60)
         assert not worker.is_alive()
-    assert len(make.asked) <= 3
+    assert asked == [0, 1]
     with pytest.raises(RuntimeError):
         batch(1)
 
