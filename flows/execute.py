@@ -26,6 +26,7 @@ from flows.stage import Node, Record, RunFunction
 from flows.store import Store
 from nanochat.errors import ConfigError, Interrupted, LeaseLost
 from nanochat.runtime import Runtime, Tracker
+from nanochat.train.launch import launch
 
 logger = logging.getLogger(__name__)
 InputRecords = Mapping[str, Record | tuple[Record, ...]]
@@ -111,7 +112,7 @@ def _execute_once(
         out = scratch / "out"
         out.mkdir()
         try:
-            metrics = run_function(stage.run)(job.node.config, _inputs(job, store, scratch), out, runtime)
+            metrics = _run(job.node, _inputs(job, store, scratch), out, runtime)
         except Interrupted:
             if lease.lost.is_set():  # that was what stopped the stage, and no user
                 lease.check()
@@ -135,6 +136,13 @@ def _execute_once(
         store.drop_checkpoints(stage.name, job.key)
         shutil.rmtree(workshop.scratch / "partial" / job.key, ignore_errors=True)
     return Outcome(record, cached=False)
+
+
+def _run(node: Node, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> Mapping[str, Any]:
+    """Run a node's stage function here, or on several ranks where it can and shall."""
+    if node.stage.spreads and runtime.processes > 1:
+        return launch(node.stage.run, node.config, inputs, out, runtime)
+    return run_function(node.stage.run)(node.config, inputs, out, runtime)
 
 
 def run_function(name: str) -> RunFunction:

@@ -18,6 +18,7 @@ PRETRAIN = Stage(
     version=1,
     run="nanochat.train.pretrain:pretrain",
     resources="gpu",
+    spreads=True,
     attachments=("throughput.jsonl",),
 )
 MIDTRAIN = Stage(
@@ -25,10 +26,16 @@ MIDTRAIN = Stage(
     version=1,
     run="nanochat.train.midtrain:midtrain",
     resources="gpu",
+    spreads=True,
     attachments=("throughput.jsonl",),
 )
 SFT = Stage(
-    name="sft", version=1, run="nanochat.train.sft:sft", resources="gpu", attachments=("throughput.jsonl",)
+    name="sft",
+    version=1,
+    run="nanochat.train.sft:sft",
+    resources="gpu",
+    spreads=True,
+    attachments=("throughput.jsonl",),
 )
 EVALUATE_BASE = Stage(
     name="evaluate_base", version=1, run="nanochat.evals.evaluate:evaluate_base", resources="gpu"
@@ -46,6 +53,9 @@ PUBLISH = Stage(
     attachments=("README.md",),
     wants_lineage=True,
 )
+
+# Made by `nanochat import` from a folder, by no recipe: so it is none of the pipeline's stages below.
+IMPORT = Stage(name="import", version=1, run="nanochat.publish.import_folder:import_folder")
 
 STAGES = {
     stage.name: stage

@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nanochat.data.token_shards import TokenShard
-from nanochat.errors import ConfigError, DataError
+from nanochat.errors import DataError
 
 IGNORED = -1
 """A target that is not counted."""
@@ -96,13 +96,6 @@ class PretrainBatches:
         self._tokens = [shard.tokens for shard in shards]
         self.tokens_per_epoch = int(self._lengths.sum(dtype=np.int64))
         self._order = lru_cache(maxsize=2)(self._draw_order)
-
-    def rank_rows(self, rank: int, world_size: int) -> slice:
-        """Return the rows of each batch that belong to a rank; together the ranks read every row once."""
-        if not 0 <= rank < world_size or self.batch_rows % world_size:
-            raise ConfigError(f"rank {rank} of {world_size}: a batch of {self.batch_rows} rows is not shared")
-        share = self.batch_rows // world_size
-        return slice(rank * share, (rank + 1) * share)
 
     def batch(self, step: int, rows: slice = slice(None)) -> tuple[Ints, Ints]:
         """Return inputs and targets (B, T) of a step, or of some `rows` of its batch."""

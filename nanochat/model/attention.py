@@ -1,12 +1,13 @@
 """Causal self-attention with rotary positions and normalised queries and keys.
 
-Shapes: B rows, T positions, H heads, K key/value heads, D head dimension, C = H * D.
-Numbers follow upstream nanochat of October 2025: tables rounded to bfloat16, rotation by minus theta,
-RMS-norm of queries and keys after the rotation. Not here: where cached keys are kept (`kv_cache`).
+Shapes: B rows, T positions, S positions attended to, H heads, K key/value heads, D head dimension, C = H * D.
+Rotation is by minus theta, and queries and keys are RMS-normed after it, as in upstream nanochat.
+`attend` is the one place where attention is computed. Not here: where cached keys are kept (`kv_cache`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -14,11 +15,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nanochat.config import ModelConfig
+from nanochat.model.architecture import (
+    VALUE_GATE_CHANNELS,
+    Architecture,
+    architecture_of,
+    has_value_embedding,
+    windows,
+)
 from nanochat.model.kv_cache import KVCache
 
 # What `F.rms_norm` uses on float32 when no eps is given; pinned so that a torch release cannot change it.
 RMS_EPS = 1.1920929e-07
-ROPE_BASE = 10_000.0
 
 
 class Linear(nn.Linear):
@@ -36,12 +43,17 @@ def rms_norm(x: Tensor) -> Tensor:
     return F.rms_norm(x, (x.size(-1),), eps=RMS_EPS)
 
 
-def rotary_tables(length: int, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return cos and sin, each (1, length, 1, D / 2): float32 numbers rounded to bfloat16."""
+def rotary_tables(
+    architecture: Architecture, length: int, head_dim: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return cos and sin in float32, each (1, length, 1, D / 2)."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
     positions = torch.arange(length, dtype=torch.float32, device=device)
-    angles = torch.outer(positions, 1.0 / (ROPE_BASE**exponents))[None, :, None, :]
-    return angles.cos().bfloat16().float(), angles.sin().bfloat16().float()
+    angles = torch.outer(positions, 1.0 / (architecture.rope_base**exponents))[None, :, None, :]
+    cos, sin = angles.cos(), angles.sin()
+    if architecture.bfloat16_tables:
+        return cos.bfloat16().float(), sin.bfloat16().float()
+    return cos, sin
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -51,13 +63,33 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((x1 * cos + x2 * sin, x2 * cos - x1 * sin), dim=-1)
 
 
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None, mask: Tensor | None = None
+) -> Tensor:
+    """Attend causally from q (B, T, H, D) to k and v (B, S, K, D); return (B, T, H, D).
+
+    A query sees itself and `window` positions before it (None: all), unless a mask, to be broadcast to
+    (B, H, T, S), says what it sees. Without a mask S is T, or T is 1 and sees all.
+    """
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D), (B, K, S, D)
+    length, repeats = q.size(2), q.size(1) // k.size(1)
+    if repeats > 1:
+        k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
+    if mask is None and window is not None and length > window + 1:
+        position = torch.arange(length, device=q.device)
+        distance = position[:, None] - position[None, :]  # (T, S)
+        mask = (distance >= 0) & (distance <= window)
+    causal = mask is None and length > 1
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal).transpose(1, 2)
+
+
 class Context(NamedTuple):
     """What all layers of one forward pass share."""
 
     cos: Tensor  # (1 or B, T, 1, D / 2)
     sin: Tensor
-    mask: Tensor | None = None  # True where a query may attend to a slot; None: plain causal
     kv_cache: KVCache | None = None
+    masks: Mapping[int | None, Tensor | None] = {}  # with a cache: what each window's queries see
 
 
 class Attention(nn.Module):
@@ -69,26 +101,33 @@ class Attention(nn.Module):
         self.n_head = config.n_head
         self.n_kv_head = config.n_kv_head
         self.head_dim = config.n_embd // config.n_head
+        self.window = windows(config)[layer]
+        self.qk_scale = architecture_of(config).qk_scale
         self.c_q = Linear(config.n_embd, self.n_head * self.head_dim)
         self.c_k = Linear(config.n_embd, self.n_kv_head * self.head_dim)
         self.c_v = Linear(config.n_embd, self.n_kv_head * self.head_dim)
         self.c_proj = Linear(config.n_embd, config.n_embd)
+        if has_value_embedding(config, layer):
+            self.ve_gate = Linear(VALUE_GATE_CHANNELS, self.n_kv_head)
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
-        """Map normed activations (B, T, C) to (B, T, C); with a cache, attend to all that it holds too."""
+    def forward(self, x: Tensor, context: Context, value_embedding: Tensor | None = None) -> Tensor:
+        """Map normed activations (B, T, C) to (B, T, C); with a cache, attend to what it holds too.
+
+        `value_embedding` (B, T, K * D) is mixed into the values, each head by its own gate of 0 to 3.
+        """
         rows, length, width = x.shape
-        q = self.c_q(x).view(rows, length, self.n_head, self.head_dim)
-        k = self.c_k(x).view(rows, length, self.n_kv_head, self.head_dim)
+        q = self._turn(self.c_q(x).view(rows, length, self.n_head, self.head_dim), context)
+        k = self._turn(self.c_k(x).view(rows, length, self.n_kv_head, self.head_dim), context)
         v = self.c_v(x).view(rows, length, self.n_kv_head, self.head_dim)
-        q = rms_norm(rotate(q, context.cos, context.sin)).transpose(1, 2)  # (B, H, T, D)
-        k = rms_norm(rotate(k, context.cos, context.sin)).transpose(1, 2)  # (B, K, T, D)
-        v = v.transpose(1, 2)
+        if value_embedding is not None:
+            gate = 3 * torch.sigmoid(self.ve_gate(x[..., :VALUE_GATE_CHANNELS]))[..., None]  # (B, T, K, 1)
+            v = v + gate * value_embedding.view_as(v).to(v.dtype)
         if context.kv_cache is not None:
-            k, v = context.kv_cache.append(self.layer, k, v)
-        if self.n_kv_head < self.n_head:
-            repeats = self.n_head // self.n_kv_head
-            k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
-        causal = context.mask is None and length > 1
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=context.mask, is_causal=causal)
-        projected: Tensor = self.c_proj(y.transpose(1, 2).reshape(rows, length, width))
+            k, v = context.kv_cache.append(self.layer, k, v, self.window)
+        y = attend(q, k, v, window=self.window, mask=context.masks.get(self.window))
+        projected: Tensor = self.c_proj(y.reshape(rows, length, width))
         return projected
+
+    def _turn(self, x: Tensor, context: Context) -> Tensor:
+        x = rms_norm(rotate(x, context.cos, context.sin))
+        return x if self.qk_scale == 1 else self.qk_scale * x

@@ -7,8 +7,9 @@ nanochat folders (`model_%06d.pt`) are not read here (`nanochat.publish`).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import ValidationError
@@ -69,12 +70,24 @@ def model_from_state(
     problems = _mismatches(expected, found)
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        held = architecture_of_state(found)
         raise DataError(
             f"{source} does not fit architecture {config.architecture!r} with {config.n_layer} layers"
-            f" of width {config.n_embd}: {shown}"
+            f" of width {config.n_embd}: {shown}",
+            hint=None
+            if held in (config.architecture, None)
+            else f"these are weights of architecture {held!r}; load them with a configuration that says so",
         )
     model.load_state_dict({name: weight.float() for name, weight in found.items()})
     return model
+
+
+def architecture_of_state(names: Iterable[str]) -> Literal["classic", "2026"] | None:
+    """Tell the architecture from the names of the weights; None: no model of this project or of upstream."""
+    found = {name.removeprefix(_COMPILED) for name in names}
+    if "transformer.wte.weight" not in found:
+        return None
+    return "2026" if "resid_lambdas" in found else "classic"
 
 
 def _mismatches(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Tensor]) -> list[str]:

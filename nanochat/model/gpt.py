@@ -1,10 +1,11 @@
-"""The transformer, with the parameter names, shapes and numbers of upstream nanochat (October 2025).
+"""The transformer of upstream nanochat in its two architectures, with their parameter names and numbers.
 
-Untied head, no biases, no learned norms, rotary positions, relu^2 MLP, logits capped at +-15. It knows
-nothing of optimizers, training or text. A new model has unset weights: `init_weights` or a checkpoint
-(`nanochat.model.checkpoint`) fills them.
+Untied head, no biases, no learned norms, rotary positions, relu^2 MLP, logits capped at +-15. `GPT` is what
+both share; `Classic` (October 2025) and `July2026` differ in how the residual stream runs through the blocks,
+and in the numbers of `nanochat.model.architecture`. It knows nothing of optimizers, training or text. A new
+model has unset weights: `init_weights` or a checkpoint (`nanochat.model.checkpoint`) fills them.
 
-Shapes: B rows, T positions, C = n_embd, V = vocab_size.
+Shapes: B rows, T positions, C = n_embd, K key/value heads, D head dimension, V = vocab_size.
 """
 
 from __future__ import annotations
@@ -15,9 +16,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nanochat.config import ModelConfig
+from nanochat.config import SMEAR_CHANNELS, ModelConfig
 from nanochat.model import flops
+from nanochat.model.architecture import (
+    ParameterKind,
+    architecture_of,
+    has_value_embedding,
+    parameter_kind,
+    vocabulary_rows,
+    windows,
+)
 from nanochat.model.attention import Attention, Context, Linear, rms_norm, rotary_tables
+from nanochat.model.init_weights import init_2026, init_classic
 from nanochat.model.kv_cache import KVCache
 
 LOGIT_CAP = 15.0
@@ -54,40 +64,40 @@ class Block(nn.Module):
         self.attn = Attention(config, layer)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
+    def forward(self, x: Tensor, context: Context, value_embedding: Tensor | None = None) -> Tensor:
         """Map (B, T, C) to (B, T, C)."""
-        x = x + self.attn(rms_norm(x), context)
+        x = x + self.attn(rms_norm(x), context, value_embedding)
         out: Tensor = x + self.mlp(rms_norm(x))
         return out
 
 
 class Body(nn.Module):
-    """Embedding and blocks; a module of its own because upstream's parameter names have it."""
+    """Holds embedding and blocks, because upstream's parameter names have it; `GPT` runs them."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.wte = Embedding(config.vocab_size, config.n_embd)
+        self.wte = Embedding(vocabulary_rows(config), config.n_embd)
         self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
-
-    def forward(self, idx: Tensor, context: Context) -> Tensor:
-        """Map token ids (B, T) to the final normed activations (B, T, C)."""
-        x = rms_norm(self.wte(idx))
-        for block in self.h:
-            x = block(x, context)
-        return rms_norm(x)
 
 
 class GPT(nn.Module):
-    """The whole model."""
+    """The whole model: `GPT(config)` makes an instance of the configured architecture's class."""
 
     cos: Tensor
     sin: Tensor
 
+    def __new__(cls, config: ModelConfig | None = None) -> GPT:
+        """Choose the class; without a configuration (when a model is copied) it is chosen already."""
+        if cls is GPT and config is not None:
+            return super().__new__(Classic if config.architecture == "classic" else July2026)
+        return super().__new__(cls)
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.windows = windows(config)
         self.transformer = Body(config)
-        self.lm_head = Linear(config.n_embd, config.vocab_size)
+        self.lm_head = Linear(config.n_embd, vocabulary_rows(config))
         self._set_tables(_TABLE_FACTOR * config.sequence_len)
 
     @property
@@ -99,17 +109,23 @@ class GPT(nn.Module):
         """Return forward and backward operations per trained token."""
         return flops.flops_per_token(self.config)
 
-    @torch.no_grad()
+    def parameter_groups(self) -> dict[ParameterKind, dict[str, nn.Parameter]]:
+        """Return every parameter by its name, grouped by kind: an optimizer treats those of a kind alike.
+
+        Kinds that the architecture lacks are left out. `matrices` are all parameters inside the blocks.
+        """
+        groups: dict[ParameterKind, dict[str, nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            groups.setdefault(parameter_kind(name), {})[name] = parameter
+        return groups
+
     def init_weights(self, generator: torch.Generator) -> None:
         """Draw all weights anew from a CPU generator: the same weights on every device."""
-        for name, weight in self.named_parameters():
-            if name == "lm_head.weight" or name.endswith("c_proj.weight"):
-                weight.zero_()
-                continue
-            fan_out, fan_in = weight.shape
-            embedding = name == "transformer.wte.weight"
-            std = 1.0 if embedding else fan_in**-0.5 * min(1.0, (fan_out / fan_in) ** 0.5)
-            weight.copy_(torch.empty(weight.shape).normal_(std=std, generator=generator))
+        raise NotImplementedError
+
+    def stream(self, x: Tensor, idx: Tensor, context: Context) -> Tensor:
+        """Run normed embeddings x (B, T, C) of the tokens idx (B, T) through all blocks."""
+        raise NotImplementedError
 
     def forward(
         self,
@@ -136,15 +152,17 @@ class GPT(nn.Module):
     def hidden(self, idx: Tensor, kv_cache: KVCache | None = None) -> Tensor:
         """Map token ids (B, T) to the final normed activations (B, T, C)."""
         length = idx.size(1)
-        mask = None if kv_cache is None else kv_cache.mask(length)
-        x: Tensor = self.transformer(idx, Context(*self._tables(length, kv_cache), mask, kv_cache))
+        masks = {} if kv_cache is None else {w: kv_cache.mask(length, w) for w in set(self.windows)}
+        context = Context(*self._tables(length, kv_cache), kv_cache, masks)
+        x = self.stream(rms_norm(self.transformer.wte(idx)), idx, context)
         if kv_cache is not None:
             kv_cache.advance(length)
-        return x
+        return rms_norm(x)
 
     def logits(self, x: Tensor) -> Tensor:
         """Map final activations (B, T, C) to capped logits (B, T, V) in float32."""
-        return LOGIT_CAP * torch.tanh(self.lm_head(x).float() / LOGIT_CAP)
+        raw = self.lm_head(x)[..., : self.config.vocab_size]  # without the rows that pad the vocabulary
+        return LOGIT_CAP * torch.tanh(raw.float() / LOGIT_CAP)
 
     def _tables(self, length: int, kv_cache: KVCache | None) -> tuple[Tensor, Tensor]:
         end = length + (kv_cache.position if kv_cache is not None else 0)
@@ -159,6 +177,66 @@ class GPT(nn.Module):
 
     def _set_tables(self, length: int) -> None:
         head_dim = self.config.n_embd // self.config.n_head
-        cos, sin = rotary_tables(length, head_dim, self.device)
+        cos, sin = rotary_tables(architecture_of(self.config), length, head_dim, self.device)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
+
+
+class Classic(GPT):
+    """The architecture of October 2025: blocks one after the other."""
+
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Draw all weights anew from a CPU generator: the same weights on every device."""
+        init_classic(self, generator)
+
+    def stream(self, x: Tensor, idx: Tensor, context: Context) -> Tensor:
+        """Run normed embeddings x (B, T, C) through all blocks."""
+        for block in self.transformer.h:
+            x = block(x, context)
+        return x
+
+
+class July2026(GPT):
+    """The architecture of July 2026.
+
+    The previous token's embedding is smeared into each; every block starts from the stream scaled and some of
+    the embedding; every other layer mixes an embedding of the token into its values; at the end, some of
+    what the middle block left is taken out again.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        kv_width = config.n_kv_head * (config.n_embd // config.n_head)
+        self.resid_lambdas = nn.Parameter(torch.empty(config.n_layer))
+        self.x0_lambdas = nn.Parameter(torch.empty(config.n_layer))
+        self.smear_gate = Linear(SMEAR_CHANNELS, 1)
+        self.smear_lambda = nn.Parameter(torch.empty(1))
+        self.backout_lambda = nn.Parameter(torch.empty(1))
+        self.value_embeds = nn.ModuleDict(
+            {
+                str(layer): Embedding(vocabulary_rows(config), kv_width)
+                for layer in range(config.n_layer)
+                if has_value_embedding(config, layer)
+            }
+        )
+
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Draw all weights anew from a CPU generator: the same weights on every device."""
+        init_2026(self, self.config, generator)
+
+    def stream(self, x: Tensor, idx: Tensor, context: Context) -> Tensor:
+        """Run normed embeddings x (B, T, C) of the tokens idx (B, T) through all blocks."""
+        x = start = middle = self._smear(x, context.kv_cache)
+        for layer, block in enumerate(self.transformer.h):
+            x = self.resid_lambdas[layer] * x + self.x0_lambdas[layer] * start
+            name = str(layer)
+            x = block(x, context, self.value_embeds[name](idx) if name in self.value_embeds else None)
+            if layer == self.config.n_layer // 2:
+                middle = x
+        return x - self.backout_lambda.to(x.dtype) * middle
+
+    def _smear(self, x: Tensor, kv_cache: KVCache | None) -> Tensor:
+        # What came before each token: zeros, and so no change, before the first.
+        before = F.pad(x[:, :-1], (0, 0, 1, 0)) if kv_cache is None else kv_cache.before(x)
+        gate = self.smear_lambda.to(x.dtype) * torch.sigmoid(self.smear_gate(x[..., :SMEAR_CHANNELS]))
+        return x + gate * before

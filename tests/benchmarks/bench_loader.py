@@ -201,7 +201,7 @@ def bench_s3(shards: list[TokenShard], folder: Path, steps: int, step_s: float, 
         away = ByRange([f"{url}/{name}" for name in names], shards, *settings)
 
         def played(batches: PretrainBatches, ahead: int, count: int) -> tuple[str, ...]:
-            make = partial(batches.batch, rows=batches.rank_rows(3, 8))
+            make = partial(batches.batch, rows=slice(3 * ROWS_PER_GPU, 4 * ROWS_PER_GPU))
             if not ahead:
                 return train(make, count, step_s)
             with Prefetch(make, 10**9, ahead=ahead) as batch:
