@@ -53,6 +53,9 @@ PUBLISH = Stage(
     wants_lineage=True,
 )
 
+# Made by `nanochat import` from a folder, by no recipe: so it is none of the pipeline's stages below.
+IMPORT = Stage(name="import", version=1, run="nanochat.publish.import_folder:import_folder")
+
 STAGES = {
     stage.name: stage
     for stage in (

@@ -48,6 +48,16 @@ def plan_json(plan: Plan, dollars_per_hour: float | None) -> dict[str, Any]:
     }
 
 
+def plan_summary(plan: Plan, dollars_per_hour: float | None) -> str:
+    """Say in one line how much is cached, and how long the rest took when it last ran."""
+    todo = sum(p.action != "hit" for p in plan.nodes)
+    line = f"{len(plan.nodes) - todo} of {len(plan.nodes)} nodes cached; {todo} to run"
+    if not plan.predicted_s:
+        return line
+    price = "" if dollars_per_hour is None else f", ${plan.predicted_s / 3600 * dollars_per_hour:.2f}"
+    return f"{line}, {duration(plan.predicted_s)} when last measured{price}"
+
+
 def planned_json(planned: Planned) -> dict[str, Any]:
     """Return one planned node as plain data."""
     return {
@@ -119,6 +129,14 @@ def record_text(record: Record) -> str:
     for file in (*record.files, *record.attachments):
         lines.append(f"  {file.path:<28} {bytes_text(file.size):>10}  {file.sha256[:12]}")
     return "\n".join(lines)
+
+
+def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a mapping; all have the same keys."""
+    table = _table(*rows[0])
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    return table
 
 
 def fields_table(fields: Iterable[tuple[str, Any, str]]) -> Table:

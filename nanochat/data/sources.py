@@ -1,7 +1,7 @@
 """Where text and tasks come from: resolves a source to named files, and downloads or generates them.
 
-A source is `toy` (generated), a folder or fsspec URL of files (listed once, when a run is planned), or for
-text a URL with `{index:05d}` and mostly `{revision}` in it, which names its shards without any listing.
+A source is `toy` (generated), a folder or fsspec URL of files (listed once, when a run is planned), for text
+a URL with `{index:05d}` and mostly `{revision}` in it, or for tasks the `hub`: these two need no listing.
 Resolving tells files apart by size and version, so that a changed source is a changed key.
 How bytes travel is `nanochat.data.transfer`; what the toy world tells is `nanochat.data.toy_world`.
 """
@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nanochat.config import CorpusConfig, ShardConfig, SourceFile, TasksConfig, ToyWorldConfig
+from nanochat.data.hub import download_hub, is_hub, resolve_hub
 from nanochat.data.transfer import fetch, filesystem_of
 from nanochat.errors import ConfigError, DataError
 from nanochat.runtime import Runtime
@@ -112,6 +113,8 @@ def resolve_tasks(config: TasksConfig) -> TasksConfig:
     """
     if config.source == TOY:
         return config.model_copy(update={"toy": config.toy or ToyWorldConfig(), "files": ()})
+    if is_hub(config.source):
+        return resolve_hub(config)
     filesystem, root = filesystem_of(config.source)
     try:
         found: dict[str, dict[str, Any]] = filesystem.find(root, detail=True)
@@ -125,7 +128,7 @@ def resolve_tasks(config: TasksConfig) -> TasksConfig:
     if not files:
         raise DataError(
             f"tasks.source {config.source}: no files below {', '.join(_TASK_FOLDERS)}",
-            hint="give the folder that holds these three, or -o tasks.source=toy",
+            hint="give the folder that holds these three, or -o tasks.source=hub, or -o tasks.source=toy",
         )
     return config.model_copy(update={"toy": None, "files": tuple(files)})
 
@@ -138,6 +141,8 @@ def download_tasks(
 
     if config.toy is not None:
         write_tasks(config.toy, out)
+    elif is_hub(config.source):
+        download_hub(config, out, runtime)
     else:
 
         def copy(file: SourceFile) -> None:
@@ -254,5 +259,5 @@ def _version(info: Mapping[str, Any]) -> str | None:
 def _unreadable(field: str, source: str, error: Exception) -> DataError:
     return DataError(
         f"{field} {source}: cannot be read: {type(error).__name__}: {error}",
-        hint="check the address and your access to it",
+        hint="check the address and your access to it; `nanochat show` predicts the cost without it",
     )

@@ -236,8 +236,7 @@ class July2026(GPT):
         return x - self.backout_lambda.to(x.dtype) * middle
 
     def _smear(self, x: Tensor, kv_cache: KVCache | None) -> Tensor:
-        before = (
-            F.pad(x[:, :-1], (0, 0, 1, 0)) if kv_cache is None else kv_cache.before(x)
-        )  # zeros at a start
+        # What came before each token: zeros, and so no change, before the first.
+        before = F.pad(x[:, :-1], (0, 0, 1, 0)) if kv_cache is None else kv_cache.before(x)
         gate = self.smear_lambda.to(x.dtype) * torch.sigmoid(self.smear_gate(x[..., :SMEAR_CHANNELS]))
         return x + gate * before

@@ -34,9 +34,19 @@ class ChatStage:
         tokenizer = Tokenizer.load(inputs["tokenizer"])
         model = load_model(inputs["model"], device_of(runtime))
         require_vocabulary(tokenizer, model.config)
-        conversations, validation = held_out(mixture(inputs["tasks"], config.mixture, config.seed))
+        conversations, validation = chat_data(inputs["tasks"], config)
         return cls(tokenizer=tokenizer, model=model, conversations=conversations, validation=validation)
 
     def answer(self, prompt: str) -> str:
         """Return the greedy answer to one user message."""
         return chat_answer(self.model, self.tokenizer, prompt)
+
+
+def chat_data(
+    root: Path, config: MidtrainConfig | SftConfig
+) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
+    """Load those that train, and those that validate: a mixture of their own, or the training one's end."""
+    training = mixture(root, config.mixture, config.seed)
+    if config.validation:
+        return training, mixture(root, config.validation, config.seed)
+    return held_out(training)

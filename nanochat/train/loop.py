@@ -27,6 +27,7 @@ import torch
 
 from nanochat.errors import TrainingError
 from nanochat.model.gpt import GPT, IGNORED
+from nanochat.train.schedules import constant
 from nanochat.train.state import TrainState
 
 Ints = npt.NDArray[np.int64]
@@ -64,6 +65,7 @@ class Plan:
     batch: Callable[[int, slice], Batch]  # some rows of a step's global batch
     lr_multiplier: Callable[[int], float]
     momentum: Callable[[int], float]
+    weight_decay: Callable[[int], float] = constant  # multiplier of the matrices' decay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,7 @@ def training_steps(state: TrainState, plan: Plan, cut: Cut = DEFAULT_CUT) -> Ite
         grad_norm = float(state.optimizer.clip())
         _require_finite_norm(state, grad_norm)
         multiplier = plan.lr_multiplier(state.step)
-        state.optimizer.step(multiplier, plan.momentum(state.step))
+        state.optimizer.step(multiplier, plan.momentum(state.step), plan.weight_decay(state.step))
         state.step += 1
         seconds = time.perf_counter() - started
         state.seconds += seconds

@@ -17,7 +17,7 @@ from nanochat.runtime import Runtime
 from nanochat.tokenizer.tokenizer import Tokenizer
 from nanochat.train.loop import DEFAULT_CUT, Cut, Plan
 from nanochat.train.run import Job, device_of, train
-from nanochat.train.schedules import pretrain_multiplier, rising_momentum
+from nanochat.train.schedules import pretrain_schedule
 from nanochat.train.validation import bits_per_byte, require_vocabulary
 from nanochat.train.world import World
 
@@ -52,13 +52,15 @@ def pretrain(
         tokens = greedy(model, [bos, *tokenizer.encode(prompt)], _SAMPLE_TOKENS, {bos})
         return tokenizer.decode(tokens)
 
+    schedule = pretrain_schedule(config)
     plan = Plan(
         steps=config.steps,
         batch_rows=batch_rows,
         longest=length,
         batch=batches.batch,
-        lr_multiplier=lambda step: pretrain_multiplier(step, config.steps, config.warmdown_ratio),
-        momentum=rising_momentum,
+        lr_multiplier=schedule.lr_multiplier,
+        momentum=schedule.momentum,
+        weight_decay=schedule.weight_decay,
     )
     job = Job(
         config=config,

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nanochat.errors import DataError
-from nanochat.model.checkpoint import load_model, model_from_state, save_model
+from nanochat.model.checkpoint import architecture_of_state, load_model, model_from_state, save_model
 from nanochat.model.gpt import GPT
 
 
@@ -47,24 +47,49 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
         load_model(folder)
 
 
-def test_a_wrong_shape_is_named_with_both_shapes(folder: Path) -> None:
+def test_a_wrong_shape_is_named_with_both_shapes(folder: Path, model: GPT) -> None:
     state = load_file(folder / "model.safetensors")
     state["lm_head.weight"] = torch.zeros(96, 32)
     save_file(state, folder / "model.safetensors")
-    with pytest.raises(
-        DataError, match=r"model\.safetensors .*lm_head\.weight has shape \(96, 32\), expected \(97, 32\)"
-    ):
+    shapes = rf"lm_head\.weight has shape \(96, 32\), expected \({len(model.lm_head.weight)}, 32\)"
+    with pytest.raises(DataError, match=rf"model\.safetensors .*{shapes}"):
         load_model(folder)
 
 
-def test_weights_of_another_architecture_are_refused(folder: Path) -> None:
-    state = load_file(folder / "model.safetensors")
-    state["resid_lambdas"] = state.pop("lm_head.weight")
-    save_file(state, folder / "model.safetensors")
+def test_weights_of_the_other_architecture_are_refused_by_name(classic: GPT, july: GPT) -> None:
     with pytest.raises(
-        DataError, match=r"'classic'.*lm_head.weight is missing; resid_lambdas is not part of it"
-    ):
-        load_model(folder)
+        DataError, match=r"x does not fit architecture '2026' .*resid_lambdas is missing"
+    ) as old:
+        model_from_state(july.config, classic.state_dict(), source="x")
+    with pytest.raises(DataError, match=r"x does not fit architecture 'classic' .* is not part of it") as new:
+        model_from_state(classic.config, july.state_dict(), source="x")
+    assert "weights of architecture 'classic'" in str(old.value.hint)
+    assert "weights of architecture '2026'" in str(new.value.hint)
+
+
+def test_weights_of_the_right_architecture_that_do_not_fit_are_not_taken_for_the_other(july: GPT) -> None:
+    state = july.state_dict()
+    del state["smear_lambda"]
+    with pytest.raises(DataError, match=r"'2026'.*: smear_lambda is missing$") as caught:
+        model_from_state(july.config, state, source="x")
+    assert caught.value.hint is None
+
+
+def test_weights_tell_their_architecture(classic: GPT, july: GPT) -> None:
+    assert architecture_of_state(classic.state_dict()) == "classic"
+    assert architecture_of_state(f"_orig_mod.{name}" for name in july.state_dict()) == "2026"
+    assert architecture_of_state(["layers.0.weight"]) is None
+
+
+def test_a_configuration_from_before_there_were_two_architectures_is_read(
+    classic: GPT, tmp_path: Path
+) -> None:
+    save_model(tmp_path, classic)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert "window_pattern" not in config
+    del config["architecture"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load_model(tmp_path).config == classic.config
 
 
 def test_an_unknown_architecture_is_refused(folder: Path) -> None:

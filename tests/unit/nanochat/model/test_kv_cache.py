@@ -39,9 +39,9 @@ def test_growth_past_the_first_allocation_keeps_what_was_there(model: GPT) -> No
 
 
 def test_rows_of_different_lengths_get_the_logits_they_get_alone(model: GPT) -> None:
-    texts = [tokens(1, length)[0] for length in (9, 4, 1, 9)]
-    padding = torch.tensor([9 - len(text) for text in texts])
-    batch = torch.stack([torch.nn.functional.pad(text, (9 - len(text), 0)) for text in texts])
+    texts = [tokens(1, length)[0] for length in (39, 24, 1, 39)]  # longer and shorter than the window of 16
+    padding = torch.tensor([39 - len(text) for text in texts])
+    batch = torch.stack([torch.nn.functional.pad(text, (39 - len(text), 0)) for text in texts])
     cache = KVCache(model.config, 4, left_padding=padding)
     extra = tokens(4, 3)
     with torch.no_grad():
@@ -61,19 +61,34 @@ def test_a_prompt_fans_out_and_finished_rows_are_dropped(model: GPT) -> None:
         model(extra[:, :1], kv_cache=fanned)
         kept = fanned.take(torch.tensor([2, 0]))
         logits = model(extra[[2, 0], 1:], kv_cache=kept)
+        once_more = model(extra[1:2, :1], kv_cache=cache)
         full = model(torch.cat([prompt.expand(3, -1), extra], dim=1))
     close(logits[:, 0], full[[2, 0], -1])
-    assert (cache.position, cache.rows, kept.rows) == (6, 1, 2)
+    close(once_more[0, 0], full[1, -2])  # the cache they were taken from is as it was
+    assert (cache.position, cache.rows, kept.rows) == (7, 1, 2)
 
 
-def test_greedy_equals_taking_the_best_of_all_logits_each_time(model: GPT) -> None:
-    text = tokens(1, 5)
+@pytest.mark.parametrize("length", [1, 5])
+def test_greedy_equals_taking_the_best_of_all_logits_each_time(model: GPT, length: int) -> None:
+    text = prompt = tokens(1, length)
     with torch.no_grad():
         for _ in range(20):
             text = torch.cat([text, model(text)[:, -1:].argmax(-1)], dim=1)
-    expected = text[0, 5:].tolist()
-    assert greedy(model, text[0, :5].tolist(), 20) == expected
-    assert greedy(model, text[0, :5].tolist(), 20, {expected[3]}) == expected[: expected.index(expected[3])]
+    expected = text[0, length:].tolist()
+    assert greedy(model, prompt[0].tolist(), 20) == expected
+    stopped = expected[: expected.index(expected[3])]
+    assert greedy(model, prompt[0].tolist(), 20, {expected[3]}) == stopped
+
+
+def test_a_window_bounds_the_slots_that_are_read(july: GPT) -> None:
+    cache = KVCache(july.config, 2)
+    k = torch.zeros(2, 1, 2, 8)
+    for position in range(21):
+        k[:, 0, :, 0] = position
+        seen, _ = cache.append(0, k, k, window=5)
+        cache.advance(1)
+    assert seen[0, :, 1, 0].tolist() == [15, 16, 17, 18, 19, 20]  # itself and five before
+    assert cache.mask(1, window=5) is None
 
 
 def test_padding_of_another_number_of_rows_is_refused(model: GPT) -> None:

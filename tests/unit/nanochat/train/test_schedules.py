@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from nanochat.config import ModelConfig, PretrainConfig
 from nanochat.train.schedules import (
     midtrain_multiplier,
-    momentum_2026,
     pretrain_multiplier,
+    pretrain_schedule,
     rising_momentum,
     sft_multiplier,
-    weight_decay_multiplier,
 )
 
 
@@ -21,11 +21,6 @@ def test_pretraining_is_constant_then_falls_over_its_last_part() -> None:
 
 def test_pretraining_without_warmdown_is_constant() -> None:
     assert {pretrain_multiplier(step, 7, 0.0) for step in range(7)} == {1.0}
-
-
-def test_pretraining_warms_up_and_ends_above_zero() -> None:
-    values = [pretrain_multiplier(step, 10, 0.4, warmup_steps=2, final=0.2) for step in range(10)]
-    assert values == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4])
 
 
 def test_midtraining_falls_at_its_end_and_never_rises() -> None:
@@ -45,21 +40,20 @@ def test_momentum_rises_over_300_steps() -> None:
     assert rising_momentum(300) == rising_momentum(9999) == 0.95
 
 
-def test_momentum_of_2026_rises_over_400_steps_and_falls_in_the_warmdown() -> None:
-    values = [momentum_2026(step, 1000, 0.3) for step in range(1000)]
-    assert values[0] == 0.85
-    assert values[200] == pytest.approx(0.91)
-    assert set(values[400:701]) == {0.97}
-    assert values[850] == pytest.approx(0.935)
-    assert values[999] == pytest.approx(0.90, abs=5e-4)
-    assert momentum_2026(500, 1000, 0.0) == 0.97
+def test_the_2026_schedule_warms_up_holds_and_falls_with_its_momentum_and_decay():
+    model = ModelConfig(architecture="2026", n_embd=128, n_head=1, n_kv_head=1)
+    config = PretrainConfig(model=model, steps=1000, warmup_steps=40, warmdown_ratio=0.65, final_lr_frac=0.05)
+    schedule = pretrain_schedule(config)
+    lr = [schedule.lr_multiplier(step) for step in (0, 39, 40, 350, 675, 1000)]
+    assert lr == pytest.approx([1 / 40, 1, 1, 1, 0.525, 0.05])
+    momentum = [schedule.momentum(step) for step in (0, 200, 399, 400, 675, 1000)]
+    # At step 400 the warmdown, which began at 350, is 50 / 650 through.
+    assert momentum == pytest.approx([0.85, 0.91, 0.9697, 0.97 - 0.07 / 13, 0.935, 0.90])
+    assert [schedule.weight_decay(step) for step in (0, 500, 1000)] == pytest.approx([1, 0.5, 0])
 
 
-def test_momentum_of_2026_still_rises_where_a_warmdown_begins_early() -> None:
-    assert momentum_2026(300, 600, 0.9) == pytest.approx(0.85 + 0.75 * 0.12)
-
-
-def test_weight_decay_falls_like_a_cosine() -> None:
-    values = [weight_decay_multiplier(step, 8) for step in range(9)]
-    assert values[0] == 1.0 and values[4] == pytest.approx(0.5) and values[8] == pytest.approx(0.0)
-    assert values == sorted(values, reverse=True)
+def test_the_classic_schedule_is_what_it_was():
+    schedule = pretrain_schedule(PretrainConfig(steps=1000))
+    assert [schedule.lr_multiplier(step) for step in (0, 800, 900, 999)] == [1.0, 1.0, 0.5, 0.005]
+    assert [schedule.momentum(step) for step in (0, 300, 999)] == [0.85, 0.95, 0.95]
+    assert schedule.weight_decay(500) == 1.0
