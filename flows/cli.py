@@ -142,6 +142,7 @@ def run(
     ] = "local",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: all cores).")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Shards at once (default: as cores).")] = None,
     processes: Annotated[
         int | None, typer.Option(min=1, help="Ranks that train together (default: one per GPU, 1 on cpu).")
     ] = None,
@@ -164,6 +165,7 @@ def run(
     runtime = {
         "device": device,
         "threads": threads,
+        "workers": workers,
         "processes": processes,
         "micro_batch_rows": micro_batch_rows,
         "checkpoint_every_s": checkpoint_every,
@@ -212,15 +214,20 @@ def list_records(
 
 @app.command()
 def inspect(ref: Ref, store: StoreUrl = None, as_json: AsJson = False) -> None:
-    """Show a record: what was hashed, files, metrics, provenance, and its lineage back to the corpus."""
+    """Show a record: what was hashed, files, metrics, provenance, lineage, and what is in token shards."""
+    from flows.contents import contents
     from flows.lineage import lineage, lineage_tree
 
     _, opened = open_store(store)
     record = opened.resolve(ref)
     if as_json:
-        output.show_json({**record.to_json(), "lineage": [r.to_json() for r in lineage(opened, record)]})
+        more = {
+            "lineage": [r.to_json() for r in lineage(opened, record)],
+            "contents": contents(opened, record),
+        }
+        output.show_json({**record.to_json(), **more})
         return
-    output.show(tables.record_text(record))
+    output.show(tables.record_text(record, contents(opened, record)))
     output.show("\nlineage")
     output.show(lineage_tree(opened, record))
 

@@ -14,7 +14,8 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from nanochat.train.launch import launch
 
 logger = logging.getLogger(__name__)
 InputRecords = Mapping[str, Record | tuple[Record, ...]]
+_FETCHES = 8  # artifacts fetched at once; their files are read side by side as well
 _LOOK_S = 0.2  # how late a wait sees that the whole run was asked to stop
 
 
@@ -165,8 +167,7 @@ def _inputs(job: Job, store: Store, scratch: Path) -> dict[str, Path]:
         if isinstance(records, Record):
             folders[name] = store.fetch(records, folder)
         else:
-            for i, record in enumerate(records):
-                store.fetch(record, folder / f"{i:05d}")
+            fetch_all(store, records, folder)
             folders[name] = folder
     if job.node.stage.wants_lineage:
         folders["lineage"] = scratch / "inputs" / "lineage"
@@ -175,6 +176,13 @@ def _inputs(job: Job, store: Store, scratch: Path) -> dict[str, Path]:
             path = folders["lineage"] / f"{node_id.replace('/', '__')}.json"
             path.write_text(json.dumps(record.to_json()), encoding="utf-8")
     return folders
+
+
+def fetch_all(store: Store, records: Sequence[Record], folder: Path) -> None:
+    """Fetch artifacts into numbered folders, several at a time: training waits for its shards only here."""
+    targets = [folder / f"{i:05d}" for i in range(len(records))]
+    with ThreadPoolExecutor(_FETCHES) as pool:
+        list(pool.map(store.fetch, records, targets))
 
 
 def records_of(inputs: InputRecords) -> list[Record]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from flows.stage import Stage
 
-DOWNLOAD = Stage(name="download", version=1, run="nanochat.data.sources:download_shard")
+# Downloads wait for the network, and a source must not be asked for everything at once.
+DOWNLOAD = Stage(name="download", version=1, run="nanochat.data.sources:download_shard", at_once=8)
 TASKS = Stage(name="tasks", version=1, run="nanochat.data.sources:download_tasks")
 TOKENIZER = Stage(name="tokenizer", version=1, run="nanochat.tokenizer.train:train_tokenizer")
-TOKENIZE = Stage(name="tokenize", version=1, run="nanochat.data.token_shards:tokenize_shard")
+TOKENIZE = Stage(name="tokenize", version=1, run="nanochat.data.shard_encoding:tokenize_shard")
 PRETRAIN = Stage(
     name="pretrain",
     version=1,

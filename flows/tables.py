@@ -119,8 +119,8 @@ def records_table(records: Sequence[Record]) -> Table:
     return table
 
 
-def record_text(record: Record) -> str:
-    """One record in full: what was hashed, metrics, provenance, files."""
+def record_text(record: Record, contents: Mapping[str, Any] | None = None) -> str:
+    """One record in full: what was hashed, metrics, provenance, files, and what is in them where known."""
     parts = {"hashed": record.payload, "metrics": record.metrics, "provenance": record.provenance}
     lines = [f"{record.stage}/{record.key}", f"node    {record.node}", f"digest  {record.digest}"]
     for title, part in parts.items():
@@ -128,7 +128,18 @@ def record_text(record: Record) -> str:
     lines += ["", "files"]
     for file in (*record.files, *record.attachments):
         lines.append(f"  {file.path:<28} {bytes_text(file.size):>10}  {file.sha256[:12]}")
+    if contents:
+        lines += ["", "contents", *_contents_lines(contents)]
     return "\n".join(lines)
+
+
+def _contents_lines(contents: Mapping[str, Any]) -> list[str]:
+    lines = [f"  {k.replace('_', ' '):<24} {_number(v)}" for k, v in contents.items() if k != "samples"]
+    for sample in contents.get("samples", ()):
+        text = json.dumps(sample["text"], ensure_ascii=False)
+        more = "" if sample["whole"] else " …"
+        lines += ["", f"  document {sample['document']}, {sample['tokens']:,} tokens", f"    {text}{more}"]
+    return lines
 
 
 def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -174,6 +185,10 @@ def _headline(metrics: Mapping[str, Any]) -> str:
     shown = ("val/bpb", "val/loss", "train/loss", "core", "chatcore", "bytes_per_token", "tokens")
     parts = [f"{k} {v:.4g}" for k in shown if isinstance(v := metrics.get(k), int | float)]
     return ", ".join(parts[:2])
+
+
+def _number(value: Any) -> str:
+    return f"{value:,.3f}" if isinstance(value, float) else _value(value)
 
 
 def _percent(value: float | None) -> str:

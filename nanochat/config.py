@@ -144,7 +144,7 @@ class TokenizerConfig(Config):
 class TokenizeConfig(Config):
     """How text becomes tokens; the tokenizer itself is an input."""
 
-    format_version: int = 1
+    format_version: int = 2
     """Version of the token shard format."""
 
 

@@ -31,11 +31,11 @@ def die_on_rank_1(
     return {}
 
 
-def wait_for_ever(
+def wait_for_a_stop(
     config: Config, inputs: Mapping[str, Path], out: Path, runtime: Runtime
 ) -> Mapping[str, Any]:
-    """Leave the ids of this process and of torchrun, then never end."""
-    world = World.current()
-    (out / f"{world}.pid").write_text(f"{os.getpid()} {os.getppid()}")
+    """Leave the ids of this process and of torchrun, then look for a stop as the training loop does."""
+    (out / f"{World.current()}.pid").write_text(f"{os.getpid()} {os.getppid()}")
     while True:
+        runtime.raise_if_stopped()
         time.sleep(0.1)

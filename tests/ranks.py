@@ -1,12 +1,13 @@
 """Functions run on several gloo ranks without torchrun: for tests of what ranks do together.
 
-The ranks are forked from a process that has imported torch and done nothing else, so that starting some costs
-little.
+The ranks are forked from a process that has imported what takes longest and done nothing else, so that
+starting some costs little.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import tempfile
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -33,7 +34,7 @@ def on_ranks(size: int, function: Callable[..., Any], *arguments: object) -> lis
         for process, (_, end) in zip(processes, pipes, strict=True):
             process.start()
             end.close()  # only the rank has it now: a rank that dies gives EOFError
-        results = [start.recv() for start, _ in pipes]
+        results = [pickle.loads(start.recv_bytes()) for start, _ in pipes]
         for process, (start, _) in zip(processes, pipes, strict=True):
             process.join()
             process.close()
@@ -53,5 +54,7 @@ def _rank(
         result = function(*arguments)
     except Exception as error:
         result = error
-    end.send(result)
+    end.send_bytes(
+        pickle.dumps(result)
+    )  # by value: `send` would share the memory of tensors, which ends here
     distributed.destroy_process_group()

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,6 +24,7 @@ from nanochat.runtime import Runtime
 
 TOY = "toy"
 _TOY_TRAIN_SHARDS = 2
+_FILES_AT_ONCE = 8  # of one source, which must not be asked for everything at once
 _TASK_FOLDERS = ("tasks", "conversations", "core")
 _VERSIONS = ("ETag", "etag", "checksum", "md5Hash", "LastModified", "mtime", "created")
 
@@ -48,22 +50,41 @@ def download_shard(
     from nanochat.data.toy_world.files import write_text_shard
 
     path = out / "text.parquet"
+    said: dict[str, str] = {}
     if config.toy is not None:
         write_text_shard(config.toy, config.index, path)
     elif config.url is None:
         raise ConfigError(f"shard {config.name} has neither a URL nor a toy world")
     else:
-        fetch(
+        said = fetch(
             config.url,
             path,
             part_folder=runtime.partial or out.parent,
             size_bytes=config.size_bytes,
             version=config.version,
             check_stop=runtime.raise_if_stopped,
-        )
+            report=_megabytes(runtime),
+        ).to_json()
     stats = measure_text(path, config.url or config.name)
     (out / "stats.json").write_text(json.dumps(stats, indent=1) + "\n")
-    return {**stats, "file_bytes": path.stat().st_size}
+    return {**stats, "file_bytes": path.stat().st_size, **said}
+
+
+def _megabytes(runtime: Runtime) -> Callable[[int, int], None]:
+    """Return a function that tells the tracker how many megabytes are there and how fast they come."""
+    began: tuple[float, int] | None = None
+
+    def report(done: int, total: int) -> None:
+        nonlocal began
+        now = time.monotonic()
+        if began is None:  # an earlier attempt's bytes are no part of the rate
+            began = (now, done)
+            return
+        rate = (done - began[1]) / 1e6 / max(now - began[0], 1e-9)
+        step, total_steps = -(-done // 1_000_000), -(-total // 1_000_000)
+        runtime.tracker.log({"throughput/mb_per_s": rate}, step=step, total_steps=total_steps)
+
+    return report
 
 
 def measure_text(path: Path, source: str) -> dict[str, int]:
@@ -76,7 +97,7 @@ def measure_text(path: Path, source: str) -> dict[str, int]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             schema = file.schema_arrow
             index = schema.get_field_index("text")
             if index < 0:
@@ -89,6 +110,7 @@ def measure_text(path: Path, source: str) -> dict[str, int]:
                 raise DataError(f"{source}: column 'text' holds {kind}, not strings")
             documents = characters = text_bytes = 0
             for batch in file.iter_batches(columns=["text"]):
+                batch.validate(full=True)  # the bytes must be UTF-8
                 texts = batch.column(0)
                 documents += len(texts)
                 characters += pc.sum(pc.utf8_length(texts)).as_py() or 0
@@ -155,7 +177,7 @@ def download_tasks(
                 check_stop=runtime.raise_if_stopped,
             )
 
-        with ThreadPoolExecutor(max(runtime.workers, 1)) as pool:
+        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
             list(pool.map(copy, config.files))
     sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
     return {"files": len(sizes), "bytes": sum(sizes)}

@@ -114,8 +114,7 @@ def _frobenius(x: Tensor) -> Tensor:
 
 
 def _as_bfloat16(matrices: Tensor) -> Tensor:
-    x = matrices.bfloat16()
-    return x if multiplies_bfloat16(matrices.device.type) else x.float()
+    return matrices.bfloat16() if multiplies_bfloat16(matrices.device.type) else _rounded(matrices)
 
 
 def _rounded(x: Tensor) -> Tensor:

@@ -333,7 +333,7 @@ KEYS = {
     "plan": {"recipe", "all_cached", "predicted_seconds", "predicted_dollars", "nodes", "forecast"},
     "why": NODE,
     "ls": RECORD,
-    "inspect": RECORD | {"lineage"},
+    "inspect": RECORD | {"lineage", "contents"},
     "run": {"nodes", "results", "published"},
     "gc": {"dry_run", "records", "names", "freed_bytes", "kept_records"},
 }  # fmt: skip
