@@ -14,6 +14,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from nanochat.config import (
+    ComputeConfig,
     CorpusConfig,
     EvaluateConfig,
     MidtrainConfig,
@@ -168,6 +169,10 @@ def laptop(depth: int = 4) -> Recipe:
     )
 
 
+_ON_GPUS = ComputeConfig(precision="bfloat16", compile=True)
+_OF_ALL_LENGTHS = ComputeConfig(precision="bfloat16")  # rows of many lengths would each be compiled anew
+
+
 def d20(depth: int = 20) -> Recipe:
     """The published result of October 2025: 8xH100, about four hours."""
     return _classic(depth, shards=240, tokenizer_shards=8)
@@ -195,6 +200,7 @@ def _classic(depth: int, *, shards: int, tokenizer_shards: int) -> Recipe:
             vocab_size=vocab_size, train_shards=tokenizer_shards, max_chars=tokenizer_shards * 250_000_000
         ),
         pretrain=PretrainConfig(
+            compute=_ON_GPUS,
             model=model,
             optimizer=OptimizerConfig(),
             batch_tokens=batch_tokens,
@@ -202,6 +208,7 @@ def _classic(depth: int, *, shards: int, tokenizer_shards: int) -> Recipe:
             prompts=_BASE_PROMPTS,
         ),
         midtrain=MidtrainConfig(
+            compute=_ON_GPUS,
             mixture=(MixtureEntry(task="smoltalk"), MixtureEntry(task="mmlu"), MixtureEntry(task="gsm8k")),
             validation=_CHAT_VALIDATION,
             optimizer=unclipped,
@@ -223,7 +230,13 @@ def _sft(optimizer: OptimizerConfig) -> SftConfig:
         MixtureEntry(task="smoltalk", rows=10_000),
     )
     validation = (MixtureEntry(task="test", rows=3_200),)
-    return SftConfig(mixture=answers, validation=validation, optimizer=optimizer, prompts=_QUESTIONS)
+    return SftConfig(
+        mixture=answers,
+        validation=validation,
+        optimizer=optimizer,
+        compute=_OF_ALL_LENGTHS,
+        prompts=_QUESTIONS,
+    )
 
 
 class Scaling2026(NamedTuple):
@@ -299,6 +312,7 @@ def _2026(depth: int) -> Recipe:
         tasks=_HUB,
         tokenizer=TokenizerConfig(vocab_size=model.vocab_size, train_shards=8),
         pretrain=PretrainConfig(
+            compute=_ON_GPUS,
             model=model,
             optimizer=_optimizer_2026(scaling.lr_factor, scaling.weight_decay),
             batch_tokens=scaling.batch_tokens,
@@ -310,6 +324,7 @@ def _2026(depth: int) -> Recipe:
             prompts=_BASE_PROMPTS,
         ),
         midtrain=MidtrainConfig(
+            compute=_ON_GPUS,
             mixture=mixture,
             validation=_CHAT_VALIDATION,
             optimizer=_optimizer_2026(0.8 * scaling.lr_factor),

@@ -8,6 +8,7 @@ it is a lower bound: the training loop finds out what does fit (`nanochat.train`
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from nanochat.config import ModelConfig
@@ -24,14 +25,17 @@ class Execution:
     name: str
     activation_bytes: int  # per token, channel and layer
     logit_bytes: int  # per token and entry of the vocabulary
+    logits_at_once: int | None = None  # bytes of them that exist at a time; None: all of a pass
 
 
+# As this pipeline trains on a GPU, compiled: the loss takes logits in bfloat16 chunks of at most 0.75 GiB, turned
+# into their gradient in place (`kernels.linear_cross_entropy`); activations as upstream's.
+FUSED = Execution(name="fused loss, compiled", activation_bytes=18, logit_bytes=2, logits_at_once=3 << 28)
 # As upstream does it, compiled: logits in bfloat16 (2), capped in float32 (4), and their gradient (4);
 # activations are what its 75,422 MiB for d20 with 32 rows of 2,048 on 8 GPUs leave after all other parts.
 COMPILED = Execution(name="compiled", activation_bytes=18, logit_bytes=10)
-# Operation by operation: what autograd keeps, counted with its saved-tensor hooks (48 classic, 51 for 2026);
-# logits and their float32 forms kept (8) and two gradients of them (8).
-EAGER = Execution(name="eager", activation_bytes=51, logit_bytes=16)
+# Operation by operation: what autograd keeps, counted with its saved-tensor hooks (48 classic, 51 for 2026).
+EAGER = Execution(name="eager", activation_bytes=51, logit_bytes=2, logits_at_once=3 << 28)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +57,7 @@ class MemoryEstimate:
         return sum(parts)
 
 
-def training_memory(model: ModelConfig, rows: int, gpus: int, how: Execution = COMPILED) -> MemoryEstimate:
+def training_memory(model: ModelConfig, rows: int, gpus: int, how: Execution = FUSED) -> MemoryEstimate:
     """Estimate a training step with `rows` rows a pass on each of `gpus` GPUs."""
     counts = parameter_counts(model)
     parameters, matrices = sum(counts.values()), counts["matrices"]
@@ -66,12 +70,12 @@ def training_memory(model: ModelConfig, rows: int, gpus: int, how: Execution = C
         optimizer=_FLOAT32 * states // gpus,
         copies=_BFLOAT16 * (matrices + counts["lm_head"]),
         activations=how.activation_bytes * tokens * model.n_embd * model.n_layer,
-        logits=how.logit_bytes * tokens * model.vocab_size,
+        logits=min(how.logit_bytes * tokens * model.vocab_size, how.logits_at_once or sys.maxsize),
     )
 
 
 def largest_pass(
-    model: ModelConfig, batch_rows: int, gpus: int, memory_bytes: float, how: Execution = COMPILED
+    model: ModelConfig, batch_rows: int, gpus: int, memory_bytes: float, how: Execution = FUSED
 ) -> MemoryEstimate | None:
     """Return the estimate for the most rows that fit: a GPU's share of the batch, halved; None if none do."""
     rows = max(1, -(-batch_rows // gpus))

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from nanochat.data.prefetch import Prefetch
 from nanochat.errors import TrainingError
 from nanochat.model.gpt import GPT, IGNORED
 from nanochat.train.schedules import constant
@@ -83,30 +84,35 @@ class StepResult:
 def training_steps(state: TrainState, plan: Plan, cut: Cut = DEFAULT_CUT) -> Iterator[StepResult]:
     """Train until the plan's last step, yielding after each one; `state` is always whole at a yield."""
     rows = state.world.rows(plan.batch_rows)
-    while state.step < plan.steps:
-        started = time.perf_counter()
-        inputs, targets = plan.batch(state.step, rows)
-        counted, tokens = state.world.total(_count(targets), int(_used_lengths(targets).sum()))
-        mine = accumulate_gradients(
-            state.passes, inputs, targets, cut, counted=int(counted), last=state.optimizer.reducing
-        )
-        losses = [loss for (loss,) in state.world.gather(mine)]
-        _require_finite_losses(state, losses)
-        grad_norm = float(state.optimizer.clip())
-        _require_finite_norm(state, grad_norm)
-        multiplier = plan.lr_multiplier(state.step)
-        state.optimizer.step(multiplier, plan.momentum(state.step), plan.weight_decay(state.step))
-        state.step += 1
-        seconds = time.perf_counter() - started
-        state.seconds += seconds
-        yield StepResult(
-            step=state.step,
-            loss=sum(losses),
-            grad_norm=grad_norm,
-            lr_multiplier=multiplier,
-            tokens=int(tokens),
-            seconds=seconds,
-        )
+    with Prefetch(lambda step: plan.batch(step, rows), plan.steps) as batch:
+        while state.step < plan.steps:
+            yield _take_step(state, plan, cut, batch)
+
+
+def _take_step(state: TrainState, plan: Plan, cut: Cut, batch: Callable[[int], Batch]) -> StepResult:
+    started = time.perf_counter()
+    inputs, targets = batch(state.step)
+    counted, tokens = state.world.total(_count(targets), int(_used_lengths(targets).sum()))
+    mine = accumulate_gradients(
+        state.passes, inputs, targets, cut, counted=int(counted), last=state.optimizer.reducing
+    )
+    losses = [loss for (loss,) in state.world.gather(mine)]
+    _require_finite_losses(state, losses)
+    grad_norm = float(state.optimizer.clip())
+    _require_finite_norm(state, grad_norm)
+    multiplier = plan.lr_multiplier(state.step)
+    state.optimizer.step(multiplier, plan.momentum(state.step), plan.weight_decay(state.step))
+    state.step += 1
+    seconds = time.perf_counter() - started
+    state.seconds += seconds
+    return StepResult(
+        step=state.step,
+        loss=sum(losses),
+        grad_norm=grad_norm,
+        lr_multiplier=multiplier,
+        tokens=int(tokens),
+        seconds=seconds,
+    )
 
 
 def accumulate_gradients(
