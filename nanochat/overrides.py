@@ -60,7 +60,8 @@ def apply(recipe: Recipe, pairs: Sequence[tuple[str, str]]) -> Recipe:
         target: Any = data
         owner: BaseModel = recipe
         for section in sections:
-            target, owner = target[section], getattr(owner, section)
+            owner = getattr(owner, section)
+            target = target.setdefault(section, owner.model_dump())  # a dump may leave it out
         target[leaf] = _value(text, type(owner).model_fields[leaf].annotation)
     try:
         return Recipe.model_validate(data)

@@ -1,4 +1,4 @@
-"""Upstream's training step in plain PyTorch, the baseline of `bench_training.py`: nothing clever, nothing ours.
+"""Upstream's training step in plain PyTorch, the baseline of `bench_training.py`: nothing clever.
 
 The October 2025 model in float32 with whole logits, `scaled_dot_product_attention` and no compilation; AdamW
 for embedding and head, Muon with the iteration in bfloat16 for the matrices, gradients clipped to norm 1.
