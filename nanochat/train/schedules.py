@@ -17,7 +17,7 @@ _MIDTRAIN_FLAT = 0.8  # part of midtraining at the full rate
 def pretrain_multiplier(
     step: int, steps: int, warmdown_ratio: float, *, warmup_steps: int = 0, final: float = 0.0
 ) -> float:
-    """Return 1 until the last `warmdown_ratio` of the run, then a line that reaches `final` after the last step.
+    """Return 1 until the last `warmdown_ratio` of the run, then a line to `final` after the last step.
 
     During a warmup, a line from 1 / `warmup_steps` to 1 (architecture `2026`: 40 steps, and final 0.05).
     """
