@@ -1,8 +1,8 @@
 """Twelve training steps against those recorded from upstream nanochat of October 2025 (CPU, float32).
 
 Both iterate in bfloat16. Upstream adds the gradient norm up in float32, here it is float64, so that it does
-not depend on the number of processes; clipping with a norm that differs in its last bit changes some roundings
-to bfloat16, and the losses in their fourth digit. With upstream's norm the recording is repeated exactly.
+not depend on the number of processes; clipping with a norm that differs in its last bit changes some
+roundings to bfloat16, and the losses in their fourth digit. With upstream's norm the recording is repeated.
 """
 
 from __future__ import annotations
