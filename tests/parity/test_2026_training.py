@@ -47,7 +47,9 @@ def train(folder: Path, golden) -> tuple[GPT, list[float]]:
     inputs, targets = recorded["inputs"].long().numpy(), recorded["targets"].long().numpy()
     plan = Plan(
         steps=8,
-        batch=lambda step: (inputs[step], targets[step]),
+        batch_rows=inputs.shape[1],
+        longest=inputs.shape[2],
+        batch=lambda step, rows: (inputs[step, rows], targets[step, rows]),
         lr_multiplier=lambda step: 1.0,
         momentum=fixed_momentum,
     )
