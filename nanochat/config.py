@@ -233,7 +233,7 @@ class OptimizerConfig(Config):
     """AdamW, token embedding; scaled by (n_embd / 768) ** -0.5."""
     unembedding_lr: float = Field(default=0.004, gt=0)
     """AdamW, output head; scaled likewise."""
-    scalar_lr: float = Field(default=0.5, gt=0)
+    scalar_lr: float = Field(default=0.5, gt=0, exclude_if=lambda lr: lr == 0.5)
     """AdamW, architecture `2026` only: the factors of the embedding; a hundredth for those of the stream."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Architecture `classic`: AdamW's; `2026`: of the block matrices (AdamW's groups have their own)."""

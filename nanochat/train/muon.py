@@ -10,6 +10,10 @@ product are float32. A processor without bfloat16 instructions takes twenty time
 so there the same rounded numbers lie in float32 tensors. Both give the same but for the order in which a
 product adds up, as any two machines do; and one last bit in ten thousand is enough to differ by 0.01 in the
 directions of the smallest singular values.
+
+CPU milliseconds of `orthogonalize` for 16 matrices of 256 x 256, and for 4 layers of width 128, on one thread
+of an AMD EPYC with bfloat16 instructions (torch 2.13, medians of 15): plain float32 107 and 31, bfloat16 59
+and 20, rounding between float32 products 160 and 47. A step of the latter on 4,096 tokens takes 750 in all.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Twelve training steps against those recorded from upstream nanochat of October 2025 (CPU, float32).
 
-Upstream's Newton-Schulz iteration runs in bfloat16 there, ours in float32 on a CPU: weights drift apart by
-bfloat16 rounding, hence the wider tolerance at the end.
+Both iterate in bfloat16. Upstream adds the gradient norm up in float32, here it is float64, so that it does
+not depend on the number of processes; clipping with a norm that differs in its last bit changes some
+roundings to bfloat16, and the losses in their fourth digit. With upstream's norm the recording is repeated.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from nanochat.train.loop import Cut, Plan, training_steps
 from nanochat.train.optimizer import ModelOptimizer
 from nanochat.train.schedules import rising_momentum
 from nanochat.train.state import TrainState
+from tests.recorded_sums import skip_unless_as_recorded
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +39,11 @@ def batches(folder: Path):
     return recorded["inputs"].long().numpy(), recorded["targets"].long().numpy()
 
 
-@pytest.fixture(scope="module", params=[None, 1, 3], ids=["default passes", "1 row a pass", "3 rows a pass"])
-def trained(folder: Path, golden, batches, request: pytest.FixtureRequest):
+def train(folder: Path, golden, batches, kind: type[ModelOptimizer], rows: int | None = None):
     path = folder / "init_state.pt"
     config = ModelConfig(**golden["config"])
     model = model_from_state(config, torch.load(path, weights_only=True), source=str(path))
-    state = TrainState(model, ModelOptimizer(model, OptimizerConfig()))
+    state = TrainState(model, kind(model, OptimizerConfig()))
     inputs, targets = batches
     plan = Plan(
         steps=12,
@@ -52,24 +53,49 @@ def trained(folder: Path, golden, batches, request: pytest.FixtureRequest):
         lr_multiplier=lambda step: 1.0,
         momentum=rising_momentum,
     )
-    return state, list(training_steps(state, plan, Cut(rows=request.param)))
+    return state, list(training_steps(state, plan, Cut(rows=rows)))
+
+
+def weight_norms(state: TrainState) -> dict[str, float]:
+    return {name: float(weight.detach().norm()) for name, weight in state.model.named_parameters()}
+
+
+class UpstreamsNorm(ModelOptimizer):
+    """Adds the gradient norm up as upstream does."""
+
+    def clip(self) -> torch.Tensor:
+        weights = [shard.weight for shard in self._sharding.shards.values()]
+        return torch.nn.utils.clip_grad_norm_(weights, 1.0)
+
+
+@pytest.fixture(scope="module", params=[None, 1, 3], ids=["default passes", "1 row a pass", "3 rows a pass"])
+def trained(folder: Path, golden, batches, request: pytest.FixtureRequest):
+    return train(folder, golden, batches, ModelOptimizer, request.param)
+
+
+def test_with_upstreams_norm_the_run_is_the_recorded_one(folder: Path, golden, batches) -> None:
+    skip_unless_as_recorded()
+    state, results = train(folder, golden, batches, UpstreamsNorm)
+    assert [result.loss for result in results] == pytest.approx(golden["losses"], abs=1e-6)
+    assert [result.grad_norm for result in results] == pytest.approx(golden["grad_norms"], abs=1e-6)
+    assert weight_norms(state) == pytest.approx(golden["weight_norms_after"], rel=1e-6)
 
 
 def test_losses_follow_the_recorded_ones(golden, trained) -> None:
     losses = [result.loss for result in trained[1]]
     assert losses[:3] == pytest.approx(golden["losses"][:3], abs=1e-4)
-    assert losses == pytest.approx(golden["losses"], abs=2e-2)
+    assert losses[:9] == pytest.approx(golden["losses"][:9], abs=2e-3)
+    assert losses == pytest.approx(golden["losses"], abs=1e-2)  # the tenth batch is the most sensitive
 
 
 def test_gradient_norms_follow_the_recorded_ones(golden, trained) -> None:
     norms = [result.grad_norm for result in trained[1]]
-    assert norms[:3] == pytest.approx(golden["grad_norms"][:3], abs=1e-3)
-    assert norms == pytest.approx(golden["grad_norms"], rel=2e-2)
+    assert norms[:3] == pytest.approx(golden["grad_norms"][:3], abs=2e-4)
+    assert norms == pytest.approx(golden["grad_norms"], rel=5e-3)
 
 
 def test_weight_norms_after_training_are_the_recorded_ones(golden, trained) -> None:
-    norms = {name: float(weight.detach().norm()) for name, weight in trained[0].model.named_parameters()}
-    assert norms == pytest.approx(golden["weight_norms_after"], rel=2e-3)
+    assert weight_norms(trained[0]) == pytest.approx(golden["weight_norms_after"], rel=2e-3)
 
 
 def test_bits_per_byte_is_the_recorded_one(folder: Path, golden, batches) -> None:
