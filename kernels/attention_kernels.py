@@ -57,30 +57,41 @@ def _store(desc, row, t, head, tile, ROWS: tl.constexpr, D: tl.constexpr):
 
 
 @jit
-def _visible(s, t, first, LEFT: tl.constexpr, DIAGONAL: tl.constexpr):
-    """Return which keys s (1, N) the queries t (M, 1) see, as far as the block needs to ask."""
-    visible = s >= first if LEFT else s <= t
+def _visible(n0, t, first, LEFT: tl.constexpr, DIAGONAL: tl.constexpr, N: tl.constexpr):
+    """Return (M, N) which of the keys from n0 the queries t see, as far as the block needs to ask."""
+    s = n0 + tl.arange(0, N)[None, :]
+    visible = s >= first[:, None] if LEFT else s <= t[:, None]
     if LEFT and DIAGONAL:
-        visible = visible & (s <= t)
+        visible = visible & (s <= t[:, None])
     return visible
 
 
 @jit
-def _forward_step(
-    q, acc, high, total, k_desc, v_desc, row, kv_head, n0, t, first, factor,
+def _key_blocks(m0, LO, row, T, window, M: tl.constexpr, N: tl.constexpr):
+    """Return where the keys begin that some query of the block sees, and those that all see."""
+    if LO is None and window is None:
+        return 0, 0
+    last = _first_key(tl.minimum(m0 + M, T) - 1, LO, row, T, window)
+    return _first_key(m0, LO, row, T, window) // N * N, tl.minimum(tl.cdiv(last, N) * N, m0)
+
+
+@jit
+def _forward_loop(
+    q, acc, high, total, k_desc, v_desc, row, kv_head, begin, end, t, first, factor,
     LEFT: tl.constexpr, DIAGONAL: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
 ):  # fmt: skip
-    scores = tl.dot(q, _load(k_desc, row, n0, kv_head, N, D).T, input_precision="ieee")  # (M, N)
-    if LEFT or DIAGONAL:
-        s = n0 + tl.arange(0, N)
-        scores = tl.where(_visible(s[None, :], t[:, None], first[:, None], LEFT, DIAGONAL), scores, _HIDDEN)
-    new_high = tl.maximum(high, tl.max(scores, 1) * factor)
-    p = tl.exp2(scores * factor - new_high[:, None])
-    shrink = tl.exp2(high - new_high)
-    total = total * shrink + tl.sum(p, 1)
-    v = _load(v_desc, row, n0, kv_head, N, D)
-    acc = tl.dot(p.to(v.dtype), v, acc * shrink[:, None], input_precision="ieee")
-    return acc, new_high, total
+    for n0 in tl.range(begin, end, N):
+        scores = tl.dot(q, _load(k_desc, row, n0, kv_head, N, D).T, input_precision="ieee")  # (M, N)
+        if LEFT or DIAGONAL:
+            scores = tl.where(_visible(n0, t, first, LEFT, DIAGONAL, N), scores, _HIDDEN)
+        new_high = tl.maximum(high, tl.max(scores, 1) * factor)
+        p = tl.exp2(scores * factor - new_high[:, None])
+        shrink = tl.exp2(high - new_high)
+        total = total * shrink + tl.sum(p, 1)
+        v = _load(v_desc, row, n0, kv_head, N, D)
+        acc = tl.dot(p.to(v.dtype), v, acc * shrink[:, None], input_precision="ieee")
+        high = new_high
+    return acc, high, total
 
 
 @jit
@@ -99,45 +110,41 @@ def _attention_fwd_kernel(
     acc = tl.zeros((BLOCK_M, D), tl.float32)
     high = tl.full((BLOCK_M,), _HIDDEN, tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
-    for j in tl.range(0, BLOCK_M // BLOCK_N):
-        acc, high, total = _forward_step(
-            q, acc, high, total, k_desc, v_desc, row, kv_head, m0 + j * BLOCK_N, t, first, factor,
-            BOUNDED, True, BLOCK_N, D,
-        )  # fmt: skip
-    middle = 0
-    if BOUNDED:
-        last = _first_key(tl.minimum(m0 + BLOCK_M, T) - 1, LO, row, T, window)
-        middle = tl.minimum(tl.cdiv(last, BLOCK_N) * BLOCK_N, m0)
+    acc, high, total = _forward_loop(
+        q, acc, high, total, k_desc, v_desc, row, kv_head, m0, m0 + BLOCK_M, t, first, factor,
+        BOUNDED, True, BLOCK_N, D,
+    )  # fmt: skip
+    left, middle = _key_blocks(m0, LO, row, T, window, BLOCK_M, BLOCK_N)
     if middle < m0:
-        for n0 in tl.range(middle, m0, BLOCK_N):
-            acc, high, total = _forward_step(
-                q, acc, high, total, k_desc, v_desc, row, kv_head, n0, t, first, factor, False, False, BLOCK_N, D
-            )
+        acc, high, total = _forward_loop(
+            q, acc, high, total, k_desc, v_desc, row, kv_head, middle, m0, t, first, factor,
+            False, False, BLOCK_N, D,
+        )  # fmt: skip
     if BOUNDED:
-        left = _first_key(m0, LO, row, T, window) // BLOCK_N * BLOCK_N
         if left < middle:
-            for n0 in tl.range(left, middle, BLOCK_N):
-                acc, high, total = _forward_step(
-                    q, acc, high, total, k_desc, v_desc, row, kv_head, n0, t, first, factor, True, False, BLOCK_N, D
-                )
+            acc, high, total = _forward_loop(
+                q, acc, high, total, k_desc, v_desc, row, kv_head, left, middle, t, first, factor,
+                True, False, BLOCK_N, D,
+            )  # fmt: skip
     _store(out_desc, row, m0, head, acc / total[:, None], BLOCK_M, D)
     lse = (high + tl.log2(total)) / _LOG2E
     tl.store(LSE + tl.cast(row * H + head, tl.int64) * T + t, lse, t < T)
 
 
 @jit
-def _dq_step(
-    q, grad, dq, lse, delta, k_desc, v_desc, row, kv_head, n0, t, first, factor,
+def _dq_loop(
+    q, grad, dq, lse, delta, k_desc, v_desc, row, kv_head, begin, end, t, first, factor,
     LEFT: tl.constexpr, DIAGONAL: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
 ):  # fmt: skip
-    k = _load(k_desc, row, n0, kv_head, N, D)
-    p = tl.exp2(tl.dot(q, k.T, input_precision="ieee") * factor - lse[:, None])  # (M, N)
-    if LEFT or DIAGONAL:
-        s = n0 + tl.arange(0, N)
-        p = tl.where(_visible(s[None, :], t[:, None], first[:, None], LEFT, DIAGONAL), p, 0.0)
-    dp = tl.dot(grad, _load(v_desc, row, n0, kv_head, N, D).T, input_precision="ieee")
-    ds = p * (dp - delta[:, None])
-    return tl.dot(ds.to(k.dtype), k, dq, input_precision="ieee")
+    for n0 in tl.range(begin, end, N):
+        k = _load(k_desc, row, n0, kv_head, N, D)
+        p = tl.exp2(tl.dot(q, k.T, input_precision="ieee") * factor - lse[:, None])  # (M, N)
+        if LEFT or DIAGONAL:
+            p = tl.where(_visible(n0, t, first, LEFT, DIAGONAL, N), p, 0.0)
+        dp = tl.dot(grad, _load(v_desc, row, n0, kv_head, N, D).T, input_precision="ieee")
+        ds = p * (dp - delta[:, None])
+        dq = tl.dot(ds.to(k.dtype), k, dq, input_precision="ieee")
+    return dq
 
 
 @jit
@@ -161,51 +168,54 @@ def _attention_bwd_dq_kernel(
     lse = tl.load(LSE + offsets, t < T, other=0.0) * _LOG2E
     q = _load(q_desc, row, m0, head, BLOCK_M, D)
     dq = tl.zeros((BLOCK_M, D), tl.float32)
-    for j in tl.range(0, BLOCK_M // BLOCK_N):
-        dq = _dq_step(
-            q, grad, dq, lse, delta, k_desc, v_desc, row, kv_head, m0 + j * BLOCK_N, t, first, factor,
-            BOUNDED, True, BLOCK_N, D,
-        )  # fmt: skip
-    middle = 0
-    if BOUNDED:
-        last = _first_key(tl.minimum(m0 + BLOCK_M, T) - 1, LO, row, T, window)
-        middle = tl.minimum(tl.cdiv(last, BLOCK_N) * BLOCK_N, m0)
+    dq = _dq_loop(
+        q, grad, dq, lse, delta, k_desc, v_desc, row, kv_head, m0, m0 + BLOCK_M, t, first, factor,
+        BOUNDED, True, BLOCK_N, D,
+    )  # fmt: skip
+    left, middle = _key_blocks(m0, LO, row, T, window, BLOCK_M, BLOCK_N)
     if middle < m0:
-        for n0 in tl.range(middle, m0, BLOCK_N):
-            dq = _dq_step(
-                q, grad, dq, lse, delta, k_desc, v_desc, row, kv_head, n0, t, first, factor, False, False, BLOCK_N, D
-            )
+        dq = _dq_loop(
+            q, grad, dq, lse, delta, k_desc, v_desc, row, kv_head, middle, m0, t, first, factor,
+            False, False, BLOCK_N, D,
+        )  # fmt: skip
     if BOUNDED:
-        left = _first_key(m0, LO, row, T, window) // BLOCK_N * BLOCK_N
         if left < middle:
-            for n0 in tl.range(left, middle, BLOCK_N):
-                dq = _dq_step(
-                    q, grad, dq, lse, delta, k_desc, v_desc, row, kv_head, n0, t, first, factor, True, False, BLOCK_N, D
-                )
+            dq = _dq_loop(
+                q, grad, dq, lse, delta, k_desc, v_desc, row, kv_head, left, middle, t, first, factor,
+                True, False, BLOCK_N, D,
+            )  # fmt: skip
     _store(dq_desc, row, m0, head, dq * scale, BLOCK_M, D)
 
 
 @jit
-def _dkv_step(
-    k, v, dk, dv, q_desc, grad_desc, LSE, DELTA, row, head, m0, s, end, T, factor,
-    RIGHT: tl.constexpr, DIAGONAL: tl.constexpr, H: tl.constexpr, M: tl.constexpr, D: tl.constexpr,
+def _dkv_loop(
+    k, v, dk, dv, q_desc, grad_desc, LSE, DELTA, row, kv_head, begin, blocks, s, end, T, factor,
+    RIGHT: tl.constexpr, DIAGONAL: tl.constexpr,
+    H: tl.constexpr, GROUP: tl.constexpr, M: tl.constexpr, D: tl.constexpr,
 ):  # fmt: skip
-    """Add what the queries from m0 give. Queries past T are rows of zeros, so that they give nothing."""
-    t = m0 + tl.arange(0, M)
-    offsets = tl.cast(row * H + head, tl.int64) * T + t
-    q = _load(q_desc, row, m0, head, M, D)
-    lse = tl.load(LSE + offsets, t < T, other=0.0) * _LOG2E
-    p = tl.exp2(tl.dot(k, q.T, input_precision="ieee") * factor - lse[None, :])  # (N, M)
-    if RIGHT or DIAGONAL:
-        visible = t[None, :] < end[:, None] if RIGHT else t[None, :] >= s[:, None]
-        if RIGHT and DIAGONAL:
-            visible = visible & (t[None, :] >= s[:, None])
-        p = tl.where(visible, p, 0.0)
-    grad = _load(grad_desc, row, m0, head, M, D)
-    dv = tl.dot(p.to(grad.dtype), grad, dv, input_precision="ieee")
-    delta = tl.load(DELTA + offsets, t < T, other=0.0)
-    ds = p * (tl.dot(v, grad.T, input_precision="ieee") - delta[None, :])
-    dk = tl.dot(ds.to(q.dtype), q, dk, input_precision="ieee")
+    """Add what `blocks` blocks of queries give, of each head in the group.
+
+    One loop over heads and blocks: two nested ones spill. Queries past T are zeros and give nothing.
+    """
+    for i in tl.range(0, GROUP * blocks):
+        head, m0 = kv_head, begin + i * M
+        if GROUP > 1:
+            head, m0 = kv_head * GROUP + i // blocks, begin + i % blocks * M
+        t = m0 + tl.arange(0, M)
+        base = tl.cast(row * H + head, tl.int64) * T
+        q = _load(q_desc, row, m0, head, M, D)
+        lse = tl.load(LSE + base + t, t < T, other=0.0) * _LOG2E
+        p = tl.exp2(tl.dot(k, q.T, input_precision="ieee") * factor - lse[None, :])  # (N, M)
+        if RIGHT or DIAGONAL:
+            visible = t[None, :] < end[:, None] if RIGHT else t[None, :] >= s[:, None]
+            if RIGHT and DIAGONAL:
+                visible = visible & (t[None, :] >= s[:, None])
+            p = tl.where(visible, p, 0.0)
+        grad = _load(grad_desc, row, m0, head, M, D)
+        dv = tl.dot(p.to(grad.dtype), grad, dv, input_precision="ieee")
+        delta = tl.load(DELTA + base + t, t < T, other=0.0)
+        ds = p * (tl.dot(v, grad.T, input_precision="ieee") - delta[None, :])
+        dk = tl.dot(ds.to(q.dtype), q, dk, input_precision="ieee")
     return dk, dv
 
 
@@ -224,31 +234,28 @@ def _attention_bwd_dkv_kernel(
     v = _load(v_desc, row, n0, kv_head, BLOCK_N, D)
     dk = tl.zeros((BLOCK_N, D), tl.float32)
     dv = tl.zeros((BLOCK_N, D), tl.float32)
+    dk, dv = _dkv_loop(
+        k, v, dk, dv, q_desc, grad_desc, LSE, DELTA, row, kv_head, n0, BLOCK_N // BLOCK_M, s, end, T, factor,
+        BOUNDED, True, H, GROUP, BLOCK_M, D,
+    )  # fmt: skip
     middle = n0 + BLOCK_N
-    right = T
     if BOUNDED:  # whole blocks of queries that all see the first key
-        right = middle + tl.maximum(_end_query(n0, HI, row, T, window) - middle, 0) // BLOCK_M * BLOCK_M
+        whole = tl.maximum(_end_query(n0, HI, row, T, window) - middle, 0) // BLOCK_M
+    else:
+        whole = tl.cdiv(tl.maximum(T - middle, 0), BLOCK_M)
+    if whole > 0:
+        dk, dv = _dkv_loop(
+            k, v, dk, dv, q_desc, grad_desc, LSE, DELTA, row, kv_head, middle, whole, s, end, T, factor,
+            False, False, H, GROUP, BLOCK_M, D,
+        )  # fmt: skip
+    if BOUNDED:
+        right = middle + whole * BLOCK_M
         last = _end_query(tl.minimum(middle, T) - 1, HI, row, T, window)
-    for g in tl.range(0, GROUP, num_stages=1):
-        head = kv_head * GROUP + g
-        for j in tl.static_range(0, BLOCK_N // BLOCK_M):
-            dk, dv = _dkv_step(
-                k, v, dk, dv, q_desc, grad_desc, LSE, DELTA, row, head, n0 + j * BLOCK_M, s, end, T, factor,
-                BOUNDED, True, H, BLOCK_M, D,
+        if right < last:
+            dk, dv = _dkv_loop(
+                k, v, dk, dv, q_desc, grad_desc, LSE, DELTA, row, kv_head, right,
+                tl.cdiv(last - right, BLOCK_M), s, end, T, factor, True, False, H, GROUP, BLOCK_M, D,
             )  # fmt: skip
-        if middle < right:  # without this guard ptxas serializes the tensor cores
-            for m0 in tl.range(middle, right, BLOCK_M):
-                dk, dv = _dkv_step(
-                    k, v, dk, dv, q_desc, grad_desc, LSE, DELTA, row, head, m0, s, end, T, factor,
-                    False, False, H, BLOCK_M, D,
-                )  # fmt: skip
-        if BOUNDED:
-            if right < last:
-                for m0 in tl.range(right, last, BLOCK_M):
-                    dk, dv = _dkv_step(
-                        k, v, dk, dv, q_desc, grad_desc, LSE, DELTA, row, head, m0, s, end, T, factor,
-                        True, False, H, BLOCK_M, D,
-                    )  # fmt: skip
     _store(dk_desc, row, n0, kv_head, dk * scale, BLOCK_N, D)
     _store(dv_desc, row, n0, kv_head, dv, BLOCK_N, D)
 
