@@ -7,6 +7,7 @@ their CPU kernels alone. Importing this starts no device and compiles nothing.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from typing import Any
 
 AVAILABLE = importlib.util.find_spec("triton") is not None
@@ -16,7 +17,9 @@ if AVAILABLE:
     import triton.language as tl
     from triton.tools.tensor_descriptor import TensorDescriptor
 
-    jit = triton.jit
+    def jit(kernel: Callable[..., Any]) -> Any:
+        """Make a function a kernel, compiled when it is first launched."""
+        return triton.jit(kernel)
 else:
 
     class _Missing:
@@ -30,7 +33,7 @@ else:
                 "Triton is not installed: kernels need it, on a CUDA device", name="triton"
             )
 
-    def jit(kernel: Any) -> Any:
+    def jit(kernel: Callable[..., Any]) -> Any:
         """Leave a kernel as it is."""
         return kernel
 

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LAYERS = ("flows", "nanochat", "kernels")
-GIVEN_BY_OTHERS = {"triton": "torch", "_pytest": "pytest"}  # packages that come only with another one
+GIVEN_BY_OTHERS = {"_pytest": "pytest"}  # packages that come only with another one
 
 
 def _project():

@@ -1,0 +1,424 @@
+"""Cross entropy of a linear head, without ever holding the logits.
+
+    u = hidden @ weight[:V].T                     (N, V); later rows of the weight are padding
+    z = softcap * tanh(u / softcap)               or u itself, without a softcap
+    loss_i = log(sum_j exp(z_ij)) - z_i,target_i  0 where target_i == ignore_index
+
+Shapes: hidden (N, C), weight (rows, C), targets (N,). Dtypes: hidden float32, bfloat16 or float16; the weight
+the same or float32, in which its gradient is returned; losses and the sum for the weight's gradient are
+float32.
+
+With gradients and a summed loss, forward takes the tokens in chunks: one chunk of logits, its loss, its
+gradient in place, then its part of both gradients; backward only scales them. Five passes over the logits in
+memory. Without gradients, or with one loss per token, forward keeps no logits at all (each tile is reduced in
+registers) and backward, which then knows each token's factor, computes them once more.
+
+Memory at d20's shapes on a GPU (65,536 tokens and rows, C = 1,280): 0.75 GiB of logits and 0.3 GiB for the
+weight's gradient, against 58 GiB for float32 logits in eager mode.
+
+The chunk-and-gradient-in-forward scheme is Liger's (arXiv:2410.10989), reduction in registers that of Cut
+Cross Entropy (arXiv:2411.09009); unlike them, nothing is filtered and a chunk is as large as memory allows,
+since small chunks make slow products. A mean over no token is 0 with zero gradients, where `F.cross_entropy`
+gives NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kernels import checks, configs
+from kernels.cross_entropy_on_cpu import Head, chunk_rows_on_cpu, chunks, losses_on_cpu, rows_on_cpu
+from kernels.language import TensorDescriptor, jit, tl, triton
+from kernels.registration import register
+
+_OP = "linear_cross_entropy"
+_GPU_CHUNK_BYTES = 3 << 28  # 6,144 tokens at a vocabulary of 65,536
+
+
+def linear_cross_entropy_reference(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    softcap: float | None = 15.0,
+    ignore_index: int = -1,
+    reduction: Literal["none", "mean", "sum"] = "mean",
+    valid_vocab: int | None = None,
+) -> Tensor:
+    """Compute the loss from all logits at once: the truth that the fast paths are tested against."""
+    u = hidden @ weight[:valid_vocab].to(hidden.dtype).t()
+    z = u.to(torch.promote_types(u.dtype, torch.float32))
+    if softcap is not None:
+        z = softcap * torch.tanh(z / softcap)
+    losses = F.cross_entropy(z, targets.long(), ignore_index=ignore_index, reduction="none")
+    return _reduced(losses.sum() if reduction != "none" else losses, targets, ignore_index, reduction)
+
+
+def _reduced(loss: Tensor, targets: Tensor, ignore_index: int, reduction: str) -> Tensor:
+    """Turn the sum into the mean over counted tokens, 0 if there are none; leave the others alone."""
+    if reduction == "mean":
+        return loss / (targets != ignore_index).sum().clamp(min=1)
+    return loss
+
+
+@jit
+def _capped(u: Any, softcap: Any, CAPPED: tl.constexpr) -> Any:
+    """Return softcap * tanh(u / softcap), right also at infinity."""
+    if CAPPED:
+        return softcap * (1.0 - 2.0 / (tl.exp2(u * (2.885390081777927 / softcap)) + 1.0))
+    return u
+
+
+@jit
+def _rows_kernel(
+    LOGITS: Any,  # (rows, n_columns), row stride `stride`; becomes its own gradient
+    TARGETS: Any,
+    UPSTREAM: Any,  # gradient of each row's loss
+    LOSSES: Any,
+    stride: Any,
+    n_columns: Any,
+    valid: Any,
+    softcap: Any,
+    ignore_index: Any,
+    CAPPED: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    """Compute the loss of one row of logits and overwrite the row by its gradient."""
+    LOG2E: tl.constexpr = 1.4426950408889634
+    row = tl.program_id(0).to(tl.int64)
+    logits = LOGITS + row * stride
+    target = tl.load(TARGETS + row)
+    upstream = tl.load(UPSTREAM + row)
+    inside = (target >= 0) & (target < valid)
+    # Read before the reduction, whose barrier keeps it ahead of the second loop's stores.
+    z_target = _capped(tl.load(logits + target, inside, 0.0).to(tl.float32), softcap, CAPPED)
+
+    # A sum per lane, one reduction at the end. Capped logits need no running maximum: none exceeds the cap.
+    top = tl.full((BLOCK,), -1e38, tl.float32)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, valid, BLOCK):
+        columns = start + tl.arange(0, BLOCK)
+        z = _capped(tl.load(logits + columns, columns < valid, 0.0).to(tl.float32), softcap, CAPPED)
+        z = tl.where(columns < valid, z, -1e38)
+        if CAPPED:
+            total += tl.exp2((z - softcap) * LOG2E)
+        else:
+            higher = tl.maximum(top, z)
+            total = total * tl.exp2((top - higher) * LOG2E) + tl.exp2((z - higher) * LOG2E)
+            top = higher
+    highest = softcap if CAPPED else tl.max(top, axis=0)
+    if not CAPPED:
+        total *= tl.exp2((top - highest) * LOG2E)
+    lse = highest + tl.log2(tl.sum(total, axis=0)) / LOG2E
+
+    ignored = target == ignore_index
+    loss = tl.where(inside, lse - z_target, float("nan"))  # a target that is no word must not go unseen
+    tl.store(LOSSES + row, tl.where(ignored, 0.0, loss))
+    factor = tl.where(ignored, 0.0, upstream)
+    for start in range(0, n_columns, BLOCK):
+        columns = start + tl.arange(0, BLOCK)
+        z = _capped(tl.load(logits + columns, columns < valid, 0.0).to(tl.float32), softcap, CAPPED)
+        gradient = tl.exp2((z - lse) * LOG2E) - tl.where(columns == target, 1.0, 0.0)
+        if CAPPED:
+            gradient *= 1.0 - (z / softcap) * (z / softcap)
+        gradient = tl.where(columns < valid, gradient * factor, 0.0)
+        tl.store(logits + columns, gradient.to(LOGITS.dtype.element_ty), columns < n_columns)
+
+
+@jit
+def _losses_kernel(
+    hidden_desc: Any,
+    weight_desc: Any,
+    TARGETS: Any,
+    LSE: Any,  # (splits, n_rows)
+    Z_TARGET: Any,  # (n_rows,)
+    n_rows: Any,
+    width: Any,
+    valid: Any,
+    split_columns: Any,
+    softcap: Any,
+    CAPPED: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+) -> None:
+    """Reduce the logits of a block of rows and one share of the columns to log-sum-exp, tile by tile."""
+    LOG2E: tl.constexpr = 1.4426950408889634
+    row = tl.program_id(0) * BLOCK_M
+    rows = row + tl.arange(0, BLOCK_M)
+    first = tl.program_id(1) * split_columns
+    end = tl.minimum(first + split_columns, valid)
+    target = tl.load(TARGETS + rows, rows < n_rows, -1)
+    top = tl.full((BLOCK_M,), -1e38, tl.float32)
+    total = tl.zeros((BLOCK_M,), tl.float32)
+    z_target = tl.zeros((BLOCK_M,), tl.float32)
+    tl.assume(width > 0)  # a loop that may not run makes older compilers serialize wgmma
+    for column in range(first, end, BLOCK_N):
+        acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+        for k in range(0, width, BLOCK_K):
+            tile = weight_desc.load([column, k]).T
+            acc = tl.dot(hidden_desc.load([row, k]), tile, acc, input_precision="ieee")
+        columns = column + tl.arange(0, BLOCK_N)[None, :]
+        z = tl.where(columns < end, _capped(acc, softcap, CAPPED), -1e38)
+        z_target += tl.sum(tl.where(columns == target[:, None], z, 0.0), axis=1)
+        higher = tl.maximum(top, tl.max(z, axis=1))
+        terms = tl.exp2((z - higher[:, None]) * LOG2E)
+        total = total * tl.exp2((top - higher) * LOG2E) + tl.sum(terms, axis=1)
+        top = higher
+    lse = top + tl.log2(total) / LOG2E
+    tl.store(LSE + tl.program_id(1).to(tl.int64) * n_rows + rows, lse, rows < n_rows)
+    tl.store(Z_TARGET + rows, z_target, (rows < n_rows) & (target >= first) & (target < end))
+
+
+def launch_rows(chunk: Tensor, targets: Tensor, upstream: Tensor, losses: Tensor, head: Head) -> None:
+    """Fill `losses` from a chunk of logits on a GPU and overwrite the chunk by its gradient."""
+    _rows_kernel[(chunk.size(0),)](
+        chunk,
+        targets,
+        upstream,
+        losses,
+        chunk.stride(0),
+        chunk.size(1),
+        head.valid,
+        head.softcap or 0.0,
+        head.ignore_index,
+        CAPPED=head.softcap is not None,
+        **configs.find("cross_entropy_rows", chunk.dtype).launch,
+    )
+
+
+def launch_losses(hidden: Tensor, weight: Tensor, targets: Tensor, head: Head) -> Tensor:
+    """Return the losses (N,) on a GPU without writing logits."""
+    checks.check_multiple(_OP, "hidden's width C", hidden.size(1), 16 // hidden.element_size())
+    config = configs.find("cross_entropy_losses", hidden.dtype)
+    block_m, block_n, block_k = (config.tiles[f"BLOCK_{axis}"] for axis in "MNK")
+    n_rows = hidden.size(0)
+    row_blocks = triton.cdiv(n_rows, block_m)
+    # Few rows leave most of the GPU idle: share their columns among programs.
+    splits = min(triton.cdiv(256, row_blocks), 8, triton.cdiv(head.valid, block_n))
+    split_columns = triton.cdiv(triton.cdiv(head.valid, splits), block_n) * block_n
+    splits = triton.cdiv(head.valid, split_columns)
+    lse = torch.empty(splits, n_rows, dtype=torch.float32, device=hidden.device)
+    z_target = torch.full(
+        (n_rows,), float("nan"), device=hidden.device
+    )  # stays so where the target is no word
+    _losses_kernel[(row_blocks, splits)](
+        TensorDescriptor.from_tensor(hidden, [block_m, block_k]),
+        TensorDescriptor.from_tensor(weight, [block_n, block_k]),
+        targets,
+        lse,
+        z_target,
+        n_rows,
+        hidden.size(1),
+        head.valid,
+        split_columns,
+        head.softcap or 0.0,
+        CAPPED=head.softcap is not None,
+        **config.launch,
+    )
+    return torch.where(targets == head.ignore_index, 0.0, torch.logsumexp(lse, dim=0) - z_target)
+
+
+_RowsInPlace = Callable[[Tensor, Tensor, Tensor, Tensor, Head], None]
+
+
+def _rows_for(hidden: Tensor) -> _RowsInPlace:
+    return rows_on_cpu if hidden.is_cpu else launch_rows
+
+
+def _gradients(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    upstream: Tensor,
+    head: Head,
+    rows_in_place: _RowsInPlace,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return losses (N,) and the gradients of their sum weighed by `upstream`, the weight's in float32."""
+    n_rows, n_columns = hidden.size(0), weight.size(0)
+    losses = torch.empty(n_rows, dtype=torch.float32, device=hidden.device)
+    d_hidden = torch.empty_like(hidden)
+    d_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
+    size = _chunk_rows(hidden, n_columns)
+    logits = torch.empty(min(size, n_rows), n_columns, dtype=hidden.dtype, device=hidden.device)
+    for rows in chunks(hidden, size):
+        chunk = logits[: rows.stop - rows.start]
+        torch.mm(hidden[rows], weight.t(), out=chunk)
+        rows_in_place(chunk, targets[rows], upstream[rows], losses[rows], head)
+        torch.mm(chunk, weight, out=d_hidden[rows])
+        _accumulate(d_weight, chunk.t(), hidden[rows])
+    return losses, d_hidden, d_weight
+
+
+def _chunk_rows(hidden: Tensor, n_columns: int) -> int:
+    if hidden.is_cpu:
+        return chunk_rows_on_cpu(n_columns)
+    return max(4096, _GPU_CHUNK_BYTES // (hidden.element_size() * n_columns) // 128 * 128)
+
+
+def _accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add left @ right to a float32 tensor."""
+    if not total.is_cpu:
+        torch.addmm(total, left, right, out_dtype=torch.float32, out=total)
+    elif left.dtype == torch.float32:
+        total.addmm_(left, right)
+    else:
+        total.add_(left @ right)
+
+
+def _checked(
+    hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None, ignore_index: int, valid: int
+) -> tuple[Tensor, Head]:
+    """Refuse arguments that do not fit each other; return the weight in the hidden dtype, and the head."""
+    checks.check_shape(_OP, "hidden", hidden, (None, None), "(N, C)")
+    checks.check_shape(_OP, "weight", weight, (None, hidden.size(1)), "(rows, C)")
+    checks.check_shape(_OP, "targets", targets, (hidden.size(0),), "(N,)")
+    checks.check_dtype(_OP, "hidden", hidden, checks.FLOATS)
+    checks.check_dtype(_OP, "weight", weight, (hidden.dtype, torch.float32))
+    checks.check_dtype(_OP, "targets", targets, checks.INTEGERS)
+    checks.check_contiguous(_OP, hidden=hidden, weight=weight, targets=targets)
+    checks.check_device(_OP, hidden.device, weight=weight, targets=targets)
+    if hidden.is_cpu and bool(
+        ((targets >= valid) | (targets < 0)).logical_and(targets != ignore_index).any()
+    ):
+        raise ValueError(
+            f"{_OP}: targets hold ids that are no words; allowed is 0 to {valid - 1} or {ignore_index}"
+        )
+    if not 1 <= valid <= weight.size(0):
+        raise ValueError(
+            f"{_OP}: valid_vocab is {valid}; allowed is 1 to {weight.size(0)}, the weight's rows"
+        )
+    if softcap is not None and not 0 < softcap <= 40:
+        raise ValueError(f"{_OP}: softcap is {softcap}; allowed is None or a number above 0 and at most 40")
+    return weight.to(hidden.dtype), Head(softcap, ignore_index, valid)
+
+
+def losses(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    softcap: float | None,
+    ignore_index: int,
+    valid_vocab: int,
+) -> Tensor:
+    """Return one loss per token, (N,)."""
+    weight, head = _checked(hidden, weight, targets, softcap, ignore_index, valid_vocab)
+    run = losses_on_cpu if hidden.is_cpu else launch_losses
+    return run(hidden, weight, targets, head)
+
+
+def losses_backward(
+    upstream: Tensor,
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    softcap: float | None,
+    ignore_index: int,
+    valid_vocab: int,
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of hidden and weight from those of the losses (N,)."""
+    cast, head = _checked(hidden, weight, targets, softcap, ignore_index, valid_vocab)
+    _, d_hidden, d_weight = _gradients(hidden, cast, targets, upstream.contiguous(), head, _rows_for(hidden))
+    return d_hidden, d_weight.to(weight.dtype)
+
+
+def total_with_gradients(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    softcap: float | None,
+    ignore_index: int,
+    valid_vocab: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the sum of the losses and its gradients, the weight's in float32."""
+    weight, head = _checked(hidden, weight, targets, softcap, ignore_index, valid_vocab)
+    upstream = torch.ones(hidden.size(0), device=hidden.device)
+    row_losses, d_hidden, d_weight = _gradients(hidden, weight, targets, upstream, head, _rows_for(hidden))
+    return row_losses.sum(), d_hidden, d_weight
+
+
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    hidden, weight, targets, *ctx.options = inputs
+    ctx.save_for_backward(hidden, weight, targets)
+
+
+def _differentiate_losses(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    return (*_losses_backward(upstream, *ctx.saved_tensors, *ctx.options), None, None, None, None)
+
+
+def _save_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    _, d_hidden, d_weight = output
+    ctx.weight_dtype = inputs[1].dtype
+    ctx.mark_non_differentiable(d_hidden, d_weight)
+    ctx.save_for_backward(d_hidden, d_weight)
+
+
+def _scale_gradients(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    d_hidden, d_weight = ctx.saved_tensors
+    return d_hidden * upstream, (d_weight * upstream).to(ctx.weight_dtype), None, None, None, None
+
+
+def _one_product(hidden: Any, weight: Any, *_: Any, **__: Any) -> int:
+    flops: int = 2 * hidden[0] * hidden[1] * weight[0]
+    return flops
+
+
+_losses = register(
+    _OP,
+    losses,
+    fake=lambda hidden, *_: hidden.new_empty(hidden.size(0), dtype=torch.float32),
+    flops=_one_product,
+    backward=_differentiate_losses,
+    setup_context=_save_inputs,
+)
+_losses_backward = register(
+    f"{_OP}_backward",
+    losses_backward,
+    fake=lambda upstream, hidden, weight, *_: (torch.empty_like(hidden), torch.empty_like(weight)),
+    flops=lambda upstream, hidden, weight, *_, **__: 3 * _one_product(hidden, weight),
+)
+_total = register(
+    f"{_OP}_total",
+    total_with_gradients,
+    fake=lambda hidden, weight, *_: (
+        hidden.new_empty((), dtype=torch.float32),
+        torch.empty_like(hidden),
+        torch.empty_like(weight, dtype=torch.float32),
+    ),
+    flops=lambda hidden, weight, *_, **__: 3 * _one_product(hidden, weight),
+    backward=_scale_gradients,
+    setup_context=_save_gradients,
+)
+
+
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    softcap: float | None = 15.0,
+    ignore_index: int = -1,
+    reduction: Literal["none", "mean", "sum"] = "mean",
+    valid_vocab: int | None = None,
+) -> Tensor:
+    """Return the cross entropy of hidden (N, C) against targets (N,) in nats, float32.
+
+    Rows of the weight from `valid_vocab` on are padding: no probability and zero gradient. `mean` is over
+    targets other than `ignore_index`; `none` gives (N,). A target that is no word raises on a CPU and gives
+    NaN on a GPU. Differentiable once, in hidden and weight."""
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"{_OP}: reduction is {reduction!r}; allowed is 'none', 'mean' or 'sum'")
+    options = (softcap, ignore_index, weight.size(0) if valid_vocab is None else valid_vocab)
+    trains = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    loss: Tensor
+    if trains and reduction != "none":
+        loss = _total(hidden, weight, targets, *options)[0]
+    else:
+        loss = _losses(hidden, weight, targets, *options)
+        loss = loss if reduction == "none" else loss.sum()
+    return _reduced(loss, targets, ignore_index, reduction)

@@ -1,0 +1,41 @@
+"""How an op enters PyTorch: one call with its kernel, shapes, gradient and cost.
+
+Ops live in the namespace `nanochat` and are opaque to the compiler (`torch.library.custom_op`), which a
+launch of a Triton kernel needs that is to be traced on a machine without a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import register_flop_formula
+
+NAMESPACE = "nanochat"
+
+
+def register(
+    name: str,
+    kernel: Callable[..., Any],
+    *,
+    fake: Callable[..., Any],
+    flops: Callable[..., int],
+    backward: Callable[..., Any] | None = None,
+    setup_context: Callable[..., None] | None = None,
+) -> Any:
+    """Register an op for CUDA and CPU tensors and return it.
+
+    `kernel` has full annotations, from which the schema follows, and returns tensors that share no memory
+    with its arguments. `flops` takes shapes, as `torch.utils.flop_counter` hands them over."""
+    qualified = f"{NAMESPACE}::{name}"
+    torch.library.custom_op(qualified, kernel, mutates_args=(), device_types="cuda")
+    # Kernels that `custom_op` holds itself import the compiler at their first call, which takes seconds: not
+    # on a CPU, where a chat or a test is to begin at once.
+    torch.library.impl(qualified, "cpu", kernel)
+    torch.library.register_fake(qualified, fake)
+    if backward is not None:
+        torch.library.register_autograd(qualified, backward, setup_context=setup_context)
+    op = getattr(getattr(torch.ops, NAMESPACE), name)
+    register_flop_formula(op)(flops)
+    return op
