@@ -1,29 +1,28 @@
-"""The Triton kernels of `attention` and their launches: forward, dq, and dk with dv. See `attention` for the formulas.
+"""The Triton kernels of `attention` and their launches: forward, dq, and dk with dv. The formulas are there.
 
-Tiles of (B, T, H, D) are loaded by tensor descriptors of four dimensions (TMA on H100 and newer, pointers before),
-which read zeros past T and store nothing there; so no tensor is transposed or padded. A program owns a block of
-queries (dk and dv: of keys) and walks through what it sees in up to three loops, because masks cost more than half
-of the work besides the products: the masked left edge, the middle without a mask, the masked diagonal.
+Tiles of (B, T, H, D) go through tensor descriptors of four dimensions (TMA on H100 and newer, pointers on
+older devices), which read zeros past T and store nothing there: no tensor is transposed or padded. A program owns a
+block of queries, for dk and dv one of keys, and walks through what it sees in up to three loops, since masks
+double the work besides the products: the diagonal, masked; the middle, unmasked; the far edge, masked.
 
-Each result is summed by one program in a fixed order, without atomics: the same bytes each time. For dk and dv one
-program takes all query heads that share its key head. Scores are kept times log2(e), so that exp2 does.
+Each result is summed by one program in a fixed order, without atomics: the same bytes each time. For dk and
+dv that program takes all query heads of its key head. Scores are times log2(e), for exp2.
 """
+
+# The arguments of a kernel have no Python types.
+# ruff: noqa: ANN001, ANN202
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from kernels import configs
-from kernels.attention import first_keys
+from kernels import checks, configs
+from kernels.attention_mask import end_queries, first_keys
 from kernels.language import TensorDescriptor, jit, tl, triton
-
-_LOG2E = tl.constexpr(math.log2(math.e))
-# A hidden score: finite, so that a block without a visible key gives no NaN. Such a block comes before the query's own
-# key in the forward pass, whose maximum then wipes out what the block added.
-_HIDDEN = tl.constexpr(-1e38)
 
 
 @jit
@@ -83,7 +82,9 @@ def _forward_loop(
     for n0 in tl.range(begin, end, N):
         scores = tl.dot(q, _load(k_desc, row, n0, kv_head, N, D).T, input_precision="ieee")  # (M, N)
         if LEFT or DIAGONAL:
-            scores = tl.where(_visible(n0, t, first, LEFT, DIAGONAL, N), scores, _HIDDEN)
+            # Finite, so that a row without a visible key gives no NaN. What such a row adds, before the block
+            # with its own key, is wiped out by that block's maximum.
+            scores = tl.where(_visible(n0, t, first, LEFT, DIAGONAL, N), scores, -1e38)
         new_high = tl.maximum(high, tl.max(scores, 1) * factor)
         p = tl.exp2(scores * factor - new_high[:, None])
         shrink = tl.exp2(high - new_high)
@@ -103,17 +104,20 @@ def _attention_fwd_kernel(
     head, row = tl.program_id(1), tl.program_id(2)
     kv_head = head // GROUP
     BOUNDED: tl.constexpr = LO is not None or window is not None
+    LOG2E: tl.constexpr = 1.4426950408889634
     t = m0 + tl.arange(0, BLOCK_M)
     first = _first_key(t, LO, row, T, window)
-    factor = scale * _LOG2E
+    factor = scale * LOG2E
     q = _load(q_desc, row, m0, head, BLOCK_M, D)
     acc = tl.zeros((BLOCK_M, D), tl.float32)
-    high = tl.full((BLOCK_M,), _HIDDEN, tl.float32)
+    high = tl.full((BLOCK_M,), -1e38, tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
     acc, high, total = _forward_loop(
         q, acc, high, total, k_desc, v_desc, row, kv_head, m0, m0 + BLOCK_M, t, first, factor,
         BOUNDED, True, BLOCK_N, D,
     )  # fmt: skip
+    # The diagonal comes first because it is never empty: ptxas serializes the tensor cores where an accumulator
+    # may pass by a loop as zeros. For the same reason the other loops stand behind conditions.
     left, middle = _key_blocks(m0, LO, row, T, window, BLOCK_M, BLOCK_N)
     if middle < m0:
         acc, high, total = _forward_loop(
@@ -127,7 +131,7 @@ def _attention_fwd_kernel(
                 True, False, BLOCK_N, D,
             )  # fmt: skip
     _store(out_desc, row, m0, head, acc / total[:, None], BLOCK_M, D)
-    lse = (high + tl.log2(total)) / _LOG2E
+    lse = (high + tl.log2(total)) / LOG2E
     tl.store(LSE + tl.cast(row * H + head, tl.int64) * T + t, lse, t < T)
 
 
@@ -157,15 +161,16 @@ def _attention_bwd_dq_kernel(
     head, row = tl.program_id(1), tl.program_id(2)
     kv_head = head // GROUP
     BOUNDED: tl.constexpr = LO is not None or window is not None
+    LOG2E: tl.constexpr = 1.4426950408889634
     t = m0 + tl.arange(0, BLOCK_M)
     first = _first_key(t, LO, row, T, window)
-    factor = scale * _LOG2E
+    factor = scale * LOG2E
     offsets = tl.cast(row * H + head, tl.int64) * T + t
     grad = _load(grad_desc, row, m0, head, BLOCK_M, D)
     out = _load(out_desc, row, m0, head, BLOCK_M, D)
     delta = tl.sum(grad.to(tl.float32) * out.to(tl.float32), 1)
     tl.store(DELTA + offsets, delta, t < T)
-    lse = tl.load(LSE + offsets, t < T, other=0.0) * _LOG2E
+    lse = tl.load(LSE + offsets, t < T, other=0.0) * LOG2E
     q = _load(q_desc, row, m0, head, BLOCK_M, D)
     dq = tl.zeros((BLOCK_M, D), tl.float32)
     dq = _dq_loop(
@@ -197,6 +202,7 @@ def _dkv_loop(
 
     One loop over heads and blocks: two nested ones spill. Queries past T are zeros and give nothing.
     """
+    LOG2E: tl.constexpr = 1.4426950408889634
     for i in tl.range(0, GROUP * blocks):
         head, m0 = kv_head, begin + i * M
         if GROUP > 1:
@@ -204,7 +210,7 @@ def _dkv_loop(
         t = m0 + tl.arange(0, M)
         base = tl.cast(row * H + head, tl.int64) * T
         q = _load(q_desc, row, m0, head, M, D)
-        lse = tl.load(LSE + base + t, t < T, other=0.0) * _LOG2E
+        lse = tl.load(LSE + base + t, t < T, other=0.0) * LOG2E
         p = tl.exp2(tl.dot(k, q.T, input_precision="ieee") * factor - lse[None, :])  # (N, M)
         if RIGHT or DIAGONAL:
             visible = t[None, :] < end[:, None] if RIGHT else t[None, :] >= s[:, None]
@@ -227,9 +233,10 @@ def _attention_bwd_dkv_kernel(
     n0 = tl.program_id(0) * BLOCK_N  # the first keys are seen by most queries
     kv_head, row = tl.program_id(1), tl.program_id(2)
     BOUNDED: tl.constexpr = HI is not None or window is not None
+    LOG2E: tl.constexpr = 1.4426950408889634
     s = n0 + tl.arange(0, BLOCK_N)
     end = _end_query(s, HI, row, T, window)
-    factor = scale * _LOG2E
+    factor = scale * LOG2E
     k = _load(k_desc, row, n0, kv_head, BLOCK_N, D)
     v = _load(v_desc, row, n0, kv_head, BLOCK_N, D)
     dk = tl.zeros((BLOCK_N, D), tl.float32)
@@ -265,14 +272,14 @@ def launch_forward(
 ) -> tuple[Tensor, Tensor]:
     """Return the outputs (B, T, H, D) and the log-sum-exp of each query's scores, (B, H, T) float32."""
     rows, length, heads, dim = q.shape
-    config = _find("attention_forward", q)
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     lse = torch.empty((rows, heads, length), dtype=torch.float32, device=q.device)
     first = None if lo is None else first_keys(length, window, lo, q.device)
+    config = _config("attention_forward", q)
     m, n = config.tiles["BLOCK_M"], config.tiles["BLOCK_N"]
     _attention_fwd_kernel[(triton.cdiv(length, m), heads, rows)](
         _tiles("q", q, m), _tiles("k", k, n), _tiles("v", v, n), _tiles("out", out, m),
-        lse, first, length, window if first is None else None, scale,
+        lse, first, length, window if lo is None else None, scale,
         H=heads, GROUP=heads // k.size(2), D=dim, **config.launch,
     )  # fmt: skip
     return out, lse
@@ -295,18 +302,18 @@ def launch_backward(
     delta = torch.empty(lse.shape, dtype=torch.float32, device=q.device)
     first = end = None
     if lo is not None:
-        first = first_keys(length, window, lo, q.device)
-        end = _end_queries(first)
-        window = None  # it is in `first`
+        first, window = first_keys(length, window, lo, q.device), None  # one holds the other from here on
+        end = end_queries(first)
     shape = {"H": heads, "GROUP": heads // k.size(2), "D": dim}
-    config = _find("attention_dq", q)
+    config = _config("attention_dq", q)
     m, n = config.tiles["BLOCK_M"], config.tiles["BLOCK_N"]
     _attention_bwd_dq_kernel[(triton.cdiv(length, m), heads, rows)](
         _tiles("q", q, m), _tiles("k", k, n), _tiles("v", v, n),
         _tiles("out", out, m), _tiles("grad", grad, m), _tiles("dq", dq, m),
         lse, delta, first, length, window, scale, **shape, **config.launch,
     )  # fmt: skip
-    config = _find("attention_dkv", q)
+    plain = lo is None and window is None and shape["GROUP"] == 1
+    config = _config("attention_dkv" if plain else "attention_dkv_masked", q)
     m, n = config.tiles["BLOCK_M"], config.tiles["BLOCK_N"]
     _attention_bwd_dkv_kernel[(triton.cdiv(length, n), k.size(2), rows)](
         _tiles("q", q, m), _tiles("k", k, n), _tiles("v", v, n),
@@ -316,26 +323,21 @@ def launch_backward(
     return dq, dk, dv
 
 
-def _end_queries(first: Tensor) -> Tensor:
-    """Return for each key the first later query that no longer sees it, (B, T) int32."""
-    positions = torch.arange(first.size(1), dtype=torch.int32, device=first.device).expand_as(first)
-    return torch.searchsorted(first, positions.contiguous(), right=True, out_int32=True)
-
-
-def _tiles(name: str, x: Tensor, block: int) -> TensorDescriptor:
+def _tiles(name: str, x: Tensor, block: int) -> Any:
     """Describe x (B, T, H, D) as tiles of `block` positions of one head."""
-    if x.data_ptr() % 16 or any(stride * x.element_size() % 16 for stride in x.stride()[:3]):
+    size = x.element_size()
+    if x.data_ptr() % 16 or any(stride * size % 16 for stride in x.stride()[:3]):
         raise ValueError(
-            f"{name} has strides {x.stride()} of {x.element_size()} bytes; on CUDA each but the last, and the"
-            " address, must be a multiple of 16 bytes (use .contiguous())"
+            f"attention: {name} has strides {x.stride()} of {size} bytes; allowed on a GPU are an address and"
+            " strides, but for the last, of multiples of 16 bytes (.contiguous())"
         )
-    # Only a tile whose leading dimensions are 1 goes straight to shared memory, from where wgmma reads it.
+    # Heads before positions: only a tile whose leading dimensions are 1 reaches shared memory without a detour
+    # through registers.
     return TensorDescriptor.from_tensor(x.transpose(1, 2), [1, 1, block, x.size(3)])
 
 
-def _find(kernel: str, q: Tensor) -> configs.Config:
-    if q.dtype not in (torch.bfloat16, torch.float16, torch.float32):
-        raise TypeError(f"q is {q.dtype}; on CUDA attention takes bfloat16, float16 or float32")
+def _config(kernel: str, q: Tensor) -> configs.Config:
+    checks.check_dtype("attention", "q", q, checks.FLOATS)
     if q.size(3) not in (64, 128):
-        raise ValueError(f"q has head dimension {q.size(3)}; on CUDA it must be 64 or 128")
+        raise ValueError(f"attention: q has head dimension {q.size(3)}; allowed on a GPU is 64 or 128")
     return configs.find(kernel, q.dtype, f"head_dim={q.size(3)}")

@@ -43,26 +43,26 @@ class Config:
         return {**self.tiles, "num_warps": self.num_warps, "num_stages": self.num_stages}
 
 
-def _attention(
-    arch: int, kernel: str, dim: int, bits: int, m: int, n: int, warps: int, stages: int
-) -> tuple[Row, Config]:
-    hopper = arch == 90 and bits == 16
+def _attention(kernel: str, arch: int, dim: int, bits: int, *sizes: int) -> tuple[Row, Config]:
+    """Return a row from BLOCK_M (queries), BLOCK_N (keys), warps and stages."""
+    m, n, num_warps, num_stages = sizes
+    row = Row(arch, f"attention_{kernel}", f"head_dim={dim}", bits)
     tiles = {"BLOCK_M": m, "BLOCK_N": n}
-    return Row(arch, f"attention_{kernel}", f"head_dim={dim}", bits), Config(
-        warps, stages, tiles, tensor_core=hopper, tma=arch >= 90
-    )
+    return row, Config(num_warps, num_stages, tiles, tensor_core=arch == 90 and bits == 16, tma=arch == 90)
 
 
-TABLE: dict[Row, Config] = dict(
-    (
-        _attention(90, "forward", 64, 16, 128, 64, 8, 3),
-        _attention(90, "forward", 128, 16, 128, 64, 8, 3),
-        _attention(90, "dq", 64, 16, 128, 64, 8, 2),
-        _attention(90, "dq", 128, 16, 128, 64, 8, 2),
-        _attention(90, "dkv", 64, 16, 64, 128, 8, 2),
-        _attention(90, "dkv", 128, 16, 64, 128, 8, 2),
-    )
+# `dkv_masked` is for windows, documents and shared key heads, whose masks and indices take registers.
+ATTENTION = (
+    _attention("forward", 90, 64, 16, 128, 64, 8, 3),
+    _attention("forward", 90, 128, 16, 128, 64, 8, 3),
+    _attention("dq", 90, 64, 16, 128, 64, 8, 2),
+    _attention("dq", 90, 128, 16, 128, 64, 8, 2),
+    _attention("dkv", 90, 64, 16, 64, 128, 8, 2),
+    _attention("dkv", 90, 128, 16, 64, 128, 8, 2),
+    _attention("dkv_masked", 90, 64, 16, 64, 128, 8, 2),
+    _attention("dkv_masked", 90, 128, 16, 32, 128, 8, 3),
 )
+TABLE: dict[Row, Config] = {**dict(ATTENTION)}
 
 
 def find(kernel: str, dtype: torch.dtype, shape: str = "any") -> Config:
