@@ -1,8 +1,8 @@
 """The Triton kernels of `attention` and their launches: forward, dq, and dk with dv. The formulas are there.
 
-Tiles of (B, T, H, D) go through tensor descriptors of four dimensions (TMA on H100 and newer, pointers on
-older devices), which read zeros past T and store nothing there: no tensor is transposed or padded. A program owns a
-block of queries, for dk and dv one of keys, and walks through what it sees in up to three loops, since masks
+Tiles of (B, T, H, D) go through tensor descriptors of four dimensions (TMA on H100 and newer, pointers on the
+older ones), which read zeros past T and store nothing there: no tensor is transposed or padded. A program owns
+a block of queries, for dk and dv one of keys, and walks through what it sees in up to three loops, since masks
 double the work besides the products: the diagonal, masked; the middle, unmasked; the far edge, masked.
 
 Each result is summed by one program in a fixed order, without atomics: the same bytes each time. For dk and
@@ -116,8 +116,8 @@ def _attention_fwd_kernel(
         q, acc, high, total, k_desc, v_desc, row, kv_head, m0, m0 + BLOCK_M, t, first, factor,
         BOUNDED, True, BLOCK_N, D,
     )  # fmt: skip
-    # The diagonal comes first because it is never empty: ptxas serializes the tensor cores where an accumulator
-    # may pass by a loop as zeros. For the same reason the other loops stand behind conditions.
+    # The diagonal comes first because it is never empty: ptxas serializes the tensor cores where zeros may pass
+    # by a loop as its result. For the same reason the other loops stand behind conditions.
     left, middle = _key_blocks(m0, LO, row, T, window, BLOCK_M, BLOCK_N)
     if middle < m0:
         acc, high, total = _forward_loop(
