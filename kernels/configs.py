@@ -60,6 +60,17 @@ TABLE: dict[Row, Config] = {
     Row(100, "cross_entropy_losses", "any", 16): _matmul(128, 128, 64, 8, 3),
     Row(120, "cross_entropy_losses", "any", 16): _matmul(128, 128, 32, 8, 3),
     Row(80, "cross_entropy_losses", "any", 32): _matmul(64, 64, 32, 8, 2),
+    # Four stages fill the pipeline; the epilogue's tile takes over their shared memory when they are done.
+    Row(90, "relu_squared_up", "any", 16): _matmul(128, 256, 64, 8, 4, wgmma=True),
+    Row(80, "relu_squared_up", "any", 16): _matmul(128, 128, 32, 8, 3),
+    Row(100, "relu_squared_up", "any", 16): _matmul(128, 128, 64, 8, 3),
+    Row(120, "relu_squared_up", "any", 16): _matmul(128, 128, 32, 8, 3),
+    Row(80, "relu_squared_up", "any", 32): _matmul(64, 64, 32, 8, 2),
+    Row(90, "relu_squared_down", "any", 16): _matmul(128, 256, 64, 8, 4, wgmma=True),
+    Row(80, "relu_squared_down", "any", 16): _matmul(128, 64, 32, 8, 3),
+    Row(100, "relu_squared_down", "any", 16): _matmul(128, 128, 64, 8, 3),
+    Row(120, "relu_squared_down", "any", 16): _matmul(128, 128, 32, 8, 3),
+    Row(80, "relu_squared_down", "any", 32): _matmul(64, 64, 32, 8, 2),
 }
 
 
