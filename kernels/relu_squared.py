@@ -7,12 +7,12 @@ dw_proj = dout.T @ a,  dx = dh @ w_fc,  dw_fc = dh.T @ x
 Shapes: x (..., C), w_fc (F, C), w_proj (C, F). Dtypes: x float32, bfloat16 or float16; weights the same or
 float32, in which their gradients are returned. Products without a fused part are cuBLAS's.
 
-Why it stays: a compiler fuses the elementwise part into one kernel of its own but not into a product, so that
-per layer it writes h, reads h and writes a (forward), writes da, reads da and h and writes dh (backward).
-Here forward writes a, backward reads a and writes dh: of those seven passes over (N, F) numbers three remain.
-At d20's shapes (N = 65,536, F = 5,120, bfloat16) a pass is 671 MB, 0.20 ms at 3.35 TB/s: 16 ms less in the 20
-layers of a step, and half the memory kept for backward (0.67 GB a layer). The two fused products take 0.87 ms
-each at 989 TFLOP/s; the gain is lost only if they run at less than 70 % of cuBLAS's speed. `python -m
+Why it stays: a compiler fuses the elementwise part into one kernel of its own but not into a product (counted
+by inductor's own metrics, torch 2.13): per layer it writes h, reads h and writes a (forward), writes da,
+reads da and h and writes dh (backward). Here forward writes a, backward reads a and writes dh: three of those
+seven passes over (N, F) numbers. At d20's shapes (N = 65,536, F = 5,120, bfloat16) a pass is 671 MB, 0.20 ms
+at 3.35 TB/s: 16 ms less in the 20 layers of a step, and half the memory kept for backward (0.67 GB less a
+layer). The gain is lost if the two fused products run at less than 73 % of cuBLAS's speed. `python -m
 kernels.roofline` has the counts.
 
 Keeping only `a` is from the modded-nanogpt speed runs. In float16 `a` underflows where h < 2.4e-4: its slope,
