@@ -96,7 +96,7 @@ def _forward_loop(
 
 
 @jit
-def _attention_fwd_kernel(
+def _attention_forward_kernel(
     q_desc, k_desc, v_desc, out_desc, LSE, LO, T, window, scale,
     H: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -152,7 +152,7 @@ def _dq_loop(
 
 
 @jit
-def _attention_bwd_dq_kernel(
+def _attention_dq_kernel(
     q_desc, k_desc, v_desc, out_desc, grad_desc, dq_desc, LSE, DELTA, LO, T, window, scale,
     H: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -226,7 +226,7 @@ def _dkv_loop(
 
 
 @jit
-def _attention_bwd_dkv_kernel(
+def _attention_dkv_kernel(
     q_desc, k_desc, v_desc, grad_desc, dk_desc, dv_desc, LSE, DELTA, HI, T, window, scale,
     H: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -275,9 +275,9 @@ def launch_forward(
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     lse = torch.empty((rows, heads, length), dtype=torch.float32, device=q.device)
     first = None if lo is None else first_keys(length, window, lo, q.device)
-    config = _config("attention_forward", q)
+    config = _config("attention_forward", q, k, lo, window)
     m, n = config.tiles["BLOCK_M"], config.tiles["BLOCK_N"]
-    _attention_fwd_kernel[(triton.cdiv(length, m), heads, rows)](
+    _attention_forward_kernel[(triton.cdiv(length, m), heads, rows)](
         _tiles("q", q, m), _tiles("k", k, n), _tiles("v", v, n), _tiles("out", out, m),
         lse, first, length, window if lo is None else None, scale,
         H=heads, GROUP=heads // k.size(2), D=dim, **config.launch,
@@ -302,23 +302,22 @@ def launch_backward(
     delta = torch.empty(lse.shape, dtype=torch.float32, device=q.device)
     first = end = None
     if lo is not None:
-        first, window = first_keys(length, window, lo, q.device), None  # one holds the other from here on
+        first = first_keys(length, window, lo, q.device)  # holds the window too
         end = end_queries(first)
     shape = {"H": heads, "GROUP": heads // k.size(2), "D": dim}
-    config = _config("attention_dq", q)
+    config = _config("attention_dq", q, k, lo, window)
     m, n = config.tiles["BLOCK_M"], config.tiles["BLOCK_N"]
-    _attention_bwd_dq_kernel[(triton.cdiv(length, m), heads, rows)](
+    _attention_dq_kernel[(triton.cdiv(length, m), heads, rows)](
         _tiles("q", q, m), _tiles("k", k, n), _tiles("v", v, n),
         _tiles("out", out, m), _tiles("grad", grad, m), _tiles("dq", dq, m),
-        lse, delta, first, length, window, scale, **shape, **config.launch,
+        lse, delta, first, length, window if lo is None else None, scale, **shape, **config.launch,
     )  # fmt: skip
-    plain = lo is None and window is None and shape["GROUP"] == 1
-    config = _config("attention_dkv" if plain else "attention_dkv_masked", q)
+    config = _config("attention_dkv", q, k, lo, window)
     m, n = config.tiles["BLOCK_M"], config.tiles["BLOCK_N"]
-    _attention_bwd_dkv_kernel[(triton.cdiv(length, n), k.size(2), rows)](
+    _attention_dkv_kernel[(triton.cdiv(length, n), k.size(2), rows)](
         _tiles("q", q, m), _tiles("k", k, n), _tiles("v", v, n),
         _tiles("grad", grad, m), _tiles("dk", dk, n), _tiles("dv", dv, n),
-        lse, delta, end, length, window, scale, **shape, **config.launch,
+        lse, delta, end, length, window if lo is None else None, scale, **shape, **config.launch,
     )  # fmt: skip
     return dq, dk, dv
 
@@ -336,8 +335,9 @@ def _tiles(name: str, x: Tensor, block: int) -> Any:
     return TensorDescriptor.from_tensor(x.transpose(1, 2), [1, 1, block, x.size(3)])
 
 
-def _config(kernel: str, q: Tensor) -> configs.Config:
+def _config(kernel: str, q: Tensor, k: Tensor, lo: Tensor | None, window: int | None) -> configs.Config:
     checks.check_dtype("attention", "q", q, checks.FLOATS)
     if q.size(3) not in (64, 128):
         raise ValueError(f"attention: q has head dimension {q.size(3)}; allowed on a GPU is 64 or 128")
-    return configs.find(kernel, q.dtype, f"head_dim={q.size(3)}")
+    plain = lo is None and window is None and q.size(2) == k.size(2)
+    return configs.find(kernel, q.dtype, f"head_dim={q.size(3)}{'' if plain else ' masked'}")
