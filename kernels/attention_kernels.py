@@ -1,9 +1,9 @@
 """The Triton kernels of `attention` and their launches: forward, dq, and dk with dv. The formulas are there.
 
-Tiles of (B, T, H, D) go through tensor descriptors of four dimensions (TMA on H100 and newer, pointers on the
-older ones), which read zeros past T and store nothing there: no tensor is transposed or padded. A program owns
-a block of queries, for dk and dv one of keys, and walks through what it sees in up to three loops, since masks
-double the work besides the products: the diagonal, masked; the middle, unmasked; the far edge, masked.
+Tiles of (B, T, H, D) go through tensor descriptors of four dimensions (TMA on H100 and newer, pointers on
+older devices), which read zeros past T and store nothing there: no tensor is transposed or padded. A program
+owns a block of queries, for dk and dv one of keys, and walks through what it sees in up to three loops, since
+masks double the work besides the products: the diagonal, masked; the middle, unmasked; the far edge, masked.
 
 Each result is summed by one program in a fixed order, without atomics: the same bytes each time. For dk and
 dv that program takes all query heads of its key head. Scores are times log2(e), for exp2.
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import checks, configs
+from kernels import configs
 from kernels.attention_mask import end_queries, first_keys
 from kernels.language import TensorDescriptor, jit, tl, triton
 
@@ -116,8 +116,8 @@ def _attention_forward_kernel(
         q, acc, high, total, k_desc, v_desc, row, kv_head, m0, m0 + BLOCK_M, t, first, factor,
         BOUNDED, True, BLOCK_N, D,
     )  # fmt: skip
-    # The diagonal comes first because it is never empty: ptxas serializes the tensor cores where zeros may pass
-    # by a loop as its result. For the same reason the other loops stand behind conditions.
+    # The diagonal comes first because it is never empty: ptxas serializes the tensor cores where zeros may
+    # pass by a loop as its result. For the same reason the other loops stand behind conditions.
     left, middle = _key_blocks(m0, LO, row, T, window, BLOCK_M, BLOCK_N)
     if middle < m0:
         acc, high, total = _forward_loop(
@@ -142,9 +142,10 @@ def _dq_loop(
 ):  # fmt: skip
     for n0 in tl.range(begin, end, N):
         k = _load(k_desc, row, n0, kv_head, N, D)
-        p = tl.exp2(tl.dot(q, k.T, input_precision="ieee") * factor - lse[:, None])  # (M, N)
+        scores = tl.dot(q, k.T, input_precision="ieee")  # (M, N)
         if LEFT or DIAGONAL:
-            p = tl.where(_visible(n0, t, first, LEFT, DIAGONAL, N), p, 0.0)
+            scores = tl.where(_visible(n0, t, first, LEFT, DIAGONAL, N), scores, -1e38)
+        p = tl.exp2(scores * factor - lse[:, None])
         dp = tl.dot(grad, _load(v_desc, row, n0, kv_head, N, D).T, input_precision="ieee")
         ds = p * (dp - delta[:, None])
         dq = tl.dot(ds.to(k.dtype), k, dq, input_precision="ieee")
@@ -211,12 +212,13 @@ def _dkv_loop(
         base = tl.cast(row * H + head, tl.int64) * T
         q = _load(q_desc, row, m0, head, M, D)
         lse = tl.load(LSE + base + t, t < T, other=0.0) * LOG2E
-        p = tl.exp2(tl.dot(k, q.T, input_precision="ieee") * factor - lse[None, :])  # (N, M)
+        scores = tl.dot(k, q.T, input_precision="ieee")  # (N, M)
         if RIGHT or DIAGONAL:
             visible = t[None, :] < end[:, None] if RIGHT else t[None, :] >= s[:, None]
             if RIGHT and DIAGONAL:
                 visible = visible & (t[None, :] >= s[:, None])
-            p = tl.where(visible, p, 0.0)
+            scores = tl.where(visible, scores, -1e38)
+        p = tl.exp2(scores * factor - lse[None, :])
         grad = _load(grad_desc, row, m0, head, M, D)
         dv = tl.dot(p.to(grad.dtype), grad, dv, input_precision="ieee")
         delta = tl.load(DELTA + base + t, t < T, other=0.0)
@@ -330,14 +332,17 @@ def _tiles(name: str, x: Tensor, block: int) -> Any:
             f"attention: {name} has strides {x.stride()} of {size} bytes; allowed on a GPU are an address and"
             " strides, but for the last, of multiples of 16 bytes (.contiguous())"
         )
-    # Heads before positions: only a tile whose leading dimensions are 1 reaches shared memory without a detour
+    # Heads before positions: only a tile whose leading dimensions are 1 goes to shared memory without passing
     # through registers.
     return TensorDescriptor.from_tensor(x.transpose(1, 2), [1, 1, block, x.size(3)])
 
 
 def _config(kernel: str, q: Tensor, k: Tensor, lo: Tensor | None, window: int | None) -> configs.Config:
-    checks.check_dtype("attention", "q", q, checks.FLOATS)
-    if q.size(3) not in (64, 128):
-        raise ValueError(f"attention: q has head dimension {q.size(3)}; allowed on a GPU is 64 or 128")
     plain = lo is None and window is None and q.size(2) == k.size(2)
-    return configs.find(kernel, q.dtype, f"head_dim={q.size(3)}{'' if plain else ' masked'}")
+    try:
+        return configs.find(kernel, q.dtype, f"head_dim={q.size(3)}{'' if plain else ' masked'}")
+    except KeyError:
+        raise ValueError(
+            f"attention: q is {q.dtype} with head dimension {q.size(3)};"
+            " allowed on a GPU is bfloat16 or float16 with 64 or 128"
+        ) from None

@@ -47,7 +47,7 @@ class Config:
 def _attention(
     arch: int, bits: int, shape: str, forward: _Sizes, dq: _Sizes, dkv: _Sizes
 ) -> dict[Row, Config]:
-    """Return the rows of the three kernels from BLOCK_M (queries), BLOCK_N (keys), warps and stages of each."""
+    """Return three rows, each from BLOCK_M (queries), BLOCK_N (keys), warps and stages."""
     fast = arch == 90 and bits == 16
     sizes = {"attention_forward": forward, "attention_dq": dq, "attention_dkv": dkv}
     return {
@@ -61,6 +61,19 @@ def _attention(
 def _matmul(m: int, n: int, k: int, num_warps: int, num_stages: int, *, wgmma: bool = False) -> Config:
     tiles = {"BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": k}
     return Config(num_warps, num_stages, tiles, tensor_core=wgmma, tma=wgmma)
+
+
+def _attention_elsewhere(masked: str) -> dict[Row, Config]:
+    """Return the rows of the devices that no training run of ours uses."""
+    small, large = f"head_dim=64{masked}", f"head_dim=128{masked}"
+    return {
+        **_attention(80, 16, small, (64, 32, 4, 2), (64, 32, 4, 2), (32, 64, 4, 2)),
+        **_attention(80, 16, large, (64, 32, 4, 2), (64, 32, 8, 2), (32, 64, 8, 2)),
+        **_attention(100, 16, small, (128, 64, 4, 3), (128, 64, 4, 2), (64, 128, 4, 2)),
+        **_attention(100, 16, large, (128, 64, 4, 3), (128, 64, 4, 2), (64, 128, 4, 2)),
+        **_attention(120, 16, small, (128, 32, 8, 2), (128, 32, 8, 2), (32, 128, 8, 2)),
+        **_attention(120, 16, large, (128, 32, 8, 2), (128, 16, 8, 2), (16, 128, 8, 2)),
+    }
 
 
 # Float32 products are exact ones on plain cores: right, slow, and never on the training path.
@@ -87,11 +100,12 @@ TABLE: dict[Row, Config] = {
     Row(120, "relu_squared_down", "any", 16): _matmul(128, 128, 32, 8, 3),
     Row(80, "relu_squared_down", "any", 32): _matmul(64, 64, 32, 8, 2),
     # "masked" is for windows, documents and shared key heads, whose masks and indices take registers: with 64
-    # queries in dkv they spill.
+    # queries their dkv spills. Before H100 tiles are loaded through pointers, which take many registers.
     **_attention(90, 16, "head_dim=64", (128, 64, 8, 3), (128, 64, 8, 2), (64, 128, 8, 2)),
     **_attention(90, 16, "head_dim=64 masked", (128, 64, 8, 3), (128, 64, 8, 2), (64, 128, 8, 2)),
     **_attention(90, 16, "head_dim=128", (128, 64, 8, 3), (128, 64, 8, 2), (64, 128, 8, 2)),
     **_attention(90, 16, "head_dim=128 masked", (128, 64, 8, 3), (128, 64, 8, 2), (32, 128, 8, 3)),
+    **{row: config for masked in ("", " masked") for row, config in _attention_elsewhere(masked).items()},
 }
 
 
