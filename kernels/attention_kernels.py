@@ -1,29 +1,28 @@
-"""The Triton kernels of `attention` and their launches: forward, dq, and dk with dv. See `attention` for the formulas.
+"""The Triton kernels of `attention` and their launches: forward, dq, and dk with dv. The formulas are there.
 
-Tiles of (B, T, H, D) are loaded by tensor descriptors of four dimensions (TMA on H100 and newer, pointers before),
-which read zeros past T and store nothing there; so no tensor is transposed or padded. A program owns a block of
-queries (dk and dv: of keys) and walks through what it sees in up to three loops, because masks cost more than half
-of the work besides the products: the masked left edge, the middle without a mask, the masked diagonal.
+Tiles of (B, T, H, D) go through tensor descriptors of four dimensions (TMA on H100 and newer, pointers on
+older devices), which read zeros past T and store nothing there: no tensor is transposed or padded. A program
+owns a block of queries, for dk and dv one of keys, and walks through what it sees in up to three loops, since
+masks double the work besides the products: the diagonal, masked; the middle, unmasked; the far edge, masked.
 
-Each result is summed by one program in a fixed order, without atomics: the same bytes each time. For dk and dv one
-program takes all query heads that share its key head. Scores are kept times log2(e), so that exp2 does.
+Each result is summed by one program in a fixed order, without atomics: the same bytes each time. For dk and
+dv that program takes all query heads of its key head. Scores are times log2(e), for exp2.
 """
+
+# The arguments of a kernel have no Python types.
+# ruff: noqa: ANN001, ANN202
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kernels import configs
-from kernels.attention import first_keys
+from kernels.attention_mask import end_queries, first_keys
 from kernels.language import TensorDescriptor, jit, tl, triton
-
-_LOG2E = tl.constexpr(math.log2(math.e))
-# A hidden score: finite, so that a block without a visible key gives no NaN. Such a block comes before the query's own
-# key in the forward pass, whose maximum then wipes out what the block added.
-_HIDDEN = tl.constexpr(-1e38)
 
 
 @jit
@@ -57,34 +56,47 @@ def _store(desc, row, t, head, tile, ROWS: tl.constexpr, D: tl.constexpr):
 
 
 @jit
-def _visible(s, t, first, LEFT: tl.constexpr, DIAGONAL: tl.constexpr):
-    """Return which keys s (1, N) the queries t (M, 1) see, as far as the block needs to ask."""
-    visible = s >= first if LEFT else s <= t
+def _visible(n0, t, first, LEFT: tl.constexpr, DIAGONAL: tl.constexpr, N: tl.constexpr):
+    """Return (M, N) which of the keys from n0 the queries t see, as far as the block needs to ask."""
+    s = n0 + tl.arange(0, N)[None, :]
+    visible = s >= first[:, None] if LEFT else s <= t[:, None]
     if LEFT and DIAGONAL:
-        visible = visible & (s <= t)
+        visible = visible & (s <= t[:, None])
     return visible
 
 
 @jit
-def _forward_step(
-    q, acc, high, total, k_desc, v_desc, row, kv_head, n0, t, first, factor,
-    LEFT: tl.constexpr, DIAGONAL: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
-):  # fmt: skip
-    scores = tl.dot(q, _load(k_desc, row, n0, kv_head, N, D).T, input_precision="ieee")  # (M, N)
-    if LEFT or DIAGONAL:
-        s = n0 + tl.arange(0, N)
-        scores = tl.where(_visible(s[None, :], t[:, None], first[:, None], LEFT, DIAGONAL), scores, _HIDDEN)
-    new_high = tl.maximum(high, tl.max(scores, 1) * factor)
-    p = tl.exp2(scores * factor - new_high[:, None])
-    shrink = tl.exp2(high - new_high)
-    total = total * shrink + tl.sum(p, 1)
-    v = _load(v_desc, row, n0, kv_head, N, D)
-    acc = tl.dot(p.to(v.dtype), v, acc * shrink[:, None], input_precision="ieee")
-    return acc, new_high, total
+def _key_blocks(m0, LO, row, T, window, M: tl.constexpr, N: tl.constexpr):
+    """Return where the keys begin that some query of the block sees, and those that all see."""
+    if LO is None and window is None:
+        return 0, 0
+    last = _first_key(tl.minimum(m0 + M, T) - 1, LO, row, T, window)
+    return _first_key(m0, LO, row, T, window) // N * N, tl.minimum(tl.cdiv(last, N) * N, m0)
 
 
 @jit
-def _attention_fwd_kernel(
+def _forward_loop(
+    q, acc, high, total, k_desc, v_desc, row, kv_head, begin, end, t, first, factor,
+    LEFT: tl.constexpr, DIAGONAL: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
+):  # fmt: skip
+    for n0 in tl.range(begin, end, N):
+        scores = tl.dot(q, _load(k_desc, row, n0, kv_head, N, D).T, input_precision="ieee")  # (M, N)
+        if LEFT or DIAGONAL:
+            # Finite, so that a row without a visible key gives no NaN. What such a row adds, before the block
+            # with its own key, is wiped out by that block's maximum.
+            scores = tl.where(_visible(n0, t, first, LEFT, DIAGONAL, N), scores, -1e38)
+        new_high = tl.maximum(high, tl.max(scores, 1) * factor)
+        p = tl.exp2(scores * factor - new_high[:, None])
+        shrink = tl.exp2(high - new_high)
+        total = total * shrink + tl.sum(p, 1)
+        v = _load(v_desc, row, n0, kv_head, N, D)
+        acc = tl.dot(p.to(v.dtype), v, acc * shrink[:, None], input_precision="ieee")
+        high = new_high
+    return acc, high, total
+
+
+@jit
+def _attention_forward_kernel(
     q_desc, k_desc, v_desc, out_desc, LSE, LO, T, window, scale,
     H: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -92,86 +104,56 @@ def _attention_fwd_kernel(
     head, row = tl.program_id(1), tl.program_id(2)
     kv_head = head // GROUP
     BOUNDED: tl.constexpr = LO is not None or window is not None
+    LOG2E: tl.constexpr = 1.4426950408889634
     t = m0 + tl.arange(0, BLOCK_M)
     first = _first_key(t, LO, row, T, window)
-    factor = scale * _LOG2E
+    factor = scale * LOG2E
     q = _load(q_desc, row, m0, head, BLOCK_M, D)
     acc = tl.zeros((BLOCK_M, D), tl.float32)
-    high = tl.full((BLOCK_M,), _HIDDEN, tl.float32)
+    high = tl.full((BLOCK_M,), -1e38, tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
-    for j in tl.range(0, BLOCK_M // BLOCK_N):
-        acc, high, total = _forward_step(
-            q, acc, high, total, k_desc, v_desc, row, kv_head, m0 + j * BLOCK_N, t, first, factor,
-            BOUNDED, True, BLOCK_N, D,
-        )  # fmt: skip
-    middle = 0
-    if BOUNDED:
-        last = _first_key(tl.minimum(m0 + BLOCK_M, T) - 1, LO, row, T, window)
-        middle = tl.minimum(tl.cdiv(last, BLOCK_N) * BLOCK_N, m0)
+    acc, high, total = _forward_loop(
+        q, acc, high, total, k_desc, v_desc, row, kv_head, m0, m0 + BLOCK_M, t, first, factor,
+        BOUNDED, True, BLOCK_N, D,
+    )  # fmt: skip
+    # The diagonal comes first because it is never empty: ptxas serializes the tensor cores where zeros may
+    # pass by a loop as its result. For the same reason the other loops stand behind conditions.
+    left, middle = _key_blocks(m0, LO, row, T, window, BLOCK_M, BLOCK_N)
     if middle < m0:
-        for n0 in tl.range(middle, m0, BLOCK_N):
-            acc, high, total = _forward_step(
-                q,
-                acc,
-                high,
-                total,
-                k_desc,
-                v_desc,
-                row,
-                kv_head,
-                n0,
-                t,
-                first,
-                factor,
-                False,
-                False,
-                BLOCK_N,
-                D,
-            )
+        acc, high, total = _forward_loop(
+            q, acc, high, total, k_desc, v_desc, row, kv_head, middle, m0, t, first, factor,
+            False, False, BLOCK_N, D,
+        )  # fmt: skip
     if BOUNDED:
-        left = _first_key(m0, LO, row, T, window) // BLOCK_N * BLOCK_N
         if left < middle:
-            for n0 in tl.range(left, middle, BLOCK_N):
-                acc, high, total = _forward_step(
-                    q,
-                    acc,
-                    high,
-                    total,
-                    k_desc,
-                    v_desc,
-                    row,
-                    kv_head,
-                    n0,
-                    t,
-                    first,
-                    factor,
-                    True,
-                    False,
-                    BLOCK_N,
-                    D,
-                )
+            acc, high, total = _forward_loop(
+                q, acc, high, total, k_desc, v_desc, row, kv_head, left, middle, t, first, factor,
+                True, False, BLOCK_N, D,
+            )  # fmt: skip
     _store(out_desc, row, m0, head, acc / total[:, None], BLOCK_M, D)
-    lse = (high + tl.log2(total)) / _LOG2E
+    lse = (high + tl.log2(total)) / LOG2E
     tl.store(LSE + tl.cast(row * H + head, tl.int64) * T + t, lse, t < T)
 
 
 @jit
-def _dq_step(
-    q, grad, dq, lse, delta, k_desc, v_desc, row, kv_head, n0, t, first, factor,
+def _dq_loop(
+    q, grad, dq, lse, delta, k_desc, v_desc, row, kv_head, begin, end, t, first, factor,
     LEFT: tl.constexpr, DIAGONAL: tl.constexpr, N: tl.constexpr, D: tl.constexpr,
 ):  # fmt: skip
-    k = _load(k_desc, row, n0, kv_head, N, D)
-    p = tl.exp2(tl.dot(q, k.T, input_precision="ieee") * factor - lse[:, None])  # (M, N)
-    if LEFT or DIAGONAL:
-        s = n0 + tl.arange(0, N)
-        p = tl.where(_visible(s[None, :], t[:, None], first[:, None], LEFT, DIAGONAL), p, 0.0)
-    dp = tl.dot(grad, _load(v_desc, row, n0, kv_head, N, D).T, input_precision="ieee")
-    ds = p * (dp - delta[:, None])
-    return tl.dot(ds.to(k.dtype), k, dq, input_precision="ieee")
+    for n0 in tl.range(begin, end, N):
+        k = _load(k_desc, row, n0, kv_head, N, D)
+        scores = tl.dot(q, k.T, input_precision="ieee")  # (M, N)
+        if LEFT or DIAGONAL:
+            scores = tl.where(_visible(n0, t, first, LEFT, DIAGONAL, N), scores, -1e38)
+        p = tl.exp2(scores * factor - lse[:, None])
+        dp = tl.dot(grad, _load(v_desc, row, n0, kv_head, N, D).T, input_precision="ieee")
+        ds = p * (dp - delta[:, None])
+        dq = tl.dot(ds.to(k.dtype), k, dq, input_precision="ieee")
+    return dq
 
 
 @jit
-def _attention_bwd_dq_kernel(
+def _attention_dq_kernel(
     q_desc, k_desc, v_desc, out_desc, grad_desc, dq_desc, LSE, DELTA, LO, T, window, scale,
     H: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -180,137 +162,109 @@ def _attention_bwd_dq_kernel(
     head, row = tl.program_id(1), tl.program_id(2)
     kv_head = head // GROUP
     BOUNDED: tl.constexpr = LO is not None or window is not None
+    LOG2E: tl.constexpr = 1.4426950408889634
     t = m0 + tl.arange(0, BLOCK_M)
     first = _first_key(t, LO, row, T, window)
-    factor = scale * _LOG2E
+    factor = scale * LOG2E
     offsets = tl.cast(row * H + head, tl.int64) * T + t
     grad = _load(grad_desc, row, m0, head, BLOCK_M, D)
     out = _load(out_desc, row, m0, head, BLOCK_M, D)
     delta = tl.sum(grad.to(tl.float32) * out.to(tl.float32), 1)
     tl.store(DELTA + offsets, delta, t < T)
-    lse = tl.load(LSE + offsets, t < T, other=0.0) * _LOG2E
+    lse = tl.load(LSE + offsets, t < T, other=0.0) * LOG2E
     q = _load(q_desc, row, m0, head, BLOCK_M, D)
     dq = tl.zeros((BLOCK_M, D), tl.float32)
-    for j in tl.range(0, BLOCK_M // BLOCK_N):
-        dq = _dq_step(
-            q, grad, dq, lse, delta, k_desc, v_desc, row, kv_head, m0 + j * BLOCK_N, t, first, factor,
-            BOUNDED, True, BLOCK_N, D,
-        )  # fmt: skip
-    middle = 0
-    if BOUNDED:
-        last = _first_key(tl.minimum(m0 + BLOCK_M, T) - 1, LO, row, T, window)
-        middle = tl.minimum(tl.cdiv(last, BLOCK_N) * BLOCK_N, m0)
+    dq = _dq_loop(
+        q, grad, dq, lse, delta, k_desc, v_desc, row, kv_head, m0, m0 + BLOCK_M, t, first, factor,
+        BOUNDED, True, BLOCK_N, D,
+    )  # fmt: skip
+    left, middle = _key_blocks(m0, LO, row, T, window, BLOCK_M, BLOCK_N)
     if middle < m0:
-        for n0 in tl.range(middle, m0, BLOCK_N):
-            dq = _dq_step(
-                q,
-                grad,
-                dq,
-                lse,
-                delta,
-                k_desc,
-                v_desc,
-                row,
-                kv_head,
-                n0,
-                t,
-                first,
-                factor,
-                False,
-                False,
-                BLOCK_N,
-                D,
-            )
+        dq = _dq_loop(
+            q, grad, dq, lse, delta, k_desc, v_desc, row, kv_head, middle, m0, t, first, factor,
+            False, False, BLOCK_N, D,
+        )  # fmt: skip
     if BOUNDED:
-        left = _first_key(m0, LO, row, T, window) // BLOCK_N * BLOCK_N
         if left < middle:
-            for n0 in tl.range(left, middle, BLOCK_N):
-                dq = _dq_step(
-                    q,
-                    grad,
-                    dq,
-                    lse,
-                    delta,
-                    k_desc,
-                    v_desc,
-                    row,
-                    kv_head,
-                    n0,
-                    t,
-                    first,
-                    factor,
-                    True,
-                    False,
-                    BLOCK_N,
-                    D,
-                )
+            dq = _dq_loop(
+                q, grad, dq, lse, delta, k_desc, v_desc, row, kv_head, left, middle, t, first, factor,
+                True, False, BLOCK_N, D,
+            )  # fmt: skip
     _store(dq_desc, row, m0, head, dq * scale, BLOCK_M, D)
 
 
 @jit
-def _dkv_step(
-    k, v, dk, dv, q_desc, grad_desc, LSE, DELTA, row, head, m0, s, end, T, factor,
-    RIGHT: tl.constexpr, DIAGONAL: tl.constexpr, H: tl.constexpr, M: tl.constexpr, D: tl.constexpr,
+def _dkv_loop(
+    k, v, dk, dv, q_desc, grad_desc, LSE, DELTA, row, kv_head, begin, blocks, s, end, T, factor,
+    RIGHT: tl.constexpr, DIAGONAL: tl.constexpr,
+    H: tl.constexpr, GROUP: tl.constexpr, M: tl.constexpr, D: tl.constexpr,
 ):  # fmt: skip
-    """Add what the queries from m0 give. Queries past T are rows of zeros, so that they give nothing."""
-    t = m0 + tl.arange(0, M)
-    offsets = tl.cast(row * H + head, tl.int64) * T + t
-    q = _load(q_desc, row, m0, head, M, D)
-    lse = tl.load(LSE + offsets, t < T, other=0.0) * _LOG2E
-    p = tl.exp2(tl.dot(k, q.T, input_precision="ieee") * factor - lse[None, :])  # (N, M)
-    if RIGHT or DIAGONAL:
-        visible = t[None, :] < end[:, None] if RIGHT else t[None, :] >= s[:, None]
-        if RIGHT and DIAGONAL:
-            visible = visible & (t[None, :] >= s[:, None])
-        p = tl.where(visible, p, 0.0)
-    grad = _load(grad_desc, row, m0, head, M, D)
-    dv = tl.dot(p.to(grad.dtype), grad, dv, input_precision="ieee")
-    delta = tl.load(DELTA + offsets, t < T, other=0.0)
-    ds = p * (tl.dot(v, grad.T, input_precision="ieee") - delta[None, :])
-    dk = tl.dot(ds.to(q.dtype), q, dk, input_precision="ieee")
+    """Add what `blocks` blocks of queries give, of each head in the group.
+
+    One loop over heads and blocks: two nested ones spill. Queries past T are zeros and give nothing.
+    """
+    LOG2E: tl.constexpr = 1.4426950408889634
+    for i in tl.range(0, GROUP * blocks):
+        head, m0 = kv_head, begin + i * M
+        if GROUP > 1:
+            head, m0 = kv_head * GROUP + i // blocks, begin + i % blocks * M
+        t = m0 + tl.arange(0, M)
+        base = tl.cast(row * H + head, tl.int64) * T
+        q = _load(q_desc, row, m0, head, M, D)
+        lse = tl.load(LSE + base + t, t < T, other=0.0) * LOG2E
+        scores = tl.dot(k, q.T, input_precision="ieee")  # (N, M)
+        if RIGHT or DIAGONAL:
+            visible = t[None, :] < end[:, None] if RIGHT else t[None, :] >= s[:, None]
+            if RIGHT and DIAGONAL:
+                visible = visible & (t[None, :] >= s[:, None])
+            scores = tl.where(visible, scores, -1e38)
+        p = tl.exp2(scores * factor - lse[None, :])
+        grad = _load(grad_desc, row, m0, head, M, D)
+        dv = tl.dot(p.to(grad.dtype), grad, dv, input_precision="ieee")
+        delta = tl.load(DELTA + base + t, t < T, other=0.0)
+        ds = p * (tl.dot(v, grad.T, input_precision="ieee") - delta[None, :])
+        dk = tl.dot(ds.to(q.dtype), q, dk, input_precision="ieee")
     return dk, dv
 
 
 @jit
-def _attention_bwd_dkv_kernel(
+def _attention_dkv_kernel(
     q_desc, k_desc, v_desc, grad_desc, dk_desc, dv_desc, LSE, DELTA, HI, T, window, scale,
     H: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     n0 = tl.program_id(0) * BLOCK_N  # the first keys are seen by most queries
     kv_head, row = tl.program_id(1), tl.program_id(2)
     BOUNDED: tl.constexpr = HI is not None or window is not None
+    LOG2E: tl.constexpr = 1.4426950408889634
     s = n0 + tl.arange(0, BLOCK_N)
     end = _end_query(s, HI, row, T, window)
-    factor = scale * _LOG2E
+    factor = scale * LOG2E
     k = _load(k_desc, row, n0, kv_head, BLOCK_N, D)
     v = _load(v_desc, row, n0, kv_head, BLOCK_N, D)
     dk = tl.zeros((BLOCK_N, D), tl.float32)
     dv = tl.zeros((BLOCK_N, D), tl.float32)
+    dk, dv = _dkv_loop(
+        k, v, dk, dv, q_desc, grad_desc, LSE, DELTA, row, kv_head, n0, BLOCK_N // BLOCK_M, s, end, T, factor,
+        BOUNDED, True, H, GROUP, BLOCK_M, D,
+    )  # fmt: skip
     middle = n0 + BLOCK_N
-    right = T
     if BOUNDED:  # whole blocks of queries that all see the first key
-        right = middle + tl.maximum(_end_query(n0, HI, row, T, window) - middle, 0) // BLOCK_M * BLOCK_M
+        whole = tl.maximum(_end_query(n0, HI, row, T, window) - middle, 0) // BLOCK_M
+    else:
+        whole = tl.cdiv(tl.maximum(T - middle, 0), BLOCK_M)
+    if whole > 0:
+        dk, dv = _dkv_loop(
+            k, v, dk, dv, q_desc, grad_desc, LSE, DELTA, row, kv_head, middle, whole, s, end, T, factor,
+            False, False, H, GROUP, BLOCK_M, D,
+        )  # fmt: skip
+    if BOUNDED:
+        right = middle + whole * BLOCK_M
         last = _end_query(tl.minimum(middle, T) - 1, HI, row, T, window)
-    for g in tl.range(0, GROUP, num_stages=1):
-        head = kv_head * GROUP + g
-        for j in tl.static_range(0, BLOCK_N // BLOCK_M):
-            dk, dv = _dkv_step(
-                k, v, dk, dv, q_desc, grad_desc, LSE, DELTA, row, head, n0 + j * BLOCK_M, s, end, T, factor,
-                BOUNDED, True, H, BLOCK_M, D,
+        if right < last:
+            dk, dv = _dkv_loop(
+                k, v, dk, dv, q_desc, grad_desc, LSE, DELTA, row, kv_head, right,
+                tl.cdiv(last - right, BLOCK_M), s, end, T, factor, True, False, H, GROUP, BLOCK_M, D,
             )  # fmt: skip
-        if middle < right:  # without this guard ptxas serializes the tensor cores
-            for m0 in tl.range(middle, right, BLOCK_M):
-                dk, dv = _dkv_step(
-                    k, v, dk, dv, q_desc, grad_desc, LSE, DELTA, row, head, m0, s, end, T, factor,
-                    False, False, H, BLOCK_M, D,
-                )  # fmt: skip
-        if BOUNDED:
-            if right < last:
-                for m0 in tl.range(right, last, BLOCK_M):
-                    dk, dv = _dkv_step(
-                        k, v, dk, dv, q_desc, grad_desc, LSE, DELTA, row, head, m0, s, end, T, factor,
-                        True, False, H, BLOCK_M, D,
-                    )  # fmt: skip
     _store(dk_desc, row, n0, kv_head, dk * scale, BLOCK_N, D)
     _store(dv_desc, row, n0, kv_head, dv, BLOCK_N, D)
 
@@ -320,14 +274,14 @@ def launch_forward(
 ) -> tuple[Tensor, Tensor]:
     """Return the outputs (B, T, H, D) and the log-sum-exp of each query's scores, (B, H, T) float32."""
     rows, length, heads, dim = q.shape
-    config = _find("attention_forward", q)
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     lse = torch.empty((rows, heads, length), dtype=torch.float32, device=q.device)
     first = None if lo is None else first_keys(length, window, lo, q.device)
+    config = _config("attention_forward", q, k, lo, window)
     m, n = config.tiles["BLOCK_M"], config.tiles["BLOCK_N"]
-    _attention_fwd_kernel[(triton.cdiv(length, m), heads, rows)](
+    _attention_forward_kernel[(triton.cdiv(length, m), heads, rows)](
         _tiles("q", q, m), _tiles("k", k, n), _tiles("v", v, n), _tiles("out", out, m),
-        lse, first, length, window if first is None else None, scale,
+        lse, first, length, window if lo is None else None, scale,
         H=heads, GROUP=heads // k.size(2), D=dim, **config.launch,
     )  # fmt: skip
     return out, lse
@@ -350,47 +304,45 @@ def launch_backward(
     delta = torch.empty(lse.shape, dtype=torch.float32, device=q.device)
     first = end = None
     if lo is not None:
-        first = first_keys(length, window, lo, q.device)
-        end = _end_queries(first)
-        window = None  # it is in `first`
+        first = first_keys(length, window, lo, q.device)  # holds the window too
+        end = end_queries(first)
     shape = {"H": heads, "GROUP": heads // k.size(2), "D": dim}
-    config = _find("attention_dq", q)
+    config = _config("attention_dq", q, k, lo, window)
     m, n = config.tiles["BLOCK_M"], config.tiles["BLOCK_N"]
-    _attention_bwd_dq_kernel[(triton.cdiv(length, m), heads, rows)](
+    _attention_dq_kernel[(triton.cdiv(length, m), heads, rows)](
         _tiles("q", q, m), _tiles("k", k, n), _tiles("v", v, n),
         _tiles("out", out, m), _tiles("grad", grad, m), _tiles("dq", dq, m),
-        lse, delta, first, length, window, scale, **shape, **config.launch,
+        lse, delta, first, length, window if lo is None else None, scale, **shape, **config.launch,
     )  # fmt: skip
-    config = _find("attention_dkv", q)
+    config = _config("attention_dkv", q, k, lo, window)
     m, n = config.tiles["BLOCK_M"], config.tiles["BLOCK_N"]
-    _attention_bwd_dkv_kernel[(triton.cdiv(length, n), k.size(2), rows)](
+    _attention_dkv_kernel[(triton.cdiv(length, n), k.size(2), rows)](
         _tiles("q", q, m), _tiles("k", k, n), _tiles("v", v, n),
         _tiles("grad", grad, m), _tiles("dk", dk, n), _tiles("dv", dv, n),
-        lse, delta, end, length, window, scale, **shape, **config.launch,
+        lse, delta, end, length, window if lo is None else None, scale, **shape, **config.launch,
     )  # fmt: skip
     return dq, dk, dv
 
 
-def _end_queries(first: Tensor) -> Tensor:
-    """Return for each key the first later query that no longer sees it, (B, T) int32."""
-    positions = torch.arange(first.size(1), dtype=torch.int32, device=first.device).expand_as(first)
-    return torch.searchsorted(first, positions.contiguous(), right=True, out_int32=True)
-
-
-def _tiles(name: str, x: Tensor, block: int) -> TensorDescriptor:
+def _tiles(name: str, x: Tensor, block: int) -> Any:
     """Describe x (B, T, H, D) as tiles of `block` positions of one head."""
-    if x.data_ptr() % 16 or any(stride * x.element_size() % 16 for stride in x.stride()[:3]):
+    size = x.element_size()
+    if x.data_ptr() % 16 or any(stride * size % 16 for stride in x.stride()[:3]):
         raise ValueError(
-            f"{name} has strides {x.stride()} of {x.element_size()} bytes; on CUDA each but the last, and the"
-            " address, must be a multiple of 16 bytes (use .contiguous())"
+            f"attention: {name} has strides {x.stride()} of {size} bytes; allowed on a GPU are an address and"
+            " strides, but for the last, of multiples of 16 bytes (.contiguous())"
         )
-    # Only a tile whose leading dimensions are 1 goes straight to shared memory, from where wgmma reads it.
+    # Heads before positions: only a tile whose leading dimensions are 1 goes to shared memory without passing
+    # through registers.
     return TensorDescriptor.from_tensor(x.transpose(1, 2), [1, 1, block, x.size(3)])
 
 
-def _find(kernel: str, q: Tensor) -> configs.Config:
-    if q.dtype not in (torch.bfloat16, torch.float16, torch.float32):
-        raise TypeError(f"q is {q.dtype}; on CUDA attention takes bfloat16, float16 or float32")
-    if q.size(3) not in (64, 128):
-        raise ValueError(f"q has head dimension {q.size(3)}; on CUDA it must be 64 or 128")
-    return configs.find(kernel, q.dtype, f"head_dim={q.size(3)}")
+def _config(kernel: str, q: Tensor, k: Tensor, lo: Tensor | None, window: int | None) -> configs.Config:
+    plain = lo is None and window is None and q.size(2) == k.size(2)
+    try:
+        return configs.find(kernel, q.dtype, f"head_dim={q.size(3)}{'' if plain else ' masked'}")
+    except KeyError:
+        raise ValueError(
+            f"attention: q is {q.dtype} with head dimension {q.size(3)};"
+            " allowed on a GPU is bfloat16 or float16 with 64 or 128"
+        ) from None

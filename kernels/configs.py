@@ -15,6 +15,7 @@ import torch
 
 from kernels.language import triton
 
+_Sizes = tuple[int, int, int, int]
 _BITS = {torch.bfloat16: 16, torch.float16: 16, torch.float32: 32}
 
 
@@ -44,25 +45,68 @@ class Config:
 
 
 def _attention(
-    arch: int, kernel: str, dim: int, bits: int, m: int, n: int, warps: int, stages: int
-) -> tuple[Row, Config]:
-    hopper = arch == 90 and bits == 16
-    tiles = {"BLOCK_M": m, "BLOCK_N": n}
-    return Row(arch, f"attention_{kernel}", f"head_dim={dim}", bits), Config(
-        warps, stages, tiles, tensor_core=hopper, tma=arch >= 90
-    )
+    arch: int, bits: int, shape: str, forward: _Sizes, dq: _Sizes, dkv: _Sizes
+) -> dict[Row, Config]:
+    """Return three rows, each from BLOCK_M (queries), BLOCK_N (keys), warps and stages."""
+    fast = arch == 90 and bits == 16
+    sizes = {"attention_forward": forward, "attention_dq": dq, "attention_dkv": dkv}
+    return {
+        Row(arch, kernel, shape, bits): Config(
+            num_warps, num_stages, {"BLOCK_M": m, "BLOCK_N": n}, tensor_core=fast, tma=fast
+        )
+        for kernel, (m, n, num_warps, num_stages) in sizes.items()
+    }
 
 
-TABLE: dict[Row, Config] = dict(
-    (
-        _attention(90, "forward", 64, 16, 128, 64, 8, 3),
-        _attention(90, "forward", 128, 16, 128, 64, 8, 3),
-        _attention(90, "dq", 64, 16, 128, 64, 8, 2),
-        _attention(90, "dq", 128, 16, 128, 64, 8, 2),
-        _attention(90, "dkv", 64, 16, 64, 128, 8, 2),
-        _attention(90, "dkv", 128, 16, 64, 128, 8, 2),
-    )
-)
+def _matmul(m: int, n: int, k: int, num_warps: int, num_stages: int, *, wgmma: bool = False) -> Config:
+    tiles = {"BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": k}
+    return Config(num_warps, num_stages, tiles, tensor_core=wgmma, tma=wgmma)
+
+
+def _attention_elsewhere(masked: str) -> dict[Row, Config]:
+    """Return the rows of the devices that no training run of ours uses."""
+    small, large = f"head_dim=64{masked}", f"head_dim=128{masked}"
+    return {
+        **_attention(80, 16, small, (64, 32, 4, 2), (64, 32, 4, 2), (32, 64, 4, 2)),
+        **_attention(80, 16, large, (64, 32, 4, 2), (64, 32, 8, 2), (32, 64, 8, 2)),
+        **_attention(100, 16, small, (128, 64, 4, 3), (128, 64, 4, 2), (64, 128, 4, 2)),
+        **_attention(100, 16, large, (128, 64, 4, 3), (128, 64, 4, 2), (64, 128, 4, 2)),
+        **_attention(120, 16, small, (128, 32, 8, 2), (128, 32, 8, 2), (32, 128, 8, 2)),
+        **_attention(120, 16, large, (128, 32, 8, 2), (128, 16, 8, 2), (16, 128, 8, 2)),
+    }
+
+
+# Float32 products are exact ones on plain cores: right, slow, and never on the training path.
+TABLE: dict[Row, Config] = {
+    # A row of logits a program. It waits for memory: few registers, so that several programs share a core.
+    Row(80, "cross_entropy_rows", "any", 16): Config(8, 1, {"BLOCK": 4096}),
+    Row(80, "cross_entropy_rows", "any", 32): Config(8, 1, {"BLOCK": 2048}),
+    # The larger tile of two that fit: its reduction over columns is not hidden behind the product of another
+    # program, but 128 x 128 would ask half as much again of the L2 cache, by count 12.5 TB/s at full speed.
+    Row(90, "cross_entropy_losses", "any", 16): _matmul(128, 256, 64, 8, 4, wgmma=True),
+    Row(80, "cross_entropy_losses", "any", 16): _matmul(128, 128, 32, 8, 3),
+    Row(100, "cross_entropy_losses", "any", 16): _matmul(128, 128, 64, 8, 3),
+    Row(120, "cross_entropy_losses", "any", 16): _matmul(128, 128, 32, 8, 3),
+    Row(80, "cross_entropy_losses", "any", 32): _matmul(64, 64, 32, 8, 2),
+    # Four stages fill the pipeline; the epilogue's tile takes over their shared memory when they are done.
+    Row(90, "relu_squared_up", "any", 16): _matmul(128, 256, 64, 8, 4, wgmma=True),
+    Row(80, "relu_squared_up", "any", 16): _matmul(128, 128, 32, 8, 3),
+    Row(100, "relu_squared_up", "any", 16): _matmul(128, 128, 64, 8, 3),
+    Row(120, "relu_squared_up", "any", 16): _matmul(128, 128, 32, 8, 3),
+    Row(80, "relu_squared_up", "any", 32): _matmul(64, 64, 32, 8, 2),
+    Row(90, "relu_squared_down", "any", 16): _matmul(128, 256, 64, 8, 4, wgmma=True),
+    Row(80, "relu_squared_down", "any", 16): _matmul(128, 64, 32, 8, 3),
+    Row(100, "relu_squared_down", "any", 16): _matmul(128, 128, 64, 8, 3),
+    Row(120, "relu_squared_down", "any", 16): _matmul(128, 128, 32, 8, 3),
+    Row(80, "relu_squared_down", "any", 32): _matmul(64, 64, 32, 8, 2),
+    # "masked" is for windows, documents and shared key heads, whose masks and indices take registers: with 64
+    # queries their dkv spills. Before H100 tiles are loaded through pointers, which take many registers.
+    **_attention(90, 16, "head_dim=64", (128, 64, 8, 3), (128, 64, 8, 2), (64, 128, 8, 2)),
+    **_attention(90, 16, "head_dim=64 masked", (128, 64, 8, 3), (128, 64, 8, 2), (64, 128, 8, 2)),
+    **_attention(90, 16, "head_dim=128", (128, 64, 8, 3), (128, 64, 8, 2), (64, 128, 8, 2)),
+    **_attention(90, 16, "head_dim=128 masked", (128, 64, 8, 3), (128, 64, 8, 2), (32, 128, 8, 3)),
+    **{row: config for masked in ("", " masked") for row, config in _attention_elsewhere(masked).items()},
+}
 
 
 def find(kernel: str, dtype: torch.dtype, shape: str = "any") -> Config:

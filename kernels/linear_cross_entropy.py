@@ -67,7 +67,7 @@ def _reduced(loss: Tensor, targets: Tensor, ignore_index: int, reduction: str) -
 
 
 @jit
-def _capped(u: Any, softcap: Any, CAPPED: tl.constexpr) -> Any:
+def _capped(u: tl.tensor, softcap: tl.tensor, CAPPED: tl.constexpr) -> tl.tensor:
     """Return softcap * tanh(u / softcap), right also at infinity."""
     if CAPPED:
         return softcap * (1.0 - 2.0 / (tl.exp2(u * (2.885390081777927 / softcap)) + 1.0))
@@ -75,16 +75,16 @@ def _capped(u: Any, softcap: Any, CAPPED: tl.constexpr) -> Any:
 
 
 @jit
-def _rows_kernel(
-    LOGITS: Any,  # (rows, n_columns), row stride `stride`; becomes its own gradient
-    TARGETS: Any,
-    UPSTREAM: Any,  # gradient of each row's loss
-    LOSSES: Any,
-    stride: Any,
-    n_columns: Any,
-    valid: Any,
-    softcap: Any,
-    ignore_index: Any,
+def _cross_entropy_rows_kernel(
+    LOGITS: tl.tensor,  # (rows, n_columns), row stride `stride`; becomes its own gradient
+    TARGETS: tl.tensor,
+    UPSTREAM: tl.tensor,  # gradient of each row's loss
+    LOSSES: tl.tensor,
+    stride: tl.tensor,
+    n_columns: tl.tensor,
+    valid: tl.tensor,
+    softcap: tl.tensor,
+    ignore_index: tl.tensor,
     CAPPED: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
@@ -131,17 +131,17 @@ def _rows_kernel(
 
 
 @jit
-def _losses_kernel(
-    hidden_desc: Any,
-    weight_desc: Any,
-    TARGETS: Any,
-    LSE: Any,  # (splits, n_rows)
-    Z_TARGET: Any,  # (n_rows,)
-    n_rows: Any,
-    width: Any,
-    valid: Any,
-    split_columns: Any,
-    softcap: Any,
+def _cross_entropy_losses_kernel(
+    hidden_desc: tl.tensor_descriptor,
+    weight_desc: tl.tensor_descriptor,
+    TARGETS: tl.tensor,
+    LSE: tl.tensor,  # (splits, n_rows)
+    Z_TARGET: tl.tensor,  # (n_rows,)
+    n_rows: tl.tensor,
+    width: tl.tensor,
+    valid: tl.tensor,
+    split_columns: tl.tensor,
+    softcap: tl.tensor,
     CAPPED: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -177,7 +177,7 @@ def _losses_kernel(
 
 def launch_rows(chunk: Tensor, targets: Tensor, upstream: Tensor, losses: Tensor, head: Head) -> None:
     """Fill `losses` from a chunk of logits on a GPU and overwrite the chunk by its gradient."""
-    _rows_kernel[(chunk.size(0),)](
+    _cross_entropy_rows_kernel[(chunk.size(0),)](
         chunk,
         targets,
         upstream,
@@ -207,7 +207,7 @@ def launch_losses(hidden: Tensor, weight: Tensor, targets: Tensor, head: Head) -
     z_target = torch.full(
         (n_rows,), float("nan"), device=hidden.device
     )  # stays so where the target is no word
-    _losses_kernel[(row_blocks, splits)](
+    _cross_entropy_losses_kernel[(row_blocks, splits)](
         TensorDescriptor.from_tensor(hidden, [block_m, block_k]),
         TensorDescriptor.from_tensor(weight, [block_n, block_k]),
         targets,

@@ -57,7 +57,7 @@ class _FakeDriver(DriverBase):
         return torch.device("cpu")
 
     def get_current_device(self) -> int:
-        return 0
+        return self.target.arch  # a kernel keeps what it compiled for each device number
 
     def set_current_device(self, device: int) -> None:
         """There is only the one."""

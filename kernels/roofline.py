@@ -1,0 +1,211 @@
+"""What a training step of d20 costs at least on one of eight H100s, counted from shapes: nothing is timed
+here.
+
+`uv run python -m kernels.roofline` prints the table that `kernels/results/roofline.md` keeps (`--write`
+writes it).
+
+For each part: operations and bytes of a step by formula; the time that the slower of both takes at the data
+sheet's rates; and the share of that rate which good kernels reach, from which the budget follows. Shares of
+products and copies are measured ceilings of the card, those of attention are published for Triton; ours are
+not timed yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+FLOPS_PER_S, BYTES_PER_S, LINK_BYTES_PER_S = (
+    989e12,
+    3.35e12,
+    450e9,
+)  # H100 SXM: bfloat16, HBM3, NVLink one way
+TARGET_MS, UPSTREAM_MS = 420, 487  # upstream's log of d20 on 8 x H100: 482 to 488 ms
+LOSS_TARGET_BYTES = 1.6 * 2**30
+RESULT = Path(__file__).parent / "results/roofline.md"
+
+# Share of the data sheet's rate that a good kernel reaches.
+PRODUCT = 798 / 989  # cuBLAS, 8192^3
+FUSED_PRODUCT = 0.9 * PRODUCT  # Triton beside cuBLAS
+ATTENTION_FORWARD, ATTENTION_BACKWARD = 430 / 989, 330 / 989  # Triton at 2,048 tokens, head dimension 128
+MEMORY = 0.85 * 3.0 / 3.35  # of a device copy, which itself reaches 3.0 TB/s
+SMALL_PRODUCT = 0.5  # of the optimizer
+LINK = 0.8
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model and what one GPU sees of it in a step."""
+
+    tokens: int = 32 * 2048
+    length: int = 2048
+    width: int = 1280
+    layers: int = 20
+    vocab: int = 65_536
+    gpus: int = 8
+    accumulated_chunk: int = 6144  # tokens whose logits the loss holds at a time
+
+    @property
+    def inner(self) -> int:
+        """Return the MLP's width."""
+        return 4 * self.width
+
+    @property
+    def stream(self) -> int:
+        """Return the bytes of one pass over (N, C) bfloat16 numbers."""
+        return 2 * self.tokens * self.width
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a step; `share` is of the rate that bounds it."""
+
+    name: str
+    flops: float
+    bytes: float
+    share: float
+    link_bytes: float = 0.0
+
+    @property
+    def floor_ms(self) -> float:
+        """Return the time at the data sheet's rates."""
+        return 1e3 * max(
+            self.flops / FLOPS_PER_S, self.bytes / BYTES_PER_S, self.link_bytes / LINK_BYTES_PER_S
+        )
+
+    @property
+    def budget_ms(self) -> float:
+        """Return the time that a good kernel takes."""
+        return self.floor_ms / self.share
+
+
+def product_bytes(rows: int, n_in: int, n_out: int) -> int:
+    """Return the bytes of a bfloat16 product, each operand moved once."""
+    return 2 * (rows * n_in + n_in * n_out + rows * n_out)
+
+
+def parts(shape: Shape) -> list[Part]:
+    """Return all parts of a step: forward and backward, then the optimizer."""
+    return [*_block_parts(shape), *_loss_parts(shape), *_optimizer_parts(shape)]
+
+
+def _block_parts(s: Shape) -> list[Part]:
+    projections = 3 * 4 * s.layers  # forward and two gradients of q, k, v and the output
+    attention = 4 * s.tokens * s.width * (s.length + 1) / 2 * s.layers  # two products over visible pairs
+    plain = 4 * s.layers  # of the MLP's six products, the two fused ones apart
+    one_mlp = 2 * s.tokens * s.width * s.inner
+    mlp_bytes = product_bytes(s.tokens, s.width, s.inner)
+    inner_pass = 2 * s.tokens * s.inner
+    return [
+        Part(
+            "attention: projections",
+            projections * 2 * s.tokens * s.width**2,
+            projections * product_bytes(s.tokens, s.width, s.width),
+            PRODUCT,
+        ),
+        Part("attention: forward", attention, 4 * s.stream * s.layers, ATTENTION_FORWARD),
+        Part("attention: backward", 2.5 * attention, 8 * s.stream * s.layers, ATTENTION_BACKWARD),
+        Part("MLP: relu_squared up", s.layers * one_mlp, s.layers * mlp_bytes, FUSED_PRODUCT),
+        Part(
+            "MLP: relu_squared down",
+            s.layers * one_mlp,
+            s.layers * (mlp_bytes + inner_pass),
+            FUSED_PRODUCT,
+        ),
+        Part("MLP: other products", plain * one_mlp, plain * mlp_bytes, PRODUCT),
+        # Compiled: q and k read and written, then gradient and input read and gradient written.
+        Part("QK-norm and rotary", 0, (2 * 2 + 2 * 3) * s.stream * s.layers, MEMORY),
+        # Compiled: two per layer; sum and branch in, sum and norm out, and as much backward.
+        Part("residual adds and RMS norms", 0, 2 * (4 + 4) * s.stream * s.layers, MEMORY),
+        Part("embedding and outer norms", 0, 10 * s.stream, MEMORY),
+    ]
+
+
+def _loss_parts(s: Shape) -> list[Part]:
+    logits = 2 * s.tokens * s.vocab
+    weight = s.vocab * s.width
+    chunks = -(-s.tokens // s.accumulated_chunk)
+    products = 3 * logits + chunks * (2 * 2 + 2 * 4) * weight + 4 * s.stream
+    return [
+        Part("linear_cross_entropy: products", 6.0 * s.tokens * weight, products, PRODUCT),
+        Part("linear_cross_entropy: rows", 0, 2 * logits, MEMORY),
+    ]
+
+
+def _optimizer_parts(s: Shape) -> list[Part]:
+    square, wide = 4 * s.layers * s.width**2, 2 * s.layers * s.width * s.inner
+    tables = 2 * s.vocab * s.width
+    matrices, m, n = square + wide, s.width, s.inner
+    # Five iterations of X X^T, its square, and the product with X.
+    muon = 5 * s.layers * (4 * 6 * m**3 + 2 * (4 * m * m * n + 2 * m**3)) / s.gpus
+    return [
+        Part("Muon, sharded", muon, 24 * matrices / s.gpus, SMALL_PRODUCT),
+        Part("AdamW, sharded", 0, 28 * tables / s.gpus, MEMORY),
+        Part("weights in bfloat16", 0, 6 * (matrices + tables / 2), MEMORY),
+        # Reduce-scatter and all-gather in bfloat16, half of it behind backward.
+        Part("gradients and weights between GPUs", 0, 0, LINK, 2 * (matrices + tables) * (1 - 1 / s.gpus)),
+    ]
+
+
+def step_flops(s: Shape) -> float:
+    """Return the operations that MFU counts, as upstream does: all pairs, head included, embedding not."""
+    matrices = s.layers * (4 * s.width**2 + 2 * s.width * s.inner) + s.vocab * s.width
+    return s.tokens * (6.0 * matrices + 12.0 * s.layers * s.width * s.length)
+
+
+def loss_bytes(s: Shape) -> int:
+    """Return the memory of the loss beside its inputs: logits of a chunk, both gradients, the cast weight."""
+    weight = s.vocab * s.width
+    return 2 * s.accumulated_chunk * s.vocab + s.stream + 4 * weight + 2 * weight
+
+
+def report(shape: Shape) -> str:
+    """Return the table and what it adds up to."""
+    rows = parts(shape)
+    lines = [
+        "# A training step of d20, counted",
+        "",
+        f"One of {shape.gpus} H100 SXM, {shape.tokens:,} tokens a step; {FLOPS_PER_S / 1e12:.0f} TFLOP/s,"
+        f" {BYTES_PER_S / 1e12} TB/s, {LINK_BYTES_PER_S / 1e9:.0f} GB/s. Nothing is timed.",
+        "Written by `uv run python -m kernels.roofline --write`.",
+        "",
+        "| part | TFLOP | GB | floor ms | share of the rate | budget ms |",
+        "|---|---|---|---|---|---|",
+    ]
+    for part in rows:
+        gigabytes = (part.bytes or part.link_bytes) / 1e9
+        lines.append(
+            f"| {part.name} | {part.flops / 1e12:.2f} | {gigabytes:.1f} | {part.floor_ms:.1f}"
+            f" | {part.share:.2f} | {part.budget_ms:.1f} |"
+        )
+    floor, budget = sum(p.floor_ms for p in rows), sum(p.budget_ms for p in rows)
+    counted_ms, head = 1e3 * step_flops(shape) / FLOPS_PER_S, loss_bytes(shape)
+    utilisation, upstream = counted_ms / budget, counted_ms / UPSTREAM_MS
+    lines += [
+        f"| all | {sum(p.flops for p in rows) / 1e12:.2f} | | {floor:.1f} | | {budget:.1f} |",
+        "",
+        f"Budget {budget:.0f} ms, target {TARGET_MS} ms: {_verdict(budget <= TARGET_MS)};"
+        f" {utilisation:.1%} MFU. Upstream's log has {UPSTREAM_MS} ms ({upstream:.1%}).",
+        f"Loss head {head / 2**30:.2f} GiB, target {LOSS_TARGET_BYTES / 2**30:.1f} GiB:"
+        f" {_verdict(head <= LOSS_TARGET_BYTES)}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _verdict(met: bool) -> str:
+    return "met by count" if met else "MISSED by count"
+
+
+def main() -> None:
+    """Print the table; with --write, keep it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help=f"write {RESULT.name} too")
+    text = report(Shape())
+    print(text, end="")
+    if parser.parse_args().write:
+        RESULT.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""The loss kernels against float64: odd sizes, dtypes, ignored targets, padded rows, poisoned outputs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kernels import configs
+from kernels import linear_cross_entropy as module
+from kernels.cross_entropy_on_cpu import Head
+from kernels.linear_cross_entropy import linear_cross_entropy_reference
+from tests.kernels_support.errors import assert_close_to_truth, relative_error
+from tests.kernels_support.guards import guarded, intact, poisoned_allocations, shuffled
+
+HALF, FLOAT = torch.bfloat16, torch.float32
+CASES = [  # tokens, rows of the weight, words among them, width
+    (1, 63, 63, 8),
+    (63, 3, 2, 64),
+    (63, 127, 120, 72),
+    (127, 250, 250, 80),
+    (250, 40, 33, 24),
+    (31, 1000, 993, 128),
+]
+KINDS = [(FLOAT, 15.0), (FLOAT, None), (HALF, 15.0), (HALF, None), (torch.float16, 15.0)]
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch):
+    """Several tiles, the last ones ragged, also at these sizes; several chunks of tokens."""
+    for bits in (16, 32):
+        for arch in (80, 90):
+            rows = configs.Row(arch, "cross_entropy_rows", "any", bits)
+            losses = configs.Row(arch, "cross_entropy_losses", "any", bits)
+            monkeypatch.setitem(configs.TABLE, rows, configs.Config(4, 1, {"BLOCK": 256}))
+            tiles = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 64}
+            monkeypatch.setitem(configs.TABLE, losses, configs.Config(4, 1, tiles))
+    monkeypatch.setattr(module, "_chunk_rows", lambda hidden, n_columns: 50)
+
+
+def _case(shape, dtype, ignored=True):
+    n_rows, n_columns, valid, width = shape
+    generator = torch.Generator().manual_seed(n_rows + n_columns)
+    hidden = torch.randn(n_rows, width, generator=generator).to(dtype)
+    weight = (2 * width**-0.5 * torch.randn(n_columns, width, generator=generator)).to(dtype)
+    targets = torch.randint(0, valid, (n_rows,), generator=generator)
+    if ignored:
+        targets[::5] = -1
+    return guarded(hidden), guarded(weight), guarded(targets)
+
+
+def _reference(hidden, weight, targets, upstream, head):
+    hidden, weight = hidden.detach().requires_grad_(), weight.detach().requires_grad_()
+    losses = linear_cross_entropy_reference(
+        hidden, weight, targets, softcap=head.softcap, reduction="none", valid_vocab=head.valid
+    )
+    (losses * upstream).sum().backward()
+    return losses.detach(), hidden.grad, weight.grad
+
+
+def _compare(results, case, upstream, head):
+    hidden, weight, targets = case
+    truth = _reference(hidden.double(), weight.double(), targets, upstream.double(), head)
+    plain = _reference(hidden, weight, targets, upstream, head)
+    for result, reference, exact in zip(results, plain, truth, strict=False):
+        assert_close_to_truth(result.to(reference.dtype), reference, exact, hidden.dtype)
+
+
+@pytest.mark.parametrize(("dtype", "softcap"), KINDS, ids=str)
+@pytest.mark.parametrize("shape", CASES, ids=str)
+def test_losses_and_both_gradients_are_those_of_float64(shape, softcap, dtype):
+    hidden, weight, targets = case = _case(shape, dtype)
+    head = Head(softcap, -1, shape[2])
+    upstream = guarded(torch.linspace(-1, 2, shape[0]))
+    with poisoned_allocations() as made:
+        results = module._gradients(hidden, weight, targets, upstream, head, module.launch_rows)
+    assert all(intact(tensor) for tensor in (*made, hidden, weight, targets, upstream))
+    assert results[2].dtype == torch.float32
+    _compare(results, case, upstream, head)
+    assert results[2][head.valid :].abs().sum() == 0
+
+
+@pytest.mark.parametrize(("dtype", "softcap"), KINDS, ids=str)
+@pytest.mark.parametrize("shape", CASES, ids=str)
+def test_losses_without_logits_are_those_of_float64(shape, softcap, dtype):
+    hidden, weight, targets = _case(shape, dtype)
+    head = Head(softcap, -1, shape[2])
+    with poisoned_allocations() as made:
+        losses = module.launch_losses(hidden, weight, targets, head)
+    assert all(intact(tensor) for tensor in (*made, hidden, weight, targets))
+    truth = linear_cross_entropy_reference(
+        hidden.double(), weight.double(), targets, softcap=softcap, reduction="none", valid_vocab=head.valid
+    )
+    # Logits stay in float32, so that the inputs' dtype does not matter: their rounding is in the truth too.
+    assert (
+        relative_error(losses, truth) <= 1e-6 or (losses - truth).abs().max() <= 4e-6
+    )  # a few ulp of a logit
+
+
+def test_no_result_depends_on_the_order_of_programs():
+    hidden, weight, targets = _case((63, 250, 250, 64), HALF)
+    head, upstream = Head(15.0, -1, 250), torch.ones(63)
+    ordered = module._gradients(hidden, weight, targets, upstream, head, module.launch_rows)
+    losses = module.launch_losses(hidden, weight, targets, head)
+    with shuffled(1):
+        again = module._gradients(hidden, weight, targets, upstream, head, module.launch_rows)
+        assert torch.equal(losses, module.launch_losses(hidden, weight, targets, head))
+    assert all(torch.equal(a, b) for a, b in zip(ordered, again, strict=True))
+
+
+@pytest.mark.parametrize("softcap", [15.0, None])
+def test_all_targets_ignored_is_zero_with_zero_gradients(softcap):
+    hidden, weight, targets = _case((63, 127, 127, 64), HALF)
+    targets.fill_(-1)
+    head = Head(softcap, -1, 127)
+    results = module._gradients(hidden, weight, targets, torch.ones(63), head, module.launch_rows)
+    assert all(result.abs().sum() == 0 for result in results)
+    assert module.launch_losses(hidden, weight, targets, head).abs().sum() == 0
+
+
+def test_a_single_word_is_certain():
+    hidden, weight, targets = _case((31, 1, 1, 64), FLOAT)
+    results = module._gradients(
+        hidden, weight, targets, torch.ones(31), Head(15.0, -1, 1), module.launch_rows
+    )
+    assert all(
+        result.abs().max() < 1e-5 for result in results
+    )  # logits of up to 15 cancel: a few of their ulp
+
+
+@pytest.mark.parametrize("wrong", [-2, 120, 126, 10**6])
+def test_a_target_that_is_no_word_gives_nan(wrong):
+    hidden, weight, targets = _case((63, 127, 120, 64), FLOAT)
+    targets[17] = wrong
+    head = Head(15.0, -1, 120)
+    results = module._gradients(hidden, weight, targets, torch.ones(63), head, module.launch_rows)
+    for losses in (results[0], module.launch_losses(hidden, weight, targets, head)):
+        assert losses.isnan().nonzero().tolist() == [[17]]
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in exp2")  # to infinity, of which the cap is right
+@pytest.mark.parametrize("softcap", [15.0, None])
+def test_logits_far_beyond_the_cap_stay_finite(softcap):
+    hidden, weight, targets = _case((63, 127, 127, 64), FLOAT)
+    hidden *= 1000
+    head = Head(softcap, -1, 127)
+    results = module._gradients(hidden, weight, targets, torch.ones(63), head, module.launch_rows)
+    assert all(result.isfinite().all() for result in results)
+    assert torch.allclose(results[0], module.launch_losses(hidden, weight, targets, head), rtol=1e-5)
+
+
+def test_a_width_that_tma_cannot_load_is_named():
+    hidden, weight, targets = _case((63, 127, 127, 20), HALF)
+    with pytest.raises(ValueError, match="hidden's width C is 20; on a GPU it must be a multiple of 8"):
+        module.launch_losses(hidden, weight, targets, Head(15.0, -1, 127))

@@ -1,0 +1,67 @@
+"""Every launch of every kernel at the sizes of d20, on tensors without memory, for the machine-code gate.
+
+A case names the rows of `kernels.configs.TABLE` that it uses; a kernel function is `_<row.kernel>_kernel`.
+To add an op, write a function that calls its launch wrappers on meta tensors and list it in `CASES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kernels import linear_cross_entropy, relu_squared
+
+ARCHES = (90, 80, 89, 100, 120)
+DTYPES = {16: torch.bfloat16, 32: torch.float32}
+TOKENS, WIDTH, VOCAB = 32 * 2048, 1280, 65_536  # of d20, on one of eight GPUs
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of an op's wrappers."""
+
+    name: str
+    kernels: tuple[str, ...]
+    bits: int
+    run: Callable[[torch.dtype], None]
+    shape: str = "any"
+    arches: tuple[int, ...] = (90,)  # compiled in CI; the written table has all
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.bits} bits"
+
+
+def meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return a tensor without memory."""
+    return torch.empty(*shape, dtype=dtype, device="meta")
+
+
+def _loss(dtype: torch.dtype, softcap: float | None, n_rows: int = TOKENS, width: int = WIDTH) -> None:
+    hidden, weight = meta(n_rows, width, dtype=dtype), meta(VOCAB, width, dtype=dtype)
+    targets = meta(n_rows, dtype=torch.int64)
+    for call in (linear_cross_entropy.losses, linear_cross_entropy.total_with_gradients):
+        call(hidden, weight, targets, softcap, -1, VOCAB)
+
+
+def _mlp(dtype: torch.dtype) -> None:
+    x, w_fc, w_proj = (meta(*shape, dtype=dtype) for shape in _mlp_shapes(TOKENS, WIDTH))
+    out, a = relu_squared.mlp(x, w_fc, w_proj)
+    relu_squared.mlp_backward(out, x, w_fc, w_proj, a)
+
+
+def _mlp_shapes(n_rows: int, width: int) -> tuple[tuple[int, int], ...]:
+    return (n_rows, width), (4 * width, width), (width, 4 * width)
+
+
+_LOSS = ("cross_entropy_rows", "cross_entropy_losses")
+_MLP = ("relu_squared_up", "relu_squared_down")
+CASES = [
+    Case("loss", _LOSS, 16, lambda dtype: _loss(dtype, 15.0), arches=ARCHES),
+    Case("loss without a cap", _LOSS, 16, lambda dtype: _loss(dtype, None)),
+    Case("loss", _LOSS, 32, lambda dtype: _loss(dtype, 15.0)),
+    Case("mlp", _MLP, 16, _mlp, arches=ARCHES),
+    Case("mlp", _MLP, 32, _mlp),
+]
