@@ -202,10 +202,8 @@ def main() -> None:
         if not rows:
             rows.append(row("plain", said["plain"], said["plain"], options.turn))
         rows.append(row(side, said[side], said["plain"], options.turn))
-    columns = (
-        "step", "tokens/s", "speed (10 % – 90 %)", "loss of the last 10 steps", "peak memory", "beyond libraries",
-        "first step",
-    )  # fmt: skip
+    speed, memory = ("tokens/s", "speed (10 % – 90 %)"), ("peak memory", "beyond libraries")
+    columns = ("step", *speed, "loss of the last 10 steps", *memory, "first step")
     print_table(f"{options.steps} steps of {ROWS} x {LENGTH} tokens, medians", columns, rows)
 
 
