@@ -1,4 +1,4 @@
-"""Whether this machine adds up floats in the order of the one that recorded the golden training runs.
+"""What it takes to repeat the golden training runs to the last digit: their machine and their operations.
 
 Training as recorded is repeatable to the last digit only there: Muon's bfloat16 iteration, and AdamW where
 gradients are rounding noise, turn a last bit into differences that anyone can see.
@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nanochat.model import attention, gpt
 
 _FLOAT32, _BFLOAT16 = -15874.9619852826, -15945.175159454346  # Zen 4 with AVX512_BF16, torch 2.13
 
@@ -24,3 +28,31 @@ def skip_unless_as_recorded() -> None:
     """Skip a test on a machine that adds up in another order."""
     if fingerprint() != (_FLOAT32, _BFLOAT16):
         pytest.skip("products add up in another order here than where the run was recorded")
+
+
+def compute_as_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put torch's own operations in the place of ours, which add up in another order."""
+    monkeypatch.setattr(attention, "attention", _attention)
+    monkeypatch.setattr(gpt, "linear_cross_entropy", _linear_cross_entropy)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, *, window: int | None) -> Tensor:
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, H, T, D)
+    position = torch.arange(q.size(2))
+    distance = position[:, None] - position
+    mask = None if window is None or window + 1 >= q.size(2) else (distance >= 0) & (distance <= window)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None).transpose(1, 2)
+
+
+def _linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    softcap: float,
+    ignore_index: int,
+    reduction: str,
+    valid_vocab: int,
+) -> Tensor:
+    logits = softcap * torch.tanh((hidden @ weight.T)[:, :valid_vocab] / softcap)
+    return F.cross_entropy(logits, targets, ignore_index=ignore_index, reduction=reduction)

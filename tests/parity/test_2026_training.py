@@ -24,7 +24,7 @@ from nanochat.train.loop import Plan, cpu_threads, training_steps
 from nanochat.train.optimizer import ModelOptimizer
 from nanochat.train.schedules import fixed_momentum
 from nanochat.train.state import TrainState
-from tests.recorded_sums import skip_unless_as_recorded
+from tests.recorded_sums import compute_as_recorded, skip_unless_as_recorded
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,7 @@ def test_the_recorded_arithmetic_gives_the_recorded_run(
     folder: Path, golden, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     skip_unless_as_recorded()
+    compute_as_recorded(monkeypatch)
     monkeypatch.setattr(muon, "multiplies_bfloat16", lambda device_type: False)
     monkeypatch.setattr(muon, "_rounded", lambda x: x)  # hence float32
     with cpu_threads(2):
@@ -77,11 +78,14 @@ def test_the_recorded_arithmetic_gives_the_recorded_run(
 
 def test_bfloat16_follows_the_recorded_run_until_it_jumps(folder: Path, golden) -> None:
     model, losses = train(folder, golden)
-    # Seen with one and two threads: 1e-4 in the first three steps, 2e-3 in the next three, 0.13 at the jump.
-    assert losses[:3] == pytest.approx(golden["losses"][:3], abs=3e-4)
-    assert losses[3:6] == pytest.approx(golden["losses"][3:6], abs=1e-2)
-    assert losses[6:] == pytest.approx(golden["losses"][6:], abs=0.4)
+    # Seen: 1e-4 in the first three steps (8e-4 with our own operations in the place of torch's), 8e-3 after them.
+    assert losses[:3] == pytest.approx(golden["losses"][:3], abs=2e-3)
+    assert losses[3:6] == pytest.approx(golden["losses"][3:6], abs=1.5e-2)
+    # The jump itself hangs on rounding: seen were 0.04 to 0.47 off, and 0.32 between one and two threads of
+    # the recorded code.
+    assert losses[6] - losses[5] == pytest.approx(golden["losses"][6] - golden["losses"][5], abs=1.0)
+    assert losses[7] < losses[6] - 0.5
     ours = norms(model)
     large = {name: norm for name, norm in golden["weight_norms_after"].items() if norm > 5}
     assert len(large) == 20  # embeddings, head, and the matrices that do not start at zero
-    assert {name: ours[name] for name in large} == pytest.approx(large, rel=2e-2)
+    assert {name: ours[name] for name in large} == pytest.approx(large, rel=0.15)  # 0.07 was seen

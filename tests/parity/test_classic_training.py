@@ -20,7 +20,7 @@ from nanochat.train.loop import Cut, Plan, training_steps
 from nanochat.train.optimizer import ModelOptimizer
 from nanochat.train.schedules import rising_momentum
 from nanochat.train.state import TrainState
-from tests.recorded_sums import skip_unless_as_recorded
+from tests.recorded_sums import compute_as_recorded, skip_unless_as_recorded
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,11 @@ def trained(folder: Path, golden, batches, request: pytest.FixtureRequest):
     return train(folder, golden, batches, ModelOptimizer, request.param)
 
 
-def test_with_upstreams_norm_the_run_is_the_recorded_one(folder: Path, golden, batches) -> None:
+def test_with_upstreams_operations_the_run_is_the_recorded_one(
+    folder: Path, golden, batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
     skip_unless_as_recorded()
+    compute_as_recorded(monkeypatch)
     state, results = train(folder, golden, batches, UpstreamsNorm)
     assert [result.loss for result in results] == pytest.approx(golden["losses"], abs=1e-6)
     assert [result.grad_norm for result in results] == pytest.approx(golden["grad_norms"], abs=1e-6)
