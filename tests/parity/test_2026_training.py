@@ -78,7 +78,7 @@ def test_the_recorded_arithmetic_gives_the_recorded_run(
 
 def test_bfloat16_follows_the_recorded_run_until_it_jumps(folder: Path, golden) -> None:
     model, losses = train(folder, golden)
-    # Seen: 1e-4 in the first three steps (8e-4 with our own operations in the place of torch's), 8e-3 after them.
+    # Seen: 1e-4 in the first three steps (8e-4 with our own operations in the place of torch's), then 8e-3.
     assert losses[:3] == pytest.approx(golden["losses"][:3], abs=2e-3)
     assert losses[3:6] == pytest.approx(golden["losses"][3:6], abs=1.5e-2)
     # The jump itself hangs on rounding: seen were 0.04 to 0.47 off, and 0.32 between one and two threads of
