@@ -16,8 +16,6 @@ from itertools import islice
 from pathlib import Path
 
 import polars as pl
-from measuring import hardware, print_table
-from texts import documents, shard_files
 
 from nanochat.config import TokenizerConfig
 from nanochat.data.token_shards import write_token_shard
@@ -27,6 +25,8 @@ from nanochat.tokenizer.split import PATTERNS, PatternName
 from nanochat.tokenizer.tokenizer import Tokenizer
 from nanochat.tokenizer.train import train_tokenizer
 from nanochat.train.pretrain import pretrain
+from tests.benchmarks.measuring import hardware, print_table
+from tests.benchmarks.texts import documents, shard_files
 
 TRAIN_DOCUMENTS = 4096
 HELD_OUT_DOCUMENTS = 24

@@ -1,6 +1,6 @@
 """Training and speed of the tokenizer against rustbpe, tiktoken and SentencePiece, on the same text.
 
-    uv run --group bench python tests/benchmarks/bench_tokenizer.py --data FOLDER
+    uv run python tests/benchmarks/bench_tokenizer.py --data FOLDER
     … --train-mb 1000 --more FOLDER …    # more text, from the files below these folders
     … --gpt2 gpt2.json                   # of the npm package tiktoken, for the rows of GPT-2
 
@@ -32,8 +32,9 @@ from typing import Any
 import numpy as np
 import sentencepiece
 import tiktoken
-from measuring import hardware, print_table
-from texts import documents, machine_text, rows, shard_files, write_text
+
+from tests.benchmarks.measuring import hardware, print_table
+from tests.benchmarks.texts import documents, machine_text, rows, shard_files, write_text
 
 VOCAB_SIZE = 65_536
 SPECIALS = 9
