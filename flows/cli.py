@@ -1,7 +1,8 @@
 """The `nanochat` command: verbs that read (`plan`, `why`, `ls`, …) and verbs that act (`run`, `gc`, …).
 
 Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 the work failed, 2 wrong usage. Each
-verb only parses, calls and prints; heavy modules are imported by the verbs that need them.
+verb only parses, calls and prints; heavy modules are imported by the verbs that need them. The verbs about a
+model (`chat`, `eval`, `import`, `export`) are in `flows.model_commands`.
 """
 
 from __future__ import annotations
@@ -13,13 +14,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from flows import output, tables
-from flows.progress import duration
+from flows import model_commands, output, tables
+from flows.cli_options import AsJson, Ref, StoreUrl, open_store
 from flows.settings import Settings
 from flows.store import Store
-from nanochat import recipes
+from nanochat import overrides, recipes
 from nanochat.errors import ConfigError, Interrupted, NanochatError
 
 app = typer.Typer(
@@ -32,18 +32,13 @@ app = typer.Typer(
 )
 
 RecipeName = Annotated[str, typer.Argument(help="A preset; `nanochat recipes` lists them.")]
-StoreUrl = Annotated[
-    str | None, typer.Option("--store", help="Folder or fsspec URL of the store (default: $NANOCHAT_STORE).")
-]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
         "-o", "--override", metavar="FIELD=VALUE", help="Change one field by its dotted name; repeatable."
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Until = Annotated[str | None, typer.Option(help="Stop after this stage.")]
-Ref = Annotated[str, typer.Argument(help="A stage (its newest record), a node, or stage/<key prefix>.")]
 OptionalRef = Annotated[
     str | None, typer.Argument(help="A stage (its newest record), or stage/<key prefix>.")
 ]
@@ -59,22 +54,24 @@ def list_recipes(as_json: AsJson = False) -> None:
     if as_json:
         output.show_json(rows)
         return
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in ("recipe", "depth", "about"):
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*(str(v) for v in row.values()))
-    output.show(table)
+    output.show(tables.rows_table(rows))
 
 
 @app.command()
 def show(recipe: RecipeName, override: Overrides = None, as_json: AsJson = False) -> None:
-    """Show every field of a recipe with its value and meaning."""
+    """Show every field of a recipe with its value and meaning, and the numbers that follow from them."""
+    from flows.cost_tables import derived_table
+    from nanochat.costs import forecast
+    from nanochat.derived import derived
+
     found = recipes.find(recipe, override or ())
+    numbers = derived(found, forecast(found))
     if as_json:
-        output.show_json(found.model_dump(mode="json"))
-    else:
-        output.show(tables.fields_table(recipes.field_names(found)))
+        output.show_json({**found.model_dump(mode="json"), "derived": {d.name: d.value for d in numbers}})
+        return
+    output.show(tables.fields_table(overrides.field_names(found)))
+    output.show("")
+    output.show(derived_table(numbers))
 
 
 @app.command()
@@ -88,22 +85,21 @@ def plan(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what `run` would do, stage by stage, and why; run nothing."""
+    """Say what `run` would do, stage by stage, why, and what that will cost; run nothing."""
+    from flows.cost_tables import PlanCosts
     from flows.plan import make_plan
 
-    settings, opened = _open(store)
+    settings, opened = open_store(store)
     planned = make_plan(recipes.find(recipe, override or ()), opened, until=until, force=tuple(force or ()))
+    price = settings.dollars_per_hour
+    costs = PlanCosts.of(planned, price)
     if as_json:
-        output.show_json(tables.plan_json(planned, settings.dollars_per_hour))
+        output.show_json({**tables.plan_json(planned, price), "forecast": costs.to_json()})
         return
     output.show(tables.plan_table(planned))
-    todo = sum(p.action != "hit" for p in planned.nodes)
-    cost = settings.dollars_per_hour
-    price = f", ${planned.predicted_s / 3600 * cost:.2f}" if cost is not None else ""
-    output.say(
-        f"{len(planned.nodes) - todo} of {len(planned.nodes)} nodes cached; {todo} to run"
-        + (f", {duration(planned.predicted_s)} when last measured{price}" if planned.predicted_s else "")
-    )
+    for part in costs.shown():
+        output.show(part)
+    output.say(tables.plan_summary(planned, price))
 
 
 @app.command()
@@ -117,7 +113,7 @@ def why(
     """Say field by field why a stage is cached, runs or waits."""
     from flows.plan import make_plan
 
-    _, opened = _open(store)
+    _, opened = open_store(store)
     planned = make_plan(recipes.find(recipe, override or ()), opened)
     chosen = [p for p in planned.nodes if stage in (p.node.id, p.node.stage.name)]
     if not chosen:
@@ -146,6 +142,13 @@ def run(
     ] = "local",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: all cores).")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Shards at once (default: as cores).")] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Ranks that train together (default: one per GPU, 1 on cpu).")
+    ] = None,
+    micro_batch_rows: Annotated[
+        int | None, typer.Option(min=1, help="Rows per forward pass (default: what fits).")
+    ] = None,
     checkpoint_every: Annotated[float, typer.Option(min=0.1, help="Seconds between restart points.")] = 30.0,
     as_json: AsJson = False,
 ) -> None:
@@ -156,10 +159,17 @@ def run(
 
     if dispatch not in ("local", "pools"):
         raise ConfigError(f"--dispatch is {dispatch!r}", hint="use local or pools")
-    settings, opened = _open(store)
+    settings, opened = open_store(store)
     forced = tuple(force or ())
     planned = make_plan(recipes.find(recipe, override or ()), opened, until=until, force=forced)
-    runtime = {"device": device, "threads": threads, "checkpoint_every_s": checkpoint_every}
+    runtime = {
+        "device": device,
+        "threads": threads,
+        "workers": workers,
+        "processes": processes,
+        "micro_batch_rows": micro_batch_rows,
+        "checkpoint_every_s": checkpoint_every,
+    }
     options = RunOptions(until=until, force=forced, dispatch=dispatch, runtime=runtime)
     done = run_plan(planned, opened, settings, options, output.stderr())
     found = results(opened, done.records)
@@ -192,7 +202,7 @@ def list_records(
     as_json: AsJson = False,
 ) -> None:
     """List the records in the store, newest first."""
-    _, opened = _open(store)
+    _, opened = open_store(store)
     records = opened.records(stage)
     if as_json:
         output.show_json([r.to_json() for r in records])
@@ -204,15 +214,20 @@ def list_records(
 
 @app.command()
 def inspect(ref: Ref, store: StoreUrl = None, as_json: AsJson = False) -> None:
-    """Show a record: what was hashed, files, metrics, provenance, and its lineage back to the corpus."""
+    """Show a record: what was hashed, files, metrics, provenance, lineage, and what is in token shards."""
+    from flows.contents import contents
     from flows.lineage import lineage, lineage_tree
 
-    _, opened = _open(store)
+    _, opened = open_store(store)
     record = opened.resolve(ref)
     if as_json:
-        output.show_json({**record.to_json(), "lineage": [r.to_json() for r in lineage(opened, record)]})
+        more = {
+            "lineage": [r.to_json() for r in lineage(opened, record)],
+            "contents": contents(opened, record),
+        }
+        output.show_json({**record.to_json(), **more})
         return
-    output.show(tables.record_text(record))
+    output.show(tables.record_text(record, contents(opened, record)))
     output.show("\nlineage")
     output.show(lineage_tree(opened, record))
 
@@ -220,7 +235,7 @@ def inspect(ref: Ref, store: StoreUrl = None, as_json: AsJson = False) -> None:
 @app.command()
 def verify(ref: OptionalRef = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
     """Read everything in the store again and name what is damaged."""
-    _, opened = _open(store)
+    _, opened = open_store(store)
     findings = list(opened.verify([ref] if ref else None))
     if as_json:
         output.show_json(
@@ -245,7 +260,7 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """Remove what no finished run and no running stage needs (each run's last result is kept)."""
-    _, opened = _open(store)
+    _, opened = open_store(store)
     for ref in keep or ():
         record = opened.resolve(ref)
         opened.set_root(f"keep-{record.stage}-{record.key[:12]}", [(record.stage, record.key)])
@@ -270,54 +285,10 @@ def gc(
     )
 
 
-@app.command("eval")
-def evaluate(
-    ref: Ref,
-    store: StoreUrl = None,
-    max_problems: Annotated[int | None, typer.Option(min=1, help="Problems per task at most.")] = None,
-    task: Annotated[list[str] | None, typer.Option(help="Only these chat tasks; repeatable.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Score a trained stage (pretrain, midtrain, sft) on the benchmarks, with fewer or other problems."""
-    from flows.models import evaluate_model
-
-    _, opened = _open(store)
-    result = evaluate_model(opened, opened.resolve(ref), max_problems=max_problems, tasks=tuple(task or ()))
-    if as_json:
-        output.show_json(result)
-    else:
-        output.show(tables.results_table({ref: result}))
-
-
-@app.command()
-def chat(
-    ref: Annotated[
-        str, typer.Argument(help="A trained stage or `publish`, stage/<key prefix>, or a published folder.")
-    ] = "publish",
-    store: StoreUrl = None,
-    prompt: Annotated[str | None, typer.Option("-p", "--prompt", help="Answer this and exit.")] = None,
-    temperature: Annotated[float, typer.Option(min=0, max=2, help="0 is greedy.")] = 0.6,
-    top_k: Annotated[int, typer.Option(min=1, help="Sample among this many tokens.")] = 50,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
-    seed: Annotated[int, typer.Option(help="Same seed and conversation, same answer.")] = 42,
-) -> None:
-    """Talk with a model, or answer one prompt."""
-    from flows.models import open_engine
-    from nanochat.chat import terminal
-
-    _, opened = _open(store)
-    engine = open_engine(opened, ref)
-    settings = terminal.ChatSettings(
-        temperature=temperature, top_k=top_k, max_new_tokens=max_tokens, seed=seed
-    )
-    if prompt is not None:
-        print(terminal.answer(engine, prompt, settings))
-        return
-
-    def write(text: str) -> None:
-        print(text, end="", flush=True)
-
-    terminal.chat(engine, lambda: input("you> "), write, settings)
+app.command("eval")(model_commands.evaluate)
+app.command("chat")(model_commands.chat)
+app.command("import")(model_commands.import_folder)
+app.command("export")(model_commands.export)
 
 
 @app.command()
@@ -333,7 +304,7 @@ def report(
     from flows.plan import make_plan
     from flows.report import build_report
 
-    settings, opened = _open(store)
+    settings, opened = open_store(store)
     planned = make_plan(recipes.find(recipe, override or ()), opened)
     records = {p.node.id: p.record for p in planned.nodes if p.record}
     if not records:
@@ -393,8 +364,3 @@ def _exchange(store: Store, published: Any, prompts: tuple[str, ...]) -> None:
     for prompt in prompts:
         reply = terminal.answer(engine, prompt, terminal.ChatSettings(temperature=0.0, max_new_tokens=64))
         output.show(f"\nyou       {prompt}\nnanochat  {reply}")
-
-
-def _open(store: str | None) -> tuple[Settings, Store]:
-    settings = Settings.from_environment(store=store)
-    return settings, Store.open(settings.store_url, cache=settings.home / "cache")

@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
 from typing import Any, cast
 from uuid import UUID
 
-from prefect import task
+from prefect import Task, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import FlowRun, State
@@ -25,6 +27,7 @@ from prefect.states import Completed
 from prefect.utilities.urls import url_for
 
 from flows.execute import Outcome
+from flows.lanes import Lanes
 from flows.retry import explain
 from flows.session import Session, Windows
 from nanochat.errors import Interrupted, SourceUnavailable, StageFailed, StoreUnavailable
@@ -91,21 +94,37 @@ def run_session(
         errors.pop(node_id, None)
         return _as_state(node_id, outcome)
 
-    futures: dict[str, PrefectFuture[Any]] = {}
-    for planned in session.plan.nodes:
-        node = planned.node
-        upstream = {
-            name: futures[value] if isinstance(value, str) else [futures[i] for i in value]
-            for name, value in node.inputs.items()
-        }
-        named = run_stage.with_options(name=node.stage.name)
-        futures[node.id] = named.submit(node.id, upstream)
-    for future in futures.values():
-        future.wait()
+    futures = _submit_all(session, run_stage)
     _raise_first(errors)
     for node_id, future in futures.items():
         if node_id not in session.records:  # Prefect gave up on it before or after our part
             raise StageFailed(f"stage {node_id} was not made: {future.state}", hint="run it again")
+
+
+def _submit_all(session: Session, run_stage: Task[..., Any]) -> dict[str, PrefectFuture[Any]]:
+    """Submit each node once its inputs are done and its lane has room; return all futures when all are done.
+
+    Prefect's own waiting would keep a thread for each task that waits, and start tasks in the order of
+    their submission: every download before the first stage that needs only some of them.
+    """
+    lanes = Lanes([p.node for p in session.plan.nodes], session.workshop.runtime.workers)
+    futures: dict[str, PrefectFuture[Any]] = {}
+    finished = SimpleQueue[str]()
+    while not lanes.all_done:
+        for node in lanes.take_ready():
+            upstream = {
+                name: futures[value] if isinstance(value, str) else [futures[i] for i in value]
+                for name, value in node.inputs.items()
+            }
+            future = run_stage.with_options(name=node.stage.name).submit(node.id, upstream)
+            futures[node.id] = future
+            future.add_done_callback(partial(_tell, finished, node.id))
+        lanes.done(finished.get())
+    return futures
+
+
+def _tell(finished: SimpleQueue[str], node_id: str, _: PrefectFuture[Any]) -> None:
+    finished.put(node_id)
 
 
 def _goes_to_pool(session: Session, node_id: str, dispatch: str) -> bool:

@@ -14,7 +14,8 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,9 +26,11 @@ from flows.stage import Node, Record, RunFunction
 from flows.store import Store
 from nanochat.errors import ConfigError, Interrupted, LeaseLost
 from nanochat.runtime import Runtime, Tracker
+from nanochat.train.launch import launch
 
 logger = logging.getLogger(__name__)
 InputRecords = Mapping[str, Record | tuple[Record, ...]]
+_FETCHES = 8  # artifacts fetched at once; their files are read side by side as well
 _LOOK_S = 0.2  # how late a wait sees that the whole run was asked to stop
 
 
@@ -109,7 +112,7 @@ def _execute_once(
         out = scratch / "out"
         out.mkdir()
         try:
-            metrics = run_function(stage.run)(job.node.config, _inputs(job, store, scratch), out, runtime)
+            metrics = _run(job.node, _inputs(job, store, scratch), out, runtime)
         except Interrupted:
             if lease.lost.is_set():  # that was what stopped the stage, and no user
                 lease.check()
@@ -135,6 +138,13 @@ def _execute_once(
     return Outcome(record, cached=False)
 
 
+def _run(node: Node, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> Mapping[str, Any]:
+    """Run a node's stage function here, or on several ranks where it can and shall."""
+    if node.stage.spreads and runtime.processes > 1:
+        return launch(node.stage.run, node.config, inputs, out, runtime)
+    return run_function(node.stage.run)(node.config, inputs, out, runtime)
+
+
 def run_function(name: str) -> RunFunction:
     """Import a stage's run function, named `module:function`."""
     module, _, function = name.partition(":")
@@ -157,8 +167,7 @@ def _inputs(job: Job, store: Store, scratch: Path) -> dict[str, Path]:
         if isinstance(records, Record):
             folders[name] = store.fetch(records, folder)
         else:
-            for i, record in enumerate(records):
-                store.fetch(record, folder / f"{i:05d}")
+            fetch_all(store, records, folder)
             folders[name] = folder
     if job.node.stage.wants_lineage:
         folders["lineage"] = scratch / "inputs" / "lineage"
@@ -167,6 +176,13 @@ def _inputs(job: Job, store: Store, scratch: Path) -> dict[str, Path]:
             path = folders["lineage"] / f"{node_id.replace('/', '__')}.json"
             path.write_text(json.dumps(record.to_json()), encoding="utf-8")
     return folders
+
+
+def fetch_all(store: Store, records: Sequence[Record], folder: Path) -> None:
+    """Fetch artifacts into numbered folders, several at a time: training waits for its shards only here."""
+    targets = [folder / f"{i:05d}" for i in range(len(records))]
+    with ThreadPoolExecutor(_FETCHES) as pool:
+        list(pool.map(store.fetch, records, targets))
 
 
 def records_of(inputs: InputRecords) -> list[Record]:

@@ -1,103 +1,122 @@
-"""From a reference to a model that talks or is scored: finds model and tokenizer through the lineage.
+"""From a reference to a model: finds model and tokenizer through the lineage, or in a published folder.
 
-`publish` and the trained stages (`pretrain`, `midtrain`, `sft`) can be named; what such a record was made
-from says which tokenizer, tasks and validation tokens belong to it.
+`publish`, `import` and the trained stages (`pretrain`, `midtrain`, `sft`) can be named; what such a record
+was made from says which tokenizer, tasks and validation tokens belong to it. What is then done with the
+model (chat, scores, another format) is decided elsewhere.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.execute import run_function
-from flows.lineage import lineage
 from flows.stage import Record
-from flows.stages import STAGES
+from flows.stages import IMPORT, PUBLISH, STAGES
 from flows.store import Store
-from nanochat.config import EvaluateConfig
-from nanochat.errors import StoreError
-from nanochat.runtime import Runtime
+from nanochat.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from nanochat.chat.engine import Engine
+    from nanochat.publish.published import Choice, Published
 
-_EVALUATED_BY = {"pretrain": "evaluate_base", "midtrain": "evaluate_mid", "sft": "evaluate_sft"}
+# Each trained stage, and what upstream calls the training.
+TRAINED = {"pretrain": "base", "midtrain": "mid", "sft": "sft"}
+_RESULTS = {"val/bpb": "val_bpb", "val/loss": "val_loss"}
 
 
-def open_engine(store: Store, ref: str) -> Engine:
+def open_engine(store: Store, ref: str, choice: Choice | None = None) -> Engine:
     """Return an engine for the model that a reference names: a record, or a published folder.
 
-    Raises StoreError if the record holds no model or its parts are gone, DataError for a bad folder.
+    Raises as `open_model` does.
     """
-    from nanochat.chat.engine import Engine
+    published = open_model(store, ref, choice)
+    from nanochat.chat.engine import Engine  # heavy, and not needed to say what is wrong with a reference
+
+    return Engine(published.model, published.tokenizer)
+
+
+def open_model(store: Store, ref: str, choice: Choice | None = None) -> Published:
+    """Return the model that a reference names, in float32, with its tokenizer.
+
+    Raises:
+        ConfigError: a folder that is not there, or a choice where there is none.
+        StoreError: the record holds no model, or its parts are gone.
+        DataError: the folder is damaged, hostile or of another format.
+    """
+    folder = folder_of(ref)
+    from nanochat.publish.folder import find_published, read_published
+    from nanochat.publish.published import Choice
+
+    if folder:
+        return read_published(find_published(folder, choice))
+    if choice not in (None, Choice()):
+        raise ConfigError(
+            f"{ref} names one checkpoint of the store, so there is nothing to choose in it",
+            hint="--source, --tag and --step are for published folders",
+        )
+    return open_record(store, store.resolve(ref))
+
+
+def open_record(store: Store, record: Record) -> Published:
+    """Return the model of a record; raises as `open_model` does."""
     from nanochat.model.checkpoint import load_model
-    from nanochat.publish.nanochat_format import read_nanochat_folder
+    from nanochat.publish.folder import find_published, read_published
+    from nanochat.publish.published import Published
+    from nanochat.publish.transformers_format import NOTE, read_note
     from nanochat.tokenizer.tokenizer import Tokenizer
 
-    if Path(ref).is_dir():
-        return Engine(*read_nanochat_folder(Path(ref)))
-    trained = _trained(store, store.resolve(ref))
-    tokenizer = _input(store, trained, "tokenizer")
-    with tempfile.TemporaryDirectory() as folder:
-        model = load_model(store.fetch(trained, Path(folder) / "model"))
-        return Engine(model, Tokenizer.load(store.fetch(tokenizer, Path(folder) / "tokenizer")))
-
-
-def evaluate_model(
-    store: Store, record: Record, *, max_problems: int | None = None, tasks: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Score the model that a record names on the tasks it was trained with; keep nothing in the store.
-
-    The settings are those of the model's own evaluation in the store, or the defaults.
-    """
-    trained = _trained(store, record)
-    stage = STAGES[_EVALUATED_BY[trained.stage]]
-    ancestors = {r.stage: r for r in lineage(store, trained)} | {trained.stage: trained}
-    recorded = [r for r in store.records(stage.name) if r.inputs["model"]["key"] == trained.key]
-    config = EvaluateConfig(**recorded[0].payload["config"]) if recorded else EvaluateConfig()
-    change: dict[str, Any] = {"max_problems": max_problems or config.max_problems}
-    if tasks:
-        change |= {"chat_tasks": tuple(tasks), "core": False}
-    parts = {
-        "model": trained,
-        "tokenizer": _input(store, trained, "tokenizer"),
-        "tasks": _tasks(store, recorded, ancestors),
-        "val_tokens": _input(store, ancestors["pretrain"], "val_tokens"),
-    }
     with tempfile.TemporaryDirectory() as scratch:
-        inputs = {name: store.fetch(part, Path(scratch) / name) for name, part in parts.items()}
-        out = Path(scratch) / "out"
-        out.mkdir()
-        run_function(stage.run)(config.model_copy(update=change), inputs, out, Runtime())
-        return dict(json.loads((out / "results.json").read_text(encoding="utf-8")))
+        if record.stage == PUBLISH.name:
+            return read_published(find_published(store.fetch(record, Path(scratch))))
+        model_record = trained(store, record)
+        folder = store.fetch(model_record, Path(scratch) / "model")
+        if model_record.stage == IMPORT.name:
+            model, tokenizer = load_model(folder), Tokenizer.load(folder)
+            return Published(model=model, tokenizer=tokenizer, **read_note(folder / NOTE))
+        words = store.fetch(input_of(store, model_record, "tokenizer"), Path(scratch) / "tokenizer")
+        return Published(
+            model=load_model(folder),
+            tokenizer=Tokenizer.load(words),
+            step=int(model_record.metrics.get("steps", 0)),
+            source=TRAINED[model_record.stage],
+            results=_results(model_record.metrics),
+        )
 
 
-def _trained(store: Store, record: Record) -> Record:
-    if record.stage in _EVALUATED_BY:
+def folder_of(ref: str) -> Path | None:
+    """Return the folder that a reference names, or None where it names a record.
+
+    A stage's name is never taken for a folder beside the user; `./sft` is.
+
+    Raises ConfigError for what reads like a path but is no folder.
+    """
+    if ref.partition("/")[0] in (*STAGES, IMPORT.name):
+        return None
+    folder = Path(ref).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists() or ref.startswith((".", "~")) or os.sep in ref:
+        raise ConfigError(
+            f"{ref} is no folder, and no stage of the store is called so",
+            hint=f"name a published folder, or one of {_with_models()}",
+        )
+    return None
+
+
+def trained(store: Store, record: Record) -> Record:
+    """Return the record whose artifact is the model of `record`; raise StoreError where it has none."""
+    if record.stage in TRAINED or record.stage == IMPORT.name:
         return record
     if "model" in record.inputs:
-        return _input(store, record, "model")
-    raise StoreError(
-        f"{record.stage}/{record.key[:12]} holds no model",
-        hint=f"name one of {', '.join(_EVALUATED_BY)}, publish",
-    )
+        return input_of(store, record, "model")
+    raise StoreError(f"{record.stage}/{record.key[:12]} holds no model", hint=f"name one of {_with_models()}")
 
 
-def _tasks(store: Store, recorded: Sequence[Record], ancestors: Mapping[str, Record]) -> Record:
-    if recorded:
-        return _input(store, recorded[0], "tasks")
-    if "tasks" in ancestors:
-        return ancestors["tasks"]
-    raise StoreError(
-        "no chat and evaluation data belongs to this model yet",
-        hint="run its recipe with --until evaluate_base first",
-    )
-
-
-def _input(store: Store, record: Record, name: str) -> Record:
+def input_of(store: Store, record: Record, name: str) -> Record:
+    """Return the record of one input; raise StoreError where it is gone."""
     line = record.inputs[name]
     found = store.find(line["stage"], line["key"])
     if found is None:
@@ -106,3 +125,11 @@ def _input(store: Store, record: Record, name: str) -> Record:
             hint="run its recipe again: what is missing is made anew",
         )
     return found
+
+
+def _with_models() -> str:
+    return ", ".join((*TRAINED, PUBLISH.name, IMPORT.name))
+
+
+def _results(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {theirs: metrics[ours] for ours, theirs in _RESULTS.items() if metrics.get(ours) is not None}

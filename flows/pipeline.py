@@ -30,8 +30,8 @@ from nanochat import recipes
 from nanochat.config import Recipe
 from nanochat.runtime import Runtime
 
-# Shards run side by side; what needs the whole machine takes turns inside the session.
-_ON_THREADS: Any = ThreadPoolTaskRunner(max_workers=4)
+# How many nodes run side by side is decided by the engine; each has a thread for as long as it runs.
+_ON_THREADS: Any = ThreadPoolTaskRunner()
 
 
 class RuntimeParameters(BaseModel):
@@ -39,15 +39,26 @@ class RuntimeParameters(BaseModel):
 
     device: str = "cpu"
     threads: int | None = Field(default=None, gt=0, description="CPU threads; empty: all cores")
+    workers: int | None = Field(default=None, gt=0, description="shards handled at once; empty: as cores")
     micro_batch_rows: int | None = Field(default=None, gt=0, description="rows per forward pass")
+    processes: int | None = Field(
+        default=None, gt=0, description="ranks that train together; empty: one per GPU of device cuda, else 1"
+    )
     checkpoint_every_s: float = Field(default=30.0, gt=0, description="seconds between restart points")
     retries: int = Field(default=2, ge=0, description="further tries of a stage after a passing fault")
     retry_delay_s: float = Field(default=5.0, ge=0)
 
     def to_runtime(self, stop: threading.Event) -> Runtime:
         """Return the settings as stage functions take them; `stop` ends the run early."""
-        given = self.model_dump(include={"device", "threads", "micro_batch_rows", "checkpoint_every_s"})
-        return Runtime(**{k: v for k, v in given.items() if v is not None}, stop=stop)
+        given = self.model_dump(exclude={"processes", "retries", "retry_delay_s"})
+        processes = self.processes or (_gpus() if self.device == "cuda" else 1)
+        return Runtime(**{k: v for k, v in given.items() if v is not None}, processes=processes, stop=stop)
+
+
+def _gpus() -> int:
+    import torch
+
+    return max(torch.cuda.device_count(), 1)
 
 
 @flow(name="nanochat", persist_result=False, task_runner=_ON_THREADS)

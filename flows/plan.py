@@ -18,7 +18,9 @@ from flows.leases import Ref
 from flows.records import finished_at
 from flows.stage import Node, Record
 from flows.store import Store
-from nanochat.config import Recipe
+from nanochat.config import EvaluateConfig, Recipe, TasksConfig
+from nanochat.costs import Forecast, StageCost
+from nanochat.data.task_files import require_core, require_tasks
 from nanochat.errors import ConfigError
 
 Action = Literal["hit", "run", "wait"]
@@ -73,6 +75,37 @@ class Plan:
         return sum(p.seconds or 0.0 for p in self.nodes if p.action != "hit")
 
 
+@dataclass(frozen=True)
+class Expected:
+    """What is left to do of one stage, in time; None: not known."""
+
+    stage: str
+    seconds: float | None
+    basis: str
+    cached: bool = False
+
+
+def expected(plan: Plan, forecast: Forecast) -> tuple[Expected, ...]:
+    """Return the time left per stage: as measured on this store where it ran before, else as predicted."""
+    groups: dict[str, list[Planned]] = defaultdict(list)
+    for planned in plan.nodes:
+        groups[planned.node.stage.name].append(planned)
+    return tuple(_expected(name, group, forecast.of(name)) for name, group in groups.items())
+
+
+def _expected(name: str, group: Sequence[Planned], cost: StageCost) -> Expected:
+    todo = [p for p in group if p.action != "hit"]
+    if not todo:
+        return Expected(name, 0.0, "cached", cached=True)
+    measured = [p.seconds for p in todo if p.seconds is not None]
+    new = len(todo) - len(measured)
+    if not new:
+        return Expected(name, sum(measured), "measured on this store")
+    if cost.seconds is None:
+        return Expected(name, None, cost.basis)
+    return Expected(name, sum(measured) + cost.seconds * new / len(group), cost.basis)
+
+
 def payload_of(node: Node, digests: Mapping[str, str]) -> dict[str, Any]:
     """Return what a node's key is the hash of; `digests` holds every input node's artifact digest."""
     return {
@@ -87,9 +120,10 @@ def payload_of(node: Node, digests: Mapping[str, str]) -> dict[str, Any]:
 
 
 def make_plan(recipe: Recipe, store: Store, *, until: str | None = None, force: Sequence[str] = ()) -> Plan:
-    """Hold a recipe against a store; raise ConfigError for an unknown stage name."""
+    """Hold a recipe against a store; raise ConfigError for an unknown stage or a data set that is nowhere."""
     nodes = _select(dag.build(recipe), until)
     _check_names(force, nodes)
+    _check_tasks(nodes)
     shelf = _Shelf(store)
     found: dict[str, Planned] = {}
     for level in _levels(nodes):
@@ -239,6 +273,19 @@ def _check_names(names: Sequence[str], nodes: Sequence[Node]) -> None:
     for name in names:
         if name not in known:
             raise ConfigError(f"there is no stage {name!r} here", hint=f"stages: {', '.join(known)}")
+
+
+def _check_tasks(nodes: Sequence[Node]) -> None:
+    """Refuse data sets that are nowhere now, and not after the hours of training before they are read."""
+    configs = {node.stage.name: node.config for node in nodes}
+    source = configs.get("tasks")
+    if not isinstance(source, TasksConfig):
+        return
+    for config in configs.values():
+        require_tasks(source, config)
+    base = configs.get("evaluate_base")
+    if isinstance(base, EvaluateConfig) and base.core:
+        require_core(source)
 
 
 def _changes(record: Record | None, payload: Mapping[str, Any]) -> tuple[Change, ...]:

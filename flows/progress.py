@@ -1,7 +1,7 @@
 """What a person sees while a run goes on: a line per stage with step, loss, bpb, tokens/s and time left.
 
-On a terminal the running stages are live lines; elsewhere each is printed now and then as plain text. All
-of it goes to stderr; what a stage means is never told by colour alone.
+On a terminal the running stages are live lines with a bar; elsewhere each is printed now and then as plain
+text. All of it goes to stderr; what a stage means is never told by colour alone.
 """
 
 from __future__ import annotations
@@ -15,13 +15,18 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+_BAR_WIDTH = 20
 _SHOWN = {
     "train/loss": ("loss", "{:.4f}"),
     "val/loss": ("val loss", "{:.4f}"),
     "val/bpb": ("bpb", "{:.4f}"),
     "throughput/tokens_per_s": ("tok/s", "{:,.0f}"),
     "throughput/mfu": ("mfu", "{:.1%}"),
+    "throughput/mb_per_s": ("MB/s", "{:.1f}"),
+    "throughput/documents_per_s": ("documents/s", "{:,.0f}"),
 }
+
+_UNITS = {"throughput/mb_per_s": "MB", "throughput/documents_per_s": "documents"}
 
 
 @dataclass
@@ -100,7 +105,7 @@ class Progress:
     def _refresh(self) -> None:
         if self._live and not self._quiet:
             with self._lock:
-                rows = [f"{node:<24} {_describe(line)}" for node, line in self._lines.items()]
+                rows = [f"{node:<24} {_bar(line)}{_describe(line)}" for node, line in self._lines.items()]
             self._live.update(Text("\n".join(rows)))
 
 
@@ -136,10 +141,19 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def _bar(line: _Line) -> str:
+    if not line.total_steps:
+        return ""
+    full = round(_BAR_WIDTH * line.step / line.total_steps)
+    return "█" * full + "░" * (_BAR_WIDTH - full) + "  "
+
+
 def _describe(line: _Line, *, last: bool = False) -> str:
     if not line.total_steps:
         return f"running {duration(time.monotonic() - line.started)}"
-    parts = [f"step {line.step}/{line.total_steps}"]
+    unit = next((name for key, name in _UNITS.items() if key in line.values), None)
+    step = f"{line.step:,} of {line.total_steps:,} {unit}" if unit else f"step {line.step}/{line.total_steps}"
+    parts = [step]
     parts += [
         f"{name} {form.format(line.values[key])}"
         for key, (name, form) in _SHOWN.items()

@@ -44,6 +44,7 @@ def describe(
         "hardware": hardware(),
         "device": runtime.device,
         "threads": runtime.threads,
+        "processes": runtime.processes,
     }
 
 

@@ -28,7 +28,9 @@ class Stage:
     version: int  # raise when the same inputs should give another result
     run: str  # "module:function", imported only when the stage runs
     resources: Literal["cpu", "gpu"] = "cpu"
+    spreads: bool = False  # its function can run on `Runtime.processes` ranks at once
     attachments: tuple[str, ...] = ()  # files that tell of the run (times, hardware): kept, not identity
+    at_once: int | None = None  # nodes of this stage that run side by side; None: `Runtime.workers`
     wants_lineage: bool = False  # gets `inputs["lineage"]`: the records of all ancestors as JSON files
 
 

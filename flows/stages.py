@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from flows.stage import Stage
 
-DOWNLOAD = Stage(name="download", version=1, run="nanochat.data.sources:download_shard")
+# Downloads wait for the network, and a source must not be asked for everything at once.
+DOWNLOAD = Stage(name="download", version=1, run="nanochat.data.sources:download_shard", at_once=8)
 TASKS = Stage(name="tasks", version=1, run="nanochat.data.sources:download_tasks")
 TOKENIZER = Stage(name="tokenizer", version=1, run="nanochat.tokenizer.train:train_tokenizer")
-TOKENIZE = Stage(name="tokenize", version=1, run="nanochat.data.token_shards:tokenize_shard")
+TOKENIZE = Stage(name="tokenize", version=1, run="nanochat.data.shard_encoding:tokenize_shard")
 PRETRAIN = Stage(
     name="pretrain",
     version=1,
     run="nanochat.train.pretrain:pretrain",
     resources="gpu",
+    spreads=True,
     attachments=("throughput.jsonl",),
 )
 MIDTRAIN = Stage(
@@ -24,10 +26,16 @@ MIDTRAIN = Stage(
     version=1,
     run="nanochat.train.midtrain:midtrain",
     resources="gpu",
+    spreads=True,
     attachments=("throughput.jsonl",),
 )
 SFT = Stage(
-    name="sft", version=1, run="nanochat.train.sft:sft", resources="gpu", attachments=("throughput.jsonl",)
+    name="sft",
+    version=1,
+    run="nanochat.train.sft:sft",
+    resources="gpu",
+    spreads=True,
+    attachments=("throughput.jsonl",),
 )
 EVALUATE_BASE = Stage(
     name="evaluate_base", version=1, run="nanochat.evals.evaluate:evaluate_base", resources="gpu"
@@ -45,6 +53,9 @@ PUBLISH = Stage(
     attachments=("README.md",),
     wants_lineage=True,
 )
+
+# Made by `nanochat import` from a folder, by no recipe: so it is none of the pipeline's stages below.
+IMPORT = Stage(name="import", version=1, run="nanochat.publish.import_folder:import_folder")
 
 STAGES = {
     stage.name: stage

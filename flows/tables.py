@@ -48,6 +48,16 @@ def plan_json(plan: Plan, dollars_per_hour: float | None) -> dict[str, Any]:
     }
 
 
+def plan_summary(plan: Plan, dollars_per_hour: float | None) -> str:
+    """Say in one line how much is cached, and how long the rest took when it last ran."""
+    todo = sum(p.action != "hit" for p in plan.nodes)
+    line = f"{len(plan.nodes) - todo} of {len(plan.nodes)} nodes cached; {todo} to run"
+    if not plan.predicted_s:
+        return line
+    price = "" if dollars_per_hour is None else f", ${plan.predicted_s / 3600 * dollars_per_hour:.2f}"
+    return f"{line}, {duration(plan.predicted_s)} when last measured{price}"
+
+
 def planned_json(planned: Planned) -> dict[str, Any]:
     """Return one planned node as plain data."""
     return {
@@ -109,8 +119,8 @@ def records_table(records: Sequence[Record]) -> Table:
     return table
 
 
-def record_text(record: Record) -> str:
-    """One record in full: what was hashed, metrics, provenance, files."""
+def record_text(record: Record, contents: Mapping[str, Any] | None = None) -> str:
+    """One record in full: what was hashed, metrics, provenance, files, and what is in them where known."""
     parts = {"hashed": record.payload, "metrics": record.metrics, "provenance": record.provenance}
     lines = [f"{record.stage}/{record.key}", f"node    {record.node}", f"digest  {record.digest}"]
     for title, part in parts.items():
@@ -118,7 +128,26 @@ def record_text(record: Record) -> str:
     lines += ["", "files"]
     for file in (*record.files, *record.attachments):
         lines.append(f"  {file.path:<28} {bytes_text(file.size):>10}  {file.sha256[:12]}")
+    if contents:
+        lines += ["", "contents", *_contents_lines(contents)]
     return "\n".join(lines)
+
+
+def _contents_lines(contents: Mapping[str, Any]) -> list[str]:
+    lines = [f"  {k.replace('_', ' '):<24} {_number(v)}" for k, v in contents.items() if k != "samples"]
+    for sample in contents.get("samples", ()):
+        text = json.dumps(sample["text"], ensure_ascii=False)
+        more = "" if sample["whole"] else " …"
+        lines += ["", f"  document {sample['document']}, {sample['tokens']:,} tokens", f"    {text}{more}"]
+    return lines
+
+
+def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a mapping; all have the same keys."""
+    table = _table(*rows[0])
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    return table
 
 
 def fields_table(fields: Iterable[tuple[str, Any, str]]) -> Table:
@@ -156,6 +185,10 @@ def _headline(metrics: Mapping[str, Any]) -> str:
     shown = ("val/bpb", "val/loss", "train/loss", "core", "chatcore", "bytes_per_token", "tokens")
     parts = [f"{k} {v:.4g}" for k in shown if isinstance(v := metrics.get(k), int | float)]
     return ", ".join(parts[:2])
+
+
+def _number(value: Any) -> str:
+    return f"{value:,.3f}" if isinstance(value, float) else _value(value)
 
 
 def _percent(value: float | None) -> str:

@@ -29,8 +29,24 @@ class Config(BaseModel):
     location_fields: ClassVar[frozenset[str]] = frozenset()
 
     def identity(self) -> dict[str, Any]:
-        """Return what is hashed: every field but those that only say where bytes are."""
+        """Return what is hashed: every field but those that only say where bytes are.
+
+        A field that a stage got later has an `exclude_if` for the value that stands for what the stage did
+        before: keys made earlier stay valid.
+        """
         return self.model_dump(mode="json", exclude=set(self.location_fields))
+
+
+def _require_whole_rows(name: str, batch_tokens: int, sequence_len: int) -> None:
+    if batch_tokens % sequence_len:
+        raise ValueError(
+            f"{name} is {batch_tokens}, not a multiple of model.sequence_len ({sequence_len});"
+            f" use {_multiples(batch_tokens, sequence_len)}"
+        )
+
+
+def _is_empty(value: object) -> bool:
+    return not value
 
 
 class ToyWorldConfig(Config):
@@ -85,17 +101,25 @@ class SourceFile(Config):
 
     path: str
     """Path below the data root, such as `tasks/gsm8k/train.jsonl`."""
-    size_bytes: int
+    size_bytes: int | None = None
+    """Expected size, when the source lists it."""
     version: str | None = None
+    """What tells two contents of the same path apart."""
 
 
 class TasksConfig(Config):
     """Which chat and evaluation data; resolved (`files` filled) when the run is planned."""
 
-    location_fields: ClassVar[frozenset[str]] = frozenset({"source"})
+    location_fields: ClassVar[frozenset[str]] = frozenset({"source", "revision", "core_url"})
 
     source: str = "toy"
-    """`toy` (built in) or a folder or fsspec URL with `tasks/`, `conversations/` and `core/` below it."""
+    """`toy` (built in), `hub` (the public data sets named in `nanochat/data/hub.py`; `hub:URL`: a mirror), or
+    a folder or fsspec URL with `tasks/`, `conversations/` and `core/` below it."""
+    revision: str = "refs/convert/parquet"
+    """Revision of the data sets on the hub, which becomes the version of their files: a branch of parquet
+    files, or the commit that pins one."""
+    core_url: str = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
+    """Where the CORE bundle is that goes with the hub's data sets; the file's name is its version."""
     toy: ToyWorldConfig | None = ToyWorldConfig()
     """Set when the data is generated."""
     files: tuple[SourceFile, ...] = ()
@@ -123,7 +147,7 @@ class TokenizerConfig(Config):
 class TokenizeConfig(Config):
     """How text becomes tokens; the tokenizer itself is an input."""
 
-    format_version: int = 1
+    format_version: int = 2
     """Version of the token shard format."""
 
 
@@ -212,8 +236,10 @@ class OptimizerConfig(Config):
     """AdamW, token embedding; scaled by (n_embd / 768) ** -0.5."""
     unembedding_lr: float = Field(default=0.004, gt=0)
     """AdamW, output head; scaled likewise."""
+    scalar_lr: float = Field(default=0.5, gt=0)
+    """AdamW, architecture `2026` only: the factors of the embedding; a hundredth for those of the stream."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """AdamW only."""
+    """Architecture `classic`: AdamW's; `2026`: of the block matrices (AdamW's groups have their own)."""
     grad_clip: float | None = Field(default=1.0, gt=0)
     """Largest global gradient norm; None: no clipping."""
 
@@ -226,8 +252,12 @@ class PretrainConfig(Config):
     batch_tokens: int = Field(default=524_288, gt=0)
     """Tokens per optimizer step, all ranks together."""
     steps: int = Field(default=21_400, gt=0)
+    warmup_steps: int = Field(default=0, ge=0, exclude_if=_is_empty)
+    """First steps over which the learning rate rises linearly."""
     warmdown_ratio: float = Field(default=0.2, ge=0, le=1)
-    """Last part of the run over which the learning rate falls linearly to zero."""
+    """Last part of the run over which the learning rate falls linearly to `final_lr_frac` of its value."""
+    final_lr_frac: float = Field(default=0.0, ge=0, le=1, exclude_if=_is_empty)
+    """Where the learning rate ends."""
     eval_every: int = Field(default=250, gt=0)
     """Steps between two measurements of validation bits per byte."""
     eval_tokens: int = Field(default=20 * 524_288, gt=0)
@@ -240,12 +270,11 @@ class PretrainConfig(Config):
 
     @model_validator(mode="after")
     def _batch_fits(self) -> PretrainConfig:
-        rows, rest = divmod(self.batch_tokens, self.model.sequence_len)
-        if rest:
+        _require_whole_rows("batch_tokens", self.batch_tokens, self.model.sequence_len)
+        if self.warmup_steps > self.steps:
             raise ValueError(
-                f"batch_tokens is {self.batch_tokens}, not a multiple of model.sequence_len"
-                f" ({self.model.sequence_len}); use {max(rows, 1) * self.model.sequence_len}"
-                f" or {(rows + 1) * self.model.sequence_len}"
+                f"warmup_steps is {self.warmup_steps}, more than steps ({self.steps});"
+                f" use {self.steps} or fewer"
             )
         return self
 
@@ -268,6 +297,8 @@ class MidtrainConfig(Config):
 
     mixture: tuple[MixtureEntry, ...] = ()
     """Data sets to mix; none: everything at `tasks.source` that is for training."""
+    validation: tuple[MixtureEntry, ...] = Field(default=(), exclude_if=_is_empty)
+    """Data sets to validate on; none: the last 2 % of the mixture (1 to 256 rows), which do not train."""
     optimizer: OptimizerConfig = OptimizerConfig()
     batch_tokens: int = Field(default=524_288, gt=0)
     """Tokens per optimizer step, all ranks together."""
@@ -284,11 +315,14 @@ class SftConfig(Config):
 
     mixture: tuple[MixtureEntry, ...] = ()
     """Data sets to mix; none: everything at `tasks.source` that is for training."""
+    validation: tuple[MixtureEntry, ...] = Field(default=(), exclude_if=_is_empty)
+    """Data sets to validate on; none: the last 2 % of the mixture (1 to 256 rows), which do not train."""
     optimizer: OptimizerConfig = OptimizerConfig(grad_clip=None)
     init_lr_frac: float = Field(default=0.02, gt=0, le=1)
     """All learning rates start at this part of their value and fall linearly to zero."""
     batch_rows: int = Field(default=32, gt=0)
-    """Conversations per optimizer step, all ranks together."""
+    """Conversations per optimizer step, all ranks together. An epoch has rows // batch_rows steps, each an
+    update: 651 for the published 20,843 rows (upstream counts 651, but stops before the last update)."""
     epochs: int = Field(default=1, gt=0)
     eval_every: int = Field(default=100, gt=0)
     sample_every: int = Field(default=200, gt=0)
@@ -325,6 +359,25 @@ class PublishConfig(Config):
     """Names of the data sets for the model card's front matter."""
 
 
+class ImportConfig(Config):
+    """A published model from elsewhere: what it is, and apart from that where it is."""
+
+    location_fields: ClassVar[frozenset[str]] = frozenset({"folder", "tag"})
+
+    format: Literal["nanochat", "transformers"]
+    """Whose published format the files are in."""
+    step: int
+    """Step of the checkpoint."""
+    source: str | None = None
+    """Which training made it (`sft`, `rl`, `mid`, `base`), where the folder says so."""
+    files: tuple[SourceFile, ...]
+    """Names of the files and, as versions, their sha256."""
+    folder: str
+    """Where the folder is; not part of the identity."""
+    tag: str | None = None
+    """Which of several models in the folder; not part of the identity."""
+
+
 class Recipe(Config):
     """Everything one pipeline run produces, stage by stage."""
 
@@ -348,6 +401,12 @@ class Recipe(Config):
                 f"tasks.toy.seed is {self.tasks.toy.seed} but corpus.toy.seed is {self.corpus.toy.seed};"
                 " questions must be about the world of the documents: set both to the same number"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _midtrain_batch_fits(self) -> Recipe:
+        length = self.pretrain.model.sequence_len
+        _require_whole_rows("midtrain.batch_tokens", self.midtrain.batch_tokens, length)
         return self
 
     @model_validator(mode="after")

@@ -1,18 +1,17 @@
-"""Recipes: one dial (`depth`) from which the presets derive every number, and overrides by dotted name.
+"""Recipes: one dial (`depth`) from which the presets derive every number.
 
-Presets are functions of depth, so that turning the dial derives everything anew; `find` returns one by
-name, `override` changes single fields and explains what it cannot do. What the fields mean stands in
-`nanochat.config`.
+Presets are functions of depth, so that turning the dial derives everything anew; `find` returns one by name.
+How single fields are changed is `nanochat.overrides`, what they mean stands in `nanochat.config`, what a
+recipe costs is `nanochat.costs`.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from nanochat.config import (
     CorpusConfig,
@@ -30,9 +29,28 @@ from nanochat.config import (
     ToyWorldConfig,
 )
 from nanochat.errors import ConfigError
-from nanochat.model.flops import parameter_count
+from nanochat.model.flops import parameter_count, parameter_counts
+from nanochat.overrides import apply, explain, nearest, read, split
 
 FINEWEB_EDU = "https://huggingface.co/datasets/karpathy/fineweb-edu-100b-shuffle/resolve/{revision}/shard_{index:05d}.parquet"
+
+DEEPEST = 1000  # the dial's end: beyond it a mistyped number, not a model
+CLIMBMIX = "https://huggingface.co/datasets/karpathy/climbmix-400b-shuffle/resolve/{revision}/shard_{index:05d}.parquet"
+
+TOKENS_PER_PARAMETER = 20  # the horizon of October 2025
+# That of July 2026 counts what is multiplied: the matrices of the blocks and the head. 12 is upstream's
+# default; its fastest runs to the level of GPT-2 used 8.
+TOKENS_PER_MULTIPLIED = 12
+
+_BATCH_AT_12 = 2**19  # tuned by upstream
+
+_DATA_SETS = (
+    "HuggingFaceFW/fineweb-edu",
+    "HuggingFaceTB/smol-smoltalk",
+    "cais/mmlu",
+    "openai/gsm8k",
+    "allenai/ai2_arc",
+)
 
 _BASE_PROMPTS = (
     "The capital of France is",
@@ -40,7 +58,18 @@ _BASE_PROMPTS = (
     "If yesterday was Friday, then tomorrow will be",
     "The opposite of hot is",
     "The planets of the solar system are:",
+    "My favorite color is",
+    "If 5*x + 3 = 13, then x is",
 )
+# What published runs were trained and measured on; validation as upstream's.
+_HUB = TasksConfig(source="hub", toy=None)
+_CHAT_VALIDATION = (
+    MixtureEntry(task="test"),
+    MixtureEntry(task="mmlu", split="test", rows=5_200),
+    MixtureEntry(task="gsm8k", split="test", rows=420),
+)
+_EVERYTHING = EvaluateConfig(core_max_problems=None, prompts=_BASE_PROMPTS)
+_QUESTIONS = ("Hello! How are you?", "What is the capital of France?")
 
 
 def model_shape(
@@ -109,7 +138,6 @@ def toy(depth: int = 4) -> Recipe:
 def laptop(depth: int = 4) -> Recipe:
     """Real English text on a CPU: about an hour on two cores."""
     vocab_size = 4096
-    questions = ("Hello! How are you?", "What is the capital of France?")
     return Recipe(
         name="laptop",
         depth=depth,
@@ -127,14 +155,14 @@ def laptop(depth: int = 4) -> Recipe:
             sample_every=150,
             prompts=_BASE_PROMPTS[:3],
         ),
-        midtrain=MidtrainConfig(batch_tokens=16 * 512, eval_every=50, sample_every=100, prompts=questions),
-        sft=SftConfig(batch_rows=32, init_lr_frac=0.1, eval_every=100, sample_every=200, prompts=questions),
+        midtrain=MidtrainConfig(batch_tokens=16 * 512, eval_every=50, sample_every=100, prompts=_QUESTIONS),
+        sft=SftConfig(batch_rows=32, init_lr_frac=0.1, eval_every=100, sample_every=200, prompts=_QUESTIONS),
         evaluate=EvaluateConfig(
             max_problems=50,
             core_max_problems=20,
             max_new_tokens=96,
             bpb_tokens=64 * 512,
-            prompts=_BASE_PROMPTS,
+            prompts=_BASE_PROMPTS[:5],
         ),
         publish=PublishConfig(title="nanochat laptop"),
     )
@@ -142,37 +170,175 @@ def laptop(depth: int = 4) -> Recipe:
 
 def d20(depth: int = 20) -> Recipe:
     """The published result of October 2025: 8xH100, about four hours."""
+    return _classic(depth, shards=240, tokenizer_shards=8)
+
+
+def d32(depth: int = 32) -> Recipe:
+    """The same with 1.9 billion parameters: 8xH100, about 33 hours."""
+    return _classic(depth, shards=800, tokenizer_shards=16)
+
+
+def _classic(depth: int, *, shards: int, tokenizer_shards: int) -> Recipe:
+    """Derive the recipe of October 2025, whose last text shard validates."""
     vocab_size = 65_536
     model = model_shape(depth, vocab_size=vocab_size, sequence_len=2048)
     batch_tokens = 524_288
-    chat = (MixtureEntry(task="smoltalk"), MixtureEntry(task="mmlu"), MixtureEntry(task="gsm8k"))
-    sft = (
+    unclipped = OptimizerConfig(grad_clip=None)  # only pretraining clipped gradients
+    return Recipe(
+        name=f"d{depth}",
+        depth=depth,
+        corpus=CorpusConfig(
+            source=FINEWEB_EDU, revision="main", train_shards=shards - 1, val_shard=str(shards - 1)
+        ),
+        tasks=_HUB,
+        tokenizer=TokenizerConfig(
+            vocab_size=vocab_size, train_shards=tokenizer_shards, max_chars=tokenizer_shards * 250_000_000
+        ),
+        pretrain=PretrainConfig(
+            model=model,
+            optimizer=OptimizerConfig(),
+            batch_tokens=batch_tokens,
+            steps=max(1, TOKENS_PER_PARAMETER * parameter_count(model) // batch_tokens),
+            prompts=_BASE_PROMPTS,
+        ),
+        midtrain=MidtrainConfig(
+            mixture=(MixtureEntry(task="smoltalk"), MixtureEntry(task="mmlu"), MixtureEntry(task="gsm8k")),
+            validation=_CHAT_VALIDATION,
+            optimizer=unclipped,
+            batch_tokens=batch_tokens,
+            prompts=_QUESTIONS,
+        ),
+        sft=_sft(unclipped),
+        evaluate=_EVERYTHING,
+        publish=PublishConfig(title=f"nanochat d{depth}", datasets=_DATA_SETS),
+    )
+
+
+def _sft(optimizer: OptimizerConfig) -> SftConfig:
+    """Return the published fine-tuning: 20,843 rows."""
+    answers = (
         MixtureEntry(task="arc_easy"),
         MixtureEntry(task="arc_challenge"),
         MixtureEntry(task="gsm8k"),
         MixtureEntry(task="smoltalk", rows=10_000),
     )
-    return Recipe(
-        name=f"d{depth}",
-        depth=depth,
-        corpus=CorpusConfig(source=FINEWEB_EDU, revision="main", train_shards=239, val_shard="239"),
-        tasks=TasksConfig(source="data", toy=None),
-        tokenizer=TokenizerConfig(vocab_size=vocab_size, train_shards=8),
-        pretrain=PretrainConfig(
-            model=model,
-            optimizer=OptimizerConfig(),
-            batch_tokens=batch_tokens,
-            steps=20 * parameter_count(model) // batch_tokens,
-            prompts=_BASE_PROMPTS,
-        ),
-        midtrain=MidtrainConfig(mixture=chat, batch_tokens=batch_tokens),
-        sft=SftConfig(mixture=sft),
-        evaluate=EvaluateConfig(prompts=_BASE_PROMPTS),
-        publish=PublishConfig(title=f"nanochat d{depth}", datasets=("HuggingFaceFW/fineweb-edu",)),
+    validation = (MixtureEntry(task="test", rows=3_200),)
+    return SftConfig(mixture=answers, validation=validation, optimizer=optimizer, prompts=_QUESTIONS)
+
+
+class Scaling2026(NamedTuple):
+    """What follows from the horizon. Sources: arXiv:2505.13738 (batch), arXiv:2405.13698 (decay)."""
+
+    batch_tokens: int  # grows as the horizon to the power of 0.383, rounded to a power of two
+    steps: int
+    lr_factor: float  # grows as the root of the batch
+    weight_decay: float
+
+
+def scaled_2026(depth: int) -> Scaling2026:
+    """Derive batch, steps and scaled settings of a depth from those tuned at depth 12."""
+    horizon, reference = (TOKENS_PER_MULTIPLIED * _multiplied(_shape_2026(d)) for d in (depth, 12))
+    batch_tokens: int = 2 ** round(math.log2(_BATCH_AT_12 * (horizon / reference) ** 0.383))
+    lr_factor = (batch_tokens / _BATCH_AT_12) ** 0.5
+    return Scaling2026(
+        batch_tokens=batch_tokens,
+        steps=max(1, horizon // batch_tokens),
+        lr_factor=lr_factor,
+        weight_decay=0.28 * lr_factor * reference / horizon,
     )
 
 
-PRESETS: dict[str, Callable[..., Recipe]] = {"toy": toy, "laptop": laptop, "d20": d20}
+def _multiplied(model: ModelConfig) -> int:
+    counts = parameter_counts(model)
+    return counts["matrices"] + counts["lm_head"]
+
+
+def _shape_2026(depth: int) -> ModelConfig:
+    n_head = -(-depth * 64 // 128)
+    return ModelConfig(
+        architecture="2026",
+        sequence_len=2048,
+        vocab_size=32_768,
+        n_layer=depth,
+        n_head=n_head,
+        n_kv_head=n_head,
+        n_embd=n_head * 128,
+    )
+
+
+def _optimizer_2026(factor: float, weight_decay: float = 0.0) -> OptimizerConfig:
+    return OptimizerConfig(
+        matrix_lr=0.02 * factor,
+        embedding_lr=0.3 * factor,
+        unembedding_lr=0.008 * factor,
+        scalar_lr=0.5 * factor,
+        weight_decay=weight_decay,
+        grad_clip=None,
+    )
+
+
+def _2026(depth: int) -> Recipe:
+    """Derive upstream's pretraining of July 2026; the chat stages are this pipeline's, on upstream's data."""
+    model, scaling = _shape_2026(depth), scaled_2026(depth)
+    tokens = scaling.steps * scaling.batch_tokens
+    mixture = (
+        MixtureEntry(task="smoltalk"),
+        MixtureEntry(task="mmlu", repeat=3),
+        MixtureEntry(task="gsm8k", repeat=4),
+    )
+    return Recipe(
+        name=f"2026-d{depth}",
+        depth=depth,
+        # 4.8 characters a token, and a tenth more than is read; the last shard of the corpus validates.
+        corpus=CorpusConfig(
+            source=CLIMBMIX,
+            revision="main",
+            train_shards=min(6_542, max(8, math.ceil(1.1 * 4.8 * tokens / 250e6))),
+            val_shard="6542",
+        ),
+        tasks=_HUB,
+        tokenizer=TokenizerConfig(vocab_size=model.vocab_size, train_shards=8),
+        pretrain=PretrainConfig(
+            model=model,
+            optimizer=_optimizer_2026(scaling.lr_factor, scaling.weight_decay),
+            batch_tokens=scaling.batch_tokens,
+            steps=scaling.steps,
+            warmup_steps=min(40, scaling.steps),
+            warmdown_ratio=0.65,
+            final_lr_frac=0.05,
+            eval_tokens=80 * 524_288,
+            prompts=_BASE_PROMPTS,
+        ),
+        midtrain=MidtrainConfig(
+            mixture=mixture,
+            validation=_CHAT_VALIDATION,
+            optimizer=_optimizer_2026(0.8 * scaling.lr_factor),
+            batch_tokens=scaling.batch_tokens,
+            prompts=_QUESTIONS,
+        ),
+        sft=_sft(_optimizer_2026(scaling.lr_factor)),
+        evaluate=_EVERYTHING,
+        publish=PublishConfig(
+            title=f"nanochat 2026-d{depth}", datasets=("karpathy/climbmix-400b-shuffle", *_DATA_SETS[1:])
+        ),
+    )
+
+
+def _preset_2026(depth: int) -> Callable[..., Recipe]:
+    def preset(depth: int = depth) -> Recipe:
+        return _2026(depth)
+
+    preset.__doc__ = f"Pretraining of July 2026 with {depth} layers: 8xH100."
+    return preset
+
+
+PRESETS: dict[str, Callable[..., Recipe]] = {
+    "toy": toy,
+    "laptop": laptop,
+    "d20": d20,
+    "d32": d32,
+    **{f"2026-d{depth}": _preset_2026(depth) for depth in range(12, 27, 2)},
+}
 
 
 def find(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -181,68 +347,34 @@ def find(name: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises ConfigError for an unknown preset, an unknown field (naming the nearest) or a bad value.
     """
     if name not in PRESETS:
-        raise ConfigError(f"there is no recipe {name!r}", hint=_nearest(name, PRESETS, "recipes"))
-    pairs = [_split(text) for text in overrides]
+        raise ConfigError(f"there is no recipe {name!r}", hint=nearest(name, PRESETS, "recipes"))
+    pairs = [split(text) for text in overrides]
     dial = [value for path, value in pairs if path == "depth"]
-    if dial and (not isinstance(dial[-1], int) or isinstance(dial[-1], bool) or dial[-1] < 1):
-        raise ConfigError(f"depth is {dial[-1]!r}, not a whole number of at least 1")
-    base = PRESETS[name](*dial[-1:])
-    return _apply(base, [(path, value) for path, value in pairs if path != "depth"])
+    base = _derive(name, read(dial[-1])) if dial else PRESETS[name]()
+    return apply(base, [(path, value) for path, value in pairs if path != "depth"])
 
 
-def field_names(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
-    """Yield (dotted name, value, help text) of every field, depth first."""
-    for name, info in type(model).model_fields.items():
-        value = getattr(model, name)
-        if isinstance(value, BaseModel):
-            yield from field_names(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value, " ".join((info.description or "").split())
-
-
-def _split(text: str) -> tuple[str, Any]:
-    path, equals, value = text.partition("=")
-    if not equals:
+def _derive(name: str, depth: object) -> Recipe:
+    """Turn a preset's dial; raise ConfigError with the nearest depths that work."""
+    if not isinstance(depth, int) or isinstance(depth, bool) or not 1 <= depth <= DEEPEST:
         raise ConfigError(
-            f"override {text!r} has no '='", hint="write it as section.field=value, such as sft.epochs=2"
+            f"depth is {depth!r}, not a whole number of at least 1 and at most {DEEPEST}",
+            hint=f"recipe {name!r} has depth {PRESETS[name]().depth}",
         )
-    try:
-        return path.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"the value of override {text!r} cannot be read: {error}") from None
+    recipe = _try(name, depth)
+    if isinstance(recipe, Recipe):
+        return recipe
+    near = [next((d for d in side if isinstance(_try(name, d), Recipe)), None) for side in _sides(depth)]
+    ways = " or ".join(f"-o depth={d}" for d in near if d is not None)
+    raise ConfigError(f"depth is {depth}, which gives no model: {explain(recipe)}", hint=f"use {ways}")
 
 
-def _apply(recipe: Recipe, pairs: Sequence[tuple[str, Any]]) -> Recipe:
-    data = recipe.model_dump()
-    known = {name for name, _, _ in field_names(recipe)}
-    for path, value in pairs:
-        if path not in known:
-            raise ConfigError(
-                f"recipe {recipe.name!r} has no field {path!r}", hint=_nearest(path, known, "fields")
-            )
-        *sections, leaf = path.split(".")
-        target = data
-        for section in sections:
-            target = target[section]
-        target[leaf] = value
+def _try(name: str, depth: int) -> Recipe | ValidationError:
     try:
-        return Recipe.model_validate(data)
+        return PRESETS[name](depth)
     except ValidationError as error:
-        problems = "; ".join(_explain(problem) for problem in error.errors())
-        raise ConfigError(
-            problems, hint=f"`nanochat show {recipe.name}` lists every field with its value"
-        ) from None
+        return error
 
 
-def _explain(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"]) or "recipe"
-    message = problem["msg"].removeprefix("Value error, ")
-    value = problem["input"]
-    given = "" if isinstance(value, dict | BaseModel) else f" is {value!r}"
-    return f"{where}{given}: {message}"
-
-
-def _nearest(name: str, known: Any, what: str) -> str:
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"known {what}: {', '.join(names)}"
+def _sides(depth: int) -> tuple[range, range]:
+    return range(depth - 1, 0, -1), range(depth + 1, DEEPEST + 1)

@@ -94,8 +94,9 @@ class Runtime:
 
     device: str = "cpu"
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
-    micro_batch_rows: int | None = None  # rows per forward pass; None: chosen by the stage
-    workers: int = 2  # shards handled at once
+    micro_batch_rows: int | None = None  # rows per forward pass; None: as many as suit the device and fit
+    processes: int = 1  # ranks that train together; `nanochat.train.launch` starts them
+    workers: int = field(default_factory=lambda: max(os.cpu_count() or 1, 2))  # shards handled at once
     checkpoint_every_s: float = 30.0
     tracker: Tracker = field(default_factory=NullTracker)
     checkpoints: Checkpoints = field(default_factory=NoCheckpoints)

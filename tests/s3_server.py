@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,14 +96,18 @@ def _start(weed: str, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     return process, endpoint
 
 
-@pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """A server with an empty bucket; skips only where its binary cannot run."""
+def find_weed() -> str | None:
+    """Return the server's binary, or None where it cannot run."""
     beside_python = Path(sys.executable).with_name("weed")
     weed = str(beside_python) if beside_python.exists() else shutil.which("weed")
     if not weed or subprocess.run([weed, "version"], capture_output=True, check=False).returncode:
-        pytest.skip("the SeaweedFS binary `weed` cannot run here")
-    folder = tmp_path_factory.mktemp("s3")
+        return None
+    return weed
+
+
+@contextmanager
+def running_server(weed: str, folder: Path) -> Iterator[S3Server]:
+    """Run a server with an empty bucket, its files below `folder`."""
     process, endpoint = _start(weed, folder)
     try:
         yield S3Server(endpoint, process.pid)
@@ -111,6 +115,16 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         process.kill()
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A server with an empty bucket; skips only where its binary cannot run."""
+    weed = find_weed()
+    if weed is None:
+        pytest.skip("the SeaweedFS binary `weed` cannot run here")
+    with running_server(weed, tmp_path_factory.mktemp("s3")) as server:
+        yield server
 
 
 @pytest.fixture

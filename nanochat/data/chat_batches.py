@@ -100,14 +100,23 @@ class SftBatches:
         self.steps = len(rendered) // self.batch_rows
         self._epoch = (0, rendered.order(seed, 0))
 
-    def batch(self, step: int) -> tuple[Ints, Ints]:
-        """Return inputs and targets (B, T) of a step, T being that of the longest conversation in it."""
+    @property
+    def longest(self) -> int:
+        """Return the T of the longest batch."""
+        return int(np.diff(self._rendered.starts).max()) - 1
+
+    def batch(self, step: int, rows: slice = slice(None)) -> tuple[Ints, Ints]:
+        """Return inputs and targets (B, T) of a step, or of some `rows` of its batch.
+
+        T is that of the longest conversation in the whole batch.
+        """
         epoch, in_epoch = divmod(step, self.steps)
         if self._epoch[0] != epoch:
             self._epoch = (epoch, self._rendered.order(self._seed, epoch))
         chosen = self._epoch[1][in_epoch * self.batch_rows : (in_epoch + 1) * self.batch_rows]
+        longest = int((self._rendered.starts[chosen + 1] - self._rendered.starts[chosen]).max()) - 1
+        chosen = chosen[rows]
         begins, ends = self._rendered.starts[chosen], self._rendered.starts[chosen + 1]
-        longest = int((ends - begins).max()) - 1
         inputs = np.full((len(chosen), longest), self._pad_id, np.int64)
         targets = np.full((len(chosen), longest), IGNORED, np.int64)
         for row, (begin, end) in enumerate(zip(begins, ends, strict=True)):

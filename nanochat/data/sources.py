@@ -1,7 +1,7 @@
 """Where text and tasks come from: resolves a source to named files, and downloads or generates them.
 
-A source is `toy` (generated), a folder or fsspec URL of files (listed once, when a run is planned), or for
-text a URL with `{index:05d}` and mostly `{revision}` in it, which names its shards without any listing.
+A source is `toy` (generated), a folder or fsspec URL of files (listed once, when a run is planned), for text
+a URL with `{index:05d}` and mostly `{revision}` in it, or for tasks the `hub`: these two need no listing.
 Resolving tells files apart by size and version, so that a changed source is a changed key.
 How bytes travel is `nanochat.data.transfer`; what the toy world tells is `nanochat.data.toy_world`.
 """
@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nanochat.config import CorpusConfig, ShardConfig, SourceFile, TasksConfig, ToyWorldConfig
+from nanochat.data.hub import download_hub, is_hub, resolve_hub
 from nanochat.data.transfer import fetch, filesystem_of
 from nanochat.errors import ConfigError, DataError
 from nanochat.runtime import Runtime
 
 TOY = "toy"
 _TOY_TRAIN_SHARDS = 2
+_FILES_AT_ONCE = 8  # of one source, which must not be asked for everything at once
 _TASK_FOLDERS = ("tasks", "conversations", "core")
 _VERSIONS = ("ETag", "etag", "checksum", "md5Hash", "LastModified", "mtime", "created")
 
@@ -47,22 +50,41 @@ def download_shard(
     from nanochat.data.toy_world.files import write_text_shard
 
     path = out / "text.parquet"
+    said: dict[str, str] = {}
     if config.toy is not None:
         write_text_shard(config.toy, config.index, path)
     elif config.url is None:
         raise ConfigError(f"shard {config.name} has neither a URL nor a toy world")
     else:
-        fetch(
+        said = fetch(
             config.url,
             path,
             part_folder=runtime.partial or out.parent,
             size_bytes=config.size_bytes,
             version=config.version,
             check_stop=runtime.raise_if_stopped,
-        )
+            report=_megabytes(runtime),
+        ).to_json()
     stats = measure_text(path, config.url or config.name)
     (out / "stats.json").write_text(json.dumps(stats, indent=1) + "\n")
-    return {**stats, "file_bytes": path.stat().st_size}
+    return {**stats, "file_bytes": path.stat().st_size, **said}
+
+
+def _megabytes(runtime: Runtime) -> Callable[[int, int], None]:
+    """Return a function that tells the tracker how many megabytes are there and how fast they come."""
+    began: tuple[float, int] | None = None
+
+    def report(done: int, total: int) -> None:
+        nonlocal began
+        now = time.monotonic()
+        if began is None:  # an earlier attempt's bytes are no part of the rate
+            began = (now, done)
+            return
+        rate = (done - began[1]) / 1e6 / max(now - began[0], 1e-9)
+        step, total_steps = -(-done // 1_000_000), -(-total // 1_000_000)
+        runtime.tracker.log({"throughput/mb_per_s": rate}, step=step, total_steps=total_steps)
+
+    return report
 
 
 def measure_text(path: Path, source: str) -> dict[str, int]:
@@ -75,7 +97,7 @@ def measure_text(path: Path, source: str) -> dict[str, int]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             schema = file.schema_arrow
             index = schema.get_field_index("text")
             if index < 0:
@@ -88,6 +110,7 @@ def measure_text(path: Path, source: str) -> dict[str, int]:
                 raise DataError(f"{source}: column 'text' holds {kind}, not strings")
             documents = characters = text_bytes = 0
             for batch in file.iter_batches(columns=["text"]):
+                batch.validate(full=True)  # the bytes must be UTF-8
                 texts = batch.column(0)
                 documents += len(texts)
                 characters += pc.sum(pc.utf8_length(texts)).as_py() or 0
@@ -112,6 +135,8 @@ def resolve_tasks(config: TasksConfig) -> TasksConfig:
     """
     if config.source == TOY:
         return config.model_copy(update={"toy": config.toy or ToyWorldConfig(), "files": ()})
+    if is_hub(config.source):
+        return resolve_hub(config)
     filesystem, root = filesystem_of(config.source)
     try:
         found: dict[str, dict[str, Any]] = filesystem.find(root, detail=True)
@@ -125,7 +150,7 @@ def resolve_tasks(config: TasksConfig) -> TasksConfig:
     if not files:
         raise DataError(
             f"tasks.source {config.source}: no files below {', '.join(_TASK_FOLDERS)}",
-            hint="give the folder that holds these three, or -o tasks.source=toy",
+            hint="give the folder that holds these three, or -o tasks.source=hub, or -o tasks.source=toy",
         )
     return config.model_copy(update={"toy": None, "files": tuple(files)})
 
@@ -138,6 +163,8 @@ def download_tasks(
 
     if config.toy is not None:
         write_tasks(config.toy, out)
+    elif is_hub(config.source):
+        download_hub(config, out, runtime)
     else:
 
         def copy(file: SourceFile) -> None:
@@ -150,7 +177,7 @@ def download_tasks(
                 check_stop=runtime.raise_if_stopped,
             )
 
-        with ThreadPoolExecutor(max(runtime.workers, 1)) as pool:
+        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
             list(pool.map(copy, config.files))
     sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
     return {"files": len(sizes), "bytes": sum(sizes)}
@@ -254,5 +281,5 @@ def _version(info: Mapping[str, Any]) -> str | None:
 def _unreadable(field: str, source: str, error: Exception) -> DataError:
     return DataError(
         f"{field} {source}: cannot be read: {type(error).__name__}: {error}",
-        hint="check the address and your access to it",
+        hint="check the address and your access to it; `nanochat show` predicts the cost without it",
     )

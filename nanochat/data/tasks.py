@@ -1,6 +1,7 @@
 """Chat tasks: the rows of the task and conversation files, as conversations and as problems.
 
-A task reads one file of the data root (`tasks/arc/ARC-Easy/train.jsonl`, ...) and offers each row in two
+A task reads one file of the data root (`tasks/arc/ARC-Easy/train.jsonl`, ...; the same name with `.parquet`
+will do) and offers each row in two
 forms: `conversation(i)`, what a model is trained on and prompted with, and `problem(i)`, what its answer is
 held against. `mixture` shuffles the conversations of several tasks into one sequence.
 
@@ -22,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nanochat.config import MixtureEntry
+from nanochat.data.task_files import HELD_OUT, SUFFIXES, TASK_FILES, task_file
 from nanochat.errors import ConfigError, DataError
 
 if TYPE_CHECKING:  # at run time the planner would pay for loading the tokenizer
@@ -76,25 +78,16 @@ def load_task(root: Path, name: str, split: str = "train") -> ChatTask:
     Raises ConfigError for a name or split that does not exist, DataError (naming file and line) for a file
     that cannot be read or a row that lacks something.
     """
-    if name in _TASKS:
-        files, load = _TASKS[name]
-        if split not in files:
-            raise ConfigError(
-                f"task {name} has no split {split!r}", hint=f"its splits are {', '.join(files)}"
-            )
-        return load(name, _existing(root, files[split]))
-    path = root / "conversations" / f"{name}.jsonl"
-    if not path.is_file():
-        known = [*_TASKS, *sorted(p.stem for p in (root / "conversations").glob("*.jsonl"))]
+    place = task_file(name, split)
+    if name in _LOADERS:
+        return _LOADERS[name](name, _existing(root, place))
+    path = _file(root, place)
+    if path is None:
+        known = [*_LOADERS, *_conversations(root)]
         near = difflib.get_close_matches(name, known, n=1)
         raise ConfigError(
             f"no task or conversation file {name!r} below {root}",
             hint=f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}",
-        )
-    if split == "test" and name != "test":
-        raise ConfigError(
-            f"conversations {name} have no split 'test'",
-            hint="held-out conversations are the task 'test'",
         )
     return _load_chat(name, path)
 
@@ -170,10 +163,8 @@ def mixture(root: Path, entries: Sequence[MixtureEntry], seed: int) -> Mixture:
 
 
 def _everything(root: Path) -> list[MixtureEntry]:
-    found = [
-        name for name, (files, _) in _TASKS.items() if "train" in files and (root / files["train"]).is_file()
-    ]
-    found += sorted(path.stem for path in (root / "conversations").glob("*.jsonl") if path.stem != "test")
+    found = [name for name, files in TASK_FILES.items() if "train" in files and _file(root, files["train"])]
+    found += [name for name in _conversations(root) if name != HELD_OUT]
     if not found:
         raise DataError(
             f"{root}: no training data below tasks/ or conversations/", hint="is tasks.source right?"
@@ -181,11 +172,23 @@ def _everything(root: Path) -> list[MixtureEntry]:
     return [MixtureEntry(task=name) for name in found]
 
 
-def _existing(root: Path, relative: str) -> Path:
-    path = root / relative
-    if not path.is_file():
+def _conversations(root: Path) -> list[str]:
+    files = (root / "conversations").glob("*.*")
+    return sorted({path.stem for path in files if path.suffix in SUFFIXES})
+
+
+def _file(root: Path, stem: str) -> Path | None:
+    """Return the file of that name in whichever form it has."""
+    paths = (root / f"{stem}{suffix}" for suffix in SUFFIXES)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _existing(root: Path, stem: str) -> Path:
+    path = _file(root, stem)
+    if path is None:
         raise DataError(
-            f"{path}: no such file", hint=f"the data folder needs {relative}; is tasks.source right?"
+            f"{root / stem}: no such file with {' or '.join(SUFFIXES)}",
+            hint=f"the data folder needs {stem}{SUFFIXES[0]}; is tasks.source right?",
         )
     return path
 
@@ -344,19 +347,10 @@ def _check_messages(messages: Any, where: str) -> None:
             raise DataError(f"{where}: a {message['role']} message without content")
 
 
-_TASKS: dict[str, tuple[dict[str, str], Callable[[str, Path], ChatTask]]] = {
-    **{
-        name: ({s: f"tasks/arc/{folder}/{s}.jsonl" for s in ("train", "test")}, _load_arc)
-        for name, folder in (("arc_easy", "ARC-Easy"), ("arc_challenge", "ARC-Challenge"))
-    },
-    "mmlu": (
-        {
-            "train": "tasks/mmlu/auxiliary_train.parquet",
-            "dev": "tasks/mmlu/dev.parquet",
-            "test": "tasks/mmlu/test.parquet",
-        },
-        _load_mmlu,
-    ),
-    "gsm8k": ({s: f"tasks/gsm8k/{s}.jsonl" for s in ("train", "test")}, _load_gsm8k),
-    "humaneval": ({"test": "tasks/humaneval/HumanEval.jsonl"}, _load_humaneval),
+_LOADERS: dict[str, Callable[[str, Path], ChatTask]] = {
+    "arc_easy": _load_arc,
+    "arc_challenge": _load_arc,
+    "mmlu": _load_mmlu,
+    "gsm8k": _load_gsm8k,
+    "humaneval": _load_humaneval,
 }

@@ -2,15 +2,17 @@
 
 `tokens.bin`, all numbers little-endian:
 
-    bytes 0-63    header: magic "NCTOKENS", format version (u16), bytes per token (u16), vocabulary size
-                  (u32), number of documents (u64), number of tokens (u64), vocabulary digest (32 bytes)
+    bytes 0-127   header: magic "NCTOKENS", format version (u16), bytes per token (u16), vocabulary size
+                  (u32), number of documents (u64), number of tokens (u64), vocabulary digest (32 bytes),
+                  sha256 of the tokens' bytes, sha256 of the offsets' bytes (32 bytes each)
     then          the tokens, u16 where the vocabulary has at most 65,536 entries, else u32; each document
                   starts with bos; zero bytes up to the next multiple of 64
     then          number of documents + 1 offsets (u64): document i is tokens[offset[i] : offset[i + 1]]
 
 The offsets come last so that a shard is written in one pass with bounded memory; the size of the file
-follows from the header, so a truncated file is recognised without reading it. `stats.json` beside it holds
-the counts. Hashing the bytes is the store's work, cutting them into rows that of `nanochat.data.batches`.
+follows from the header, so a truncated file is recognised without reading it. Opening proves the offsets by
+their hash, `verify` the tokens. `stats.json` beside it holds the counts. The stage that makes shards is
+`nanochat.data.shard_encoding`; cutting tokens into rows is the work of `nanochat.data.batches`.
 """
 
 from __future__ import annotations
@@ -18,26 +20,22 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 
-from nanochat.config import TokenizeConfig
 from nanochat.errors import DataError
-from nanochat.runtime import Runtime
-from nanochat.tokenizer.tokenizer import Tokenizer
 
 FILE_NAME = "tokens.bin"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+HEADER_BYTES = 128
 _MAGIC = b"NCTOKENS"
-_HEADER = struct.Struct("<8sHHIQQ32s")
+_HEADER = struct.Struct("<8sHHIQQ32s32s32s")
 _ALIGNMENT = 64
-_BATCH_DOCUMENTS = 1024
 
 Tokens = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 
@@ -85,8 +83,7 @@ class TokenShard:
     path: Path
     tokens: Tokens
     doc_offsets: npt.NDArray[np.uint64]
-    vocab_size: int
-    digest: str  # of the vocabulary, see `vocabulary_digest`
+    header: Header
 
     @classmethod
     def open(cls, folder: Path, digest: str | None = None) -> TokenShard:
@@ -95,21 +92,22 @@ class TokenShard:
         Raises DataError for a file that is missing, cut short, or not what its header says.
         """
         path = folder / FILE_NAME
-        header = _read_header(path)
-        if digest is not None and header.digest != digest:
-            raise DataError(
-                f"{path}: its tokens are of vocabulary {header.digest[:12]}, not {digest[:12]}",
-                hint="tokenize the shard again with this tokenizer",
-            )
+        try:
+            with path.open("rb") as file:
+                header = Header.unpack(file.read(HEADER_BYTES), path.stat().st_size, str(path))
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        header.require_vocabulary(digest, str(path))
         # A plain view of the mapping: slicing np.memmap itself costs several times as much.
         data = np.memmap(path, mode="r").view(np.ndarray)
-        ends = (_ALIGNMENT, _ALIGNMENT + header.token_bytes, header.offsets_start)
-        tokens = data[ends[0] : ends[1]].view(header.dtype)
-        offsets = data[ends[2] :].view(np.dtype("<u8"))
-        lengths_ok = bool(np.all(offsets[1:] > offsets[:-1]))
-        if offsets[0] != 0 or offsets[-1] != header.n_tokens or not lengths_ok:
-            raise DataError(f"{path}: document offsets do not rise from 0 to {header.n_tokens} tokens")
-        return cls(path, tokens, offsets, header.vocab_size, header.digest)
+        tokens = data[HEADER_BYTES : HEADER_BYTES + header.token_bytes].view(header.dtype)
+        offsets = header.checked_offsets(data[header.offsets_start :], str(path))
+        return cls(path, tokens, offsets, header)
+
+    @property
+    def digest(self) -> str:
+        """Digest of the vocabulary, see `vocabulary_digest`."""
+        return self.header.digest
 
     @property
     def n_tokens(self) -> int:
@@ -123,91 +121,110 @@ class TokenShard:
 
     def document(self, index: int) -> Tokens:
         """Return the tokens of one document, its bos first."""
-        if not 0 <= index < self.n_documents:
-            raise IndexError(f"document {index} of a shard with {self.n_documents}")
-        return self.tokens[int(self.doc_offsets[index]) : int(self.doc_offsets[index + 1])]
+        return self.span(index, index + 1)
+
+    def span(self, first: int, stop: int) -> Tokens:
+        """Return the tokens of the documents `first` to `stop - 1`, one after the other."""
+        if not 0 <= first <= stop <= self.n_documents:
+            raise IndexError(f"documents {first} to {stop - 1} of a shard with {self.n_documents}")
+        return self.tokens[int(self.doc_offsets[first]) : int(self.doc_offsets[stop])]
+
+    def __iter__(self) -> Iterator[Tokens]:
+        """Yield every document in order."""
+        return (self.document(i) for i in range(self.n_documents))
+
+    def verify(self) -> None:
+        """Read all tokens and raise DataError if they are not those that were written."""
+        if hashlib.sha256(self.tokens.data).hexdigest() != self.header.tokens_sha256:
+            raise _damaged(str(self.path), "tokens")
 
 
 @dataclass(frozen=True)
-class _Header:
-    dtype: np.dtype[Any]
+class Header:
+    """The first bytes of a shard, and what follows from them."""
+
     vocab_size: int
     n_documents: int
     n_tokens: int
-    digest: str
+    digest: str  # of the vocabulary, see `vocabulary_digest`
+    tokens_sha256: str
+    offsets_sha256: str
 
     def pack(self) -> bytes:
-        return _HEADER.pack(
-            _MAGIC,
-            FORMAT_VERSION,
-            self.dtype.itemsize,
-            self.vocab_size,
-            self.n_documents,
-            self.n_tokens,
-            bytes.fromhex(self.digest),
-        )
+        """Return the bytes of the header."""
+        digests = (bytes.fromhex(each) for each in (self.digest, self.tokens_sha256, self.offsets_sha256))
+        sizes = (self.dtype.itemsize, self.vocab_size, self.n_documents, self.n_tokens)
+        return _HEADER.pack(_MAGIC, FORMAT_VERSION, *sizes, *digests)
+
+    @classmethod
+    def unpack(cls, raw: bytes, file_bytes: int, name: str) -> Header:
+        """Read the header of a file of `file_bytes`; raise DataError, with `name`, where they do not fit."""
+        if len(raw) < HEADER_BYTES or not raw.startswith(_MAGIC):
+            raise DataError(f"{name}: not a token shard (starts with {raw[:8]!r}, not {_MAGIC!r})")
+        _, version, itemsize, vocab_size, n_documents, n_tokens, *digests = _HEADER.unpack(raw)
+        if version != FORMAT_VERSION:
+            raise DataError(
+                f"{name}: token shard format {version}; this code reads {FORMAT_VERSION}",
+                hint="tokenize the shard again",
+            )
+        header = cls(vocab_size, n_documents, n_tokens, *(each.hex() for each in digests))
+        if itemsize != header.dtype.itemsize:
+            raise DataError(
+                f"{name}: {itemsize} bytes per token do not fit a vocabulary of {vocab_size},"
+                f" which takes {header.dtype.itemsize}"
+            )
+        if file_bytes != header.file_bytes:
+            raise DataError(
+                f"{name}: {file_bytes} bytes, but its header says {header.file_bytes}"
+                f" ({n_tokens} tokens in {n_documents} documents)",
+                hint="the file was cut short or changed; tokenize the shard again",
+            )
+        return header
+
+    def require_vocabulary(self, digest: str | None, name: str) -> None:
+        """Raise DataError if a digest is given and the tokens are of another vocabulary."""
+        if digest is not None and self.digest != digest:
+            raise DataError(
+                f"{name}: its tokens are of vocabulary {self.digest[:12]}, not {digest[:12]}",
+                hint="tokenize the shard again with this tokenizer",
+            )
+
+    def checked_offsets(self, raw: npt.NDArray[np.uint8] | bytes, name: str) -> npt.NDArray[np.uint64]:
+        """Return the document offsets in `raw`; raise DataError if they are not those that were written."""
+        offsets = np.frombuffer(raw, np.dtype("<u8"))
+        rising = bool(np.all(offsets[1:] > offsets[:-1]))
+        if hashlib.sha256(offsets.data).hexdigest() != self.offsets_sha256:
+            raise _damaged(name, "document offsets")
+        if offsets[0] != 0 or offsets[-1] != self.n_tokens or not rising:
+            raise DataError(f"{name}: document offsets do not rise from 0 to {self.n_tokens} tokens")
+        return offsets
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of a token."""
+        return token_dtype(self.vocab_size)
 
     @property
     def token_bytes(self) -> int:
+        """Size of all tokens."""
         return self.n_tokens * self.dtype.itemsize
 
     @property
     def offsets_start(self) -> int:
-        return _ALIGNMENT + -(-self.token_bytes // _ALIGNMENT) * _ALIGNMENT
+        """Where in the file the offsets begin."""
+        return HEADER_BYTES + -(-self.token_bytes // _ALIGNMENT) * _ALIGNMENT
 
     @property
     def file_bytes(self) -> int:
+        """Size of the file."""
         return self.offsets_start + 8 * (self.n_documents + 1)
 
 
-def _read_header(path: Path) -> _Header:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_ALIGNMENT)
-            size = path.stat().st_size
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    if len(raw) < _ALIGNMENT or not raw.startswith(_MAGIC):
-        raise DataError(f"{path}: not a token shard (starts with {raw[:8]!r}, not {_MAGIC!r})")
-    _, version, itemsize, vocab_size, n_documents, n_tokens, digest = _HEADER.unpack(raw)
-    if version != FORMAT_VERSION:
-        raise DataError(f"{path}: token shard format {version}; this code reads {FORMAT_VERSION}")
-    dtype = token_dtype(vocab_size)
-    if itemsize != dtype.itemsize:
-        raise DataError(
-            f"{path}: {itemsize} bytes per token do not fit a vocabulary of {vocab_size},"
-            f" which takes {dtype.itemsize}"
-        )
-    header = _Header(dtype, vocab_size, n_documents, n_tokens, digest.hex())
-    if size != header.file_bytes:
-        raise DataError(
-            f"{path}: {size} bytes, but its header says {header.file_bytes}"
-            f" ({n_tokens} tokens in {n_documents} documents)",
-            hint="the file was cut short or changed; tokenize the shard again",
-        )
-    return header
-
-
-def tokenize_shard(
-    config: TokenizeConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime
-) -> dict[str, Any]:
-    """Turn `text.parquet` of the shard into `tokens.bin` and `stats.json`."""
-    if config.format_version != FORMAT_VERSION:
-        raise DataError(
-            f"tokenize.format_version is {config.format_version}; this code writes {FORMAT_VERSION}"
-        )
-    tokenizer = Tokenizer.load(inputs["tokenizer"])
-    stats = write_token_shard(out, read_texts(inputs["shard"] / "text.parquet", runtime), tokenizer)
-    return {**stats, "bytes_per_token": stats["bytes"] / max(stats["tokens"] - stats["documents"], 1)}
-
-
-def read_texts(path: Path, runtime: Runtime | None = None) -> Iterator[list[str]]:
-    """Yield the documents of a text shard in lists of at most 1,024, in file order."""
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(_BATCH_DOCUMENTS, columns=["text"]):
-            if runtime is not None:
-                runtime.raise_if_stopped()
-            yield [text or "" for text in batch.column(0).to_pylist()]
+def _damaged(name: str, part: str) -> DataError:
+    return DataError(
+        f"{name}: its {part} are not those that were written (their sha256 differs)",
+        hint="the file was changed; tokenize the shard again",
+    )
 
 
 def write_token_shard(out: Path, batches: Iterable[list[str]], tokenizer: Vocabulary) -> dict[str, int]:
@@ -215,39 +232,49 @@ def write_token_shard(out: Path, batches: Iterable[list[str]], tokenizer: Vocabu
 
     Raises DataError if the tokens of a batch do not hold exactly the bytes of its text.
     """
-    digest = vocabulary_digest(tokenizer)
     dtype = token_dtype(tokenizer.vocab_size)
     token_bytes = tokenizer.token_bytes().astype(np.int64)
     lengths: list[npt.NDArray[np.int64]] = []
-    characters = text_bytes = n_tokens = 0
+    sha256 = hashlib.sha256()
+    characters = text_bytes = 0
     out.mkdir(parents=True, exist_ok=True)
     with (out / FILE_NAME).open("wb") as file:
-        file.write(bytes(_ALIGNMENT))
+        file.write(bytes(HEADER_BYTES))
         for texts in batches:
             tokens, counts = _encode(texts, tokenizer, dtype)
             size = sum(len(text.encode()) for text in texts)
-            held = int(token_bytes[tokens].sum())
-            if held != size:
-                raise DataError(
-                    f"the tokens of {len(texts)} documents hold {held} bytes, their text {size}",
-                    hint="the tokenizer loses text; train it again",
-                )
-            file.write(tokens.tobytes())
+            _require_same_bytes(len(texts), int(token_bytes[tokens].sum()), size)
+            file.write(tokens.data)
+            sha256.update(tokens.data)
             lengths.append(counts)
             characters += sum(map(len, texts))
             text_bytes += size
-            n_tokens += len(tokens)
-        offsets = np.concatenate([np.zeros(1, np.int64), *lengths]).cumsum()
-        header = _Header(dtype, tokenizer.vocab_size, len(offsets) - 1, n_tokens, digest)
-        _finish(file, header, offsets.astype("<u8"))
+        offsets = np.concatenate([np.zeros(1, np.int64), *lengths]).cumsum().astype("<u8")
+        header = Header(
+            tokenizer.vocab_size,
+            len(offsets) - 1,
+            int(offsets[-1]),
+            vocabulary_digest(tokenizer),
+            sha256.hexdigest(),
+            hashlib.sha256(offsets.data).hexdigest(),
+        )
+        _finish(file, header, offsets)
     stats = {
         "documents": header.n_documents,
         "characters": characters,
         "bytes": text_bytes,
-        "tokens": n_tokens,
+        "tokens": header.n_tokens,
     }
     (out / "stats.json").write_text(json.dumps(stats, indent=1) + "\n")
     return stats
+
+
+def _require_same_bytes(documents: int, held: int, size: int) -> None:
+    if held != size:
+        raise DataError(
+            f"the tokens of {documents} documents hold {held} bytes, their text {size}",
+            hint="the tokenizer loses text; train it again",
+        )
 
 
 def _encode(
@@ -265,8 +292,8 @@ def _encode(
     return tokens, counts
 
 
-def _finish(file: BinaryIO, header: _Header, offsets: npt.NDArray[np.uint64]) -> None:
-    file.write(bytes(header.offsets_start - _ALIGNMENT - header.token_bytes))
-    file.write(offsets.tobytes())
+def _finish(file: BinaryIO, header: Header, offsets: npt.NDArray[np.uint64]) -> None:
+    file.write(bytes(header.offsets_start - HEADER_BYTES - header.token_bytes))
+    file.write(offsets.data)
     file.seek(0)
     file.write(header.pack())

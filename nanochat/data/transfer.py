@@ -1,8 +1,10 @@
 """Copies one file from any fsspec URL to this machine: in pieces, with retries, going on where it stopped.
 
-Pieces are fetched by byte range and added to a `.part` file whose name tells source, version and size, so
-that a later attempt continues it and never mixes two versions. A server that ignores ranges is taken as it
-is. What is in the file is not looked at, apart from a sha256 where the server names one.
+Pieces are fetched by byte range and added to a `.part` file whose name tells source, version, ETag and size,
+so that a later attempt continues it and never mixes two versions. A server that ignores ranges is taken as it
+is; one that asks for patience (`Retry-After`) gets it; one that falls silent is asked again. The size is
+checked, and the sha256 where the server names one, as model hubs do (in the ETag of large files, mostly on
+the answer that redirects to where the bytes are). What is in the file is not looked at.
 """
 
 from __future__ import annotations
@@ -10,7 +12,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +27,28 @@ from nanochat.errors import DataError, SourceUnavailable
 
 logger = logging.getLogger(__name__)
 
+STALL_S = 30.0
+"""So long may a web server send nothing before it is asked again."""
 _PIECE_BYTES = 8 << 20
 _ATTEMPTS = 6
+_LONGEST_ASKED_PAUSE_S = 300.0
+_LOOK_S = 0.5  # how late a pause sees that the run was asked to stop
 _SHA256 = re.compile(r'"?([0-9a-f]{64})"?')
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """What a source says about a file before any of it is fetched."""
+
+    size: int | None = None
+    sha256: str | None = None
+    etag: str | None = None
+    commit: str | None = None  # of the repository the file is in
+
+    def to_json(self) -> dict[str, str]:
+        """Return what tells the content apart, for the record of whoever fetched it."""
+        marks = {"source_sha256": self.sha256, "source_etag": self.etag, "source_commit": self.commit}
+        return {name: mark for name, mark in marks.items() if mark}
 
 
 def fetch(
@@ -34,47 +59,49 @@ def fetch(
     size_bytes: int | None = None,
     version: str | None = None,
     check_stop: Callable[[], None] = lambda: None,
+    report: Callable[[int, int], None] = lambda done, total: None,
     pause_s: float = 1.0,
-) -> None:
-    """Copy `url` to `target`, which appears only when it is whole.
+) -> SourceInfo:
+    """Copy `url` to `target`, which appears only when it is whole; return what the source says about it.
 
     A failing call is tried again up to six times in a row, with growing pauses from `pause_s` seconds on.
+    `report` hears at the start and after each piece how many of all bytes are there.
     Raises DataError if the source does not exist, keeps failing, or has another size or hash than it says.
     """
     filesystem, path = filesystem_of(url)
-    retry = tenacity.Retrying(
-        stop=tenacity.stop_after_attempt(_ATTEMPTS),
-        wait=tenacity.wait_exponential_jitter(multiplier=pause_s, max=30 * pause_s, jitter=pause_s),
-        retry=tenacity.retry_if_exception(_is_passing),
-        before_sleep=tenacity.before_sleep_log(logger, logging.WARNING),
-        reraise=True,
-    )
+    retry = _patience(pause_s, check_stop)
     try:
-        info = retry(filesystem.info, path)
-        size = _agreed_size(url, info.get("size"), size_bytes)
-        mark = hashlib.sha256(f"{url}\n{version}\n{size}".encode()).hexdigest()[:16]
+        info = retry(_source_info, filesystem, path)
+        size = _agreed_size(url, info.size, size_bytes)
+        mark = hashlib.sha256(f"{url}\n{version}\n{info.etag}\n{size}".encode()).hexdigest()[:16]
         part = part_folder / f".{target.name}.{mark}.part"
         part_folder.mkdir(parents=True, exist_ok=True)
-        while size is None or not part.exists() or part.stat().st_size < size:
-            check_stop()
+        if size is None:
             retry(_fetch_piece, filesystem, path, part, size)
-            if size is None:
-                break
+        else:
+            part.touch()
+            report(part.stat().st_size, size)
+            while part.stat().st_size < size:
+                check_stop()
+                retry(_fetch_piece, filesystem, path, part, size)
+                report(part.stat().st_size, size)
     except _unreadable() as error:
         kind = SourceUnavailable if _is_passing(error) else DataError
         raise kind(
             f"{url}: cannot be read: {type(error).__name__}: {error}",
             hint="check the address and the network; what has arrived is kept and the next run goes on there",
         ) from error
-    _check_hash(url, part, info)
+    _check_hash(url, part, info.sha256)
     target.parent.mkdir(parents=True, exist_ok=True)
     part.replace(target)
+    return info
 
 
 def filesystem_of(url: str) -> tuple[Any, str]:
     """Return the fsspec file system of a URL or local path, never one with a stale listing."""
+    options = {"client_kwargs": {"timeout": _silence()}} if str(url).startswith("http") else {}
     try:
-        filesystem, path = fsspec.core.url_to_fs(str(url))
+        filesystem, path = fsspec.core.url_to_fs(str(url), **options)
     except (ValueError, ImportError) as error:
         raise DataError(
             f"{url}: not a path or URL that can be opened: {error}",
@@ -84,13 +111,55 @@ def filesystem_of(url: str) -> tuple[Any, str]:
     return filesystem, path
 
 
+def _source_info(filesystem: Any, path: str) -> SourceInfo:
+    """Return what a source says about a file; FileNotFoundError if it has none."""
+    headers = []
+    if path.startswith("http"):
+        headers = fsspec.asyn.sync(filesystem.loop, _head, filesystem, path)
+    info = _from_headers(headers) if headers else SourceInfo()
+    if info.size is None:
+        told = filesystem.info(path)
+        info = _from_headers([{k: str(v) for k, v in told.items()}])
+        info = SourceInfo(told.get("size"), info.sha256, info.etag)
+    return info
+
+
+async def _head(filesystem: Any, url: str) -> list[Mapping[str, str]]:
+    """Ask for the headers only; return those of each redirect and of the last answer, or nothing."""
+    session = await filesystem.set_session()
+    kwargs = {"allow_redirects": True, "headers": {"Accept-Encoding": "identity"}}
+    async with session.head(filesystem.encode_url(url), **kwargs) as answer:
+        if answer.status == 404:
+            raise FileNotFoundError(url)
+        if answer.status in (400, 403, 405, 501):  # there are servers that only answer GET
+            return []
+        answer.raise_for_status()
+        return [*(each.headers for each in answer.history), answer.headers]
+
+
+def _from_headers(answers: Sequence[Mapping[str, str]]) -> SourceInfo:
+    def first(*names: str) -> str | None:
+        found = (answer[name] for name in names for answer in answers if name in answer)
+        return next(found, None)
+
+    etag = first("X-Linked-Etag") or answers[-1].get("ETag")
+    named = _SHA256.fullmatch(etag or "")
+    size = first("X-Linked-Size") or answers[-1].get("Content-Length")
+    return SourceInfo(
+        size=int(size) if size else None,
+        sha256=named[1] if named else None,
+        etag=etag.strip('"') if etag else None,
+        commit=first("X-Repo-Commit"),
+    )
+
+
 def _fetch_piece(filesystem: Any, path: str, part: Path, size: int | None) -> None:
-    begin = part.stat().st_size if part.exists() and size is not None else 0
     if size is None:
         part.write_bytes(filesystem.cat_file(path))
         return
+    begin = part.stat().st_size
     end = min(begin + _PIECE_BYTES, size)
-    data = filesystem.cat_file(path, start=begin, end=end) if size else b""
+    data = filesystem.cat_file(path, start=begin, end=end)
     if len(data) == size and len(data) != end - begin:  # the server does not know ranges
         data = data[begin:]
     elif len(data) != end - begin:
@@ -108,18 +177,58 @@ def _agreed_size(url: str, found: int | None, expected: int | None) -> int | Non
     return expected if found is None else int(found)
 
 
-def _check_hash(url: str, part: Path, info: dict[str, Any]) -> None:
-    named = _SHA256.fullmatch(str(info.get("ETag", "")))
+def _check_hash(url: str, part: Path, named: str | None) -> None:
     if named is None:
         return
     with part.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != named[1]:
+    if found != named:
         part.unlink()
         raise DataError(
-            f"{url}: sha256 is {found[:12]}…, but the server says {named[1][:12]}…",
+            f"{url}: sha256 is {found[:12]}…, but the server says {named[:12]}…",
             hint="the transfer was damaged; run again",
         )
+
+
+def _patience(pause_s: float, check_stop: Callable[[], None]) -> tenacity.Retrying:
+    backoff = tenacity.wait_exponential_jitter(multiplier=pause_s, max=30 * pause_s, jitter=pause_s)
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        return max(backoff(state), min(_asked_pause_s(error), _LONGEST_ASKED_PAUSE_S))
+
+    def sleep(seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            check_stop()
+            time.sleep(min(left, _LOOK_S))
+
+    return tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(_ATTEMPTS),
+        wait=wait,
+        sleep=sleep,
+        retry=tenacity.retry_if_exception(_is_passing),
+        before_sleep=tenacity.before_sleep_log(logger, logging.WARNING),
+        reraise=True,
+    )
+
+
+def _asked_pause_s(error: BaseException | None) -> float:
+    """Return the seconds that the server asked to wait: `Retry-After` holds a number or a date."""
+    asked = str((getattr(error, "headers", None) or {}).get("Retry-After", "")).strip()
+    if asked.isdecimal():
+        return float(asked)
+    try:
+        return (parsedate_to_datetime(asked) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError):
+        return 0.0
+
+
+def _silence() -> Any:
+    """Return time limits of a web client: none on the whole, `STALL_S` on each wait for bytes."""
+    import aiohttp
+
+    return aiohttp.ClientTimeout(total=None, sock_connect=STALL_S, sock_read=STALL_S)
 
 
 def _unreadable() -> tuple[type[BaseException], ...]:
@@ -129,9 +238,11 @@ def _unreadable() -> tuple[type[BaseException], ...]:
 
 
 def _is_passing(error: BaseException) -> bool:
+    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, _unreadable()):
+        error = error.__cause__  # fsspec calls every failed look-up of a web address a missing file
     if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
         return False
     status = getattr(error, "status", None)
-    if isinstance(status, int) and 400 <= status < 500 and status not in (408, 429):
+    if isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429):
         return False
     return isinstance(error, _unreadable())

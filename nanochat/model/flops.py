@@ -5,6 +5,8 @@ Formulas are upstream's, so that published numbers can be compared. No tensors a
 
 from __future__ import annotations
 
+import re
+
 from nanochat.config import SMEAR_CHANNELS, ModelConfig
 from nanochat.model.architecture import (
     VALUE_GATE_CHANNELS,
@@ -31,6 +33,8 @@ _PEAK_FLOPS = {
     "RTX 3090": 71e12,
 }
 
+_OTHER_VARIANTS = {"laptop", "max", "mig", "ti", "super", "d", "nvl"}
+
 
 def parameter_counts(config: ModelConfig) -> dict[ParameterKind, int]:
     """Return the number of parameters of each kind that the architecture has; padding rows count."""
@@ -56,6 +60,13 @@ def parameter_count(config: ModelConfig) -> int:
     return sum(parameter_counts(config).values())
 
 
+def tensor_count(config: ModelConfig) -> int:
+    """Return the number of tensors in a checkpoint."""
+    embedded = sum(has_value_embedding(config, layer) for layer in range(config.n_layer))
+    extras = 5 if config.architecture == "2026" else 0  # two lists of residual scalars, smear twice, backout
+    return 2 + 6 * config.n_layer + 2 * embedded + extras
+
+
 def flops_per_token(config: ModelConfig) -> int:
     """Return forward and backward operations per trained token at full context."""
     counts = parameter_counts(config)
@@ -68,6 +79,19 @@ def flops_per_token(config: ModelConfig) -> int:
 
 
 def peak_flops(device_name: str) -> float | None:
-    """Return a GPU's peak bfloat16 operations per second, or None where it is not known."""
-    names = sorted((name for name in _PEAK_FLOPS if name in device_name), key=len)
-    return _PEAK_FLOPS[names[-1]] if names else None
+    """Return a GPU's peak bfloat16 operations per second, or None where it is not known.
+
+    Whole words must match, and no word may name another variant: an L40 is no L4, a laptop's RTX 4090 is
+    not the card of that name, and a MIG slice is only a part.
+    """
+    words = _words(device_name)
+    found = [name for name in _PEAK_FLOPS if f" {_words(name)} " in f" {words} "]
+    if not found:
+        return None
+    best = max(found, key=len)
+    rest = set(words.split()) - set(_words(best).split())
+    return None if rest & _OTHER_VARIANTS else _PEAK_FLOPS[best]
+
+
+def _words(name: str) -> str:
+    return " ".join(re.findall(r"[a-z0-9]+", name.lower()))

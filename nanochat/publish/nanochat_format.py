@@ -1,32 +1,46 @@
 """nanochat's published checkpoint folder: `model_%06d.pt`, `meta_%06d.json` and the tokenizer's two files.
 
-Written: equal models give equal bytes. Read: a flat folder, or upstream's cache layout with `tokenizer/` and
-`chatsft_checkpoints/<tag>/` below it. Files from elsewhere are hostile until proven otherwise: weights are
-unpickled as tensors alone, the tokenizer by a reader that admits one class.
+Written: equal models give equal bytes, either flat or in upstream's cache layout (`tokenizer/` beside
+`chatsft_checkpoints/<tag>/`, `mid_checkpoints`, `base_checkpoints`). Read: both, and a tag folder of either.
+Files from elsewhere are hostile until proven otherwise: `torch_file` reads the weights, `pickle_format` the
+tokenizer, and neither runs anything.
 """
 
 from __future__ import annotations
 
-import io
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from nanochat.config import ModelConfig
-from nanochat.errors import DataError
+from nanochat.errors import ConfigError, DataError
+from nanochat.publish.published import (
+    SOURCES,
+    Choice,
+    Found,
+    Published,
+    check_vocabulary,
+    check_weights,
+    model_config,
+    read_object,
+)
+from nanochat.publish.torch_file import read_weights
 from nanochat.tokenizer.pickle_format import load_tokenizer_pickle, write_token_bytes, write_tokenizer_pickle
 from nanochat.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nanochat.model.gpt import GPT
-
-# The settings that upstream's loader passes to its model; it refuses names it does not know.
-_SHAPE = ("sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd")
+# The settings that upstream's loader passes to its model; it refuses names it does not know. The last one
+# exists in the architecture of 2026 alone, and tells it apart.
+_SHAPE = ("sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd", "window_pattern")
+_FOLDERS = {"sft": "chatsft_checkpoints", "rl": "chatrl_checkpoints"} | {
+    name: f"{name}_checkpoints" for name in ("mid", "base")
+}
+_COMPILED = "_orig_mod."  # prefix that torch.compile leaves on names
+_OF_2026 = ("smear_lambda", "value_embeds.")
 
 
 def write_nanochat_folder(
@@ -36,79 +50,142 @@ def write_nanochat_folder(
     config: ModelConfig,
     tokenizer: Tokenizer,
     step: int,
-    results: Mapping[str, float],
+    results: Mapping[str, Any],
 ) -> None:
-    """Write a folder that upstream nanochat loads; `results` join `step` and `model_config` in the meta file.
+    """Write a flat folder; `results` join `step` and `model_config` in the meta file.
 
-    Weights are float32 with upstream's names.
+    Weights are float32 with upstream's names; token lengths are counted as upstream did at that time.
     """
     import torch
 
     weights = {name: weight.detach().cpu().float().contiguous() for name, weight in sorted(state.items())}
-    # In memory first: given a path, torch.save writes the file's name into the archive.
-    buffer = io.BytesIO()
-    torch.save(weights, buffer)
-    (out / f"model_{step:06d}.pt").write_bytes(buffer.getbuffer())
+    # An open file, for given a path torch.save writes the file's name into the archive.
+    with (out / f"model_{step:06d}.pt").open("wb") as file:
+        torch.save(weights, file)
     shape = config.model_dump(mode="json", include=set(_SHAPE))
-    meta = {"step": step, **results, "model_config": {name: shape[name] for name in _SHAPE}}
+    meta = {"step": step, **results, "model_config": {name: shape[name] for name in _SHAPE if name in shape}}
     (out / f"meta_{step:06d}.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
     write_tokenizer_pickle(tokenizer, out / "tokenizer.pkl")
-    write_token_bytes(tokenizer, out / "token_bytes.pt")
+    mode: Literal["raw", "decoded"] = "raw" if config.architecture == "2026" else "decoded"
+    write_token_bytes(tokenizer, out / "token_bytes.pt", mode)
 
 
-def read_nanochat_folder(folder: Path) -> tuple[GPT, Tokenizer]:
-    """Return model and tokenizer of a published folder, the newest step if there are several.
+def to_cache_layout(folder: Path, source: str, tag: str) -> None:
+    """Move the files of a flat folder to where upstream looks for them below its base directory."""
+    places = {
+        folder / _FOLDERS[source] / tag: ("model_*.pt", "meta_*.json"),
+        folder / "tokenizer": ("tokenizer.pkl", "token_bytes.pt"),
+    }
+    for target, patterns in places.items():
+        files = [path for pattern in patterns for path in folder.glob(pattern)]
+        target.mkdir(parents=True)
+        for path in files:
+            path.rename(target / path.name)
 
-    Raises DataError naming the file that is missing, hostile or does not fit.
+
+class _Candidate(NamedTuple):
+    source: str | None
+    tag: str | None
+    step: int
+    weights: Path
+
+    def rank(self) -> tuple[int, int, float, int]:
+        """Order of preference, the best last: source, depth, age where tags name no depth, step."""
+        source = -SOURCES.index(self.source) if self.source else 0
+        depth = re.fullmatch(r"d(\d{1,6})", self.tag or "")
+        age = 0.0 if depth else self.weights.stat().st_mtime
+        return source, int(depth[1]) if depth else -1, age, self.step
+
+    def describe(self) -> str:
+        return " ".join(filter(None, (self.source, self.tag, f"step {self.step}")))
+
+
+def find_nanochat(folder: Path, choice: Choice) -> Found | None:
+    """Return the files of the checkpoint that is meant, or None where the folder has none.
+
+    The default is the newest step of the largest depth of the most finished training.
+
+    Raises ConfigError for a choice that is not there, DataError for a checkpoint without tokenizer.
     """
-    from nanochat.model.checkpoint import model_from_state
-
-    weights = _weights_file(folder)
-    meta = weights.with_name(weights.name.replace("model_", "meta_").replace(".pt", ".json"))
-    try:
-        config = ModelConfig(**json.loads(meta.read_text(encoding="utf-8"))["model_config"])
-    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-        raise DataError(f"{meta}: not the description of a model: {type(error).__name__}: {error}") from error
-    model = model_from_state(config, _read_weights(weights), source=str(weights))
-    tokenizer = load_tokenizer_pickle(_tokenizer_file(folder, weights))
-    if tokenizer.vocab_size != config.vocab_size:
-        raise DataError(
-            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}",
-            hint="put the tokenizer.pkl beside it that the model was trained with",
-        )
-    return model, tokenizer
-
-
-def _weights_file(folder: Path) -> Path:
-    found = sorted(folder.glob("model_*.pt"))
-    for stage in ("chatsft", "mid", "base"):
-        found = found or sorted(folder.glob(f"{stage}_checkpoints/*/model_*.pt"))
-    if not found:
-        raise DataError(
-            f"{folder}: no model_*.pt here or below chatsft_checkpoints/",
-            hint="name a stage of the store, or a folder in nanochat's published format",
-        )
-    return found[-1]
+    candidates = _candidates(folder)
+    if not candidates:
+        return None
+    fitting = [
+        c
+        for c in candidates
+        if choice.source in (None, c.source) and choice.tag in (None, c.tag) and choice.step in (None, c.step)
+    ]
+    if not fitting:
+        wanted = [f"{k} {v}" for k, v in vars(choice).items() if v is not None] if choice else []
+        there = ", ".join(c.describe() for c in sorted(candidates, key=_Candidate.rank)[-8:])
+        raise ConfigError(f"{folder} has no checkpoint with {', '.join(wanted)}", hint=f"there is {there}")
+    best = max(fitting, key=_Candidate.rank)
+    name = best.weights.name.replace("model_", "meta_").replace(".pt", ".json")
+    return Found(
+        format="nanochat",
+        weights=(best.weights,),
+        description=best.weights.with_name(name),
+        tokenizer=_tokenizer_file(folder, best),
+        step=best.step,
+        source=best.source,
+        tag=best.tag,
+        others=len(candidates) - 1,
+    )
 
 
-def _tokenizer_file(folder: Path, weights: Path) -> Path:
-    places = [folder, folder / "tokenizer", weights.parent, weights.parents[2] / "tokenizer"]
+def _candidates(folder: Path) -> list[_Candidate]:
+    """Look in the folder, in tag folders below it, and in upstream's folders of tag folders."""
+    sources = {name: source for source, name in _FOLDERS.items()}
+    patterns = ["model_*.pt", "*/model_*.pt", *(f"{name}/*/model_*.pt" for name in sources)]
+    found = []
+    for weights in (path for pattern in patterns for path in folder.glob(pattern)):
+        step = re.fullmatch(r"model_(\d{1,12})\.pt", weights.name)
+        if step is None or weights.parent.name in sources:
+            continue
+        absolute = weights.absolute()
+        source = sources.get(absolute.parents[1].name)
+        tagged = source is not None or weights.parent != folder
+        found.append(_Candidate(source, absolute.parent.name if tagged else None, int(step[1]), weights))
+    return found
+
+
+def _tokenizer_file(folder: Path, chosen: _Candidate) -> Path:
+    near = chosen.weights.absolute().parent
+    places = [near, near / "tokenizer", folder, folder / "tokenizer"]
+    if chosen.source is not None:  # upstream's layout, and the folder named may be the innermost one
+        places.append(near.parents[1] / "tokenizer")
     for place in places:
         if (place / "tokenizer.pkl").is_file():
             return place / "tokenizer.pkl"
-    raise DataError(f"{folder}: no tokenizer.pkl here or in tokenizer/")
+    raise DataError(
+        f"{folder}: no tokenizer.pkl here or in tokenizer/",
+        hint="put the tokenizer.pkl there that the model was trained with",
+    )
 
 
-def _read_weights(path: Path) -> Mapping[str, Tensor]:
-    import torch
+def read_nanochat(found: Found) -> Published:
+    """Return model and tokenizer of a checkpoint; raise DataError naming the file that does not fit."""
+    from nanochat.model.checkpoint import model_from_state
 
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds; whichever it was, nothing of the file was run
-        raise DataError(
-            f"{path}: not a plain file of weights: {type(error).__name__}: {str(error).splitlines()[0]}",
-            hint="the file is damaged, or holds code, which is never run",
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise DataError(f"{path}: holds other things than named tensors")
-    return state
+    (weights,) = found.weights
+    meta = read_object(found.description)
+    shape = meta.get("model_config")
+    if not isinstance(shape, dict):
+        raise DataError(f"{found.description} has no model_config, so no model can be built from it")
+    state = {name.removeprefix(_COMPILED): weight for name, weight in read_weights(weights).items()}
+    config = model_config(_with_architecture(shape, state), found.description)
+    check_weights(config, state, weights, found.description)
+    published = Published(
+        model=model_from_state(config, state, source=str(weights)),
+        tokenizer=load_tokenizer_pickle(found.tokenizer),
+        step=found.step,
+        source=found.source or "sft",
+        results={name: value for name, value in meta.items() if name not in ("step", "model_config")},
+    )
+    return check_vocabulary(published, found)
+
+
+def _with_architecture(shape: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Name the architecture, which upstream's files do not: by its own setting, or by its weights."""
+    newer = "window_pattern" in shape or any(name.startswith(_OF_2026) for name in state)
+    return {"window_pattern": "L", **shape, "architecture": "2026"} if newer else dict(shape)

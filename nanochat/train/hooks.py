@@ -1,7 +1,8 @@
-"""What happens around training steps: measurements, sampled texts, restart points, stopping.
+"""What happens around training steps: measurements, sampled texts, records, restart points, stopping.
 
-A hook is called after a step with what the step measured. Which hooks a run has is put together in
-`nanochat.train.run`.
+A hook is called after a step with what the step measured, on every rank at the same step; what only one rank
+has to do (texts, files, tracker) is done by rank 0 while the others wait for it in the next step. Which hooks
+a run has is put together in `nanochat.train.run`.
 """
 
 from __future__ import annotations
@@ -9,26 +10,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from nanochat.errors import Interrupted
 from nanochat.runtime import Runtime
 from nanochat.train.loop import StepResult
 from nanochat.train.state import TrainState
 
+Said = TypeVar("Said")
+
 
 @dataclass(frozen=True, kw_only=True)
-class Every:
+class Every(Generic[Said]):
     """Calls something every so many steps, and after the last one."""
 
     every: int
     steps: int
-    call: Callable[[int], None]
+    call: Callable[[int], Said]
 
-    def __call__(self, result: StepResult) -> None:
-        """Call it if this step is due."""
-        if result.step % self.every == 0 or result.step == self.steps:
-            self.call(result.step)
+    def __call__(self, result: StepResult) -> Said | None:
+        """Return what it says if this step is due."""
+        due = result.step % self.every == 0 or result.step == self.steps
+        return self.call(result.step) if due else None
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Sampler:
 
     def __call__(self, step: int) -> None:
         """Record one continuation of each prompt."""
+        if not self.state.world.main:
+            return
         for prompt in self.prompts:
             text = self.answer(prompt)
             self.state.journal.add("samples", {"step": step, "prompt": prompt, "text": text})
@@ -60,14 +65,25 @@ class Keeper:
 
     def __call__(self, result: StepResult) -> None:
         """Keep a restart point if one is due; raise `Interrupted` if the run shall stop."""
-        if self.runtime.stop.is_set() and result.step < self.steps:
+        stop, due = self._agreed()
+        if stop and result.step < self.steps:
             self._save()
-            kept = self.runtime.checkpoints.latest()
-            kept_text = f"step {kept[0]} is kept" if kept else "nothing is kept"
-            raise Interrupted(f"stopped after step {result.step} of {self.steps}; {kept_text}")
-        if time.monotonic() - self._saved >= self.runtime.checkpoint_every_s:
+            raise Interrupted(f"stopped after step {result.step} of {self.steps}; {self._kept()}")
+        if due:
             self._save()
             self._saved = time.monotonic()
+
+    def _agreed(self) -> tuple[bool, bool]:
+        """Return whether any rank was asked to stop, and whether a restart point is due by rank 0's clock."""
+        late = time.monotonic() - self._saved >= self.runtime.checkpoint_every_s
+        wishes = self.state.world.gather(self.runtime.stop.is_set(), late)
+        return any(stop for stop, _ in wishes), bool(wishes[0][1])
+
+    def _kept(self) -> str:
+        """Say what rank 0 has kept, once it has; the same on all ranks."""
+        latest = self.runtime.checkpoints.latest() if self.state.world.main else None
+        step = self.state.world.gather(latest[0] if latest else -1)[0][0]
+        return f"step {int(step)} is kept" if step >= 0 else "nothing is kept"
 
     def _save(self) -> None:
         self.state.save(self.runtime.checkpoints, self.run, self.runtime.scratch)

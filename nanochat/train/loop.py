@@ -2,12 +2,14 @@
 
 `training_steps` takes one optimizer step at a time and yields what it measured; logging, evaluation, samples
 and restart points are hooks around it (`nanochat.train.run`). Nothing here is random: batches are functions
-of the step. One process, one device.
+of the step, and each rank takes its rows of them (`World.rows`), so the global batch is the same for any
+number of ranks.
 
-A batch is cut into micro-batches, whose sums of losses are divided by the number of targets in the whole
-batch, so how it is cut never changes what is computed. It does change the order in which floats are added,
-and with it the last bits: the default cut therefore depends on the batch's shape and the kind of device only,
-and `Runtime.micro_batch_rows` is for memory limits, where equal bits are not asked for.
+A rank cuts its rows into micro-batches, whose sums of losses are divided by the number of targets in the
+whole global batch; gradients are summed over micro-batches and ranks. So neither cut changes what is
+computed. Both change the order in which floats are added, and with it the last bits: the default cut
+therefore depends on the batch's shape and the kind of device only (and on a GPU's memory where that is
+short: `nanochat.train.memory`), and equal bits are promised for equal numbers of ranks.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import torch
 
 from nanochat.errors import TrainingError
 from nanochat.model.gpt import GPT, IGNORED
+from nanochat.train.schedules import constant
 from nanochat.train.state import TrainState
 
 Ints = npt.NDArray[np.int64]
@@ -37,71 +40,110 @@ _PASS_TOKENS = {"cpu": 2048, "cuda": 65_536}
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cut:
+    """How large a forward pass is: so many rows, or as many as hold so many tokens."""
+
+    rows: int | None = None
+    tokens: int | None = None  # None: what suits the kind of device
+
+    def rows_of(self, length: int, device_type: str) -> int:
+        """Return how many rows of a length go through the model at once."""
+        tokens = self.tokens or _PASS_TOKENS.get(device_type, _PASS_TOKENS["cuda"])
+        return self.rows or max(1, tokens // length)
+
+
+DEFAULT_CUT = Cut()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What one training run does at each step."""
 
     steps: int
-    batch: Callable[[int], Batch]
+    batch_rows: int  # of the global batch
+    longest: int  # positions of the longest row in any batch
+    batch: Callable[[int, slice], Batch]  # some rows of a step's global batch
     lr_multiplier: Callable[[int], float]
     momentum: Callable[[int], float]
+    weight_decay: Callable[[int], float] = constant  # multiplier of the matrices' decay
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """What one step measured; `step` counts finished steps, so the first one is 1."""
+    """What one step measured, on all ranks together; `step` counts finished steps, so the first one is 1."""
 
     step: int
-    loss: float  # mean over all targets of the batch, before the update
+    loss: float  # mean over all targets of the global batch, before the update
     grad_norm: float  # before clipping
     lr_multiplier: float
     tokens: int  # padding left out
     seconds: float
 
 
-def training_steps(
-    state: TrainState, plan: Plan, *, micro_batch_rows: int | None = None
-) -> Iterator[StepResult]:
+def training_steps(state: TrainState, plan: Plan, cut: Cut = DEFAULT_CUT) -> Iterator[StepResult]:
     """Train until the plan's last step, yielding after each one; `state` is always whole at a yield."""
+    rows = state.world.rows(plan.batch_rows)
     while state.step < plan.steps:
         started = time.perf_counter()
-        inputs, targets = plan.batch(state.step)
-        loss = accumulate_gradients(state.model, inputs, targets, micro_batch_rows)
+        inputs, targets = plan.batch(state.step, rows)
+        counted, tokens = state.world.total(_count(targets), int(_used_lengths(targets).sum()))
+        mine = accumulate_gradients(
+            state.model, inputs, targets, cut, counted=int(counted), last=state.optimizer.reducing
+        )
+        losses = [loss for (loss,) in state.world.gather(mine)]
+        _require_finite_losses(state, losses)
         grad_norm = float(state.optimizer.clip())
-        _require_finite(state, loss, grad_norm)
+        _require_finite_norm(state, grad_norm)
         multiplier = plan.lr_multiplier(state.step)
-        state.optimizer.step(multiplier, plan.momentum(state.step))
+        state.optimizer.step(multiplier, plan.momentum(state.step), plan.weight_decay(state.step))
         state.step += 1
         seconds = time.perf_counter() - started
         state.seconds += seconds
         yield StepResult(
             step=state.step,
-            loss=loss,
+            loss=sum(losses),
             grad_norm=grad_norm,
             lr_multiplier=multiplier,
-            tokens=int(_used_lengths(targets).sum()),
+            tokens=int(tokens),
             seconds=seconds,
         )
 
 
 def accumulate_gradients(
-    model: GPT, inputs: Ints, targets: Ints, micro_batch_rows: int | None = None
+    model: GPT,
+    inputs: Ints,
+    targets: Ints,
+    cut: Cut = DEFAULT_CUT,
+    *,
+    counted: int | None = None,
+    last: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
 ) -> float:
-    """Add the gradients of a batch's mean loss to the model; return that loss in nats."""
-    counted = int(np.count_nonzero(targets != IGNORED))
+    """Add the gradients of a batch's summed losses over `counted` to the model; return their sum in nats.
+
+    `counted` is the number of targets in the global batch (default: in this one), `last` the context of the
+    last backward pass, in which ranks reduce their gradients. There always is one, if need be with gradients
+    of zero, so that a rank without rows or targets keeps no other waiting.
+    """
+    divisor = max(_count(targets) if counted is None else counted, 1)
     total = torch.zeros((), device=model.device)
-    for part_inputs, part_targets in micro_batches(inputs, targets, model.device.type, micro_batch_rows):
+    passes = list(micro_batches(inputs, targets, model.device.type, cut))
+    for number, (part_inputs, part_targets) in enumerate(passes or [_nothing(inputs.shape[1])], 1):
         x = torch.from_numpy(part_inputs).to(model.device)
         y = torch.from_numpy(part_targets).to(model.device)
         with compute_precision(model.device):
-            loss = model(x, y, loss_reduction="sum") / max(counted, 1)
-        loss.backward()
+            loss = model(x, y, loss_reduction="sum") / divisor
+        with last() if number >= len(passes) else contextlib.nullcontext():
+            loss.backward()
         total += loss.detach()
     return float(total)
 
 
 def micro_batches(
-    inputs: Ints, targets: Ints, device_type: str, rows: int | None = None
-) -> Iterator[tuple[Ints, Ints]]:
+    inputs: Ints,
+    targets: Ints,
+    device_type: str,
+    cut: Cut = DEFAULT_CUT,
+) -> Iterator[Batch]:
     """Cut a batch into forward passes of rows of similar length, without the padding at their ends.
 
     What follows a row's last target cannot change its loss, since attention is causal.
@@ -112,7 +154,7 @@ def micro_batches(
     begin = 0
     while begin < len(order):
         longest = int(used[order[begin]])
-        count = rows or rows_per_pass(longest, device_type)
+        count = cut.rows_of(longest, device_type)
         chosen = order[begin : begin + count]
         yield inputs[chosen, :longest], targets[chosen, :longest]
         begin += count
@@ -124,9 +166,13 @@ def _used_lengths(targets: Ints) -> Ints:
     return np.where(counted.any(axis=1), targets.shape[1] - np.argmax(counted[:, ::-1], axis=1), 0)
 
 
-def rows_per_pass(length: int, device_type: str) -> int:
-    """Return how many rows of a length go through the model at once."""
-    return max(1, _PASS_TOKENS.get(device_type, _PASS_TOKENS["cuda"]) // length)
+def _count(targets: Ints) -> int:
+    return int(np.count_nonzero(targets != IGNORED))
+
+
+def _nothing(length: int) -> Batch:
+    """Return a pass in which nothing is counted."""
+    return np.zeros((1, length), np.int64), np.full((1, length), IGNORED, np.int64)
 
 
 def compute_precision(device: torch.device) -> AbstractContextManager[object]:
@@ -147,11 +193,21 @@ def cpu_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(former)
 
 
-def _require_finite(state: TrainState, loss: float, grad_norm: float) -> None:
-    for name, value in (("loss", loss), ("gradient norm", grad_norm)):
-        if not math.isfinite(value):
-            kept = "none" if state.kept_step is None else f"step {state.kept_step}"
-            raise TrainingError(
-                f"{name} is {value} in step {state.step + 1}; last restart point: {kept}",
-                hint="lower the learning rates or set a gradient clip",
-            )
+def _require_finite_losses(state: TrainState, losses: list[float]) -> None:
+    for rank, loss in enumerate(losses):
+        if not math.isfinite(loss):
+            raise _not_finite(state, "loss", loss, f" on rank {rank} of {len(losses)}")
+
+
+def _require_finite_norm(state: TrainState, norm: float) -> None:
+    if not math.isfinite(norm):
+        raise _not_finite(state, "gradient norm", norm, f" over the sum of {state.world.size} ranks")
+
+
+def _not_finite(state: TrainState, name: str, value: float, where: str) -> TrainingError:
+    kept = "none" if state.kept_step is None else f"step {state.kept_step}"
+    place = where if state.world.size > 1 else ""
+    return TrainingError(
+        f"{name} is {value} in step {state.step + 1}{place}; last restart point: {kept}",
+        hint="lower the learning rates or set a gradient clip",
+    )

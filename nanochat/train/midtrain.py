@@ -11,24 +11,22 @@ from typing import Any
 
 from nanochat.config import MidtrainConfig
 from nanochat.data.chat_batches import midtrain_batches
-from nanochat.data.tasks import mixture
 from nanochat.errors import ConfigError
-from nanochat.model.checkpoint import load_model
 from nanochat.runtime import Runtime
-from nanochat.tokenizer.tokenizer import Tokenizer
-from nanochat.train.loop import Plan, rows_per_pass
-from nanochat.train.run import Job, device_of, train
+from nanochat.train.chat import ChatStage
+from nanochat.train.loop import DEFAULT_CUT, Cut, Plan
+from nanochat.train.run import Job, train
 from nanochat.train.schedules import midtrain_multiplier, rising_momentum
-from nanochat.train.validation import bits_per_byte, chat_answer, held_out, require_vocabulary
+from nanochat.train.validation import bits_per_byte
+from nanochat.train.world import World
 
 
 def midtrain(
     config: MidtrainConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime
 ) -> dict[str, Any]:
     """Continue training `inputs`: tokenizer, model, tasks (the chat data)."""
-    tokenizer = Tokenizer.load(inputs["tokenizer"])
-    model = load_model(inputs["model"], device_of(runtime))
-    require_vocabulary(tokenizer, model.config)
+    chat = ChatStage.open(config, inputs, runtime)
+    model, tokenizer = chat.model, chat.tokenizer
     length = model.config.sequence_len
     batch_rows, rest = divmod(config.batch_tokens, length)
     if rest:
@@ -36,17 +34,17 @@ def midtrain(
             f"midtrain.batch_tokens is {config.batch_tokens}, not a multiple of sequence_len ({length})",
             hint=f"use {max(batch_rows, 1) * length} or {(batch_rows + 1) * length}",
         )
-    conversations, validation = held_out(mixture(inputs["tasks"], config.mixture, config.seed))
-    batches = midtrain_batches(conversations, tokenizer, batch_rows, length, seed=config.seed)
-    val_rows = rows_per_pass(length, model.device.type)
-    val = midtrain_batches(validation, tokenizer, val_rows, length)
+    batches = midtrain_batches(chat.conversations, tokenizer, batch_rows, length, seed=config.seed)
+    val = midtrain_batches(chat.validation, tokenizer, DEFAULT_CUT.rows_of(length, model.device.type), length)
 
-    def measure() -> float:
-        return bits_per_byte(model, (val.batch(i) for i in range(val.steps)), tokenizer)
+    def measure(cut: Cut, world: World) -> float:
+        return bits_per_byte(model, (val.batch(i) for i in range(val.steps)), tokenizer, cut, world)
 
     steps = batches.steps * config.epochs
     plan = Plan(
         steps=steps,
+        batch_rows=batch_rows,
+        longest=length,
         batch=batches.batch,
         lr_multiplier=lambda step: midtrain_multiplier(step, steps),
         momentum=rising_momentum,
@@ -54,13 +52,9 @@ def midtrain(
     job = Job(
         config=config,
         plan=plan,
-        optimizer=config.optimizer,
         measure_name="val/bpb",
         measure=measure,
-        eval_every=config.eval_every,
-        prompts=config.prompts,
-        answer=lambda prompt: chat_answer(model, tokenizer, prompt),
-        sample_every=config.sample_every,
+        answer=chat.answer,
         statistics={f"data/{name}": value for name, value in batches.accounting.items()},
     )
     return train(model, job, out, runtime)

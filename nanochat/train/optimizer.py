@@ -1,67 +1,190 @@
-"""The optimizer of a whole model: Muon for the matrices in the blocks, AdamW for embedding and head.
+"""The optimizer of a whole model: Muon for the matrices in the blocks, AdamW for all else.
 
-Learning rates of AdamW scale with the width as (n_embd / 768) ** -0.5; every rate is multiplied by the
-schedule at each step. One process only.
+One class for one and for many processes; who updates what is `nanochat.train.sharding`. Which learning rates,
+betas and decay a parameter has is a setting by the model's architecture (`SETTINGS`). Rates of embeddings and
+head scale with the width as (n_embd / 768) ** -0.5; every rate is multiplied by the schedule at each step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from nanochat.config import OptimizerConfig
+from nanochat.errors import DataError
+from nanochat.model.architecture import ParameterKind
 from nanochat.model.gpt import GPT
-from nanochat.train.muon import Muon
+from nanochat.train.muon import CLASSIC, NORMALIZED, MatrixRule, Muon
+from nanochat.train.sharding import Group, Sharding
 
-_BETAS = (0.8, 0.95)
 _EPS = 1e-10
 _REFERENCE_WIDTH = 768
+_SMEAR_LR = 0.2
+
+
+@dataclass(frozen=True)
+class AdamWGroup:
+    """How AdamW trains the parameters of one kind."""
+
+    lr: float
+    betas: tuple[float, float]
+    weight_decay: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """How the parameters of an architecture are trained."""
+
+    adamw: Callable[[OptimizerConfig, float], dict[ParameterKind, AdamWGroup]]
+    """From configuration and width factor to the groups."""
+    matrix_rule: MatrixRule
+    decays_matrices: bool
+    """Whether the configured weight decay is that of the matrices; else it is AdamW's."""
+
+
+def _classic_groups(config: OptimizerConfig, width_factor: float) -> dict[ParameterKind, AdamWGroup]:
+    betas, decay = (0.8, 0.95), config.weight_decay
+    return {
+        "lm_head": AdamWGroup(config.unembedding_lr * width_factor, betas, decay),
+        "wte": AdamWGroup(config.embedding_lr * width_factor, betas, decay),
+    }
+
+
+def _groups_2026(config: OptimizerConfig, width_factor: float) -> dict[ParameterKind, AdamWGroup]:
+    embedding_lr = config.embedding_lr * width_factor
+    return {
+        "lm_head": AdamWGroup(config.unembedding_lr * width_factor, (0.8, 0.96), 0.01),
+        "wte": AdamWGroup(embedding_lr, (0.8, 0.995), 0.001),
+        "value_embeds": AdamWGroup(embedding_lr * 0.5, (0.8, 0.995), 0.01),
+        "resid_lambdas": AdamWGroup(config.scalar_lr * 0.01, (0.8, 0.95), 0.05),
+        "x0_lambdas": AdamWGroup(config.scalar_lr, (0.96, 0.95), 0.0),
+        "scalars": AdamWGroup(_SMEAR_LR, (0.8, 0.95), 0.0),
+    }
+
+
+SETTINGS = {
+    "classic": Setting(adamw=_classic_groups, matrix_rule=CLASSIC, decays_matrices=False),
+    "2026": Setting(adamw=_groups_2026, matrix_rule=NORMALIZED, decays_matrices=True),
+}
 
 
 class ModelOptimizer:
-    """Clips, steps and keeps the state of all parameters."""
+    """Reduces and clips gradients, steps, and keeps the state of this process' shards."""
 
-    def __init__(self, model: GPT, config: OptimizerConfig, *, lr_factor: float = 1.0) -> None:
-        """Group the model's parameters; `lr_factor` scales every learning rate of the run."""
-        self._parameters = list(model.parameters())
-        matrices = {f"h.{name}": p for name, p in model.transformer.h.named_parameters()}
-        width_factor = (model.config.n_embd / _REFERENCE_WIDTH) ** -0.5 * lr_factor
-        groups = [
-            {"params": [model.lm_head.weight], "lr": config.unembedding_lr * width_factor},
-            {"params": [model.transformer.wte.weight], "lr": config.embedding_lr * width_factor},
-        ]
-        self._base_lrs = [group["lr"] for group in groups]
+    def __init__(
+        self, model: GPT, config: OptimizerConfig, *, lr_factor: float = 1.0, group: Group | None = None
+    ) -> None:
+        """Group the model's parameters; `lr_factor` scales every learning rate of the run.
+
+        All processes of `group` make one with equal models; None: one process.
+        """
+        setting = SETTINGS[model.config.architecture]
+        kinds = model.parameter_groups()
+        matrices = kinds.pop("matrices")
+        rows = {name: parameter for named in kinds.values() for name, parameter in named.items()}
+        self._device, self._grad_clip, self._steps = model.device, config.grad_clip, 0
+        self._sharding = Sharding(rows, matrices, group)
+        self._state_shapes = {
+            **{name: dict.fromkeys(("exp_avg", "exp_avg_sq"), tuple(p.shape)) for name, p in rows.items()},
+            **{name: setting.matrix_rule.state_shapes(p.shape) for name, p in matrices.items()},
+        }
+        width_factor = (model.config.n_embd / _REFERENCE_WIDTH) ** -0.5
+        groups = setting.adamw(config, width_factor)
+        self._row_names, self._matrix_names = list(rows), list(matrices)
         self._adamw = torch.optim.AdamW(
-            groups, betas=_BETAS, eps=_EPS, weight_decay=config.weight_decay, fused=True
+            [
+                {
+                    "params": [self._sharding.shards[n].weight for n in named if n in self._sharding.shards],
+                    "lr": groups[kind].lr * lr_factor,
+                    "betas": groups[kind].betas,
+                    "weight_decay": groups[kind].weight_decay,
+                }
+                for kind, named in kinds.items()
+            ],
+            eps=_EPS,
+            fused=True,
         )
-        self._muon = Muon(matrices, config.matrix_lr * lr_factor)
-        self._grad_clip = config.grad_clip
+        self._base_lrs = [group["lr"] for group in self._adamw.param_groups]
+        self._muon = Muon(
+            {n: self._sharding.shards[n].weight for n in matrices if n in self._sharding.shards},
+            setting.matrix_rule,
+            lr=config.matrix_lr * lr_factor,
+            weight_decay=config.weight_decay if setting.decays_matrices else 0.0,
+        )
+        self._state = {**self._adamw_state(), **self._muon.state()}
 
-    def clip(self) -> torch.Tensor:
-        """Scale all gradients down to the configured global norm; return the norm before that."""
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+    def _adamw_state(self) -> dict[str, dict[str, Tensor]]:
+        """Make AdamW's state, which it would make itself in its first step, and return what is kept of it."""
+        made = {}
+        for name in self._row_names:
+            if name in self._sharding.shards:
+                weight = self._sharding.shards[name].weight
+                made[name] = {"exp_avg": torch.zeros_like(weight), "exp_avg_sq": torch.zeros_like(weight)}
+                self._adamw.state[weight] = {"step": torch.zeros((), device=weight.device), **made[name]}
+        return made
+
+    def reducing(self) -> AbstractContextManager[None]:
+        """Sum gradients over all processes during the step's last backward pass, which runs inside."""
+        return self._sharding.reducing()
+
+    @torch.no_grad()
+    def clip(self) -> Tensor:
+        """Scale the summed gradients down to the configured global norm; return the norm before that.
+
+        Squares add in float64, so the rounded result does not depend on how gradients are divided.
+        """
+        self._sharding.reduce()
+        weights = [shard.weight for shard in self._sharding.shards.values()]
+        total = torch.zeros((), dtype=torch.float64, device=self._device)
+        for weight in weights:
+            total += torch.linalg.vector_norm(weight.grad, dtype=torch.float64).square()
+        norm = self._sharding.sum(total).sqrt().float()
         if self._grad_clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(self._parameters, self._grad_clip, norm)
+            torch.nn.utils.clip_grads_with_norm_(weights, self._grad_clip, norm)
         return norm
 
-    def step(self, lr_multiplier: float, momentum: float) -> None:
-        """Update all parameters and drop their gradients."""
+    def step(self, lr_multiplier: float, momentum: float, weight_decay_multiplier: float = 1.0) -> None:
+        """Update all parameters and drop their gradients; the last factor is for the matrices' decay."""
+        self._sharding.reduce()
         for group, lr in zip(self._adamw.param_groups, self._base_lrs, strict=True):
             group["lr"] = lr * lr_multiplier
         self._adamw.step()
-        self._muon.step(lr_multiplier, momentum)
-        for parameter in self._parameters:
-            parameter.grad = None
+        self._sharding.start_publishing(self._row_names)
+        self._muon.step(lr_multiplier, momentum, weight_decay_multiplier)
+        self._sharding.start_publishing(self._matrix_names)
+        self._sharding.finish_publishing()
+        self._sharding.drop_gradients()
+        self._steps += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that a restart needs: tensors and plain data only."""
-        return {"adamw": self._adamw.state_dict()["state"], "muon": self._muon.state_dict()}
+        """Return all that a restart needs with any number of processes: CPU tensors and plain data only.
 
+        Every process has to call it; the result is on rank 0, that of others is empty.
+        """
+        parameters = self._sharding.collect(self._state, self._state_shapes)
+        return {"steps": self._steps, "parameters": parameters} if parameters else {}
+
+    @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Set the state that `state_dict` returned; learning rates come from the configuration."""
-        groups = self._adamw.state_dict()["param_groups"]
-        self._adamw.load_state_dict({"state": state["adamw"], "param_groups": groups})
-        self._muon.load_state_dict(state["muon"])
+        """Take this process' shards of a whole state; learning rates come from the configuration."""
+        for name, tensors in self._state.items():
+            for key, own in tensors.items():
+                whole = _whole(state, name, key, self._state_shapes[name][key])
+                own.copy_(self._sharding.shards[name].part_of(whole) if name in self._row_names else whole)
+        self._steps = state["steps"]
+        for kept in self._adamw.state.values():
+            kept["step"].fill_(self._steps)
+
+
+def _whole(state: Mapping[str, Any], name: str, key: str, shape: tuple[int, ...]) -> Tensor:
+    """Return a whole parameter's state; DataError unless it is there in this shape."""
+    tensor = state.get("parameters", {}).get(name, {}).get(key)
+    if not isinstance(tensor, Tensor) or tuple(tensor.shape) != shape:
+        found = tuple(tensor.shape) if isinstance(tensor, Tensor) else "nothing"
+        raise DataError(f"the optimizer state has {found} as {key} of {name}, not a tensor of shape {shape}")
+    return tensor

@@ -15,10 +15,11 @@ from nanochat.model.generate import greedy
 from nanochat.model.gpt import GPT
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.tokenizer import Tokenizer
-from nanochat.train.loop import Plan, rows_per_pass
+from nanochat.train.loop import DEFAULT_CUT, Cut, Plan
 from nanochat.train.run import Job, device_of, train
-from nanochat.train.schedules import pretrain_multiplier, rising_momentum
+from nanochat.train.schedules import pretrain_schedule
 from nanochat.train.validation import bits_per_byte, require_vocabulary
+from nanochat.train.world import World
 
 _SAMPLE_TOKENS = 32
 
@@ -34,38 +35,39 @@ def pretrain(
     shards = [TokenShard.open(folder, digest) for folder in folders]
     val_shard = TokenShard.open(inputs["val_tokens"], digest)
     length = config.model.sequence_len
-    bos = tokenizer.special("bos")
-    batches = PretrainBatches(shards, config.batch_tokens // length, length, config.seed, bos)
+    bos, batch_rows = tokenizer.special("bos"), config.batch_tokens // length
+    batches = PretrainBatches(shards, batch_rows, length, config.seed, bos)
 
     device = device_of(runtime)
     with torch.device(device):
         model = GPT(config.model)
     model.init_weights(torch.Generator().manual_seed(config.seed))
-    rows = rows_per_pass(length, device.type)
+    val_rows = DEFAULT_CUT.rows_of(length, device.type)
 
-    def measure() -> float:
-        return bits_per_byte(model, val_batches(val_shard, rows, length, config.eval_tokens), tokenizer)
+    def measure(cut: Cut, world: World) -> float:
+        val = val_batches(val_shard, val_rows, length, config.eval_tokens)
+        return bits_per_byte(model, val, tokenizer, cut, world)
 
     def answer(prompt: str) -> str:
         tokens = greedy(model, [bos, *tokenizer.encode(prompt)], _SAMPLE_TOKENS, {bos})
         return tokenizer.decode(tokens)
 
+    schedule = pretrain_schedule(config)
     plan = Plan(
         steps=config.steps,
+        batch_rows=batch_rows,
+        longest=length,
         batch=batches.batch,
-        lr_multiplier=lambda step: pretrain_multiplier(step, config.steps, config.warmdown_ratio),
-        momentum=rising_momentum,
+        lr_multiplier=schedule.lr_multiplier,
+        momentum=schedule.momentum,
+        weight_decay=schedule.weight_decay,
     )
     job = Job(
         config=config,
         plan=plan,
-        optimizer=config.optimizer,
         measure_name="val/bpb",
         measure=measure,
-        eval_every=config.eval_every,
-        prompts=config.prompts,
         answer=answer,
-        sample_every=config.sample_every,
         statistics={f"data/{name}": value for name, value in batches.accounting(config.steps).items()},
     )
     return train(model, job, out, runtime)

@@ -11,30 +11,34 @@ from typing import Any
 
 from nanochat.config import SftConfig
 from nanochat.data.chat_batches import sft_batches
-from nanochat.data.tasks import mixture
-from nanochat.model.checkpoint import load_model
 from nanochat.runtime import Runtime
-from nanochat.tokenizer.tokenizer import Tokenizer
-from nanochat.train.loop import Plan
-from nanochat.train.run import Job, device_of, train
+from nanochat.train.chat import ChatStage
+from nanochat.train.loop import Cut, Plan
+from nanochat.train.run import Job, train
 from nanochat.train.schedules import fixed_momentum, sft_multiplier
-from nanochat.train.validation import chat_answer, held_out, mean_loss, require_vocabulary
+from nanochat.train.validation import mean_loss
+from nanochat.train.world import World
 
 _VAL_ROWS = 8
 
 
 def sft(config: SftConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> dict[str, Any]:
     """Fine-tune `inputs`: tokenizer, model, tasks (the chat data)."""
-    tokenizer = Tokenizer.load(inputs["tokenizer"])
-    model = load_model(inputs["model"], device_of(runtime))
-    require_vocabulary(tokenizer, model.config)
-    context = model.config.sequence_len  # what lies beyond it was never trained
-    conversations, validation = held_out(mixture(inputs["tasks"], config.mixture, config.seed))
-    batches = sft_batches(conversations, tokenizer, config.batch_rows, seed=config.seed, max_tokens=context)
-    val = sft_batches(validation, tokenizer, _VAL_ROWS, max_tokens=context)
+    chat = ChatStage.open(config, inputs, runtime)
+    context = chat.model.config.sequence_len  # what lies beyond it was never trained
+    batches = sft_batches(
+        chat.conversations, chat.tokenizer, config.batch_rows, seed=config.seed, max_tokens=context
+    )
+    val = sft_batches(chat.validation, chat.tokenizer, _VAL_ROWS, max_tokens=context)
+
+    def measure(cut: Cut, world: World) -> float:
+        return mean_loss(chat.model, (val.batch(i) for i in range(val.steps)), cut, world)
+
     steps = batches.steps * config.epochs
     plan = Plan(
         steps=steps,
+        batch_rows=batches.batch_rows,
+        longest=batches.longest,
         batch=batches.batch,
         lr_multiplier=lambda step: sft_multiplier(step, steps),
         momentum=fixed_momentum,
@@ -42,14 +46,10 @@ def sft(config: SftConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     job = Job(
         config=config,
         plan=plan,
-        optimizer=config.optimizer,
         lr_factor=config.init_lr_frac,
         measure_name="val/loss",
-        measure=lambda: mean_loss(model, (val.batch(i) for i in range(val.steps))),
-        eval_every=config.eval_every,
-        prompts=config.prompts,
-        answer=lambda prompt: chat_answer(model, tokenizer, prompt),
-        sample_every=config.sample_every,
+        measure=measure,
+        answer=chat.answer,
         statistics={f"data/{name}": value for name, value in batches.accounting.items()},
     )
-    return train(model, job, out, runtime)
+    return train(chat.model, job, out, runtime)

@@ -2,7 +2,9 @@
 
 A restart point is a folder: `state.pt` (weights, optimizer, step: tensors and plain data, read with
 `weights_only`), `run.json` (which run it belongs to) and the lines of the journal so far. There is no random
-state in it, since nothing in the loop draws numbers. Where restart points live is `Runtime.checkpoints`.
+state in it, since nothing in the loop draws numbers, and no position in the data, since batches are functions
+of the step. It is the same for any number of ranks: rank 0 writes the whole state, every rank reads it. Where
+restart points live is `Runtime.checkpoints`.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from nanochat.errors import DataError
 from nanochat.model.gpt import GPT
 from nanochat.runtime import Checkpoints
 from nanochat.train.optimizer import ModelOptimizer
+from nanochat.train.world import ALONE, World
 
 logger = logging.getLogger(__name__)
 
@@ -55,32 +58,47 @@ class Journal:
 
 @dataclass
 class TrainState:
-    """A run between two steps."""
+    """A run between two steps, as one of its ranks holds it."""
 
     model: GPT
     optimizer: ModelOptimizer
+    world: World = ALONE
     step: int = 0  # finished steps
     seconds: float = 0.0  # spent in steps, over all attempts
     journal: Journal = field(default_factory=Journal)
     kept_step: int | None = None  # of the newest restart point
 
     def save(self, checkpoints: Checkpoints, run: Mapping[str, Any], scratch: Path | None = None) -> None:
-        """Keep a restart point, put together in `scratch`; `run` says which run it belongs to."""
+        """Keep a restart point, put together in `scratch`; `run` says which run it belongs to.
+
+        All ranks call this together: the optimizer's state is spread over them.
+        """
         if self.kept_step == self.step:
             return
+        optimizer = self.optimizer.state_dict()
+        if self.world.main:
+            self._write(optimizer, checkpoints, run, scratch)
+        self.kept_step = self.step
+
+    def _write(
+        self,
+        optimizer: Mapping[str, Any],
+        checkpoints: Checkpoints,
+        run: Mapping[str, Any],
+        scratch: Path | None,
+    ) -> None:
         with tempfile.TemporaryDirectory(prefix="nanochat-restart-", dir=scratch) as name:
             folder = Path(name)
             state = {
                 "step": self.step,
                 "seconds": self.seconds,
                 "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "optimizer": optimizer,
             }
             torch.save(state, folder / _STATE)
             (folder / _RUN).write_text(_canonical(run), encoding="utf-8")
             self.journal.write(folder)
             checkpoints.save(self.step, folder)
-        self.kept_step = self.step
 
     def restore(self, checkpoints: Checkpoints, run: Mapping[str, Any]) -> bool:
         """Continue from the newest restart point, if there is one; DataError if it is of another run."""
@@ -94,7 +112,8 @@ class TrainState:
                 hint="remove it, or give this run its own folder for restart points",
             )
         try:
-            state = torch.load(folder / _STATE, map_location=self.model.device, weights_only=True)
+            # Mapped, not read: all ranks of a machine share one copy of the file in memory.
+            state = torch.load(folder / _STATE, map_location="cpu", mmap=True, weights_only=True)
         except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
             raise DataError(f"the restart point of step {step} cannot be read: {error}") from error
         self.model.load_state_dict(state["model"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -15,7 +16,8 @@ from nanochat.model.generate import greedy
 from nanochat.model.gpt import GPT, IGNORED
 from nanochat.tokenizer.chat_format import render_for_completion
 from nanochat.tokenizer.tokenizer import Tokenizer
-from nanochat.train.loop import Batch, compute_precision, micro_batches
+from nanochat.train.loop import Batch, Cut, Ints, compute_precision, micro_batches
+from nanochat.train.world import World
 
 Item = TypeVar("Item")
 
@@ -47,23 +49,36 @@ def require_vocabulary(tokenizer: Tokenizer, model: ModelConfig) -> None:
         )
 
 
-def bits_per_byte(model: GPT, batches: Iterable[Batch], tokenizer: Tokenizer) -> float:
-    """Measure bits per byte in the precision of training."""
+def bits_per_byte(
+    model: GPT, batches: Iterable[Batch], tokenizer: Tokenizer, cut: Cut, world: World
+) -> float:
+    """Measure bits per byte in the precision of training; each rank takes some of the batches."""
+    mine = itertools.islice(batches, world.rank, None, world.size)
+    parts = (
+        part for batch in mine for part in _parts(*batch, cut.rows_of(batch[0].shape[1], model.device.type))
+    )
     with compute_precision(model.device):
-        return bpb.bits_per_byte(model, batches, tokenizer.token_bytes())
+        sums = bpb.nats_and_bytes(model, parts, tokenizer.token_bytes())
+    return bpb.as_bits_per_byte(*world.total(*sums))
 
 
 @torch.no_grad()
-def mean_loss(model: GPT, batches: Iterable[Batch]) -> float:
-    """Return the mean cross entropy in nats over all targets of all batches."""
-    total, counted = 0.0, 0
-    for batch in batches:
-        for inputs, targets in micro_batches(*batch, model.device.type):
+def mean_loss(model: GPT, batches: Iterable[Batch], cut: Cut, world: World) -> float:
+    """Return the mean cross entropy in nats over all targets; each rank takes some of the batches."""
+    nats, counted = 0.0, 0
+    for batch in itertools.islice(batches, world.rank, None, world.size):
+        for inputs, targets in micro_batches(*batch, model.device.type, cut):
             x, y = (torch.from_numpy(a).to(model.device) for a in (inputs, targets))
             with compute_precision(model.device):
-                total += float(model(x, y, loss_reduction="sum"))
+                nats += float(model(x, y, loss_reduction="sum"))
             counted += int(np.count_nonzero(targets != IGNORED))
-    return total / max(counted, 1)
+    all_nats, all_counted = world.total(nats, counted)
+    return all_nats / max(all_counted, 1)
+
+
+def _parts(inputs: Ints, targets: Ints, rows: int) -> Iterator[Batch]:
+    for begin in range(0, len(inputs), rows):
+        yield inputs[begin : begin + rows], targets[begin : begin + rows]
 
 
 def chat_answer(model: GPT, tokenizer: Tokenizer, prompt: str) -> str:

@@ -115,6 +115,12 @@ def assert_error(said: Said | subprocess.CompletedProcess, code: int, *signs: st
         (("why", "toy", "pretrian"), ("no stage 'pretrian'", "stages: download", "pretrain")),
         (("run", "toy", "--dispatch", "cloud"), ("--dispatch is 'cloud'", "local or pools")),
         (("run", "toy", "--threads", "0"), ("--threads", "greater than or equal to 1")),
+        (("chat", "./nowhere"), ("./nowhere is no folder", "pretrain, midtrain, sft, publish, import")),
+        (("import", "nowhere"), ("nowhere is no folder", "holds the published model")),
+        (("import", ".", "--step", "-1"), ("--step", "greater than or equal to 0")),
+        (("export", "publish", "x", "--format", "onnx"), ("'onnx'", "'nanochat', 'transformers'")),
+        (("export", "publish", "x", "--layout", "deep"), ("'deep'", "'flat', 'cache'")),
+        (("export", "publish"), ("missing argument 'dir'",)),
         (("plan",), ("missing argument",)),
         (("fly",), ("no such command 'fly'",)),
     ],
@@ -135,6 +141,37 @@ def test_a_reference_that_is_nowhere_names_what_is_there(command, made):
     assert_error(command("verify", "pretrain", home=made), 1, "pretrain", "it has download, tokenizer")
     assert_error(command("chat", "-p", "Hello!", home=made), 1, "publish", "it has download, tokenizer")
     assert_error(command("eval", "tokenizer", home=made), 1, "holds no model", "pretrain, midtrain, sft")
+
+
+def test_folders_that_cannot_be_imported_and_targets_in_use_are_named(command, tmp_path, made, shared_golden):
+    assert_error(command("import", str(tmp_path)), 1, str(tmp_path), "no model_<step>.pt", "it holds nothing")
+    golden = shared_golden / "nanochat-2025-10"
+    said = command("import", str(golden), "--tag", "d20")
+    assert_error(said, 2, "no checkpoint with tag d20", "there is sft d3 step 650")
+    (tmp_path / "used").write_text("mine")
+    said = command("export", str(golden), str(tmp_path / "used"))
+    assert_error(said, 2, f"{tmp_path / 'used'} exists already", "name a new folder")
+    said = command("export", "tokenizer", str(tmp_path / "x"), home=made)
+    assert_error(said, 1, "holds no model", "pretrain, midtrain, sft, publish, import")
+    (tmp_path / "model_000001.pt").write_bytes(b"\x80\x02cos\nsystem\n(S'touch ran'\ntR.")
+    (tmp_path / "tokenizer.pkl").write_bytes(b"")
+    (tmp_path / "meta_000001.json").write_text('{"model_config": {}}')
+    assert_error(
+        command("chat", str(tmp_path), "-p", "x"), 1, "model_000001.pt is a bare pickle", "torch.save"
+    )
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_published_folder_is_imported_and_exported_by_command(command, tmp_path, shared_golden):
+    golden, out = shared_golden / "nanochat-2025-10", tmp_path / "out"
+    imported = json.loads(command("import", str(golden), "--json").out)
+    assert set(imported) == {"record", "key", "digest", "cached", "format", "metrics"}
+    assert json.loads(command("inspect", imported["record"], "--json").out)["digest"] == imported["digest"]
+    exported = json.loads(command("export", "import", str(out), "--json").out)
+    assert set(exported) == {"folder", "format", "step", "parameters", "files"}
+    assert exported["step"] == imported["metrics"]["step"] == 650
+    answers = [command("chat", ref, "-p", "hello", "--max-tokens", "9").out for ref in ("import", str(out))]
+    assert answers[0] == answers[1] != ""
 
 
 def test_a_report_of_what_never_ran_says_how_to_run_it(command):
@@ -291,12 +328,12 @@ KEYS = {
     "recipes": {"recipe", "depth", "about"},
     "show": {
         "name", "depth", "corpus", "tasks", "tokenizer", "tokenize", "pretrain", "midtrain", "sft",
-        "evaluate", "publish",
+        "evaluate", "publish", "derived",
     },
-    "plan": {"recipe", "all_cached", "predicted_seconds", "predicted_dollars", "nodes"},
+    "plan": {"recipe", "all_cached", "predicted_seconds", "predicted_dollars", "nodes", "forecast"},
     "why": NODE,
     "ls": RECORD,
-    "inspect": RECORD | {"lineage"},
+    "inspect": RECORD | {"lineage", "contents"},
     "run": {"nodes", "results", "published"},
     "gc": {"dry_run", "records", "names", "freed_bytes", "kept_records"},
 }  # fmt: skip

@@ -15,7 +15,7 @@ import torch
 from nanochat.config import ModelConfig, OptimizerConfig
 from nanochat.evals.bpb import bits_per_byte
 from nanochat.model.checkpoint import model_from_state
-from nanochat.train.loop import Plan, training_steps
+from nanochat.train.loop import Cut, Plan, training_steps
 from nanochat.train.optimizer import ModelOptimizer
 from nanochat.train.schedules import rising_momentum
 from nanochat.train.state import TrainState
@@ -46,11 +46,13 @@ def trained(folder: Path, golden, batches, request: pytest.FixtureRequest):
     inputs, targets = batches
     plan = Plan(
         steps=12,
-        batch=lambda step: (inputs[step], targets[step]),
+        batch_rows=inputs.shape[1],
+        longest=inputs.shape[2],
+        batch=lambda step, rows: (inputs[step, rows], targets[step, rows]),
         lr_multiplier=lambda step: 1.0,
         momentum=rising_momentum,
     )
-    return state, list(training_steps(state, plan, micro_batch_rows=request.param))
+    return state, list(training_steps(state, plan, Cut(rows=request.param)))
 
 
 def test_losses_follow_the_recorded_ones(golden, trained) -> None:

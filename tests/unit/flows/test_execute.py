@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -108,3 +109,29 @@ def test_files_of_killed_processes_are_swept_and_of_living_ones_are_not(run, wor
     run(look)
     assert seen == ["1-living"]
     assert [p.name for p in workshop.scratch.iterdir()] == ["1-living"]
+
+
+@pytest.mark.parametrize("setting", [{"micro_batch_rows": 3}, {"processes": 2}, {"device": "cuda"}])
+def test_an_artifact_is_found_again_however_the_next_run_would_make_it(setting, run, workshop, monkeypatch):
+    made = run(lambda config, inputs, out, runtime: (out / "text").write_text("made") and {})
+    other = replace(workshop, runtime=replace(workshop.runtime, **setting))
+    again = execute(JOB, other, NullTracker, dict)
+    assert (made.cached, again.cached) == (False, True)
+    assert again.record.key == made.record.key
+
+
+@pytest.mark.parametrize(("stage", "processes", "where"), [("sft", 2, "ranks"), ("sft", 1, "here"),
+                                                           ("evaluate_sft", 2, "here")])  # fmt: skip
+def test_a_stage_that_spreads_runs_on_ranks_if_there_are_several(
+    stage, processes, where, monkeypatch, tmp_path
+):
+    node = next(n for n in dag.build(recipes.find("toy")) if n.id == stage)
+    ran = []
+    monkeypatch.setattr(flows.execute, "launch", lambda *given: ran.append(("ranks", given)))
+    monkeypatch.setattr(
+        flows.execute, "run_function", lambda name: lambda *given: ran.append(("here", given))
+    )
+    runtime = Runtime(processes=processes)
+    flows.execute._run(node, {}, tmp_path, runtime)
+    given = (node.config, {}, tmp_path, runtime)
+    assert ran == [(where, (node.stage.run, *given) if where == "ranks" else given)]

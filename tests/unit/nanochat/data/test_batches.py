@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nanochat.data.batches import PretrainBatches, val_batches
+from nanochat.data.batches import PretrainBatches, document_starts, val_batches
 from nanochat.errors import DataError
 
 BOS = 256
@@ -64,6 +64,45 @@ def test_what_is_masked_and_added_is_counted(corpus, steps, make_shard):
     assert counts["masked_targets"] == masked
     assert counts["added_bos_inputs"] == steps * 3 - masked
     assert counts["tokens_read"] == steps * 15
+    assert counts["packing_waste"] == masked / counts["tokens_read"]
+    stream = stream_of(batches, steps)
+    starts = [i for i, token in enumerate(stream) if token == BOS] + [len(stream)]
+    assert counts["cut_documents"] == sum(a // 5 != (b - 1) // 5 for a, b in pairwise(starts))
+
+
+@quick
+@given(corpus=corpora, world=st.sampled_from([1, 2, 3, 6]), step=st.integers(0, 20))
+def test_any_number_of_ranks_reads_the_same_global_batch(corpus, world, step, make_shard):
+    shards = [make_shard(texts) for texts in corpus]
+    whole = PretrainBatches(shards, 6, 7, 1, BOS).batch(step)
+    ranks = [PretrainBatches(shards, 6, 7, 1, BOS) for _ in range(world)]
+    share = 6 // world
+    parts = [each.batch(step, slice(n * share, (n + 1) * share)) for n, each in enumerate(ranks)]
+    for i in range(2):
+        assert np.array_equal(whole[i], np.concatenate([part[i] for part in parts]))
+
+
+@quick
+@given(corpus=corpora, length=st.integers(1, 17))
+def test_document_starts_keep_attention_inside_of_a_document(corpus, length, make_shard):
+    batches = PretrainBatches([make_shard(texts) for texts in corpus], 5, length, 3, BOS)
+    inputs, _ = batches.batch(2)
+    starts = document_starts(inputs, BOS)
+    assert starts.shape == inputs.shape
+    assert starts.dtype == np.int32
+    for row, lo in zip(inputs.tolist(), starts.tolist(), strict=True):
+        wanted = [max([s for s in range(t + 1) if row[s] == BOS]) for t in range(length)]
+        assert lo == wanted
+
+
+def test_a_far_step_is_found_without_reading_what_comes_before(make_shard, monkeypatch):
+    batches = PretrainBatches([make_shard(["x" * (i % 9) for i in range(400)])], 2, 11, 0, BOS)
+    gathered = []
+    gather = batches._gather
+    monkeypatch.setattr(batches, "_gather", lambda pieces: gathered.extend(pieces) or gather(pieces))
+    batches.batch(10**6)
+    assert sum(piece.stop - piece.begin for piece in gathered) == 22
+    assert len(gathered) <= 22
 
 
 def test_rows_begin_with_bos_and_inputs_are_the_targets_one_place_later(make_shard):

@@ -93,3 +93,15 @@ def test_what_the_calculator_returned_is_never_a_target(tokenizer):
     _, targets = sft_batches([talk], tokenizer, 1).batch(0)
     said = [t for t in targets[0].tolist() if t != -1]
     assert tokenizer.decode(said) == "1+1"
+
+
+def test_a_part_of_the_sft_rows_is_that_part_of_the_batch_also_if_it_is_empty(tokenizer):
+    batches = sft_batches(talks([("q" * i, "a" * (i % 7)) for i in range(1, 20)]), tokenizer, 5, seed=1)
+    lengths = []
+    for step in (0, 2, 4):
+        whole = batches.batch(step)
+        lengths.append(whole[0].shape[1])
+        for rows in (slice(0, 2), slice(2, 5), slice(3, 3), slice(1, None, 3)):
+            for all_rows, part in zip(whole, batches.batch(step, rows), strict=True):
+                assert np.array_equal(all_rows[rows], part)
+    assert max(lengths) <= batches.longest == max(batches.batch(s)[0].shape[1] for s in range(40))

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+import random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from nanochat.config import CorpusConfig, ShardConfig, TasksConfig, ToyWorldConfig
+from nanochat.data import transfer
 from nanochat.data.sources import download_shard, download_tasks, resolve_corpus, resolve_tasks
 from nanochat.errors import ConfigError, DataError
 from nanochat.runtime import Runtime
@@ -132,6 +134,37 @@ def test_a_page_or_a_cut_file_is_not_taken_for_parquet(corpus, tmp_path):
         path.write_bytes(data)
         with pytest.raises(DataError, match=message):
             download_shard(ShardConfig(name=name, url=str(path)), {}, tmp_path / "out", Runtime())
+
+
+def test_damaged_text_is_refused(tmp_path):
+    not_utf8 = pa.array([b"\xff\xfe", b"text"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": not_utf8}), tmp_path / "bytes.parquet")
+    table = pa.table({"text": ["some text that stands in the file as it is"]})
+    path = tmp_path / "flipped.parquet"
+    plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    pq.write_table(table, path, write_page_checksum=True, **plain)
+    path.write_bytes(path.read_bytes().replace(b"as it is", b"as it iS", 1))
+    for name in ("bytes", "flipped"):
+        shard = ShardConfig(name=name, url=str(tmp_path / f"{name}.parquet"))
+        with pytest.raises(DataError, match=rf"{name}\.parquet: not a readable parquet file"):
+            download_shard(shard, {}, tmp_path / "out", Runtime())
+
+
+def test_a_download_tells_megabytes_and_their_rate(corpus, tmp_path, monkeypatch):
+    heard = []
+
+    class Tracker:
+        def log(self, metrics, *, step, total_steps):
+            heard.append((sorted(metrics), step, total_steps))
+
+    path = tmp_path / "shard.parquet"
+    texts = [random.Random(i).randbytes(500_000).hex() for i in range(3)]
+    pq.write_table(pa.table({"text": texts}), path, compression="none", use_dictionary=False)
+    monkeypatch.setattr(transfer, "_PIECE_BYTES", 1_100_000)
+    shard = ShardConfig(name="shard", url=str(path))
+    download_shard(shard, {}, tmp_path / "out", Runtime(tracker=Tracker()))
+    rate = ["throughput/mb_per_s"]
+    assert heard == [(rate, 2, 4), (rate, 3, 4), (rate, 4, 4)]
 
 
 def test_toy_shards_and_tasks_are_generated(tmp_path):

@@ -1,21 +1,15 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nanochat.data.token_shards import (
-    TokenShard,
-    read_texts,
-    vocabulary_digest,
-    write_token_shard,
-)
+from nanochat.data.token_shards import TokenShard, vocabulary_digest, write_token_shard
 from nanochat.errors import DataError
 
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -51,11 +45,24 @@ def test_tokens_and_offsets_are_aligned_in_the_documented_layout(tmp_path, token
     write_token_shard(tmp_path, [["ab", "c"]], tokenizer)
     raw = (tmp_path / "tokens.bin").read_bytes()
     magic, version, itemsize, vocab, documents, tokens = struct.unpack_from("<8sHHIQQ", raw)
-    assert (magic, version, itemsize, vocab, documents, tokens) == (b"NCTOKENS", 1, 2, 265, 2, 5)
+    assert (magic, version, itemsize, vocab, documents, tokens) == (b"NCTOKENS", 2, 2, 265, 2, 5)
     assert raw[32:64].hex() == vocabulary_digest(tokenizer)
-    assert np.frombuffer(raw, "<u2", 5, 64).tolist() == [256, 97, 98, 256, 99]
-    assert np.frombuffer(raw, "<u8", 3, 128).tolist() == [0, 3, 5]
-    assert len(raw) == 128 + 24
+    assert raw[64:96] == hashlib.sha256(raw[128:138]).digest()
+    assert raw[96:128] == hashlib.sha256(raw[192:]).digest()
+    assert np.frombuffer(raw, "<u2", 5, 128).tolist() == [256, 97, 98, 256, 99]
+    assert np.frombuffer(raw, "<u8", 3, 192).tolist() == [0, 3, 5]
+    assert len(raw) == 192 + 24
+
+
+def test_documents_are_read_one_by_one_in_ranges_and_all_together(make_shard):
+    shard = make_shard(["ab", "", "cde", "f"])
+    assert [ids.tolist() for ids in shard] == [[256, 97, 98], [256], [256, 99, 100, 101], [256, 102]]
+    assert shard.span(1, 3).tolist() == [256, 256, 99, 100, 101]
+    assert shard.span(0, 4).tolist() == shard.tokens.tolist()
+    assert shard.span(4, 4).tolist() == []
+    for first, stop in ((-1, 2), (2, 5), (3, 2)):
+        with pytest.raises(IndexError, match="a shard with 4"):
+            shard.span(first, stop)
 
 
 @pytest.mark.parametrize(("vocab_size", "dtype"), [(65536, "uint16"), (65537, "uint32")])
@@ -74,7 +81,7 @@ def test_token_width_follows_the_vocabulary(vocab_size, dtype, make_shard, make_
         (lambda raw: b"PAR1" + raw[4:], "not a token shard"),
         (lambda raw: raw[:8] + b"\x09\x00" + raw[10:], "format 9"),
         (lambda raw: raw[:10] + b"\x04\x00" + raw[12:], "bytes per token"),
-        (lambda raw: raw[:-16] + bytes(8) + raw[-8:], "offsets"),
+        (lambda raw: raw[:-16] + bytes(8) + raw[-8:], "document offsets are not those that were written"),
     ],
 )
 def test_a_damaged_file_is_refused(damage, message, tmp_path, tokenizer):
@@ -82,6 +89,26 @@ def test_a_damaged_file_is_refused(damage, message, tmp_path, tokenizer):
     path = tmp_path / "tokens.bin"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DataError, match=message):
+        TokenShard.open(tmp_path)
+
+
+def test_a_changed_token_is_found_by_its_hash(tmp_path, tokenizer):
+    write_token_shard(tmp_path, [["abc", "de"]], tokenizer)
+    TokenShard.open(tmp_path).verify()
+    path = tmp_path / "tokens.bin"
+    raw = bytearray(path.read_bytes())
+    raw[130] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match=r"tokens\.bin: its tokens are not those that were written"):
+        TokenShard.open(tmp_path).verify()
+
+
+def test_offsets_of_another_writer_must_rise(tmp_path, tokenizer):
+    write_token_shard(tmp_path, [["abc", "de"]], tokenizer)
+    path = tmp_path / "tokens.bin"
+    raw = path.read_bytes()[:-24] + struct.pack("<3Q", 0, 0, 7)
+    path.write_bytes(raw[:96] + hashlib.sha256(raw[-24:]).digest() + raw[128:])
+    with pytest.raises(DataError, match="do not rise from 0 to 7"):
         TokenShard.open(tmp_path)
 
 
@@ -109,19 +136,3 @@ def test_a_tokenizer_that_loses_text_is_noticed(tmp_path, make_tokenizer):
 def test_views_are_read_only(make_shard):
     with pytest.raises(ValueError, match="read-only"):
         make_shard(["abc"]).tokens[0] = 1
-
-
-def test_texts_of_a_parquet_file_come_in_order_and_in_bounded_lists(tmp_path):
-    texts = [f"text {i}" for i in range(2500)]
-    pq.write_table(pa.table({"text": texts}), tmp_path / "text.parquet", row_group_size=700)
-    lists = list(read_texts(tmp_path / "text.parquet"))
-    assert max(map(len, lists)) <= 1024
-    assert [text for part in lists for text in part] == texts
-
-
-def test_real_documents_round_trip(shared_data, tmp_path, tokenizer):
-    batches = read_texts(shared_data / "pretrain" / "shard_00000.parquet")
-    texts = next(batches)[:100]
-    write_token_shard(tmp_path, [texts], tokenizer)
-    shard = TokenShard.open(tmp_path)
-    assert [tokenizer.decode(shard.document(i)) for i in range(100)] == texts

@@ -1,4 +1,4 @@
-"""Counts of parameters and operations against the published ones."""
+"""Counts of parameters and operations against the published ones, and peaks by the names drivers report."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from nanochat.config import ModelConfig
-from nanochat.model.flops import flops_per_token, parameter_count, parameter_counts, peak_flops
+from nanochat.model.flops import (
+    flops_per_token,
+    parameter_count,
+    parameter_counts,
+    peak_flops,
+    tensor_count,
+)
 from nanochat.model.gpt import GPT
 
 
@@ -48,6 +54,7 @@ def test_parameter_counts_are_the_published_ones(config: ModelConfig, parameters
         model = GPT(config)
     assert sum(weight.numel() for weight in model.parameters()) == parameters
     assert parameter_count(config) == parameters
+    assert tensor_count(config) == len(model.state_dict())
 
 
 @pytest.mark.parametrize("architecture", ["classic", "2026"])
@@ -86,8 +93,47 @@ def test_a_window_longer_than_the_context_costs_no_more_than_the_context() -> No
     assert flops_per_token(short) == flops_per_token(whole)
 
 
-def test_the_most_specific_gpu_name_gives_the_peak() -> None:
-    assert peak_flops("NVIDIA H100 80GB HBM3") == 989e12
-    assert peak_flops("NVIDIA H100 PCIe") == 756e12
-    assert peak_flops("NVIDIA GB200") == 2500e12
-    assert peak_flops("Some other device") is None
+@pytest.mark.parametrize(
+    ("name", "tflops"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA H100 NVL", 835),
+        ("NVIDIA H200", 989),
+        ("NVIDIA B200", 2250),
+        ("NVIDIA GB200", 2500),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA A100-PCIE-40GB", 312),
+        ("NVIDIA L40S", 362),
+        ("NVIDIA L4", 121),
+        ("AMD Instinct MI300X", 1307.4),
+        ("NVIDIA GeForce RTX 5090", 209.5),
+        ("NVIDIA GeForce RTX 4090", 165.2),
+        ("NVIDIA GeForce RTX 3090", 71),
+    ],
+)
+def test_known_devices_have_their_peak(name, tflops):
+    assert peak_flops(name) == tflops * 1e12
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "NVIDIA L40",  # not an L4
+        "NVIDIA GH200 480GB",  # not an H200
+        "NVIDIA H200 NVL",  # slower than the H200
+        "NVIDIA H20",
+        "NVIDIA A10",
+        "NVIDIA A100X",
+        "NVIDIA GeForce RTX 4090 Laptop GPU",
+        "NVIDIA GeForce RTX 4090 D",
+        "NVIDIA GeForce RTX 3090 Ti",
+        "NVIDIA H100 80GB HBM3 MIG 1g.10gb",  # a seventh of it
+        "AMD Instinct MI300A",
+        "Tesla V100-SXM2-16GB",
+        "cpu",
+        "",
+    ],
+)
+def test_other_devices_are_unknown_and_never_a_wrong_number(name):
+    assert peak_flops(name) is None

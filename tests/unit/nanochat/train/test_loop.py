@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 
 from nanochat.config import ModelConfig, OptimizerConfig
 from nanochat.model.gpt import GPT
-from nanochat.train.loop import accumulate_gradients, cpu_threads, micro_batches
+from nanochat.train.loop import Cut, accumulate_gradients, cpu_threads, micro_batches
 from nanochat.train.optimizer import ModelOptimizer
 
 TINY = ModelConfig(sequence_len=24, vocab_size=97, n_layer=2, n_head=2, n_kv_head=2, n_embd=32)
@@ -34,7 +36,7 @@ def padded_batch() -> tuple[np.ndarray, np.ndarray]:
 
 def test_every_target_is_in_one_pass_and_padding_is_cut() -> None:
     inputs, targets = padded_batch()
-    passes = list(micro_batches(inputs, targets, "cpu", 2))
+    passes = list(micro_batches(inputs, targets, "cpu", Cut(rows=2)))
     assert [t.shape for _, t in passes] == [(2, 24), (2, 17), (2, 9)]
     seen = sorted(np.concatenate([t[t != -1] for _, t in passes]).tolist())
     assert seen == sorted(targets[targets != -1].tolist())
@@ -46,7 +48,7 @@ def test_loss_and_gradients_do_not_depend_on_the_cut(rows: int | None) -> None:
     whole, cut = model(), model()
     expected = whole(torch.from_numpy(inputs), torch.from_numpy(targets))
     expected.backward()
-    loss = accumulate_gradients(cut, inputs, targets, rows)
+    loss = accumulate_gradients(cut, inputs, targets, Cut(rows=rows))
     assert loss == pytest.approx(float(expected.detach()), rel=1e-5)
     for one, other in zip(whole.parameters(), cut.parameters(), strict=True):
         torch.testing.assert_close(other.grad, one.grad, atol=1e-6, rtol=1e-4)
@@ -81,3 +83,31 @@ def test_the_number_of_threads_is_put_back() -> None:
         assert torch.get_num_threads() == former + 1
         raise KeyError
     assert torch.get_num_threads() == former
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_a_batch_without_rows_or_targets_gives_gradients_of_zero(rows: int) -> None:
+    made = model()
+    inputs, targets = np.zeros((rows, 24), np.int64), np.full((rows, 24), -1)
+    reduced = []
+
+    @contextlib.contextmanager
+    def reducing():
+        yield
+        reduced.append(True)
+
+    assert accumulate_gradients(made, inputs, targets, last=reducing) == 0.0
+    assert all(p.grad is not None and not p.grad.any() for p in made.parameters())
+    assert reduced == [True]
+
+
+def test_gradients_are_reduced_in_the_last_pass_alone() -> None:
+    made, seen = model(), []
+
+    @contextlib.contextmanager
+    def reducing():
+        seen.append(made.lm_head.weight.grad is not None)
+        yield
+
+    accumulate_gradients(made, *padded_batch(), Cut(rows=2), last=reducing)
+    assert seen == [True]

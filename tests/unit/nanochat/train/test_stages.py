@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import signal
@@ -189,3 +190,26 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(inputs: Path, tmp_pat
     paths = {"tokenizer": inputs / "tokenizer", "tasks": inputs / "tasks", "model": tmp_path / "model"}
     with pytest.raises(TrainingError, match="loss is nan in step 1; last restart point: none"):
         sft(CONFIGS["sft"], paths, tmp_path, Runtime(threads=1))
+
+
+def test_conversations_too_long_or_without_an_answer_leave_every_loss_finite(
+    inputs: Path, tmp_path: Path
+) -> None:
+    def talk(question: str, *answer: str) -> dict[str, object]:
+        messages = [{"role": "user", "content": question}]
+        return {"messages": messages + [{"role": "assistant", "content": text} for text in answer]}
+
+    talks = [talk("red " * 50, "cut off"), talk("one", "blue " * 50), talk("three", "")] * 12
+    (tmp_path / "tasks/conversations").mkdir(parents=True)
+    (tmp_path / "tasks/conversations/odd.jsonl").write_text("".join(json.dumps(t) + "\n" for t in talks))
+    paths = {"tokenizer": inputs / "tokenizer", "tasks": tmp_path / "tasks", "model": inputs / "model"}
+    mixture = (MixtureEntry(task="odd", repeat=2), MixtureEntry(task="odd"))
+    for name, stage in (("midtrain", midtrain), ("sft", sft)):
+        (tmp_path / name).mkdir()
+        config = CONFIGS[name].model_copy(update={"mixture": mixture})
+        metrics = stage(config, paths, tmp_path / name, Runtime(threads=1))
+        lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        assert all(math.isfinite(line["train/loss"] + line["train/grad_norm"]) for line in lines)
+        assert math.isfinite(metrics["val/loss" if name == "sft" else "val/bpb"])
+        assert metrics["data/truncated"] > 0 or name == "midtrain"
+    assert metrics["data/skipped"] > 0

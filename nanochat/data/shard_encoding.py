@@ -1,0 +1,97 @@
+"""The stage that turns text shards into token shards: one task per shard, large ones each in a process.
+
+The encoder gives up Python's lock for most of its work but not for all (7 % of the time stays under the
+lock, so threads would stop scaling after some ten cores); with a process per shard, as many shards are
+encoded at once as the run has workers. What is written never depends on where or beside what it was made.
+The format of the files is `nanochat.data.token_shards`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from nanochat.config import TokenizeConfig
+from nanochat.data.own_process import Report, in_own_process
+from nanochat.data.token_shards import FORMAT_VERSION, write_token_shard
+from nanochat.errors import DataError
+from nanochat.runtime import Runtime
+from nanochat.tokenizer.tokenizer import Tokenizer
+
+_BATCH_DOCUMENTS = 1024
+# From this size of packed text on (some 3 s of encoding) a process, which costs 0.1 s and the first one of a
+# run 1.5 s, is worth its while.
+_OWN_PROCESS_BYTES = 16 << 20
+
+
+def tokenize_shard(
+    config: TokenizeConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime
+) -> dict[str, Any]:
+    """Turn `text.parquet` of the shard into `tokens.bin` and `stats.json`.
+
+    Raises DataError if documents, characters or bytes are not those that the text shard was counted with.
+    """
+    if config.format_version != FORMAT_VERSION:
+        raise DataError(
+            f"tokenize.format_version is {config.format_version}; this code writes {FORMAT_VERSION}"
+        )
+    text = inputs["shard"] / "text.parquet"
+    started = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        rate = done / max(time.monotonic() - started, 1e-9)
+        runtime.tracker.log({"throughput/documents_per_s": rate}, step=done, total_steps=total)
+
+    if text.stat().st_size < _OWN_PROCESS_BYTES:
+        stats = encode_shard(inputs["tokenizer"], text, out, lambda *_: runtime.raise_if_stopped())
+    else:
+        stats = in_own_process(
+            encode_shard,
+            inputs["tokenizer"],
+            text,
+            out,
+            report=report,
+            check_stop=runtime.raise_if_stopped,
+            preload=(__name__,),
+        )
+    _require_same_counts(inputs["shard"] / "stats.json", stats)
+    return {**stats, "bytes_per_token": stats["bytes"] / max(stats["tokens"] - stats["documents"], 1)}
+
+
+def encode_shard(tokenizer: Path, text: Path, out: Path, report: Report) -> dict[str, int]:
+    """Encode a parquet file with the tokenizer of a folder; return the counts."""
+    total = pq.read_metadata(text).num_rows
+
+    def batches() -> Iterator[list[str]]:
+        done = 0
+        for texts in read_texts(text):
+            report(done, total)
+            yield texts
+            done += len(texts)
+        report(done, total)
+
+    return write_token_shard(out, batches(), Tokenizer.load(tokenizer))
+
+
+def read_texts(path: Path) -> Iterator[list[str]]:
+    """Yield the documents of a text shard in order, in lists of at most 1,024; a null is an empty one."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_BATCH_DOCUMENTS, columns=["text"]):
+            yield [text or "" for text in batch.column(0).to_pylist()]
+
+
+def _require_same_counts(path: Path, stats: Mapping[str, int]) -> None:
+    """Compare with what was counted when the text arrived, where that is known."""
+    if not path.exists():
+        return
+    for name, count in json.loads(path.read_text()).items():
+        if stats[name] != count:
+            raise DataError(
+                f"{path.parent.name}: {stats[name]} {name} went into the tokens, but the text has {count}",
+                hint="the text was changed after its download; `nanochat verify` names what is damaged",
+            )

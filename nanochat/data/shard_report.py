@@ -1,0 +1,50 @@
+"""What is in a token shard, for people: counts, lengths, whether the hashes hold, and samples as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nanochat.data.token_shards import TokenShard
+from nanochat.tokenizer.tokenizer import Tokenizer
+
+_SAMPLE_TOKENS = 64
+
+
+def describe_shard(shard: TokenShard, tokenizer: Tokenizer | None, samples: int = 3) -> dict[str, Any]:
+    """Return statistics of a shard as plain data; with its tokenizer also bytes and decoded samples.
+
+    Raises DataError if the tokens are not those that were written.
+    """
+    shard.verify()
+    lengths = np.diff(shard.doc_offsets).astype(np.int64)
+    report: dict[str, Any] = {
+        "format": f"{shard.tokens.dtype}, vocabulary of {shard.header.vocab_size:,} ({shard.digest[:12]})",
+        "documents": shard.n_documents,
+        "tokens": shard.n_tokens,
+        "distinct_tokens": len(np.unique(shard.tokens)),
+    }
+    if shard.n_documents:
+        report |= {
+            "shortest_document_tokens": int(lengths.min()),
+            "median_document_tokens": float(np.median(lengths)),
+            "longest_document_tokens": int(lengths.max()),
+        }
+    if tokenizer is not None:
+        size = int(tokenizer.token_bytes()[shard.tokens].sum(dtype=np.int64))
+        report["text_bytes"] = size
+        report["bytes_per_token"] = size / max(shard.n_tokens - shard.n_documents, 1)
+        report["samples"] = [_sample(shard, tokenizer, i) for i in _spread(shard.n_documents, samples)]
+    return report
+
+
+def _spread(count: int, samples: int) -> list[int]:
+    """Return so many different numbers below `count`, from the first to the last."""
+    return sorted({int(i) for i in np.linspace(0, count - 1, min(samples, count))})
+
+
+def _sample(shard: TokenShard, tokenizer: Tokenizer, index: int) -> dict[str, Any]:
+    ids = shard.document(index)
+    text = tokenizer.decode(ids[1 : 1 + _SAMPLE_TOKENS].tolist())
+    return {"document": index, "tokens": len(ids), "text": text, "whole": len(ids) <= 1 + _SAMPLE_TOKENS}

@@ -1,0 +1,104 @@
+"""Which file of the data root holds which task, and whether a source has the files that a recipe names.
+
+Names and places only: a plan can check them before anything is downloaded. What is in the files is read by
+`nanochat.data.tasks`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
+
+from nanochat.config import Config, EvaluateConfig, MidtrainConfig, SftConfig, TasksConfig
+from nanochat.data.hub import DATA_SETS, is_hub
+from nanochat.errors import ConfigError
+
+SUFFIXES = (".jsonl", ".parquet")
+HELD_OUT = "test"  # the conversations that are not for training
+
+# Name of the task -> split -> file below the data root, without suffix.
+TASK_FILES: dict[str, dict[str, str]] = {
+    "arc_easy": {s: f"tasks/arc/ARC-Easy/{s}" for s in ("train", "test")},
+    "arc_challenge": {s: f"tasks/arc/ARC-Challenge/{s}" for s in ("train", "test")},
+    "mmlu": {"train": "tasks/mmlu/auxiliary_train", "dev": "tasks/mmlu/dev", "test": "tasks/mmlu/test"},
+    "gsm8k": {s: f"tasks/gsm8k/{s}" for s in ("train", "test")},
+    "humaneval": {"test": "tasks/humaneval/HumanEval"},
+}
+TOY_CONVERSATIONS = ("functions", "smalltalk", HELD_OUT)
+_CORE = "core/core.yaml"
+
+
+def task_file(task: str, split: str) -> str:
+    """Return the place of a task's file, without suffix; raise ConfigError for a split that it has not."""
+    if task in TASK_FILES:
+        files = TASK_FILES[task]
+        if split not in files:
+            raise ConfigError(
+                f"task {task} has no split {split!r}", hint=f"its splits are {', '.join(files)}"
+            )
+        return files[split]
+    if split != "train" and task != HELD_OUT:
+        raise ConfigError(
+            f"conversations {task} have no split {split!r}",
+            hint=f"held-out conversations are the task {HELD_OUT!r}",
+        )
+    return f"conversations/{task}"
+
+
+def require_tasks(source: TasksConfig, config: Config) -> None:
+    """Raise ConfigError if a stage's configuration names a task that the resolved source has not."""
+    there = _files(source)
+    for field, task, split in _wanted(config):
+        asked = isinstance(config, EvaluateConfig)
+        if asked and task not in TASK_FILES:
+            message = f"{field} names {task!r}, which is no task with answers to score"
+            raise ConfigError(message, hint=_nearest(task, TASK_FILES))
+        place = task_file(task, split)
+        if place not in there:
+            message = f"{field} names {task!r}, but tasks.source {source.source} has no {place}{SUFFIXES[0]}"
+            raise ConfigError(message, hint=_nearest(task, _names(there) - {task}))
+
+
+def require_core(source: TasksConfig) -> None:
+    """Raise ConfigError if the resolved source has no CORE bundle."""
+    if _CORE not in _files(source):
+        raise ConfigError(
+            f"evaluate.core is true, but tasks.source {source.source} has no {_CORE}",
+            hint="add the CORE bundle, or use -o evaluate.core=false",
+        )
+
+
+def _wanted(config: Config) -> Iterator[tuple[str, str, str]]:
+    if isinstance(config, MidtrainConfig | SftConfig):
+        stage = "midtrain" if isinstance(config, MidtrainConfig) else "sft"
+        for field in ("mixture", "validation"):
+            for entry in getattr(config, field):
+                yield f"{stage}.{field}", entry.task, entry.split
+    elif isinstance(config, EvaluateConfig):
+        for task in config.chat_tasks:
+            yield "evaluate.chat_tasks", task, "test"
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+
+
+def _files(source: TasksConfig) -> set[str]:
+    if source.toy is not None:
+        places = {place for files in TASK_FILES.values() for place in files.values()}
+        return places | {f"conversations/{name}" for name in TOY_CONVERSATIONS} | {_CORE}
+    if is_hub(source.source):
+        return {_without_suffix(data_set.path) for data_set in DATA_SETS} | {_CORE}
+    return {_without_suffix(file.path) for file in source.files}
+
+
+def _names(there: set[str]) -> set[str]:
+    tasks = {task for task, files in TASK_FILES.items() if there & set(files.values())}
+    return tasks | {PurePosixPath(place).name for place in there if place.startswith("conversations/")}
+
+
+def _without_suffix(path: str) -> str:
+    return next((path.removesuffix(s) for s in SUFFIXES if path.endswith(s)), path)

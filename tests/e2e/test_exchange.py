@@ -1,0 +1,34 @@
+"""A model that a whole run has made leaves the store and comes back as the same model."""
+
+from __future__ import annotations
+
+import pytest
+
+from flows.exchange import export_model, import_model
+from flows.scoring import evaluate_model
+from flows.store import Store
+from nanochat.publish.published import Choice
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("prefect"),
+    pytest.mark.timeout(1500),
+]
+
+
+def test_a_published_model_is_exported_whole_imported_and_scored_as_before(small_runs, tmp_path):
+    home = small_runs.nanochat.home
+    store = Store.open(str(home / "store"), cache=home / "cache")
+    export_model(store, "publish", tmp_path / "out", form="nanochat", layout="flat", choice=Choice())
+    unpacked = {path.name: path.read_bytes() for path in (home / "models/toy").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == unpacked
+    assert "README.md" in unpacked
+
+    elsewhere = tmp_path / "theirs"
+    export_model(store, "publish", elsewhere, form="transformers", layout="flat", choice=Choice())
+    imported, _ = import_model(store, tmp_path / "scratch", elsewhere, Choice())
+    asked = {"max_problems": 2, "tasks": ("arc_easy",)}
+    before = evaluate_model(store, store.resolve("publish"), **asked)
+    assert evaluate_model(store, imported.record, **asked) == before
+    assert before["metrics"]["val_bpb"] > 0

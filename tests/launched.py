@@ -1,0 +1,41 @@
+"""Stage functions without a model, for tests of how ranks are started, heard and ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nanochat.config import Config
+from nanochat.errors import DataError
+from nanochat.runtime import Runtime
+from nanochat.train.world import World
+
+
+def fail(config: Config, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> Mapping[str, Any]:
+    """Fail as stages do."""
+    raise DataError(f"{inputs['shards'].name} ends early", hint="download it again")
+
+
+def die_on_rank_1(
+    config: Config, inputs: Mapping[str, Path], out: Path, runtime: Runtime
+) -> Mapping[str, Any]:
+    """Be killed on rank 1 while the others wait for it."""
+    world = World.current()
+    if world.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    world.gather(1.0)
+    return {}
+
+
+def wait_for_a_stop(
+    config: Config, inputs: Mapping[str, Path], out: Path, runtime: Runtime
+) -> Mapping[str, Any]:
+    """Leave the ids of this process and of torchrun, then look for a stop as the training loop does."""
+    (out / f"{World.current()}.pid").write_text(f"{os.getpid()} {os.getppid()}")
+    while True:
+        runtime.raise_if_stopped()
+        time.sleep(0.1)

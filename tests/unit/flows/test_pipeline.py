@@ -1,0 +1,51 @@
+"""What the command line says of where and how fast to run reaches the stages."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import flows.running
+from flows.cli import app
+from flows.pipeline import RuntimeParameters
+
+
+class Asked(Exception):
+    """Carries the options of a run that is not run."""
+
+
+@pytest.fixture
+def options_of(monkeypatch, tmp_path):
+    def refuse(plan, store, settings, options, console):
+        raise Asked(options)
+
+    monkeypatch.setattr(flows.running, "run", refuse)
+    monkeypatch.setenv("NANOCHAT_HOME", str(tmp_path))
+
+    def options_of(*words):
+        error = CliRunner().invoke(app, ["run", "toy", *words]).exception
+        assert isinstance(error, Asked), error
+        return error.args[0]
+
+    return options_of
+
+
+def test_options_of_the_command_line_become_settings_of_the_stages(options_of):
+    words = ("--micro-batch-rows", "3", "--processes", "2", "--threads", "5", "--checkpoint-every", "600")
+    runtime = RuntimeParameters(**options_of(*words).runtime).to_runtime(threading.Event())
+    assert (runtime.micro_batch_rows, runtime.processes, runtime.threads) == (3, 2, 5)
+    assert runtime.checkpoint_every_s == 600
+    unsaid = RuntimeParameters(**options_of().runtime).to_runtime(threading.Event())
+    assert (unsaid.micro_batch_rows, unsaid.processes, unsaid.device) == (None, 1, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("device", "found", "processes"), [("cuda", 8, 8), ("cuda", 0, 1), ("cuda:3", 8, 1), ("cpu", 8, 1)]
+)
+def test_by_default_there_is_one_rank_for_each_gpu(monkeypatch, device, found, processes):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: found)
+    assert RuntimeParameters(device=device).to_runtime(threading.Event()).processes == processes
+    assert RuntimeParameters(device=device, processes=3).to_runtime(threading.Event()).processes == 3

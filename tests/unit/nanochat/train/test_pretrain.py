@@ -1,0 +1,33 @@
+"""Pretraining of the 2026 architecture, with all that its schedule turns."""
+
+from __future__ import annotations
+
+import json
+
+from nanochat.config import ModelConfig, OptimizerConfig, PretrainConfig
+from nanochat.runtime import Runtime
+from nanochat.train.pretrain import pretrain
+
+
+def test_the_2026_architecture_learns_under_its_schedule(stage_inputs, tmp_path):
+    model = ModelConfig(
+        architecture="2026", sequence_len=48, vocab_size=265, n_layer=2, n_head=2, n_kv_head=1, n_embd=32
+    )
+    config = PretrainConfig(
+        model=model,
+        optimizer=OptimizerConfig(weight_decay=0.3, grad_clip=None),
+        batch_tokens=480,
+        steps=25,
+        warmup_steps=5,
+        warmdown_ratio=0.4,
+        final_lr_frac=0.1,
+        eval_every=25,
+        eval_tokens=480,
+    )
+    inputs = {name: stage_inputs / name for name in ("tokenizer", "train_tokens", "val_tokens")}
+    pretrain(config, inputs, tmp_path, Runtime(threads=1))
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rates = [row["train/lr_multiplier"] for row in rows]
+    assert rates[:5] == [0.2, 0.4, 0.6, 0.8, 1.0]
+    assert 0.1 < rates[-1] < 0.2
+    assert rows[-1]["train/loss"] < 0.7 * rows[0]["train/loss"]
