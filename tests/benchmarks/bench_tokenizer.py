@@ -242,19 +242,19 @@ def _report_encoding(ranks: dict[bytes, int], batches: list[list[str]], repeats:
 def _report_scaling(ranks: dict[bytes, int], batches: list[list[str]]) -> None:
     size = sum(len(text.encode()) for batch in batches for text in batch)
     context = multiprocessing.get_context("spawn")
-    table, alone = [], 0.0
+    table, alone = [], (0.0, 0.0)
     cores = len(os.sched_getaffinity(0))
     for n in sorted({1, cores}):
         with context.Pool(n, _open, (ranks, batches)) as pool:
             pool.map(_work, range(n), chunksize=1)  # all are up, lexicons filled
             start = time.perf_counter()
-            pool.map(_work, range(n), chunksize=1)
-            rate = n * size / 1e6 / (time.perf_counter() - start)
-        alone = alone or rate
-        table.append([n, f"{rate:.1f} MB/s", f"{rate / alone:.2f}"])
-    print_table(
-        f"processes side by side ({cores} cores), by the clock", ["processes", "rate", "times one"], table
-    )
+            cpu = sum(pool.map(_work, range(n), chunksize=1))
+            rates = (n * size / 1e6 / (time.perf_counter() - start), n * size / 1e6 / cpu)
+        alone = alone if any(alone) else rates
+        relative = (f"{rate / base:.2f}" for rate, base in zip(rates, alone, strict=True))
+        table.append([n, *(f"{rate:.1f} MB/s" for rate in rates), *relative])
+    columns = ["processes", "all together", "per CPU second", "times one", "per CPU second, times one"]
+    print_table(f"processes side by side, {cores} cores, lexicons filled", columns, table)
 
 
 def _open(ranks: dict[bytes, int], batches: list[list[str]]) -> None:
@@ -264,9 +264,11 @@ def _open(ranks: dict[bytes, int], batches: list[list[str]]) -> None:
     _tokenizer, _texts = Tokenizer.from_ranks(ranks), batches
 
 
-def _work(_: int) -> None:
+def _work(_: int) -> float:
+    start = time.process_time()
     for batch in _texts:
         _tokenizer.encode_batch(batch)
+    return time.process_time() - start
 
 
 def _report_latency(ranks: dict[bytes, int]) -> None:
