@@ -3,7 +3,8 @@
 A folder holds `tokenizer.model`, a SentencePiece model whose piece `i` is the byte-mapped token of rank `i`
 (special tokens as control pieces after them, the unknown piece last and never produced), and
 `tokenizer.json` with the split pattern, the special tokens and the training counts. Text is always encoded
-as ordinary text: the text `<|bos|>` never becomes the special token. nanochat's pickle: `pickle_format`.
+as ordinary text: the text `<|bos|>` never becomes the special token. tiktoken encodes single texts and
+what the lexicon meets for the first time. nanochat's pickle: `pickle_format`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import tiktoken
 
 from nanochat.errors import DataError
 from nanochat.tokenizer.bpe_training import map_bytes, unmap_bytes
-from nanochat.tokenizer.split import PATTERN, isolate_long_runs
+from nanochat.tokenizer.lexicon import Lexicon
+from nanochat.tokenizer.split import PATTERN, PATTERNS, isolate_long_runs, utf8
 
 SPECIAL_NAMES = (
     "bos",
@@ -38,7 +40,7 @@ META_FILE = "tokenizer.json"
 
 
 class Tokenizer:
-    """Turns text into token ids and back; immutable."""
+    """Turns text into token ids and back; immutable, and safe to share between threads."""
 
     def __init__(
         self, ranks: Mapping[bytes, int], special_tokens: Mapping[str, int], pattern: str = PATTERN
@@ -55,6 +57,7 @@ class Tokenizer:
         self._encoding = tiktoken.Encoding(
             "nanochat", pat_str=pattern, mergeable_ranks=self.ranks, special_tokens=self.special_tokens
         )
+        self._lexicons: list[Lexicon] = []  # those that no thread is using
 
     @classmethod
     def from_ranks(cls, ranks: Mapping[bytes, int], pattern: str = PATTERN) -> Tokenizer:
@@ -72,7 +75,8 @@ class Tokenizer:
         return self.special_tokens[special_text(name)]
 
     def encode(self, text: str) -> list[int]:
-        """Encode text as ordinary tokens; lone surrogates become U+FFFD."""
+        """Encode text as ordinary tokens; raises `DataError` where it holds a lone surrogate."""
+        utf8(text)
         ids: list[int] = []
         for part in isolate_long_runs(text):
             if part.kind == "word":
@@ -82,8 +86,16 @@ class Tokenizer:
         return ids
 
     def encode_batch(self, texts: Iterable[str]) -> list[npt.NDArray[np.uint32]]:
-        """Encode many texts as ordinary tokens, each into an array."""
-        return [self._encode_array(text) for text in texts]
+        """Encode many texts like `encode`, each into an array; quick from some thousand words on."""
+        if self.pattern not in PATTERNS.values():  # where it cuts is not known
+            return [self._encode_array(text) for text in texts]
+        try:
+            lexicon = self._lexicons.pop()
+        except IndexError:
+            lexicon = Lexicon(self._encode_array, self.token_bytes())
+        encoded = lexicon.encode_batch(texts)
+        self._lexicons.append(lexicon)
+        return encoded
 
     def _encode_array(self, text: str) -> npt.NDArray[np.uint32]:
         try:

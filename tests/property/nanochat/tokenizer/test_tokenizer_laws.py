@@ -6,11 +6,13 @@ from collections import Counter
 
 import polars as pl
 import pytest
+import tiktoken
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nanochat.errors import DataError
 from nanochat.tokenizer.bpe_training import train_ranks
-from nanochat.tokenizer.split import count_words
+from nanochat.tokenizer.split import PATTERNS, count_words
 from nanochat.tokenizer.tokenizer import Tokenizer
 
 TEXT = st.text(
@@ -28,9 +30,18 @@ SOME_WORDS = [
 ]
 
 
+# One for all examples, so that most of them meet a lexicon with the words of earlier ones.
+@pytest.fixture(scope="module", params=sorted(PATTERNS))
+def tokenizer(request):
+    return Tokenizer.from_ranks(train_ranks(SOME_WORDS, 264), PATTERNS[request.param])
+
+
 @pytest.fixture(scope="module")
-def tokenizer():
-    return Tokenizer.from_ranks(train_ranks(SOME_WORDS, 264))
+def oracle(tokenizer):
+    """tiktoken with the same ranks and no code of ours around it."""
+    return tiktoken.Encoding(
+        "oracle", pat_str=tokenizer.pattern, mergeable_ranks=tokenizer.ranks, special_tokens={}
+    )
 
 
 @given(TEXT)
@@ -41,25 +52,53 @@ def test_decoding_gives_back_every_text(tokenizer, text):
     assert int(tokenizer.token_bytes()[ids].sum()) == len(text.encode())
 
 
+@settings(max_examples=300)
 @given(st.lists(TEXT, max_size=4))
-def test_batches_encode_like_single_texts(tokenizer, texts):
-    assert [ids.tolist() for ids in tokenizer.encode_batch(texts)] == [
-        tokenizer.encode(text) for text in texts
-    ]
+def test_batches_and_single_texts_have_the_ids_of_tiktoken(tokenizer, oracle, texts):
+    expected = [oracle.encode_ordinary(text) for text in texts]
+    assert [tokenizer.encode(text) for text in texts] == expected
+    assert [ids.tolist() for ids in tokenizer.encode_batch(texts)] == expected
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(st.lists(TEXT.filter(lambda text: "\ufdd0" not in text), min_size=1, max_size=5).filter(any))
-def test_counted_words_are_the_words_the_encoder_sees(tmp_path, texts):
+def test_every_character_keeps_its_bytes_and_has_the_ids_of_tiktoken(tokenizer, oracle):
+    characters = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    lines = ["".join(characters[i : i + 2048]) for i in range(0, len(characters), 2048)]
+    texts = [*lines, *(" " + " ".join(line) for line in lines)]  # beside each other, and after a space each
+    for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
+        assert ids.tolist() == oracle.encode_ordinary(text)
+        assert tokenizer.decode_bytes(ids.tolist()) == text.encode()
+
+
+@given(st.binary())
+def test_bytes_are_encoded_where_they_are_text_and_refused_where_not(tokenizer, raw):
+    assert tokenizer.decode_bytes(list(raw)) == raw  # every byte is a token
+    text = raw.decode(errors="surrogateescape")
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        with pytest.raises(DataError, match="lone surrogate"):
+            tokenizer.encode(text)
+        assert raw[: error.start].decode() == text[: text.index(chr(0xDC00 + raw[error.start]))]
+    else:
+        assert tokenizer.decode_bytes(tokenizer.encode(text)) == raw
+
+
+@pytest.mark.parametrize("pattern", sorted(PATTERNS))
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(texts=st.lists(TEXT.filter(lambda text: "\ufdd0" not in text), min_size=1, max_size=5).filter(any))
+def test_counted_words_are_the_words_the_encoder_sees(tmp_path, pattern, texts):
     pl.DataFrame({"text": texts}).write_parquet(tmp_path / "a.parquet")
-    counted = dict(count_words([tmp_path / "a.parquet"], doc_cap=1000, max_chars=10**6).words.iter_rows())
-    assert counted == Counter(word for text in texts for word in _words(text, list(counted)))
+    counts = count_words([tmp_path / "a.parquet"], doc_cap=1000, max_chars=10**6, pattern=pattern)
+    counted = dict(counts.words.iter_rows())
+    assert counted == Counter(
+        word for text in texts for word in _words(text, list(counted), PATTERNS[pattern])
+    )
 
 
-def _words(text: str, candidates: list[str]) -> list[str]:
+def _words(text: str, candidates: list[str], pattern: str) -> list[str]:
     """Words of a text as tiktoken cuts them: a tokenizer that knows every candidate gives one id per word."""
     tokens = {bytes([b]): b for b in range(256)}
     for candidate in candidates:
         tokens.setdefault(candidate.encode(), len(tokens))
-    tokenizer = Tokenizer.from_ranks(tokens)
+    tokenizer = Tokenizer.from_ranks(tokens, pattern)
     return [tokenizer.decode([i]) for i in tokenizer.encode(text)]

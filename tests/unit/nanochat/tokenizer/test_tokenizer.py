@@ -60,9 +60,14 @@ def test_incomplete_characters_decode_to_bytes_and_replacement(tokenizer):
     assert tokenizer.decode([259, tokenizer.special("bos")]) == "😀<|bos|>"
 
 
-def test_lone_surrogates_become_replacement_characters(tokenizer):
-    assert tokenizer.decode(tokenizer.encode("a\ud800b")) == "a\ufffdb"
-    assert tokenizer.encode_batch(["a\ud800b"])[0].tolist() == tokenizer.encode("a\ud800b")
+@pytest.mark.parametrize("text", ["ab\ud800c", "ab\udc80", "ab\ud83d\ude00"])
+def test_lone_surrogates_are_refused_with_their_place(tokenizer, text):
+    with pytest.raises(DataError, match=r"U\+D[8-C][0-9A-F]+ at character 2") as caught:
+        tokenizer.encode(text)
+    assert caught.value.hint
+    with pytest.raises(DataError, match="text 1 has the lone surrogate"):
+        tokenizer.encode_batch(["fine", text])
+    assert tokenizer.encode_batch(["th"])[0].tolist() == [256]  # and goes on working
 
 
 def test_unknown_ids_are_a_data_error(tokenizer):

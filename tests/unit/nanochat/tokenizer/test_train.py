@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
+import sys
 
 import polars as pl
 import pytest
@@ -59,6 +62,43 @@ def test_same_text_gives_the_same_bytes(shards, tmp_path):
     _train(shards, tmp_path / "b")
     for name in ("tokenizer.model", "tokenizer.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_the_number_of_threads_changes_nothing(shards, tmp_path):
+    config = TokenizerConfig(vocab_size=500, min_count=1, max_chars=20_000)
+    code = (
+        "import sys; from pathlib import Path; from nanochat.config import TokenizerConfig;"
+        "from nanochat.runtime import Runtime; from nanochat.tokenizer.train import train_tokenizer;"
+        "config = TokenizerConfig.model_validate_json(sys.argv[1]);"
+        "train_tokenizer(config, {'shards': Path(sys.argv[2])}, Path(sys.argv[3]), Runtime())"
+    )
+    for threads in ("1", "5"):
+        (tmp_path / threads).mkdir()
+        arguments = [config.model_dump_json(), str(shards), str(tmp_path / threads)]
+        environment = {**os.environ, "POLARS_MAX_THREADS": threads}
+        subprocess.run([sys.executable, "-c", code, *arguments], env=environment, check=True)
+    for name in ("tokenizer.model", "tokenizer.json"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "5" / name).read_bytes()
+
+
+def test_the_prose_pattern_gives_tokens_across_letters_and_marks_and_is_kept(tmp_path):
+    target = tmp_path / "shards/shard_00000"
+    target.mkdir(parents=True)
+    rng = random.Random(7)
+    texts = [f" F16s, well, F16s, {_words(rng)}, {_words(rng)}." for _ in range(63)]
+    pl.DataFrame({"text": texts}).write_parquet(target / "text.parquet")
+    _train(tmp_path / "shards", tmp_path / "usual", vocab_size=300)
+    _train(tmp_path / "shards", tmp_path / "prose", vocab_size=300, pattern="prose")
+    text = " F16s, well, F16s"
+    usual, prose = (Tokenizer.load(tmp_path / name) for name in ("usual", "prose"))
+    assert [prose.decode([i]) for i in prose.encode(text)][:2] == [" F16s,", " well,"]
+    assert len(usual.encode(text)) > len(prose.encode(text))
+    assert prose.encode_batch([text])[0].tolist() == prose.encode(text)
+
+
+def test_a_pattern_that_is_not_given_is_in_no_key():
+    assert "pattern" not in TokenizerConfig().identity()
+    assert TokenizerConfig(pattern="prose").identity()["pattern"] == "prose"
 
 
 def test_the_first_merge_joins_the_most_frequent_pair(tmp_path):
