@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from kernels import linear_cross_entropy, qk_norm_rotary, relu_squared
+from kernels import attention, linear_cross_entropy, qk_norm_rotary, relu_squared
 
 ARCHES = (90, 80, 89, 100, 120)
 DTYPES = {16: torch.bfloat16, 32: torch.float32}
@@ -62,6 +63,36 @@ def _rotary(dtype: torch.dtype) -> None:
     qk_norm_rotary.backward(dy, x, table, table, 1e-7)
 
 
+def _attention(
+    dtype: torch.dtype, dim: int, *, window: int | None = None, documents: bool = False, shared: int = 1
+) -> None:
+    q = meta(32, 2048, WIDTH // dim, dim, dtype=dtype)
+    k = meta(32, 2048, WIDTH // dim // shared, dim, dtype=dtype)
+    lo = meta(32, 2048, dtype=torch.int32) if documents else None
+    out, lse = attention.forward(q, k, k, lo, window, dim**-0.5)
+    attention.backward(out, q, k, k, out, lse, lo, window, dim**-0.5)
+
+
+def _attention_cases(dim: int) -> list[Case]:
+    def case(name: str, **options: Any) -> Case:
+        masked = name != "attention"
+        return Case(
+            name,
+            ("attention_forward", "attention_dq", "attention_dkv"),
+            16,
+            lambda dtype: _attention(dtype, dim, **options),
+            shape=f"head_dim={dim}{' masked' if masked else ''}",
+            arches=ARCHES if (dim, masked) == (128, False) else (90,),
+        )
+
+    return [
+        case("attention"),
+        case("attention, window", window=512),
+        case("attention, documents", documents=True),
+        case("attention, documents, shared keys", documents=True, shared=5),
+    ]
+
+
 _LOSS = ("cross_entropy_rows", "cross_entropy_losses")
 _MLP = ("relu_squared_up", "relu_squared_down")
 _ROTARY = ("qk_norm_rotary_forward", "qk_norm_rotary_backward")
@@ -73,4 +104,6 @@ CASES = [
     Case("mlp", _MLP, 32, _mlp),
     Case("rotary", _ROTARY, 16, _rotary, arches=ARCHES),
     Case("rotary", _ROTARY, 32, _rotary),
+    *_attention_cases(64),
+    *_attention_cases(128),
 ]
