@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kernels.linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_reference
+from kernels.qk_norm_rotary import qk_norm_rotary, qk_norm_rotary_reference
 from kernels.relu_squared import relu_squared_mlp, relu_squared_mlp_reference
 
 RESULTS = Path(__file__).parent / "results"
@@ -72,7 +73,11 @@ Compile = Callable[[Callable[..., Tensor]], Callable[..., Tensor]]
 
 def methods(sizes: Sizes, compiler: Compile) -> dict[str, tuple[float, dict[str, Method]]]:
     """Return for each op its operations and the calls to time, ours first."""
-    ops = {"linear_cross_entropy": _loss(sizes, compiler), "relu_squared_mlp": _mlp(sizes, compiler)}
+    ops = {
+        "linear_cross_entropy": _loss(sizes, compiler),
+        "relu_squared_mlp": _mlp(sizes, compiler),
+        "qk_norm_rotary": _rotary(sizes, compiler),
+    }
     if importlib.util.find_spec("kernels.attention") is not None:
         ops["attention"] = _attention(sizes, compiler)
     return ops
@@ -111,6 +116,18 @@ def _mlp(sizes: Sizes, compiler: Compile) -> tuple[float, dict[str, Method]]:
     return 48.0 * x.size(0) * sizes.width**2, found
 
 
+def _rotary(sizes: Sizes, compiler: Compile) -> tuple[float, dict[str, Method]]:
+    x = sizes.random(sizes.rows, sizes.length, sizes.width // sizes.head_dim, sizes.head_dim)
+    angles = torch.rand(1, sizes.length, 1, sizes.head_dim // 2, device=sizes.device)
+    cos, sin = angles.cos(), angles.sin()
+    found: dict[str, Method] = {
+        "ours": lambda: qk_norm_rotary(x, cos, sin),
+        "torch.compile": lambda: compiler(qk_norm_rotary_reference)(x, cos, sin),
+        "eager": lambda: qk_norm_rotary_reference(x, cos, sin),
+    }
+    return 0.0, found  # no products: bound by memory
+
+
 def _attention(sizes: Sizes, compiler: Compile) -> tuple[float, dict[str, Method]]:
     attention = importlib.import_module("kernels.attention").attention
     heads = sizes.width // sizes.head_dim
@@ -138,6 +155,11 @@ GOALS = {
         Goal("no slower than torch.compile", lambda r: _no_slower(r, "torch.compile")),
     ],
     "relu_squared_mlp": [Goal("no slower than torch.compile", lambda r: _no_slower(r, "torch.compile"))],
+    "qk_norm_rotary": [
+        # Five passes over x at 85 % of a device copy's 3.0 TB/s.
+        Goal("at most 0.33 ms", lambda r: r["ours"].milliseconds <= 0.33),
+        Goal("no slower than torch.compile", lambda r: _no_slower(r, "torch.compile")),
+    ],
     "attention": [
         Goal("at least 350 TFLOP/s", lambda r: r["ours"].tflops >= 350),
         Goal("no slower than SDPA", lambda r: _no_slower(r, "SDPA")),

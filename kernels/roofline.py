@@ -114,8 +114,8 @@ def _block_parts(s: Shape) -> list[Part]:
             FUSED_PRODUCT,
         ),
         Part("MLP: other products", plain * one_mlp, plain * mlp_bytes, PRODUCT),
-        # Compiled: q and k read and written, then gradient and input read and gradient written.
-        Part("QK-norm and rotary", 0, (2 * 2 + 2 * 3) * s.stream * s.layers, MEMORY),
+        # Of q and of k: read and written; then gradient and input read and gradient written.
+        Part("qk_norm_rotary", 0, (2 * 2 + 2 * 3) * s.stream * s.layers, MEMORY),
         # Compiled: two per layer; sum and branch in, sum and norm out, and as much backward.
         Part("residual adds and RMS norms", 0, 2 * (4 + 4) * s.stream * s.layers, MEMORY),
         Part("embedding and outer norms", 0, 10 * s.stream, MEMORY),

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import attention, linear_cross_entropy, relu_squared
+from kernels import attention, linear_cross_entropy, qk_norm_rotary, relu_squared
 
 ARCHES = (90, 80, 89, 100, 120)
 DTYPES = {16: torch.bfloat16, 32: torch.float32}
@@ -87,8 +87,15 @@ def _attention_cases(dim: int) -> list[Case]:
     ]
 
 
+def _rotary(dtype: torch.dtype) -> None:
+    x, table = meta(32, 2048, 10, 128, dtype=dtype), meta(1, 2048, 1, 64)
+    dy = qk_norm_rotary.forward(x, table, table, 1e-7)
+    qk_norm_rotary.backward(dy, x, table, table, 1e-7)
+
+
 _LOSS = ("cross_entropy_rows", "cross_entropy_losses")
 _MLP = ("relu_squared_up", "relu_squared_down")
+_ROTARY = ("qk_norm_rotary_forward", "qk_norm_rotary_backward")
 CASES = [
     Case("loss", _LOSS, 16, lambda dtype: _loss(dtype, 15.0), arches=ARCHES),
     Case("loss without a cap", _LOSS, 16, lambda dtype: _loss(dtype, None)),
@@ -97,4 +104,6 @@ CASES = [
     Case("mlp", _MLP, 32, _mlp),
     *_attention_cases(64),
     *_attention_cases(128),
+    Case("rotary", _ROTARY, 16, _rotary, arches=ARCHES),
+    Case("rotary", _ROTARY, 32, _rotary),
 ]

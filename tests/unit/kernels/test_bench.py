@@ -22,9 +22,9 @@ def test_without_a_gpu_it_says_so_in_one_line(capsys, monkeypatch):
 def test_every_op_is_timed_in_each_version_and_its_goals_are_judged(capsys):
     results = bench.run(TINY, compiler=lambda function: function, repeats=2)
     found = {(r.op, r.method) for r in results}
-    for op in ("linear_cross_entropy", "relu_squared_mlp"):
+    for op in ("linear_cross_entropy", "relu_squared_mlp", "qk_norm_rotary"):
         assert {(op, method) for method in ("ours", "torch.compile", "eager")} <= found
-    assert all(r.milliseconds > 0 and r.tflops > 0 for r in results)
+    assert all(r.milliseconds > 0 and r.tflops >= 0 for r in results)
     printed = capsys.readouterr().out
     assert all(goal.text in printed for op in {r.op for r in results} for goal in bench.GOALS[op])
 
