@@ -99,11 +99,6 @@ TABLE: dict[Row, Config] = {
     Row(100, "relu_squared_down", "any", 16): _matmul(128, 128, 64, 8, 3),
     Row(120, "relu_squared_down", "any", 16): _matmul(128, 128, 32, 8, 3),
     Row(80, "relu_squared_down", "any", 32): _matmul(64, 64, 32, 8, 2),
-    # Heads a program: 32 numbers of x a thread, and several programs a core, which wait for memory in turn.
-    Row(80, "qk_norm_rotary_forward", "any", 16): Config(4, 1, {"ROWS": 32}),
-    Row(80, "qk_norm_rotary_forward", "any", 32): Config(4, 1, {"ROWS": 16}),
-    Row(80, "qk_norm_rotary_backward", "any", 16): Config(4, 1, {"ROWS": 16}),
-    Row(80, "qk_norm_rotary_backward", "any", 32): Config(4, 1, {"ROWS": 16}),
     # "masked" is for windows, documents and shared key heads, whose masks and indices take registers: with 64
     # queries their dkv spills. Before H100 tiles are loaded through pointers, which take many registers.
     **_attention(90, 16, "head_dim=64", (128, 64, 8, 3), (128, 64, 8, 2), (64, 128, 8, 2)),
@@ -111,6 +106,11 @@ TABLE: dict[Row, Config] = {
     **_attention(90, 16, "head_dim=128", (128, 64, 8, 3), (128, 64, 8, 2), (64, 128, 8, 2)),
     **_attention(90, 16, "head_dim=128 masked", (128, 64, 8, 3), (128, 64, 8, 2), (32, 128, 8, 3)),
     **{row: config for masked in ("", " masked") for row, config in _attention_elsewhere(masked).items()},
+    # Heads a program: 32 numbers of x a thread, and several programs a core, which wait for memory in turn.
+    Row(80, "qk_norm_rotary_forward", "any", 16): Config(4, 1, {"ROWS": 32}),
+    Row(80, "qk_norm_rotary_forward", "any", 32): Config(4, 1, {"ROWS": 16}),
+    Row(80, "qk_norm_rotary_backward", "any", 16): Config(4, 1, {"ROWS": 16}),
+    Row(80, "qk_norm_rotary_backward", "any", 32): Config(4, 1, {"ROWS": 16}),
 }
 
 

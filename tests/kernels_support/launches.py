@@ -57,12 +57,6 @@ def _mlp_shapes(n_rows: int, width: int) -> tuple[tuple[int, int], ...]:
     return (n_rows, width), (4 * width, width), (width, 4 * width)
 
 
-def _rotary(dtype: torch.dtype) -> None:
-    x, table = meta(32, 2048, 10, 128, dtype=dtype), meta(1, 2048, 1, 64)
-    dy = qk_norm_rotary.forward(x, table, table, 1e-7)
-    qk_norm_rotary.backward(dy, x, table, table, 1e-7)
-
-
 def _attention(
     dtype: torch.dtype, dim: int, *, window: int | None = None, documents: bool = False, shared: int = 1
 ) -> None:
@@ -93,6 +87,12 @@ def _attention_cases(dim: int) -> list[Case]:
     ]
 
 
+def _rotary(dtype: torch.dtype) -> None:
+    x, table = meta(32, 2048, 10, 128, dtype=dtype), meta(1, 2048, 1, 64)
+    dy = qk_norm_rotary.forward(x, table, table, 1e-7)
+    qk_norm_rotary.backward(dy, x, table, table, 1e-7)
+
+
 _LOSS = ("cross_entropy_rows", "cross_entropy_losses")
 _MLP = ("relu_squared_up", "relu_squared_down")
 _ROTARY = ("qk_norm_rotary_forward", "qk_norm_rotary_backward")
@@ -102,8 +102,8 @@ CASES = [
     Case("loss", _LOSS, 32, lambda dtype: _loss(dtype, 15.0)),
     Case("mlp", _MLP, 16, _mlp, arches=ARCHES),
     Case("mlp", _MLP, 32, _mlp),
-    Case("rotary", _ROTARY, 16, _rotary, arches=ARCHES),
-    Case("rotary", _ROTARY, 32, _rotary),
     *_attention_cases(64),
     *_attention_cases(128),
+    Case("rotary", _ROTARY, 16, _rotary, arches=ARCHES),
+    Case("rotary", _ROTARY, 32, _rotary),
 ]

@@ -21,6 +21,8 @@ PATH = Path(__file__).parents[2] / "kernels/results/machine_code.csv"
 _KEY = ("arch", "kernel", "case", "shape", "bits")
 _COUNTS = tuple(field.name for field in dataclasses.fields(MachineCode))
 Key = tuple[str, ...]
+# The compiler is not quite deterministic: attention's dkv came out with 2,080, 2,096 and 2,112 instructions.
+_SLACK = {"instructions": 1.02}
 
 
 def compiled(case: Case, arch: int) -> dict[Key, MachineCode]:
@@ -48,7 +50,7 @@ def worse(now: MachineCode, before: MachineCode) -> list[str]:
     return [
         f"{name} {getattr(before, name)} -> {getattr(now, name)}"
         for name in costs
-        if getattr(now, name) > getattr(before, name)
+        if getattr(now, name) > getattr(before, name) * _SLACK.get(name, 1)
     ]
 
 
