@@ -33,10 +33,10 @@ RMS_EPS = 1.1920929e-07  # what `F.rms_norm` takes on float32 when none is given
 
 def qk_norm_rotary_reference(x: Tensor, cos: Tensor, sin: Tensor, eps: float = RMS_EPS) -> Tensor:
     """Compute it by plain operations: the truth that the fast paths are tested against."""
-    return F.rms_norm(_rotate(x, cos.to(x.dtype), sin.to(x.dtype)), (x.size(-1),), eps=eps)
+    return F.rms_norm(rotate(x, cos.to(x.dtype), sin.to(x.dtype)), (x.size(-1),), eps=eps)
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     x1, x2 = x.chunk(2, dim=-1)
     return torch.cat((x1 * cos + x2 * sin, x2 * cos - x1 * sin), dim=-1)
 
@@ -148,11 +148,11 @@ def forward_on_cpu(x: Tensor, cos: Tensor, sin: Tensor, eps: float) -> Tensor:
 
 def backward_on_cpu(dy: Tensor, x: Tensor, cos: Tensor, sin: Tensor, eps: float) -> Tensor:
     """Return dx."""
-    r, d = _rotate(x.float(), cos, sin), dy.float()
+    r, d = rotate(x.float(), cos, sin), dy.float()
     scale = r.square().mean(dim=-1, keepdim=True).add_(eps).rsqrt_()
     n = r.mul_(scale)
     dr = torch.sub(d, n * (d * n).mean(dim=-1, keepdim=True)).mul_(scale)
-    return _rotate(dr, cos, -sin).to(x.dtype)
+    return rotate(dr, cos, -sin).to(x.dtype)
 
 
 def _checked(x: Tensor, cos: Tensor, sin: Tensor) -> None:

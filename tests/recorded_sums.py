@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kernels.qk_norm_rotary import qk_norm_rotary_reference
+from kernels.relu_squared import relu_squared_mlp_reference
 from nanochat.model import attention, gpt
 
 _FLOAT32, _BFLOAT16 = -15874.9619852826, -15945.175159454346  # Zen 4 with AVX512_BF16, torch 2.13
@@ -33,7 +35,9 @@ def skip_unless_as_recorded() -> None:
 def compute_as_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put torch's own operations in the place of ours, which add up in another order."""
     monkeypatch.setattr(attention, "attention", _attention)
+    monkeypatch.setattr(attention, "qk_norm_rotary", qk_norm_rotary_reference)
     monkeypatch.setattr(gpt, "linear_cross_entropy", _linear_cross_entropy)
+    monkeypatch.setattr(gpt, "relu_squared_mlp", relu_squared_mlp_reference)
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, *, window: int | None) -> Tensor:

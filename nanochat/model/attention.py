@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kernels.attention import attention
+from kernels.qk_norm_rotary import qk_norm_rotary
 from nanochat.config import ModelConfig
 from nanochat.model.architecture import (
     VALUE_GATE_CHANNELS,
@@ -61,13 +62,6 @@ def rotary_tables(
     if architecture.bfloat16_tables:
         return cos.bfloat16().float(), sin.bfloat16().float()
     return cos, sin
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the halves of x (B, T, H, D) against each other, by minus theta."""
-    x1, x2 = x.chunk(2, dim=-1)
-    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
-    return torch.cat((x1 * cos + x2 * sin, x2 * cos - x1 * sin), dim=-1)
 
 
 def attend(
@@ -134,5 +128,5 @@ class Attention(nn.Module):
         return projected
 
     def _turn(self, x: Tensor, context: Context) -> Tensor:
-        x = rms_norm(rotate(x, context.cos, context.sin))
+        x = qk_norm_rotary(x, context.cos, context.sin, eps=RMS_EPS)
         return x if self.qk_scale == 1 else self.qk_scale * x

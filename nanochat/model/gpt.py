@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kernels.linear_cross_entropy import linear_cross_entropy
+from kernels.relu_squared import relu_squared_mlp
 from nanochat.config import SMEAR_CHANNELS, ModelConfig
 from nanochat.model import flops
 from nanochat.model.architecture import (
@@ -53,8 +54,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, C) to (B, T, C)."""
-        projected: Tensor = self.c_proj(F.relu(self.c_fc(x)).square())
-        return projected
+        return relu_squared_mlp(as_computed(x), self.c_fc.weight, self.c_proj.weight)
 
 
 class Block(nn.Module):

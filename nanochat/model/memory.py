@@ -34,8 +34,8 @@ FUSED = Execution(name="fused loss, compiled", activation_bytes=18, logit_bytes=
 # As upstream does it, compiled: logits in bfloat16 (2), capped in float32 (4), and their gradient (4);
 # activations are what its 75,422 MiB for d20 with 32 rows of 2,048 on 8 GPUs leave after all other parts.
 COMPILED = Execution(name="compiled", activation_bytes=18, logit_bytes=10)
-# Operation by operation: what autograd keeps, counted with its saved-tensor hooks (48 classic, 51 for 2026).
-EAGER = Execution(name="eager", activation_bytes=51, logit_bytes=2, logits_at_once=3 << 28)
+# Operation by operation: what autograd keeps, counted with its saved-tensor hooks (36 classic, 39 for 2026).
+EAGER = Execution(name="eager", activation_bytes=39, logit_bytes=2, logits_at_once=3 << 28)
 
 
 @dataclass(frozen=True, kw_only=True)

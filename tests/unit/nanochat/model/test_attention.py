@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from kernels.qk_norm_rotary import rotate
 from nanochat.model.architecture import ARCHITECTURES
-from nanochat.model.attention import Context, attend, rms_norm, rotary_tables, rotate
+from nanochat.model.attention import Context, attend, rms_norm, rotary_tables
 from nanochat.model.gpt import GPT
 
 CPU = torch.device("cpu")
