@@ -1,6 +1,6 @@
 """Which split pattern is the better default: bits per byte after equal training on a CPU.
 
-    uv run python tests/benchmarks/bench_split_patterns.py --data FOLDER [--steps 150] [--vocab-size 4096]
+    uv run python tests/benchmarks/bench_split_patterns.py --data FOLDER [--steps 60] [--vocab-size 4096]
 
 Two tokenizers of one size are trained on the same text, then two models of one shape for the same number of
 steps over the same number of tokens, so both cost the same CPU time; the pattern with fewer tokens sees more
@@ -35,7 +35,7 @@ HELD_OUT_DOCUMENTS = 24
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--vocab-size", type=int, default=4096)
     parser.add_argument("--seeds", type=int, default=1)
     arguments = parser.parse_args()
