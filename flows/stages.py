@@ -15,7 +15,7 @@ TOKENIZER = Stage(name="tokenizer", version=1, run="nanochat.tokenizer.train:tra
 TOKENIZE = Stage(name="tokenize", version=1, run="nanochat.data.shard_encoding:tokenize_shard")
 PRETRAIN = Stage(
     name="pretrain",
-    version=1,
+    version=2,
     run="nanochat.train.pretrain:pretrain",
     resources="gpu",
     spreads=True,
@@ -23,7 +23,7 @@ PRETRAIN = Stage(
 )
 MIDTRAIN = Stage(
     name="midtrain",
-    version=1,
+    version=2,
     run="nanochat.train.midtrain:midtrain",
     resources="gpu",
     spreads=True,
@@ -31,20 +31,20 @@ MIDTRAIN = Stage(
 )
 SFT = Stage(
     name="sft",
-    version=1,
+    version=2,
     run="nanochat.train.sft:sft",
     resources="gpu",
     spreads=True,
     attachments=("throughput.jsonl",),
 )
 EVALUATE_BASE = Stage(
-    name="evaluate_base", version=1, run="nanochat.evals.evaluate:evaluate_base", resources="gpu"
+    name="evaluate_base", version=2, run="nanochat.evals.evaluate:evaluate_base", resources="gpu"
 )
 EVALUATE_MID = Stage(
-    name="evaluate_mid", version=1, run="nanochat.evals.evaluate:evaluate_chat", resources="gpu"
+    name="evaluate_mid", version=2, run="nanochat.evals.evaluate:evaluate_chat", resources="gpu"
 )
 EVALUATE_SFT = Stage(
-    name="evaluate_sft", version=1, run="nanochat.evals.evaluate:evaluate_chat", resources="gpu"
+    name="evaluate_sft", version=2, run="nanochat.evals.evaluate:evaluate_chat", resources="gpu"
 )
 PUBLISH = Stage(
     name="publish",

@@ -37,6 +37,7 @@ def qk_norm_rotary_reference(x: Tensor, cos: Tensor, sin: Tensor, eps: float = R
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the halves of x (B, T, H, D) against each other, by minus theta."""
     x1, x2 = x.chunk(2, dim=-1)
     return torch.cat((x1 * cos + x2 * sin, x2 * cos - x1 * sin), dim=-1)
 
