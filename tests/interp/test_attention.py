@@ -74,7 +74,7 @@ def test_causal(length):
 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_shared_key_heads(length):
-    _check(inputs(2, length, 3, 1, 64, BF16, seed=length), None)
+    _check(inputs(1, length, 3, 1, 64, BF16, seed=length), None)
 
 
 @pytest.mark.parametrize("window", [0, 1, 14, 15, 16, 31, 32, 33, 61, 98])
@@ -90,7 +90,7 @@ def test_documents(mean):
 @pytest.mark.parametrize(("mean", "window"), [(5, 8), (20, 16), (40, 17), (60, 0), (60, 64)])
 @pytest.mark.parametrize("dtype", [F16, BF16], ids=str)
 def test_documents_in_windows_with_shared_key_heads(mean, window, dtype):
-    _check(inputs(2, 90, 4, 2, 64, dtype, documents=mean, seed=window), window)
+    _check(inputs(2, 90, 2, 1, 64, dtype, documents=mean, seed=window), window)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -125,13 +125,12 @@ def test_bfloat16_is_at_most_twice_as_wrong_as_torchs_own(window, mean):
 
 @pytest.mark.parametrize(("window", "mean"), [(None, None), (20, None), (None, 30)])
 def test_neither_order_of_programs_nor_repetition_changes_a_byte(window, mean):
-    case = inputs(2, 70, 4, 2, 64, BF16, documents=mean)
+    case = inputs(1, 70, 2, 1, 64, BF16, documents=mean)
     first, lse = _kernels(case, window)
-    for seed in (1, 2):
-        with shuffled(seed):
-            again, lse_again = _kernels(case, window)
-        assert torch.equal(lse, lse_again)
-        assert all(torch.equal(first[name], again[name]) for name in first)
+    with shuffled(1):
+        again, lse_again = _kernels(case, window)
+    assert torch.equal(lse, lse_again)
+    assert all(torch.equal(first[name], again[name]) for name in first)
 
 
 @pytest.mark.parametrize("window", [None, 30])

@@ -82,7 +82,6 @@ def _attention_cases(dim: int) -> list[Case]:
     return [
         case("attention"),
         case("attention, window", window=512),
-        case("attention, documents", documents=True),
         case("attention, documents, shared keys", documents=True, shared=5),
     ]
 
