@@ -146,9 +146,16 @@ def attention(
     _check(q, k, v, window, lo, scale)
     if window is not None and window >= q.size(1) - 1:
         window = None
+    if q.is_cuda and not has_kernels(q):
+        return attention_reference(q, k, v, window=window, lo=lo, scale=scale)
     out: Tensor
     out, _ = _forward(q, k, v, lo, window, q.size(3) ** -0.5 if scale is None else scale)
     return out
+
+
+def has_kernels(q: Tensor) -> bool:
+    """Say whether the Triton kernels are made for such queries; on a GPU others take the reference's way."""
+    return q.dtype in (torch.bfloat16, torch.float16) and q.size(3) in (64, 128)
 
 
 def _check(

@@ -19,10 +19,11 @@ from nanochat.config import OptimizerConfig
 from nanochat.errors import DataError
 from nanochat.model.architecture import ParameterKind
 from nanochat.model.gpt import GPT
+from nanochat.train.adamw import AdamW, Group
 from nanochat.train.muon import CLASSIC, NORMALIZED, MatrixRule, Muon
-from nanochat.train.sharding import Group, Sharding
+from nanochat.train.sharding import Group as Processes
+from nanochat.train.sharding import Sharding
 
-_EPS = 1e-10
 _REFERENCE_WIDTH = 768
 _SMEAR_LR = 0.2
 
@@ -77,7 +78,7 @@ class ModelOptimizer:
     """Reduces and clips gradients, steps, and keeps the state of this process' shards."""
 
     def __init__(
-        self, model: GPT, config: OptimizerConfig, *, lr_factor: float = 1.0, group: Group | None = None
+        self, model: GPT, config: OptimizerConfig, *, lr_factor: float = 1.0, group: Processes | None = None
     ) -> None:
         """Group the model's parameters; `lr_factor` scales every learning rate of the run.
 
@@ -96,37 +97,25 @@ class ModelOptimizer:
         width_factor = (model.config.n_embd / _REFERENCE_WIDTH) ** -0.5
         groups = setting.adamw(config, width_factor)
         self._row_names, self._matrix_names = list(rows), list(matrices)
-        self._adamw = torch.optim.AdamW(
+        shards = self._sharding.shards
+        self._adamw = AdamW(
             [
-                {
-                    "params": [self._sharding.shards[n].weight for n in named if n in self._sharding.shards],
-                    "lr": groups[kind].lr * lr_factor,
-                    "betas": groups[kind].betas,
-                    "weight_decay": groups[kind].weight_decay,
-                }
+                Group(
+                    weights={name: shards[name].weight for name in named if name in shards},
+                    lr=groups[kind].lr * lr_factor,
+                    betas=groups[kind].betas,
+                    weight_decay=groups[kind].weight_decay,
+                )
                 for kind, named in kinds.items()
-            ],
-            eps=_EPS,
-            fused=True,
+            ]
         )
-        self._base_lrs = [group["lr"] for group in self._adamw.param_groups]
         self._muon = Muon(
-            {n: self._sharding.shards[n].weight for n in matrices if n in self._sharding.shards},
+            {name: shards[name].weight for name in matrices if name in shards},
             setting.matrix_rule,
             lr=config.matrix_lr * lr_factor,
             weight_decay=config.weight_decay if setting.decays_matrices else 0.0,
         )
-        self._state = {**self._adamw_state(), **self._muon.state()}
-
-    def _adamw_state(self) -> dict[str, dict[str, Tensor]]:
-        """Make AdamW's state, which it would make itself in its first step, and return what is kept of it."""
-        made = {}
-        for name in self._row_names:
-            if name in self._sharding.shards:
-                weight = self._sharding.shards[name].weight
-                made[name] = {"exp_avg": torch.zeros_like(weight), "exp_avg_sq": torch.zeros_like(weight)}
-                self._adamw.state[weight] = {"step": torch.zeros((), device=weight.device), **made[name]}
-        return made
+        self._state = {**self._adamw.state(), **self._muon.state()}
 
     def reducing(self) -> AbstractContextManager[None]:
         """Sum gradients over all processes during the step's last backward pass, which runs inside."""
@@ -151,9 +140,7 @@ class ModelOptimizer:
     def step(self, lr_multiplier: float, momentum: float, weight_decay_multiplier: float = 1.0) -> None:
         """Update all parameters and drop their gradients; the last factor is for the matrices' decay."""
         self._sharding.reduce()
-        for group, lr in zip(self._adamw.param_groups, self._base_lrs, strict=True):
-            group["lr"] = lr * lr_multiplier
-        self._adamw.step()
+        self._adamw.step(lr_multiplier)
         self._sharding.start_publishing(self._row_names)
         self._muon.step(lr_multiplier, momentum, weight_decay_multiplier)
         self._sharding.start_publishing(self._matrix_names)
@@ -177,8 +164,7 @@ class ModelOptimizer:
                 whole = _whole(state, name, key, self._state_shapes[name][key])
                 own.copy_(self._sharding.shards[name].part_of(whole) if name in self._row_names else whole)
         self._steps = state["steps"]
-        for kept in self._adamw.state.values():
-            kept["step"].fill_(self._steps)
+        self._adamw.set_steps(self._steps)
 
 
 def _whole(state: Mapping[str, Any], name: str, key: str, shape: tuple[int, ...]) -> Tensor:

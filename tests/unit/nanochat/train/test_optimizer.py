@@ -21,13 +21,11 @@ def model(architecture: str) -> GPT:
 
 def groups(architecture: str, config: OptimizerConfig) -> dict[str, tuple[object, ...]]:
     """Return rate, betas and decay of each parameter that AdamW trains."""
-    made = model(architecture)
-    names = {id(parameter): name for name, parameter in made.named_parameters()}
-    optimizer = ModelOptimizer(made, config, lr_factor=0.5)
+    optimizer = ModelOptimizer(model(architecture), config, lr_factor=0.5)
     return {
-        names[id(parameter)]: (pytest.approx(group["lr"]), group["betas"], group["weight_decay"])
-        for group in optimizer._adamw.param_groups
-        for parameter in group["params"]
+        name: (pytest.approx(group.lr), group.betas, group.weight_decay)
+        for group in optimizer._adamw.groups
+        for name in group.weights
     }
 
 
