@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -31,12 +32,16 @@ class PrefectView:
         runs = self.client.read_task_runs(flow_run_filter=chosen, limit=200)
         return {run.name: run for run in sorted(runs, key=lambda run: run.created)}
 
-    def settled(self, flow_run_id: UUID, nodes: set[str]) -> dict[str, TaskRun]:
-        """Return the task runs of `nodes` once each has ended, or as they are after a while."""
+    def settled(
+        self, flow_run_id: UUID, nodes: set[str], since: datetime | None = None
+    ) -> dict[str, TaskRun]:
+        """Return the task runs of `nodes` once each has ended (after `since`), or as they are after a while."""
         deadline = time.monotonic() + SETTLE_LIMIT_S
         while True:
             found = {name: run for name, run in self.tasks(flow_run_id).items() if name in nodes}
-            if time.monotonic() > deadline or (set(found) == nodes and all(map(_is_final, found.values()))):
+            if time.monotonic() > deadline or (
+                set(found) == nodes and all(_has_ended(run, since) for run in found.values())
+            ):
                 return found
             time.sleep(0.5)
 
@@ -47,6 +52,6 @@ class PrefectView:
         return {artifact["key"]: artifact for artifact in found}
 
 
-def _is_final(run: TaskRun) -> bool:
-    """Return whether the server has heard of a task run's end."""
-    return run.state is not None and run.state.is_final()
+def _has_ended(run: TaskRun, since: datetime | None) -> bool:
+    """Return whether the server has heard of a task run's end, and not only of that before a retry."""
+    return run.state is not None and run.state.is_final() and (since is None or run.state.timestamp >= since)

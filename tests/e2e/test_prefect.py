@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -147,6 +148,7 @@ def test_a_failed_run_is_retried_and_goes_on_where_it_failed(tmp_path, prefect_a
     assert prefect.settled(run.id, {"download/shard_00001"})["download/shard_00001"].state_name == "Failed"
 
     damaged.write_bytes(whole)
+    retried_at = datetime.now(UTC)
     retry = [sys.executable, "-m", "prefect", "--no-prompt", "flow-run", "retry", str(run.id)]
     again = subprocess.run(
         [*retry, "--entrypoint", "flows/pipeline.py:pipeline"],
@@ -156,7 +158,7 @@ def test_a_failed_run_is_retried_and_goes_on_where_it_failed(tmp_path, prefect_a
     run = prefect.client.read_flow_run(run.id)
     assert (run.state_name, run.run_count) == ("Completed", 2)
     names = [f"{stage}/shard_0000{i}" for stage in ("download", "tokenize") for i in range(3)]
-    tasks = prefect.settled(run.id, {*names, "tokenizer"})
+    tasks = prefect.settled(run.id, {*names, "tokenizer"}, since=retried_at)
     repaired = {SHARD, "tokenize/shard_00001"}
     assert {n: t.state_name for n, t in tasks.items()} == {
         n: "Completed" if n in repaired else "Cached" for n in (*names, "tokenizer")
