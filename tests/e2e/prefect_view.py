@@ -35,7 +35,7 @@ class PrefectView:
     def settled(
         self, flow_run_id: UUID, nodes: set[str], since: datetime | None = None
     ) -> dict[str, TaskRun]:
-        """Return the task runs of `nodes` once each has ended (after `since`), or what there is in the end."""
+        """Return the task runs of `nodes` once each has ended (after `since`), or after a while."""
         deadline = time.monotonic() + SETTLE_LIMIT_S
         while True:
             found = {name: run for name, run in self.tasks(flow_run_id).items() if name in nodes}
