@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 _LOG2E = 1.4426950408889634
-_CHUNK_ELEMENTS = 1 << 25  # 128 MiB of float32 logits: 512 tokens at a vocabulary of 65,536
+_CHUNK_ELEMENTS = 1 << 24  # 64 MiB of float32 logits: 512 tokens at a vocabulary of 32,768
 _BLOCK_ELEMENTS = 1 << 17  # of each thread: what stays in its cache between passes
 
 

@@ -18,8 +18,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +107,6 @@ def child(side: str, threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    torch.optim.AdamW([torch.zeros(1)])  # imports more of torch
     imported, number = peak_mib(), 0
     make = {
         "plain": plain,
@@ -147,16 +146,17 @@ def started(side: str, threads: int) -> Iterator[Callable[[int], dict]]:
         stdin.close()
 
 
-def compare(side: str, steps: int, turn: int, threads: int) -> dict[str, dict]:
-    """Let the baseline and one side take turns; return what each said of itself."""
-    said = {name: {"losses": [], "seconds": []} for name in ("plain", side)}
-    with started("plain", threads) as base, started(side, threads) as other:
+def compare(sides: Sequence[str], steps: int, turn: int, threads: int) -> dict[str, dict]:
+    """Let all sides take turns; return what each said of itself."""
+    said = {side: {"losses": [], "seconds": []} for side in sides}
+    with ExitStack() as stack:
+        asks = {side: stack.enter_context(started(side, threads)) for side in sides}
         for begin in range(0, steps, turn):
-            for name, ask in (("plain", base), (side, other)):
+            for side, ask in asks.items():
                 answer = ask(min(turn, steps - begin))
-                said[name]["losses"] += answer["losses"]
-                said[name]["seconds"] += answer["seconds"]
-                said[name] |= {key: answer[key] for key in ("peak_mib", "imported_mib")}
+                said[side]["losses"] += answer["losses"]
+                said[side]["seconds"] += answer["seconds"]
+                said[side] |= {key: answer[key] for key in ("peak_mib", "imported_mib")}
     return said
 
 
@@ -189,19 +189,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--turn", type=int, default=5, help="steps that one side takes at a time")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", choices=SIDES, action="append", help="compare only this side")
+    parser.add_argument("--only", choices=SIDES, action="append", help="compare only this side; repeatable")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
         child(options.side, options.threads)
         return
     print(hardware(), f"{options.threads} threads")
-    rows = []
-    for side in options.only or [name for name in SIDES if name != "plain"]:
-        said = compare(side, options.steps, options.turn, options.threads)
-        if not rows:
-            rows.append(row("plain", said["plain"], said["plain"], options.turn))
-        rows.append(row(side, said[side], said["plain"], options.turn))
+    sides = ["plain", *(options.only or [name for name in SIDES if name != "plain"])]
+    said = compare(sides, options.steps, options.turn, options.threads)
+    rows = [row(side, said[side], said["plain"], options.turn) for side in sides]
     speed, memory = ("tokens/s", "speed (10 % – 90 %)"), ("peak memory", "beyond libraries")
     columns = ("step", *speed, "loss of the last 10 steps", *memory, "first step")
     print_table(f"{options.steps} steps of {ROWS} x {LENGTH} tokens, medians", columns, rows)
