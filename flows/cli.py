@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -190,9 +191,13 @@ def run(
         output.show(f"\nmodel card: {folder / 'README.md'}")
         if done.executed:
             _exchange(opened, published, planned.recipe.sft.prompts)
-        output.show("\nnext:")
-        for line in next_commands(recipe, override or ()):
-            output.show(f"  {line}")
+        _show_next(next_commands(recipe, override or ()))
+
+
+def _show_next(commands: Sequence[str]) -> None:
+    output.show("\nnext:")
+    for line in commands:
+        output.show(f"  {line}")
 
 
 @app.command("ls")
