@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kernels import linear_cross_entropy, relu_squared
+from kernels import linear_cross_entropy, qk_norm_rotary, relu_squared
 from tests.kernels_support.fake_driver import dry_run
 from tests.kernels_support.launches import meta
 
@@ -71,3 +71,15 @@ def test_mlp_launches_a_program_for_each_tile(model):
     assert _grids(launches) == [("_relu_squared_up_kernel", tiles), ("_relu_squared_down_kernel", tiles)]
     assert [g.shape for g in gradients] == [x.shape, w_fc.shape, w_proj.shape]
     assert [g.dtype for g in gradients] == [torch.bfloat16, torch.float32, torch.float32]
+
+
+@pytest.mark.parametrize(("model", "grids"), [("d20", (20_480, 40_960)), ("d32", (8_192, 16_384))])
+def test_rotary_launches_a_program_for_each_group_of_heads(model, grids):
+    n_rows, width = MODELS[model]
+    x, table = meta(n_rows // 2048, 2048, width // 128, 128, dtype=torch.bfloat16), meta(1, 2048, 1, 64)
+    with dry_run() as launches:
+        y = qk_norm_rotary.forward(x, table, table, 1e-7)
+        dx = qk_norm_rotary.backward(y, x, table, table, 1e-7)
+    names = ("_qk_norm_rotary_forward_kernel", "_qk_norm_rotary_backward_kernel")
+    assert _grids(launches) == [(name, (grid, 1)) for name, grid in zip(names, grids, strict=True)]
+    assert (y.shape, dx.shape, dx.dtype) == (x.shape, x.shape, torch.bfloat16)
