@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flows import dag
+from flows.code_digest import code_digest
 from flows.execute import Job, Outcome, Workshop, execute, records_of, refuse_other_key
 from flows.fingerprint import fingerprint
 from flows.plan import Plan, payload_of
@@ -50,6 +51,11 @@ class Session:
         self._force = force
         # Shards run side by side; stages that use all cores or the GPU do not.
         self._device = threading.Lock()
+        # Digests of the code as it is now, not as edited while stages run; and on this thread, because
+        # CPython before 3.11.8 fails when two threads parse at once (SystemError: AST constructor …).
+        for planned in plan.nodes:
+            if planned.action != "hit":
+                code_digest(planned.node.stage)
 
     def make(
         self, node_id: str, *, trackers: tuple[Tracker, ...] = (), extra: Mapping[str, Any] | None = None

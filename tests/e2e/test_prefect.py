@@ -145,7 +145,11 @@ def test_a_failed_run_is_retried_and_goes_on_where_it_failed(tmp_path, prefect_a
     assert SHARD in failed.stderr
     (run,) = prefect.flow_runs_with(str(nanochat.home / "store"))
     assert run.state_name == "Failed"
-    assert prefect.settled(run.id, {"download/shard_00001"})["download/shard_00001"].state_name == "Failed"
+    names = [f"{stage}/shard_0000{i}" for stage in ("download", "tokenize") for i in range(3)]
+    names, repaired = [*names, "tokenizer"], {SHARD, "tokenize/shard_00001"}
+    tasks = prefect.settled(run.id, set(names) - {"tokenize/shard_00001"})
+    made = {n: "Failed" if n == SHARD else "Completed" for n in tasks}
+    assert {n: t.state_name for n, t in tasks.items()} == made, failed.stderr
 
     damaged.write_bytes(whole)
     retried_at = datetime.now(UTC)
@@ -157,12 +161,9 @@ def test_a_failed_run_is_retried_and_goes_on_where_it_failed(tmp_path, prefect_a
     assert again.returncode == 0, again.stdout + again.stderr
     run = prefect.client.read_flow_run(run.id)
     assert (run.state_name, run.run_count) == ("Completed", 2)
-    names = [f"{stage}/shard_0000{i}" for stage in ("download", "tokenize") for i in range(3)]
-    tasks = prefect.settled(run.id, {*names, "tokenizer"}, since=retried_at)
-    repaired = {SHARD, "tokenize/shard_00001"}
-    assert {n: t.state_name for n, t in tasks.items()} == {
-        n: "Completed" if n in repaired else "Cached" for n in (*names, "tokenizer")
-    }
+    tasks = prefect.settled(run.id, set(names), since=retried_at)
+    expected = {n: "Completed" if n in repaired else "Cached" for n in names}
+    assert {n: t.state_name for n, t in tasks.items()} == expected
 
 
 def write_corpus(folder: Path) -> tuple[Path, bytes]:

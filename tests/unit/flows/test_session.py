@@ -1,0 +1,26 @@
+"""A session: what it settles before the threads of a run begin."""
+
+from __future__ import annotations
+
+import pytest
+
+from flows import code_digest
+from flows.execute import Workshop
+from flows.output import stderr
+from flows.plan import make_plan
+from flows.progress import Progress
+from flows.session import Session, Windows
+from flows.store import Store
+from nanochat import recipes
+from nanochat.runtime import Runtime
+
+
+def test_code_is_read_when_a_session_begins_and_not_again_while_stages_run(tmp_path, monkeypatch):
+    store = Store.open(str(tmp_path / "store"))
+    plan = make_plan(recipes.find("toy"), store)
+    code_digest.code_digest.cache_clear()
+    with Progress(stderr(), quiet=True) as progress:
+        workshop = Workshop(store=store, scratch=tmp_path / "scratch", runtime=Runtime())
+        Session(plan, workshop, Windows(progress=progress))
+    monkeypatch.setattr(code_digest, "_normal_form", lambda name: pytest.fail(f"{name} was read again"))
+    assert all(code_digest.code_digest(p.node.stage) for p in plan.nodes)
