@@ -38,6 +38,7 @@ from kernels.registration import register
 
 _OP = "linear_cross_entropy"
 _GPU_CHUNK_BYTES = 3 << 28  # 6,144 tokens at a vocabulary of 65,536
+_CPU_SLICE_ROWS = 4096  # of the weight, whose gradient is computed slice by slice
 
 
 def linear_cross_entropy_reference(
@@ -268,7 +269,8 @@ def _accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:
     elif left.dtype == torch.float32:
         total.addmm_(left, right)
     else:
-        total.add_(left @ right)
+        for rows in chunks(total, _CPU_SLICE_ROWS):  # so that no second copy of the whole is held
+            total[rows].add_(left[rows] @ right)
 
 
 def _checked(

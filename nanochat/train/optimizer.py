@@ -26,6 +26,7 @@ from nanochat.train.sharding import Sharding
 
 _REFERENCE_WIDTH = 768
 _SMEAR_LR = 0.2
+_NORM_ELEMENTS = 1 << 18  # whose squares exist in float64 at once
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,8 @@ class ModelOptimizer:
         weights = [shard.weight for shard in self._sharding.shards.values()]
         total = torch.zeros((), dtype=torch.float64, device=self._device)
         for weight in weights:
-            total += torch.linalg.vector_norm(weight.grad, dtype=torch.float64).square()
+            for part in weight.grad.flatten().split(_NORM_ELEMENTS):
+                total += torch.linalg.vector_norm(part, dtype=torch.float64).square()
         norm = self._sharding.sum(total).sqrt().float()
         if self._grad_clip is not None:
             torch.nn.utils.clip_grads_with_norm_(weights, self._grad_clip, norm)
