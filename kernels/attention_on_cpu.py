@@ -26,7 +26,7 @@ def forward_on_cpu(
     flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
     rows, length, heads, _ = q.shape
     qh, kh, vh = _heads_first(q, k, v)
-    if lo is None and window is None:
+    if window is None and _is_causal_only(lo):
         out, lse = flash(qh, kh, vh, 0.0, True, scale=scale)
         return out.transpose(1, 2).contiguous(), lse.contiguous()
     out = torch.empty(q.shape, dtype=q.dtype)
@@ -53,7 +53,7 @@ def backward_on_cpu(
     """Return the gradients of q, k and v from that of the outputs, (B, T, H, D)."""
     flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
     gh, qh, kh, vh, oh = _heads_first(grad, q, k, v, out)
-    if lo is None and window is None:
+    if window is None and _is_causal_only(lo):
         grads = flash(gh, qh, kh, vh, oh, lse, 0.0, True, scale=scale)
         dq, dk, dv = (x.transpose(1, 2).contiguous() for x in grads)
         return dq, dk, dv
@@ -75,6 +75,11 @@ def backward_on_cpu(
 def sum_dtype(x: Tensor) -> torch.dtype:
     """Return the dtype in which sums over elements of x are kept."""
     return torch.float64 if x.dtype is torch.float64 else torch.float32
+
+
+def _is_causal_only(lo: Tensor | None) -> bool:
+    """Say whether every document begins with its row, so that no key is hidden but the later ones."""
+    return lo is None or not bool(lo.any())
 
 
 def _heads_first(*tensors: Tensor) -> list[Tensor]:

@@ -173,6 +173,9 @@ class ModelConfig(Config):
     )
     """Architecture `2026` only: reach of attention layer by layer, repeated (S: a quarter of the context,
     L: all of it; the last layer always has all)."""
+    document_token: int | None = Field(default=None, ge=0, exclude_if=lambda token: token is None)
+    """Token that begins a document and that no attention reaches back beyond; None: documents in a row see
+    each other. Pretraining fills it in (`documents_apart`)."""
 
     @field_validator("architecture", mode="before")
     @classmethod
@@ -280,6 +283,9 @@ class PretrainConfig(Config):
     prompts: tuple[str, ...] = ()
     """What the samples continue."""
     seed: int = 1337
+    documents_apart: bool = Field(default=False, exclude_if=lambda apart: not apart)
+    """Whether documents that share a row are hidden from each other, here and in all later stages; in the
+    published models they are not."""
 
     @model_validator(mode="after")
     def _batch_fits(self) -> PretrainConfig:

@@ -57,17 +57,6 @@ def rows_from_stream(stream: Ints, sequence_len: int, bos_id: int) -> tuple[Ints
     return inputs, targets
 
 
-def document_starts(inputs: Ints, bos_id: int) -> npt.NDArray[np.int32]:
-    """Return for each position of `inputs` (B, T) where in its row its document begins, (B, T).
-
-    This is `lo` of the interval mask `lo[t] <= s <= t` that keeps attention inside of a document. A document
-    that goes on from another row begins at 0. Text never holds bos, so the inputs alone tell.
-    """
-    positions = np.arange(inputs.shape[1], dtype=np.int32)
-    starts = np.where(inputs == bos_id, positions, np.int32(0))
-    return np.maximum.accumulate(starts, axis=1, out=starts)
-
-
 @dataclass(frozen=True)
 class _Order:
     """The documents of one epoch in reading order; `starts[i]` is where the i-th begins in the epoch."""

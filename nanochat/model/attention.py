@@ -65,15 +65,22 @@ def rotary_tables(
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None, mask: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    window: int | None = None,
+    starts: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Attend causally from q (B, T, H, D) to k and v (B, S, K, D); return (B, T, H, D).
 
-    A query sees itself and `window` positions before it (None: all), unless a mask, to be broadcast to
-    (B, H, T, S), says what it sees. Without a mask S is T, or T is 1 and sees all.
+    A query sees itself and `window` positions before it (None: all), but none before its document's start,
+    given as `starts` (B, T); unless a mask, to be broadcast to (B, H, T, S), says what it sees. Without a
+    mask S is T, or T is 1 and sees all.
     """
     if mask is None and q.size(1) == k.size(1):
-        return attention(as_computed(q), as_computed(k), as_computed(v), window=window)
+        return attention(as_computed(q), as_computed(k), as_computed(v), window=window, lo=starts)
     # Queries behind a cache of keys: few of them, so that a mask costs little.
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D), (B, K, S, D)
     repeats = q.size(1) // k.size(1)
@@ -87,6 +94,7 @@ class Context(NamedTuple):
 
     cos: Tensor  # (1 or B, T, 1, D / 2)
     sin: Tensor
+    starts: Tensor | None = None  # (B, T), where each position's document begins; None: with the row
     kv_cache: KVCache | None = None
     masks: Mapping[int | None, Tensor | None] = {}  # with a cache: what each window's queries see
 
@@ -123,7 +131,8 @@ class Attention(nn.Module):
             v = v + gate * value_embedding.view_as(v).to(v.dtype)
         if context.kv_cache is not None:
             k, v = context.kv_cache.append(self.layer, k, v, self.window)
-        y = attend(q, k, v, window=self.window, mask=context.masks.get(self.window))
+        mask = context.masks.get(self.window)
+        y = attend(q, k, v, window=self.window, starts=context.starts, mask=mask)
         projected: Tensor = self.c_proj(y.reshape(rows, length, width))
         return projected
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kernels.attention import document_starts
 from kernels.linear_cross_entropy import linear_cross_entropy
 from kernels.relu_squared import relu_squared_mlp
 from nanochat.config import SMEAR_CHANNELS, ModelConfig
@@ -166,7 +167,8 @@ class GPT(nn.Module):
         """Map token ids (B, T) to the final normed activations (B, T, C)."""
         length = idx.size(1)
         masks = {} if kv_cache is None else {w: kv_cache.mask(length, w) for w in set(self.windows)}
-        context = Context(*self._tables(length, kv_cache), kv_cache, masks)
+        starts = None if kv_cache is not None else self._document_starts(idx)
+        context = Context(*self._tables(length, kv_cache), starts, kv_cache, masks)
         x = self.stream(rms_norm(self.transformer.wte(idx)), idx, context)
         if kv_cache is not None:
             kv_cache.advance(length)
@@ -176,6 +178,10 @@ class GPT(nn.Module):
         """Map final activations (B, T, C) to capped logits (B, T, V) in float32."""
         raw = self.lm_head(x)[..., : self.config.vocab_size]  # without the rows that pad the vocabulary
         return LOGIT_CAP * torch.tanh(raw.float() / LOGIT_CAP)
+
+    def _document_starts(self, idx: Tensor) -> Tensor | None:
+        token = self.config.document_token
+        return None if token is None else document_starts(idx == token)
 
     def _tables(self, length: int, kv_cache: KVCache | None) -> tuple[Tensor, Tensor]:
         end = length + (kv_cache.position if kv_cache is not None else 0)
@@ -239,7 +245,7 @@ class July2026(GPT):
 
     def stream(self, x: Tensor, idx: Tensor, context: Context) -> Tensor:
         """Run normed embeddings x (B, T, C) of the tokens idx (B, T) through all blocks."""
-        x = start = middle = self._smear(x, context.kv_cache)
+        x = start = middle = self._smear(x, context)
         for layer, block in enumerate(self.transformer.h):
             x = self.resid_lambdas[layer] * x + self.x0_lambdas[layer] * start
             name = str(layer)
@@ -248,8 +254,14 @@ class July2026(GPT):
                 middle = x
         return x - self.backout_lambda.to(x.dtype) * middle
 
-    def _smear(self, x: Tensor, kv_cache: KVCache | None) -> Tensor:
-        # What came before each token: zeros, and so no change, before the first.
-        before = F.pad(x[:, :-1], (0, 0, 1, 0)) if kv_cache is None else kv_cache.before(x)
+    def _smear(self, x: Tensor, context: Context) -> Tensor:
+        # What came before each token: zeros, and so no change, before a document's first.
+        if context.kv_cache is not None:
+            before = context.kv_cache.before(x)
+        else:
+            before = F.pad(x[:, :-1], (0, 0, 1, 0))
+        if context.starts is not None:
+            positions = torch.arange(x.size(1), device=x.device)
+            before = before * (context.starts < positions)[..., None]
         gate = self.smear_lambda.to(x.dtype) * torch.sigmoid(self.smear_gate(x[..., :SMEAR_CHANNELS]))
         return x + gate * before

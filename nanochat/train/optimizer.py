@@ -131,8 +131,8 @@ class ModelOptimizer:
         self._sharding.reduce()
         weights = [shard.weight for shard in self._sharding.shards.values()]
         total = torch.zeros((), dtype=torch.float64, device=self._device)
-        for weight in weights:
-            for part in weight.grad.flatten().split(_NORM_ELEMENTS):
+        for grad in (weight.grad for weight in weights if weight.grad is not None):
+            for part in torch.split(grad.flatten(), _NORM_ELEMENTS):
                 total += torch.linalg.vector_norm(part, dtype=torch.float64).square()
         norm = self._sharding.sum(total).sqrt().float()
         if self._grad_clip is not None:

@@ -39,8 +39,11 @@ def pretrain(
     batches = PretrainBatches(shards, batch_rows, length, config.seed, bos)
 
     device = device_of(runtime)
+    shape = config.model
+    if config.documents_apart:
+        shape = shape.model_copy(update={"document_token": bos})
     with torch.device(device):
-        model = GPT(config.model)
+        model = GPT(shape)
     model.init_weights(torch.Generator().manual_seed(config.seed))
     val_rows = DEFAULT_CUT.rows_of(length, device.type)
 

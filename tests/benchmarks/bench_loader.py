@@ -30,7 +30,7 @@ from flows.execute import fetch_all
 from flows.records import blob_name
 from flows.stage import Record
 from flows.store import Store
-from nanochat.data.batches import PretrainBatches, document_starts
+from nanochat.data.batches import PretrainBatches
 from nanochat.data.prefetch import Prefetch
 from nanochat.data.shard_encoding import read_texts
 from nanochat.data.token_shards import HEADER_BYTES, TokenShard, write_token_shard
@@ -92,11 +92,9 @@ def bench_local(shards: list[TokenShard], steps: int) -> None:
     per_epoch = batches.tokens_per_epoch // (ROWS_PER_GPU * T)
     batches.batch(0), batches.batch(per_epoch)  # draw both orders
 
-    def read(n: int, first: int, with_starts: bool = False) -> None:
+    def read(n: int, first: int) -> None:
         for step in range(first + n * steps, first + (n + 1) * steps):
-            inputs, _ = batches.batch(step)
-            if with_starts:
-                document_starts(inputs, BOS)
+            batches.batch(step)
 
     def read_windows(n: int) -> None:
         rng = np.random.default_rng(n)
@@ -113,7 +111,6 @@ def bench_local(shards: list[TokenShard], steps: int) -> None:
         ("random windows of one file, no documents (baseline)", read_windows),
         ("batches from step 0", partial(read, first=0)),
         (f"batches from step {per_epoch:,} (epoch 2)", partial(read, first=per_epoch)),
-        ("batches with document starts", partial(read, first=0, with_starts=True)),
     ]
     baseline = None
     for name, work in works:

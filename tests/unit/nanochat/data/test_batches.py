@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nanochat.data.batches import PretrainBatches, document_starts, val_batches
+from nanochat.data.batches import PretrainBatches, val_batches
 from nanochat.errors import DataError
 
 BOS = 256
@@ -80,19 +80,6 @@ def test_any_number_of_ranks_reads_the_same_global_batch(corpus, world, step, ma
     parts = [each.batch(step, slice(n * share, (n + 1) * share)) for n, each in enumerate(ranks)]
     for i in range(2):
         assert np.array_equal(whole[i], np.concatenate([part[i] for part in parts]))
-
-
-@quick
-@given(corpus=corpora, length=st.integers(1, 17))
-def test_document_starts_keep_attention_inside_of_a_document(corpus, length, make_shard):
-    batches = PretrainBatches([make_shard(texts) for texts in corpus], 5, length, 3, BOS)
-    inputs, _ = batches.batch(2)
-    starts = document_starts(inputs, BOS)
-    assert starts.shape == inputs.shape
-    assert starts.dtype == np.int32
-    for row, lo in zip(inputs.tolist(), starts.tolist(), strict=True):
-        wanted = [max([s for s in range(t + 1) if row[s] == BOS]) for t in range(length)]
-        assert lo == wanted
 
 
 def test_a_far_step_is_found_without_reading_what_comes_before(make_shard, monkeypatch):

@@ -1,11 +1,16 @@
-"""Pretraining of the 2026 architecture, with all that its schedule turns."""
+"""Pretraining with what the published recipe of October 2025 leaves alone."""
 
 from __future__ import annotations
 
 import json
 
-from nanochat.config import ModelConfig, OptimizerConfig, PretrainConfig
+import pytest
+
+from nanochat.config import MidtrainConfig, MixtureEntry, ModelConfig, OptimizerConfig, PretrainConfig
+from nanochat.model.checkpoint import load_config
 from nanochat.runtime import Runtime
+from nanochat.tokenizer.tokenizer import Tokenizer
+from nanochat.train.midtrain import midtrain
 from nanochat.train.pretrain import pretrain
 
 
@@ -31,3 +36,25 @@ def test_the_2026_architecture_learns_under_its_schedule(stage_inputs, tmp_path)
     assert rates[:5] == [0.2, 0.4, 0.6, 0.8, 1.0]
     assert 0.1 < rates[-1] < 0.2
     assert rows[-1]["train/loss"] < 0.7 * rows[0]["train/loss"]
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_whether_documents_see_each_other_is_decided_once_and_stays_with_the_model(
+    stage_inputs, tmp_path, apart
+):
+    model = ModelConfig(sequence_len=48, vocab_size=265, n_layer=1, n_head=1, n_kv_head=1, n_embd=16)
+    config = PretrainConfig(model=model, batch_tokens=480, steps=1, eval_tokens=48, documents_apart=apart)
+    inputs = {name: stage_inputs / name for name in ("tokenizer", "train_tokens", "val_tokens", "tasks")}
+    made, further = tmp_path / "base", tmp_path / "mid"
+    made.mkdir(), further.mkdir()
+    pretrain(config, inputs, made, Runtime(threads=1))
+    mixture = (MixtureEntry(task="talk"),)
+    midtrain(
+        MidtrainConfig(mixture=mixture, batch_tokens=480),
+        {**inputs, "model": made},
+        further,
+        Runtime(threads=1),
+    )
+    bos = Tokenizer.load(inputs["tokenizer"]).special("bos")
+    for folder in (made, further):
+        assert load_config(folder).document_token == (bos if apart else None)
