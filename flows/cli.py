@@ -219,7 +219,7 @@ def list_records(
 
 @app.command()
 def inspect(ref: Ref, store: StoreUrl = None, as_json: AsJson = False) -> None:
-    """Show a record: what was hashed, files, metrics, provenance, lineage, and what is in token shards."""
+    """Show a record: what was hashed, files, metrics, provenance, what is in tokens and chats, lineage."""
     from flows.contents import contents
     from flows.lineage import lineage, lineage_tree
 
@@ -232,7 +232,10 @@ def inspect(ref: Ref, store: StoreUrl = None, as_json: AsJson = False) -> None:
         }
         output.show_json({**record.to_json(), **more})
         return
-    output.show(tables.record_text(record, contents(opened, record)))
+    found = contents(opened, record)
+    output.show(tables.record_text(record, found))
+    for sample in (found or {}).get("conversations", ()):
+        output.show(tables.conversation_text(sample))
     output.show("\nlineage")
     output.show(lineage_tree(opened, record))
 

@@ -11,9 +11,12 @@ from collections.abc import Sequence
 
 from flows import stages
 from flows.stage import Node, Stage
-from nanochat.config import Config, Recipe, ShardConfig
+from nanochat.config import ChatDataConfig, Config, MidtrainConfig, Recipe, SftConfig
 from nanochat.data.sources import resolve_corpus, resolve_tasks
 from nanochat.errors import ConfigError
+
+MIDTRAIN_MAX_TOKENS = 2048
+"""Where a conversation is cut off that midtraining lays end to end with others, as upstream does."""
 
 
 def build(recipe: Recipe) -> tuple[Node, ...]:
@@ -28,11 +31,11 @@ def build(recipe: Recipe) -> tuple[Node, ...]:
     shards = (*train, val)
     node = _node
 
-    download = [node(stages.DOWNLOAD, shard, shard) for shard in shards]
+    download = [node(stages.DOWNLOAD, shard, shard.name) for shard in shards]
     tasks = node(stages.TASKS, resolve_tasks(recipe.tasks))
     tokenizer = node(stages.TOKENIZER, recipe.tokenizer, shards=download[: recipe.tokenizer.train_shards])
     tokens = [
-        node(stages.TOKENIZE, recipe.tokenize, shard, shard=text, tokenizer=tokenizer)
+        node(stages.TOKENIZE, recipe.tokenize, shard.name, shard=text, tokenizer=tokenizer)
         for shard, text in zip(shards, download, strict=True)
     ]
     train_tokens, val_tokens = tokens[:-1], tokens[-1]
@@ -43,8 +46,12 @@ def build(recipe: Recipe) -> tuple[Node, ...]:
         train_tokens=train_tokens,
         val_tokens=val_tokens,
     )
-    midtrain = node(stages.MIDTRAIN, recipe.midtrain, tokenizer=tokenizer, model=pretrain, tasks=tasks)
-    sft = node(stages.SFT, recipe.sft, tokenizer=tokenizer, model=midtrain, tasks=tasks)
+    render_mid, render_sft = (
+        node(stages.RENDER, chat, name, tokenizer=tokenizer, tasks=tasks)
+        for name, chat in _chat_data(recipe).items()
+    )
+    midtrain = node(stages.MIDTRAIN, recipe.midtrain, tokenizer=tokenizer, model=pretrain, chat=render_mid)
+    sft = node(stages.SFT, recipe.sft, tokenizer=tokenizer, model=midtrain, chat=render_sft)
     evaluations = [
         node(stage, recipe.evaluate, tokenizer=tokenizer, model=model, tasks=tasks, val_tokens=val_tokens)
         for stage, model in (
@@ -60,7 +67,20 @@ def build(recipe: Recipe) -> tuple[Node, ...]:
         model=sft,
         **{e.stage.name: e for e in evaluations},
     )
-    return (*download, tasks, tokenizer, *tokens, pretrain, midtrain, sft, *evaluations, publish)
+    rendered = (render_mid, render_sft)
+    return (*download, tasks, tokenizer, *tokens, *rendered, pretrain, midtrain, sft, *evaluations, publish)
+
+
+def _chat_data(recipe: Recipe) -> dict[str, ChatDataConfig]:
+    """Return what each chat stage is given; SFT's rows end with the context that was trained."""
+
+    def of(config: MidtrainConfig | SftConfig, max_tokens: int) -> ChatDataConfig:
+        return ChatDataConfig(
+            mixture=config.mixture, validation=config.validation, seed=config.seed, max_tokens=max_tokens
+        )
+
+    context = recipe.pretrain.model.sequence_len
+    return {"midtrain": of(recipe.midtrain, MIDTRAIN_MAX_TOKENS), "sft": of(recipe.sft, context)}
 
 
 def ancestors(nodes: Sequence[Node], ids: Sequence[str]) -> set[str]:
@@ -81,11 +101,9 @@ def input_ids(node: Node) -> list[str]:
     return [i for value in node.inputs.values() for i in ([value] if isinstance(value, str) else value)]
 
 
-def _node(
-    stage: Stage, config: Config, of: ShardConfig | None = None, /, **inputs: Node | Sequence[Node]
-) -> Node:
+def _node(stage: Stage, config: Config, of: str | None = None, /, **inputs: Node | Sequence[Node]) -> Node:
     return Node(
-        id=f"{stage.name}/{of.name}" if of else stage.name,
+        id=f"{stage.name}/{of}" if of else stage.name,
         stage=stage,
         config=config,
         inputs={k: v.id if isinstance(v, Node) else tuple(n.id for n in v) for k, v in inputs.items()},

@@ -13,6 +13,7 @@ DOWNLOAD = Stage(name="download", version=1, run="nanochat.data.sources:download
 TASKS = Stage(name="tasks", version=1, run="nanochat.data.sources:download_tasks")
 TOKENIZER = Stage(name="tokenizer", version=1, run="nanochat.tokenizer.train:train_tokenizer")
 TOKENIZE = Stage(name="tokenize", version=1, run="nanochat.data.shard_encoding:tokenize_shard")
+RENDER = Stage(name="render", version=1, run="nanochat.data.chat_tokens:render_chat")
 PRETRAIN = Stage(
     name="pretrain",
     version=2,
@@ -23,7 +24,7 @@ PRETRAIN = Stage(
 )
 MIDTRAIN = Stage(
     name="midtrain",
-    version=2,
+    version=3,
     run="nanochat.train.midtrain:midtrain",
     resources="gpu",
     spreads=True,
@@ -31,7 +32,7 @@ MIDTRAIN = Stage(
 )
 SFT = Stage(
     name="sft",
-    version=2,
+    version=3,
     run="nanochat.train.sft:sft",
     resources="gpu",
     spreads=True,
@@ -64,6 +65,7 @@ STAGES = {
         TASKS,
         TOKENIZER,
         TOKENIZE,
+        RENDER,
         PRETRAIN,
         MIDTRAIN,
         SFT,

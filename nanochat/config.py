@@ -311,6 +311,17 @@ class MixtureEntry(Config):
     """How often each row occurs in an epoch."""
 
 
+class ChatDataConfig(Config):
+    """Which conversations a chat stage is given, as tokens."""
+
+    mixture: tuple[MixtureEntry, ...] = ()
+    validation: tuple[MixtureEntry, ...] = Field(default=(), exclude_if=_is_empty)
+    seed: int = 42
+    """Decides the order of the mixture."""
+    max_tokens: int = Field(default=2048, gt=0)
+    """Where a conversation is cut off."""
+
+
 class MidtrainConfig(Config):
     """Training on whole rendered conversations, every token counted."""
 

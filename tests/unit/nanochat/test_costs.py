@@ -6,9 +6,9 @@ import pytest
 
 from nanochat import costs, recipes
 from nanochat.costs import forecast, training_rows
+from nanochat.data.chat_tokens import held_out
 from nanochat.derived import scaled_learning_rates
 from nanochat.train.optimizer import SETTINGS
-from nanochat.train.validation import held_out
 
 
 def test_d20_is_predicted_near_the_published_four_hours_and_hundred_dollars():
