@@ -147,7 +147,9 @@ def training_rows(recipe: Recipe, stage: str) -> int | None:
     """Return the conversations that a chat stage trains on in an epoch: those held out are not among them."""
     config = recipe.midtrain if stage == "midtrain" else recipe.sft
     rows = mixture_rows(recipe, config.mixture)
-    if rows is None or config.validation:
+    if rows is None or recipe.tasks.own:  # these are not looked at
+        return None
+    if config.validation:
         return rows
     return rows - min(max(1, int(0.02 * rows)), 256)
 

@@ -123,7 +123,7 @@ def write_chat_tokens(
 
 def chat_data(root: Path, config: ChatDataConfig) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
     """Load those that train, and those that validate: a mixture of their own, or the training one's end."""
-    training = mixture(root, config.mixture, config.seed)
+    training = mixture(root, config.mixture, config.seed, own=True)
     if config.validation:
         return training, mixture(root, config.validation, config.seed)
     return held_out(training)

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from nanochat.config import MixtureEntry
 from nanochat.data.messages import FORM, shown, wrong_in
-from nanochat.data.task_files import HELD_OUT, SUFFIXES, TASK_FILES, task_file
+from nanochat.data.task_files import HELD_OUT, OWN, SUFFIXES, TASK_FILES, task_file
 from nanochat.errors import ConfigError, DataError
 
 if TYPE_CHECKING:  # at run time the planner would pay for loading the tokenizer
@@ -93,7 +93,7 @@ def load_task(root: Path, name: str, split: str = "train") -> ChatTask:
             f"no task or conversation file {name!r} below {root}",
             hint=f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}",
         )
-    return _load_chat(name, path)
+    return load_conversations(path)
 
 
 def choice_prompt(question: str, letters: Sequence[str], choices: Sequence[str]) -> str:
@@ -149,15 +149,19 @@ class Mixture(Sequence["Conversation"]):
         return self._tasks[task].conversation(row)
 
 
-def mixture(root: Path, entries: Sequence[MixtureEntry], seed: int) -> Mixture:
+def mixture(root: Path, entries: Sequence[MixtureEntry], seed: int, *, own: bool = False) -> Mixture:
     """Load and shuffle a mixture; the same files, entries and seed give the same order.
 
-    Without entries it is everything below `root` that is for training, each row once.
+    Without entries it is everything below `root` that is for training, each row once. With `own`, what the
+    user added joins it.
     """
+    chosen = [(entry, load_task(root, entry.task, entry.split)) for entry in entries or _everything(root)]
+    if own:
+        added = [load_conversations(path) for path in sorted((root / OWN).glob("*"))]
+        chosen += [(MixtureEntry(task=f"{OWN}/{task.name}"), task) for task in added]
     tasks: list[ChatTask] = []
     order: list[tuple[int, int]] = []
-    for number, entry in enumerate(entries or _everything(root)):
-        task = load_task(root, entry.task, entry.split)
+    for number, (entry, task) in enumerate(chosen):
         rows = list(range(len(task)))
         random.Random(f"{seed}/{entry.task}/{entry.split}").shuffle(rows)
         tasks.append(task)
@@ -338,7 +342,8 @@ def _load_humaneval(name: str, path: Path) -> ChatTask:
     return ChatTask(name, "code", 0.0, rows, conversation, problem)
 
 
-def _load_chat(name: str, path: Path) -> ChatTask:
+def load_conversations(path: Path) -> ChatTask:
+    """Load a file of conversations; raise DataError naming its line where one cannot be rendered."""
     rows = []
     for number, row in _read(path):
         messages = row if isinstance(row, list) else row.get("messages") if isinstance(row, dict) else None
@@ -349,7 +354,7 @@ def _load_chat(name: str, path: Path) -> ChatTask:
     def conversation(row: Row) -> Conversation:
         return list(row["messages"])
 
-    return ChatTask(name, "chat", 0.0, rows, conversation, lambda _: Problem())
+    return ChatTask(path.stem, "chat", 0.0, rows, conversation, lambda _: Problem())
 
 
 _LOADERS: dict[str, Callable[[str, Path], ChatTask]] = {
