@@ -221,6 +221,7 @@ def test_parquet_without_text_fails_its_stage_and_names_the_columns(tmp_path, pr
     last = done.stderr[done.stderr.index("error:") :]
     signs = ("stage download/shard_0000", "no column 'text'", "its columns are body", "rename the column")
     assert_error(Said(1, done.stdout, last), 1, *signs)
+    assert nanochat.json("ls") == []  # nothing of it entered the store
 
 
 def write_shards(folder: Path, count: int, column: str = "text") -> None:
