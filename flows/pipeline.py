@@ -96,13 +96,17 @@ def stage(
     store: str | None = None,
     force: bool = False,
     runtime: RuntimeParameters = RuntimeParameters(),  # noqa: B008
+    mlflow_parent: str | None = None,
 ) -> str:
-    """Make one node of a pipeline that was planned elsewhere; refuse if this worker's key differs."""
+    """Make one node of a pipeline that was planned elsewhere; refuse if this worker's key differs.
+
+    `mlflow_parent` is the pipeline's run in the MLflow that both write to.
+    """
     settings = Settings.from_environment(store=store)
     opened = Store.open(settings.store_url)
     name = node_id.partition("/")[0]
     plan = make_plan(recipe, opened, until=name, force=(name,) if force else ())
-    with _windows(plan, settings) as windows:
+    with _windows(plan, settings, mlflow_parent) as windows:
         session = Session(
             plan, _workshop(opened, settings, runtime, windows), windows, force=(name,) if force else ()
         )
@@ -123,9 +127,9 @@ def _workshop(store: Store, settings: Settings, runtime: RuntimeParameters, wind
 
 
 @contextmanager
-def _windows(plan: Plan, settings: Settings) -> Iterator[Windows]:
+def _windows(plan: Plan, settings: Settings, mlflow_parent: str | None = None) -> Iterator[Windows]:
     """Use the caller's progress lines, or plain ones of our own; open the run's MLflow window."""
     caller = current_caller.get()
     lent = caller.windows if caller else Windows(progress=Progress(Console(file=sys.stderr)))
-    with mlflow_window(plan, settings, flow_run_id()) as mlflow:
+    with mlflow_window(plan, settings, flow_run_id(), mlflow_parent) as mlflow:
         yield replace(lent, mlflow=mlflow)

@@ -147,11 +147,11 @@ def _contents_lines(contents: Mapping[str, Any]) -> list[str]:
 
 def conversation_text(sample: Mapping[str, Any]) -> Text:
     """A rendered conversation; what the assistant is trained on is green and has a plus before each line."""
-    text = Text(f"\nconversation {sample['conversation']}, {sample['tokens']:,} tokens (+ is trained on)\n")
+    text = Text(f"\nconversation {sample['conversation']}, {sample['tokens']:,} tokens (+ is trained on)")
     for piece in sample["pieces"]:
         sign, style = ("+", "green") if piece["target"] else (" ", "dim")
         for line in piece["text"].split("\n"):
-            text.append(f"{sign} {line}\n", style)
+            text.append(f"\n{sign} {line}", style)
     return text
 
 

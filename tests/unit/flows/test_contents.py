@@ -125,11 +125,12 @@ def test_a_conversation_is_told_in_pieces_by_what_is_trained(store, rendered):
 def test_a_person_sees_what_is_trained_in_colour_and_without(store, rendered):
     sample = contents(store, rendered)["conversations"][0]
     text = conversation_text(sample)
-    assert (
-        "+ <|python_start|>1+1<|python_end|>\n  <|output_start|>2<|output_end|>\n+ two\n+ of é" in text.plain
-    )
+    assert text.plain.splitlines()[-4:] == [
+        "+ <|python_start|>1+1<|python_end|>",
+        "  <|output_start|>2<|output_end|>",
+        "+ two",
+        "+ of é<|assistant_end|>",
+    ]
     greens = [text.plain[span.start : span.end] for span in text.spans if span.style == "green"]
-    assert greens == ["+ <|python_start|>1+1<|python_end|>\n", "+ two\n", "+ of é<|assistant_end|>\n"]
-    assert "conversations" not in record_text(rendered, contents(store, rendered)).split("contents")[
-        -1
-    ].split("\n")
+    assert greens == ["\n+ <|python_start|>1+1<|python_end|>", "\n+ two", "\n+ of é<|assistant_end|>"]
+    assert "python_start" not in record_text(rendered, contents(store, rendered))

@@ -56,11 +56,22 @@ def test_what_ran_before_counts_as_measured_and_what_is_cached_as_nothing(store,
     again = make_plan(recipes.find("d20", [*SMALL, "sft.epochs=2"]), store)
     costs = PlanCosts.of(again, None)
     left = {row.stage: (row.seconds, row.basis) for row in costs.rows if not row.cached}
-    assert left == dict.fromkeys(("sft", "evaluate_sft", "publish"), (2.0, "measured on this store"))
-    assert costs.to_json()["seconds"] == pytest.approx(6.0)
+    assert left.pop("sft")[0] == pytest.approx(2 * 166)  # other steps than those that were measured
+    assert left == dict.fromkeys(("evaluate_sft", "publish"), (2.0, "measured on this store"))
+    assert costs.to_json()["seconds"] == pytest.approx(2 * 166 + 4)
     assert costs.to_json()["flops"] == pytest.approx(2 * 3.49e16, rel=0.01)
     finished = PlanCosts.of(make_plan(recipes.find("d20", SMALL), store), None)
     assert text(finished) == ""
+
+
+def test_what_a_small_model_took_says_nothing_of_a_large_one(store, tmp_path):
+    (tmp_path / "made").mkdir()
+    pretend_to_run(recipes.find("toy"), store, tmp_path / "made")
+    costs = PlanCosts.of(make_plan(recipes.find("d20"), store), None)
+    assert {row.basis for row in costs.rows if row.stage in ("pretrain", "midtrain", "sft")}.isdisjoint(
+        {"measured on this store"}
+    )
+    assert 3.4 < costs.to_json()["seconds"] / 3600 < 4.0
 
 
 def test_new_shards_beside_known_ones_are_predicted_for_their_number_alone(store, tmp_path):
