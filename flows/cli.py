@@ -8,6 +8,7 @@ model (`chat`, `eval`, `import`, `export`) are in `flows.model_commands`.
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import threading
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from flows.settings import Settings
 from flows.store import Store
 from nanochat import overrides, recipes
 from nanochat.errors import ConfigError, Interrupted, NanochatError
+from nanochat.runtime import DEVICES
 
 app = typer.Typer(
     name="nanochat",
@@ -160,6 +162,8 @@ def run(
 
     if dispatch not in ("local", "pools"):
         raise ConfigError(f"--dispatch is {dispatch!r}", hint="use local or pools")
+    if not re.match(DEVICES, device):
+        raise ConfigError(f"--device is {device!r}", hint="use cpu, cuda, or one GPU such as cuda:3")
     settings, opened = open_store(store)
     forced = tuple(force or ())
     planned = make_plan(recipes.find(recipe, override or ()), opened, until=until, force=forced)

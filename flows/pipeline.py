@@ -28,7 +28,7 @@ from flows.settings import Settings
 from flows.store import Store
 from nanochat import recipes
 from nanochat.config import Recipe
-from nanochat.runtime import Runtime
+from nanochat.runtime import DEVICES, Runtime
 
 # How many nodes run side by side is decided by the engine; each has a thread for as long as it runs.
 _ON_THREADS: Any = ThreadPoolTaskRunner()
@@ -37,7 +37,7 @@ _ON_THREADS: Any = ThreadPoolTaskRunner()
 class RuntimeParameters(BaseModel):
     """Where and how fast; nothing here changes what is produced."""
 
-    device: str = "cpu"
+    device: str = Field(default="cpu", pattern=DEVICES, description="cpu, cuda, or one GPU such as cuda:3")
     threads: int | None = Field(default=None, gt=0, description="CPU threads; empty: all cores")
     workers: int | None = Field(default=None, gt=0, description="shards handled at once; empty: as cores")
     micro_batch_rows: int | None = Field(default=None, gt=0, description="rows per forward pass")
