@@ -19,11 +19,12 @@ import typer
 
 from flows import model_commands, output, tables
 from flows.cli_options import AsJson, Ref, StoreUrl, open_store
+from flows.plan import Plan
 from flows.settings import Settings
 from flows.store import Store
 from nanochat import overrides, recipes
 from nanochat.errors import ConfigError, Interrupted, NanochatError
-from nanochat.runtime import DEVICES
+from nanochat.runtime import DEVICES, Runtime
 
 app = typer.Typer(
     name="nanochat",
@@ -167,6 +168,8 @@ def run(
     settings, opened = open_store(store)
     forced = tuple(force or ())
     planned = make_plan(recipes.find(recipe, override or ()), opened, until=until, force=forced)
+    if dispatch == "local":
+        _require_device(device, planned)
     runtime = {
         "device": device,
         "threads": threads,
@@ -196,6 +199,15 @@ def run(
         if done.executed:
             _exchange(opened, published, planned.recipe.sft.prompts)
         _show_next(next_commands(recipe, override or ()))
+
+
+def _require_device(device: str, planned: Plan) -> None:
+    """Raise ConfigError, before the data is made, if stages are to train on a GPU that is not here."""
+    trains = any(p.action != "hit" and p.node.stage.resources == "gpu" for p in planned.nodes)
+    if trains and device != "cpu":
+        from nanochat.train.run import device_of
+
+        device_of(Runtime(device=device))
 
 
 def _show_next(commands: Sequence[str]) -> None:
