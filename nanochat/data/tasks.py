@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -152,6 +153,7 @@ class Mixture(Sequence["Conversation"]):
 def mixture(root: Path, entries: Sequence[MixtureEntry], seed: int, *, own: bool = False) -> Mixture:
     """Load and shuffle a mixture; the same files, entries and seed give the same order.
 
+    The order is upstream's for its seed of 42: each data set is shuffled, then the rows of all together.
     Without entries it is everything below `root` that is for training, each row once. With `own`, what the
     user added joins it.
     """
@@ -162,8 +164,7 @@ def mixture(root: Path, entries: Sequence[MixtureEntry], seed: int, *, own: bool
     tasks: list[ChatTask] = []
     order: list[tuple[int, int]] = []
     for number, (entry, task) in enumerate(chosen):
-        rows = list(range(len(task)))
-        random.Random(f"{seed}/{entry.task}/{entry.split}").shuffle(rows)
+        rows = np.random.default_rng(seed).permutation(len(task)).tolist()
         tasks.append(task)
         order += [(number, row) for row in rows[: entry.rows]] * entry.repeat
     random.Random(seed).shuffle(order)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -161,6 +162,21 @@ def test_a_mixture_holds_the_asked_rows_in_a_fixed_order(tmp_path):
     assert asked == [m[0]["content"] for m in mixture(tmp_path, entries, 1)]
     assert asked != [m[0]["content"] for m in mixture(tmp_path, entries, 2)]
     assert asked[3:6] == [m[0]["content"] for m in mixture(tmp_path, entries, 1)[3:6]]
+
+
+def test_a_mixture_is_in_the_published_order(tmp_path):
+    for name in ("a", "b"):
+        rows = [
+            [{"role": "user", "content": f"{name}{i}"}, {"role": "assistant", "content": "x"}]
+            for i in range(7)
+        ]
+        write(tmp_path / f"conversations/{name}.jsonl", [{"messages": m} for m in rows])
+    entries = [MixtureEntry(task="a", repeat=2), MixtureEntry(task="b", rows=3)]
+    # Row i of a shuffled data set is row PERMUTATION[i] of the file; a repeated one is listed twice.
+    permutation = [3, 2, 6, 4, 1, 5, 0]  # numpy, seed 42
+    listed = [f"a{i}" for i in permutation] * 2 + [f"b{i}" for i in permutation[:3]]
+    random.Random(42).shuffle(listed)
+    assert [m[0]["content"] for m in mixture(tmp_path, entries, 42)] == listed
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
