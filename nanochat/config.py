@@ -110,7 +110,9 @@ class SourceFile(Config):
 class TasksConfig(Config):
     """Which chat and evaluation data; resolved (`files` filled) when the run is planned."""
 
-    location_fields: ClassVar[frozenset[str]] = frozenset({"source", "revision", "core_url", "own"})
+    location_fields: ClassVar[frozenset[str]] = frozenset(
+        {"source", "revision", "core_url", "words_url", "own"}
+    )
 
     source: str = "toy"
     """`toy` (built in), `hub` (the public data sets named in `nanochat/data/hub.py`; `hub:URL`: a mirror), or
@@ -120,6 +122,9 @@ class TasksConfig(Config):
     files, or the commit that pins one."""
     core_url: str = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
     """Where the CORE bundle is that goes with the hub's data sets; the file's name is its version."""
+    words_url: str | None = None
+    """Where the hub's source gets the list of words (one a line) for the tasks `spelling` and `spelling_bee`;
+    the file's name is its version. None: neither task. A folder has the list at `tasks/words.txt`."""
     own: tuple[str, ...] = ()
     """Your own conversations: a path or URL, or a list of them, of `.jsonl` files with
     `{"messages": [{"role": …, "content": …}, …]}` on each line. They join what midtraining and SFT train on,
@@ -311,8 +316,8 @@ class MixtureEntry(Config):
     """One data set of a chat mixture."""
 
     task: str
-    """Name of the data set: `arc_easy`, `arc_challenge`, `mmlu`, `gsm8k`, `humaneval`, or the name of a
-    file below `conversations/`."""
+    """Name of the data set: `arc_easy`, `arc_challenge`, `mmlu`, `gsm8k`, `humaneval`, `spelling`,
+    `spelling_bee`, or the name of a file below `conversations/`."""
     split: str = "train"
     rows: int | None = Field(default=None, gt=0)
     """The first so many rows after shuffling; None: all."""

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from nanochat.config import EvaluateConfig, MixtureEntry, Recipe
+from nanochat.data import spelling
 from nanochat.data.hub import is_hub, published_rows
 from nanochat.model.flops import flops_per_token, parameter_count, parameter_counts, peak_flops
 from nanochat.model.memory import MemoryEstimate, largest_pass
@@ -29,7 +30,14 @@ _CHAT_S = 415.0  # mean of 425 s and 406 s
 _PUBLISH_S = 30.0  # assumed: writing two folders
 
 # Problems of the chat tasks and items of CORE's 22 tasks, for evaluations that ask only some of them.
-_CHAT_PROBLEMS = {"arc_easy": 2_376, "arc_challenge": 1_172, "mmlu": 14_042, "gsm8k": 1_319, "humaneval": 164}
+_CHAT_PROBLEMS = {
+    "arc_easy": 2_376,
+    "arc_challenge": 1_172,
+    "mmlu": 14_042,
+    "gsm8k": 1_319,
+    "humaneval": 164,
+    "spelling_bee": 256,
+}
 _CORE_ITEMS = (
     *(10_042, 2_117, 20_321, 2_376, 1_172, 100, 1_221, 1_838, 500, 5_153, 10_042),
     *(273, 1_267, 1_000, 230, 1_320, 210, 32, 10_570, 7_983, 3_270, 10_000),
@@ -46,7 +54,17 @@ _RENDERED_CHARACTERS_PER_S = 16e6  # measured on one core: 38 us for a conversat
 
 # Mean tokens of a rendered conversation. The 567,656 published rows of midtraining made 765 to 771 steps of
 # 524,288 tokens: smoltalk's mean is what that leaves, the others follow from the bytes of their rows.
-_ROW_TOKENS = {"smoltalk": 826, "test": 826, "mmlu": 210, "gsm8k": 190, "arc_easy": 90, "arc_challenge": 100}
+# Those of the spelling tasks were measured with upstream's tokenizer, on English words of 9.2 letters.
+_ROW_TOKENS = {
+    "smoltalk": 826,
+    "test": 826,
+    "mmlu": 210,
+    "gsm8k": 190,
+    "arc_easy": 90,
+    "arc_challenge": 100,
+    "spelling": 45,
+    "spelling_bee": 180,
+}
 _HUB_BYTES = 1_300_000_000  # assumed: 403 million tokens of chat data, compressed by two, and CORE
 
 _WEIGHT_BYTES, _STATE_BYTES = 4, 4
@@ -155,7 +173,10 @@ def training_rows(recipe: Recipe, stage: str) -> int | None:
 
 
 def _entry_rows(recipe: Recipe, entry: MixtureEntry) -> int | None:
-    if is_hub(recipe.tasks.source):
+    all_rows: int | None
+    if entry.task in spelling.ROWS:
+        all_rows = spelling.ROWS[entry.task].get(entry.split)
+    elif is_hub(recipe.tasks.source):
         all_rows = published_rows(entry.task, entry.split)
     else:
         toy = recipe.tasks.toy if recipe.tasks.source == "toy" else None

@@ -32,12 +32,12 @@ from nanochat.config import (
 from nanochat.errors import ConfigError
 from nanochat.model.flops import parameter_count, parameter_counts
 from nanochat.overrides import apply, explain, nearest, read, split
+from nanochat.spelling_recipe import with_spelling
 
 FINEWEB_EDU = "https://huggingface.co/datasets/karpathy/fineweb-edu-100b-shuffle/resolve/{revision}/shard_{index:05d}.parquet"
-
-DEEPEST = 1000  # the dial's end: beyond it a mistyped number, not a model
 CLIMBMIX = "https://huggingface.co/datasets/karpathy/climbmix-400b-shuffle/resolve/{revision}/shard_{index:05d}.parquet"
 
+DEEPEST = 1000  # the dial's end: beyond it a mistyped number, not a model
 TOKENS_PER_PARAMETER = 20  # the horizon of October 2025
 # That of July 2026 counts what is multiplied: the matrices of the blocks and the head. 12 is upstream's
 # default; its fastest runs to the level of GPT-2 used 8.
@@ -183,6 +183,11 @@ def d32(depth: int = 32) -> Recipe:
     return _classic(depth, shards=800, tokenizer_shards=16)
 
 
+def d20_spelling(depth: int = 20) -> Recipe:
+    """The same as d20 with the spelling tasks, as since 2025-10-24."""
+    return with_spelling(d20(depth))
+
+
 def _classic(depth: int, *, shards: int, tokenizer_shards: int) -> Recipe:
     """Derive the recipe of October 2025, whose last text shard validates."""
     vocab_size = 65_536
@@ -229,10 +234,9 @@ def _sft(optimizer: OptimizerConfig) -> SftConfig:
         MixtureEntry(task="gsm8k"),
         MixtureEntry(task="smoltalk", rows=10_000),
     )
-    validation = (MixtureEntry(task="test", rows=3_200),)
     return SftConfig(
         mixture=answers,
-        validation=validation,
+        validation=(MixtureEntry(task="test", rows=3_200),),
         optimizer=optimizer,
         compute=_OF_ALL_LENGTHS,
         prompts=_QUESTIONS,
@@ -351,6 +355,7 @@ PRESETS: dict[str, Callable[..., Recipe]] = {
     "toy": toy,
     "laptop": laptop,
     "d20": d20,
+    "d20-spelling": d20_spelling,
     "d32": d32,
     **{f"2026-d{depth}": _preset_2026(depth) for depth in range(12, 27, 2)},
 }

@@ -1,8 +1,9 @@
 """The public data sets of the published recipes: what the hub calls them, and how they get into our layout.
 
 Each split of a data set becomes one parquet file where `nanochat.data.tasks` looks for it, and the CORE
-bundle (a zip file) the folder `core/`. A plan needs no network: a file is what its data set, split and
-revision say; which parts it has, with their sizes and hashes, is asked when it is downloaded.
+bundle (a zip file) the folder `core/`. A list of words for the spelling tasks joins them where a recipe gives
+its address. A plan needs no network: a file is what its data set, split and revision say; which parts it has,
+with their sizes and hashes, is asked when it is downloaded.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from nanochat.config import SourceFile, TasksConfig
+from nanochat.data.spelling import WORDS, read_words
 from nanochat.data.transfer import fetch
 from nanochat.errors import ConfigError, DataError
 from nanochat.runtime import Runtime
@@ -88,11 +90,13 @@ def resolve_hub(config: TasksConfig) -> TasksConfig:
         )
     files = [SourceFile(path=d.path, version=f"{d.repo}/{d.place}@{config.revision}") for d in DATA_SETS]
     files.append(SourceFile(path=_CORE, version=PurePosixPath(config.core_url).name))
+    if config.words_url:
+        files.append(SourceFile(path=WORDS, version=PurePosixPath(config.words_url).name))
     return config.model_copy(update={"toy": None, "files": tuple(files)})
 
 
 def download_hub(config: TasksConfig, out: Path, runtime: Runtime) -> None:
-    """Fetch every data set and the CORE bundle into `out`; raise DataError naming the address."""
+    """Fetch every data set, the CORE bundle and the words into `out`; raise DataError naming the address."""
     if runtime.partial is None:
         with tempfile.TemporaryDirectory(prefix="nanochat-hub-", dir=out.parent) as folder:
             _download_all(config, out, Path(folder), runtime)
@@ -107,6 +111,9 @@ def _download_all(config: TasksConfig, out: Path, parts: Path, runtime: Runtime)
     bundle = parts / "core-bundle.zip"
     fetch(config.core_url, bundle, part_folder=parts, check_stop=runtime.raise_if_stopped)
     _unpack_core(bundle, out / _CORE, config.core_url)
+    if config.words_url:
+        fetch(config.words_url, out / WORDS, part_folder=parts, check_stop=runtime.raise_if_stopped)
+        read_words(out / WORDS, config.words_url)
 
 
 def _download(data_set: DataSet, config: TasksConfig, target: Path, folder: Path, runtime: Runtime) -> None:

@@ -12,6 +12,8 @@ from pathlib import PurePosixPath
 
 from nanochat.config import Config, EvaluateConfig, MidtrainConfig, SftConfig, TasksConfig
 from nanochat.data.hub import DATA_SETS, is_hub
+from nanochat.data.spelling import ROWS as SPELLING
+from nanochat.data.spelling import WORDS
 from nanochat.errors import ConfigError
 
 SUFFIXES = (".jsonl", ".parquet")
@@ -28,17 +30,25 @@ TASK_FILES: dict[str, dict[str, str]] = {
 }
 TOY_CONVERSATIONS = ("functions", "smalltalk", HELD_OUT)
 _CORE = "core/core.yaml"
+_WITH_ANSWERS = (*TASK_FILES, "spelling_bee")
+_WORDS_HINT = (
+    "a folder needs this file, one word a line; the hub takes it from the address in tasks.words_url,"
+    " as recipe d20-spelling does; the toy world has none"
+)
 
 
 def task_file(task: str, split: str) -> str:
-    """Return the place of a task's file, without suffix; raise ConfigError for a split that it has not."""
-    if task in TASK_FILES:
-        files = TASK_FILES[task]
-        if split not in files:
+    """Return the place of a task's file, without suffix; raise ConfigError for a split that it has not.
+
+    The spelling tasks have a list of words instead, which is named with its suffix.
+    """
+    splits = TASK_FILES.get(task) or SPELLING.get(task)
+    if splits is not None:
+        if split not in splits:
             raise ConfigError(
-                f"task {task} has no split {split!r}", hint=f"its splits are {', '.join(files)}"
+                f"task {task} has no split {split!r}", hint=f"its splits are {', '.join(splits)}"
             )
-        return files[split]
+        return TASK_FILES[task][split] if task in TASK_FILES else WORDS
     if split != "train" and task != HELD_OUT:
         raise ConfigError(
             f"conversations {task} have no split {split!r}",
@@ -52,13 +62,15 @@ def require_tasks(source: TasksConfig, config: Config) -> None:
     there = _files(source)
     for field, task, split in _wanted(config):
         asked = isinstance(config, EvaluateConfig)
-        if asked and task not in TASK_FILES:
+        if asked and task not in _WITH_ANSWERS:
             message = f"{field} names {task!r}, which is no task with answers to score"
-            raise ConfigError(message, hint=_nearest(task, TASK_FILES))
+            raise ConfigError(message, hint=_nearest(task, _WITH_ANSWERS))
         place = task_file(task, split)
         if place not in there:
-            message = f"{field} names {task!r}, but tasks.source {source.source} has no {place}{SUFFIXES[0]}"
-            raise ConfigError(message, hint=_nearest(task, _names(there) - {task}))
+            file = place if task in SPELLING else f"{place}{SUFFIXES[0]}"
+            message = f"{field} names {task!r}, but tasks.source {source.source} has no {file}"
+            hint = _WORDS_HINT if task in SPELLING else _nearest(task, _names(there) - {task})
+            raise ConfigError(message, hint=hint)
 
 
 def require_core(source: TasksConfig) -> None:
@@ -92,12 +104,15 @@ def _files(source: TasksConfig) -> set[str]:
         places = {place for files in TASK_FILES.values() for place in files.values()}
         return places | {f"conversations/{name}" for name in TOY_CONVERSATIONS} | {_CORE}
     if is_hub(source.source):
-        return {_without_suffix(data_set.path) for data_set in DATA_SETS} | {_CORE}
+        words = {WORDS} if source.words_url else set()
+        return {_without_suffix(data_set.path) for data_set in DATA_SETS} | {_CORE} | words
     return {_without_suffix(file.path) for file in source.files}
 
 
 def _names(there: set[str]) -> set[str]:
     tasks = {task for task, files in TASK_FILES.items() if there & set(files.values())}
+    if WORDS in there:
+        tasks |= set(SPELLING)
     return tasks | {PurePosixPath(place).name for place in there if place.startswith("conversations/")}
 
 

@@ -5,6 +5,8 @@ will do) and offers each row in two
 forms: `conversation(i)`, what a model is trained on and prompted with, and `problem(i)`, what its answer is
 held against. `mixture` shuffles the conversations of several tasks into one sequence.
 
+The spelling tasks are made from a list of words instead (`nanochat.data.spelling`): a row is a seed.
+
 Rendering to tokens is the work of the tokenizer's chat format, scoring that of `nanochat.evals`.
 """
 
@@ -16,6 +18,7 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -24,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nanochat.config import MixtureEntry
+from nanochat.data import spelling
 from nanochat.data.messages import FORM, shown, wrong_in
 from nanochat.data.task_files import HELD_OUT, OWN, SUFFIXES, TASK_FILES, task_file
 from nanochat.errors import ConfigError, DataError
@@ -55,14 +59,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class ChatTask:
-    """One file of rows, checked when it was loaded."""
+    """One file of rows, checked when it was loaded, or the seeds that rows are made from."""
 
     name: str
     kind: Kind
     baseline: float  # accuracy of guessing
-    rows: Sequence[Row]
-    to_conversation: Callable[[Row], Conversation]
-    to_problem: Callable[[Row], Problem]
+    rows: Sequence[Any]  # objects as the loader left them, or seeds
+    to_conversation: Callable[[Any], Conversation]
+    to_problem: Callable[[Any], Problem]
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -84,11 +88,13 @@ def load_task(root: Path, name: str, split: str = "train") -> ChatTask:
     that cannot be read or a row that lacks something.
     """
     place = task_file(name, split)
+    if name in spelling.ROWS:
+        return _load_spelling(name, split, root / place)
     if name in _LOADERS:
         return _LOADERS[name](name, _existing(root, place))
     path = _file(root, place)
     if path is None:
-        known = [*_LOADERS, *_conversations(root)]
+        known = [*_LOADERS, *spelling.ROWS, *_conversations(root)]
         near = difflib.get_close_matches(name, known, n=1)
         raise ConfigError(
             f"no task or conversation file {name!r} below {root}",
@@ -154,8 +160,8 @@ def mixture(root: Path, entries: Sequence[MixtureEntry], seed: int, *, own: bool
     """Load and shuffle a mixture; the same files, entries and seed give the same order.
 
     The order is upstream's for its seed of 42: each data set is shuffled, then the rows of all together.
-    Without entries it is everything below `root` that is for training, each row once. With `own`, what the
-    user added joins it.
+    Without entries it is every row below `root` that is for training, once; the spelling tasks, which could
+    outnumber them all, are not without being named. With `own`, what the user added joins it.
     """
     chosen = [(entry, load_task(root, entry.task, entry.split)) for entry in entries or _everything(root)]
     if own:
@@ -341,6 +347,21 @@ def _load_humaneval(name: str, path: Path) -> ChatTask:
         )
 
     return ChatTask(name, "code", 0.0, rows, conversation, problem)
+
+
+def _load_spelling(name: str, split: str, path: Path) -> ChatTask:
+    words, seeds = spelling.read_words(path), spelling.seeds(name, split)
+    if name == "spelling":
+        words = spelling.reordered(words)
+        return ChatTask(name, "chat", 0.0, seeds, partial(spelling.spelling, words), lambda _: Problem())
+    return ChatTask(
+        name,
+        "math",
+        0.0,
+        seeds,
+        partial(spelling.spelling_bee, words),
+        lambda seed: Problem(answer=str(spelling.occurrences(words, seed))),
+    )
 
 
 def load_conversations(path: Path) -> ChatTask:

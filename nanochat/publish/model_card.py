@@ -23,6 +23,7 @@ _BENCHMARKS = {
     "mmlu": ("MMLU", "cais/mmlu", "accuracy"),
     "gsm8k": ("GSM8K", "openai/gsm8k", "accuracy"),
     "humaneval": ("HumanEval", "openai/openai_humaneval", "pass@1"),
+    "spelling_bee": ("SpellingBee", "nanochat/spelling_bee", "accuracy"),
 }
 _SUMMARIES = {"core": "CORE", "chatcore": "ChatCORE", "val_bpb": "Validation bits per byte"}
 _TRAINING = {"pretrain": "Pretraining", "midtrain": "Midtraining", "sft": "Supervised fine-tuning"}

@@ -148,6 +148,18 @@ def test_everything_arrives_in_our_layout_and_every_task_of_the_recipes_loads(hu
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+def test_the_words_of_the_spelling_tasks_come_with_the_rest_where_they_are_asked_for(hub, tmp_path):
+    hub.files["/lists/words.txt"] = b"lamp\r\nzebra\r\n"
+    config = config_of(hub, words_url=f"{hub.url}/lists/words.txt")
+    download_tasks(config, {}, tmp_path / "out", Runtime())
+    assert "lamp" in load_task(tmp_path / "out", "spelling", "test").conversation(0)[0]["content"]
+    hub.files["/lists/words.txt"] = b"<p>Moved</p>"
+    with pytest.raises(DataError, match="not a list of words") as caught:
+        download_tasks(config, {}, tmp_path / "again", Runtime())
+    assert str(caught.value).startswith(f"{hub.url}/lists/words.txt")
+    assert "tasks.words_url" in caught.value.hint
+
+
 def test_a_later_attempt_fetches_only_what_is_missing(hub, tmp_path):
     hub.files["/eval_bundle.zip"] = b"no zip file"
     runtime = Runtime(partial=tmp_path / "partial")

@@ -69,6 +69,19 @@ def test_a_split_that_a_task_has_not_is_refused():
     assert "the task 'test'" in hint
 
 
+def test_spelling_needs_a_list_of_words():
+    mixture = (MixtureEntry(task="spelling"), MixtureEntry(task="spelling_bee", split="test"))
+    for source in (TOY, HUB, FOLDER):
+        message, hint = refused(source, SftConfig(mixture=mixture))
+        assert message.endswith("has no tasks/words.txt")
+        assert "tasks.words_url" in hint
+    listed = FOLDER.model_copy(update={"files": (SourceFile(path="tasks/words.txt"),)})
+    require_tasks(listed, SftConfig(mixture=mixture))
+    require_tasks(listed, EvaluateConfig(chat_tasks=("spelling_bee",)))
+    message, _ = refused(listed, EvaluateConfig(chat_tasks=("spelling",)))
+    assert "no task with answers" in message
+
+
 def test_a_missing_core_bundle_is_told_before_training():
     with pytest.raises(ConfigError, match=r"evaluate\.core is true, but tasks\.source folder") as caught:
         require_core(FOLDER)
