@@ -1,4 +1,4 @@
-"""What is inside an artifact, where there is more to show than its files: token shards so far.
+"""What is inside an artifact, where there is more to show than its files: token shards, overlaps with tasks.
 
 Reads the store, changes nothing. How the result looks is `flows.tables`.
 """
@@ -18,6 +18,8 @@ def contents(store: Store, record: Record) -> dict[str, Any] | None:
 
     Raises DataError if it is damaged.
     """
+    if record.stage == "contamination":
+        return _overlap(store, record)
     if record.stage != "tokenize":
         return None
     from nanochat.data.shard_report import describe_shard
@@ -32,3 +34,10 @@ def contents(store: Store, record: Record) -> dict[str, Any] | None:
         if tokenizer_record:  # else it was collected, and only ids are left
             tokenizer = Tokenizer.load(store.fetch(tokenizer_record, Path(scratch) / "tokenizer"))
         return describe_shard(shard, tokenizer)
+
+
+def _overlap(store: Store, record: Record) -> dict[str, Any]:
+    from nanochat.evals.overlap import FILE_NAME, Overlap, overlap_lines
+
+    with tempfile.TemporaryDirectory() as scratch:
+        return overlap_lines(Overlap.read(store.fetch(record, Path(scratch) / "overlap") / FILE_NAME))

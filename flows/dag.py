@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from flows import stages
 from flows.stage import Node, Stage
-from nanochat.config import Config, Recipe, ShardConfig
+from nanochat.config import Config, OverlapConfig, Recipe, ShardConfig
 from nanochat.data.sources import resolve_corpus, resolve_tasks
 from nanochat.errors import ConfigError
 
@@ -31,9 +31,17 @@ def build(recipe: Recipe) -> tuple[Node, ...]:
     download = [node(stages.DOWNLOAD, shard, shard) for shard in shards]
     tasks = node(stages.TASKS, resolve_tasks(recipe.tasks))
     tokenizer = node(stages.TOKENIZER, recipe.tokenizer, shards=download[: recipe.tokenizer.train_shards])
+    overlap = _overlap_config(recipe)
+    contamination = [
+        node(stages.CONTAMINATION, overlap, shard, shard=text, tasks=tasks)
+        for shard, text in zip(train, download, strict=False)
+    ]
+    dropping = (
+        [{"contamination": c} for c in contamination] if recipe.contamination.drop else [{}] * len(train)
+    )
     tokens = [
-        node(stages.TOKENIZE, recipe.tokenize, shard, shard=text, tokenizer=tokenizer)
-        for shard, text in zip(shards, download, strict=True)
+        node(stages.TOKENIZE, recipe.tokenize, shard, shard=text, tokenizer=tokenizer, **more)
+        for shard, text, more in zip(shards, download, [*dropping, {}], strict=True)
     ]
     train_tokens, val_tokens = tokens[:-1], tokens[-1]
     pretrain = node(
@@ -59,8 +67,18 @@ def build(recipe: Recipe) -> tuple[Node, ...]:
         tokenizer=tokenizer,
         model=sft,
         **{e.stage.name: e for e in evaluations},
+        contamination=contamination,
     )
-    return (*download, tasks, tokenizer, *tokens, pretrain, midtrain, sft, *evaluations, publish)
+    text = (*download, tasks, tokenizer, *contamination, *tokens)
+    return (*text, pretrain, midtrain, sft, *evaluations, publish)
+
+
+def _overlap_config(recipe: Recipe) -> OverlapConfig:
+    """Return what text is searched for: fields that do not matter for it change no key."""
+    asked = recipe.evaluate
+    return OverlapConfig(
+        ngram_words=recipe.contamination.ngram_words, chat_tasks=asked.chat_tasks, core=asked.core
+    )
 
 
 def ancestors(nodes: Sequence[Node], ids: Sequence[str]) -> set[str]:

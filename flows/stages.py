@@ -13,6 +13,7 @@ DOWNLOAD = Stage(name="download", version=1, run="nanochat.data.sources:download
 TASKS = Stage(name="tasks", version=1, run="nanochat.data.sources:download_tasks")
 TOKENIZER = Stage(name="tokenizer", version=1, run="nanochat.tokenizer.train:train_tokenizer")
 TOKENIZE = Stage(name="tokenize", version=1, run="nanochat.data.shard_encoding:tokenize_shard")
+CONTAMINATION = Stage(name="contamination", version=1, run="nanochat.evals.contamination:find_overlap")
 PRETRAIN = Stage(
     name="pretrain",
     version=2,
@@ -48,7 +49,7 @@ EVALUATE_SFT = Stage(
 )
 PUBLISH = Stage(
     name="publish",
-    version=1,
+    version=2,
     run="nanochat.publish.publish:publish",
     attachments=("README.md",),
     wants_lineage=True,
@@ -64,6 +65,7 @@ STAGES = {
         TASKS,
         TOKENIZER,
         TOKENIZE,
+        CONTAMINATION,
         PRETRAIN,
         MIDTRAIN,
         SFT,
