@@ -31,17 +31,15 @@ def build(recipe: Recipe) -> tuple[Node, ...]:
     download = [node(stages.DOWNLOAD, shard, shard) for shard in shards]
     tasks = node(stages.TASKS, resolve_tasks(recipe.tasks))
     tokenizer = node(stages.TOKENIZER, recipe.tokenizer, shards=download[: recipe.tokenizer.train_shards])
-    overlap = _overlap_config(recipe)
+    searched = _overlap_config(recipe)
     contamination = [
-        node(stages.CONTAMINATION, overlap, shard, shard=text, tasks=tasks)
-        for shard, text in zip(train, download, strict=False)
+        node(stages.CONTAMINATION, searched, shard, shard=text, tasks=tasks)
+        for shard, text in zip(train, download[:-1], strict=True)
     ]
-    dropping = (
-        [{"contamination": c} for c in contamination] if recipe.contamination.drop else [{}] * len(train)
-    )
+    drops = [{"contamination": found} if recipe.contamination.drop else {} for found in contamination]
     tokens = [
-        node(stages.TOKENIZE, recipe.tokenize, shard, shard=text, tokenizer=tokenizer, **more)
-        for shard, text, more in zip(shards, download, [*dropping, {}], strict=True)
+        node(stages.TOKENIZE, recipe.tokenize, shard, shard=text, tokenizer=tokenizer, **drop)
+        for shard, text, drop in zip(shards, download, [*drops, {}], strict=True)
     ]
     train_tokens, val_tokens = tokens[:-1], tokens[-1]
     pretrain = node(
@@ -76,9 +74,8 @@ def build(recipe: Recipe) -> tuple[Node, ...]:
 def _overlap_config(recipe: Recipe) -> OverlapConfig:
     """Return what text is searched for: fields that do not matter for it change no key."""
     asked = recipe.evaluate
-    return OverlapConfig(
-        ngram_words=recipe.contamination.ngram_words, chat_tasks=asked.chat_tasks, core=asked.core
-    )
+    words = recipe.contamination.ngram_words
+    return OverlapConfig(ngram_words=words, chat_tasks=asked.chat_tasks, core=asked.core)
 
 
 def ancestors(nodes: Sequence[Node], ids: Sequence[str]) -> set[str]:

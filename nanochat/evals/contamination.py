@@ -20,8 +20,8 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from nanochat.config import OverlapConfig
-from nanochat.data.ngrams import GramIndex, Mask, Numbers
 from nanochat.data.left_out import write_left_out
+from nanochat.data.ngrams import GramIndex, Mask, Numbers
 from nanochat.data.tasks import ChatTask, load_scored_task
 from nanochat.evals.core_bundle import CoreTask, load_core
 from nanochat.evals.overlap import FILE_NAME, Overlap, TaskOverlap
