@@ -42,7 +42,7 @@ _CHARACTERS_PER_TOKEN = 4.8
 _DOWNLOAD_BYTES_PER_S = 100e6  # assumed: a link of 1 Gbit/s
 _COUNTED_CHARACTERS_PER_S = 2e9 / 56.8  # the tokenizer's training, published
 _ENCODED_CHARACTERS_PER_S = 160e6  # assumed: 16 cores; one encoded 12.5 million a second, reading left out
-_SEARCHED_CHARACTERS_PER_S = 320e6  # assumed: 16 cores; one did 20 million a second, reading tasks included
+_SEARCHED_CHARACTERS_PER_S = 320e6  # assumed: 16 cores; one did 28 million a second with a part of CORE
 
 # Mean tokens of a rendered conversation. The 567,656 published rows of midtraining made 765 to 771 steps of
 # 524,288 tokens: smoltalk's mean is what that leaves, the others follow from the bytes of their rows.
