@@ -8,6 +8,7 @@ model (`chat`, `eval`, `import`, `export`) are in `flows.model_commands`.
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import threading
 from collections.abc import Sequence
@@ -18,10 +19,12 @@ import typer
 
 from flows import model_commands, output, tables
 from flows.cli_options import AsJson, Ref, StoreUrl, open_store
+from flows.plan import Plan
 from flows.settings import Settings
 from flows.store import Store
 from nanochat import overrides, recipes
 from nanochat.errors import ConfigError, Interrupted, NanochatError
+from nanochat.runtime import DEVICES, Runtime
 
 app = typer.Typer(
     name="nanochat",
@@ -160,9 +163,13 @@ def run(
 
     if dispatch not in ("local", "pools"):
         raise ConfigError(f"--dispatch is {dispatch!r}", hint="use local or pools")
+    if not re.match(DEVICES, device):
+        raise ConfigError(f"--device is {device!r}", hint="use cpu, cuda, or one GPU such as cuda:3")
     settings, opened = open_store(store)
     forced = tuple(force or ())
     planned = make_plan(recipes.find(recipe, override or ()), opened, until=until, force=forced)
+    if dispatch == "local":
+        _require_device(device, planned)
     runtime = {
         "device": device,
         "threads": threads,
@@ -194,6 +201,15 @@ def run(
         _show_next(next_commands(recipe, override or ()))
 
 
+def _require_device(device: str, planned: Plan) -> None:
+    """Raise ConfigError, before the data is made, if stages are to train on a GPU that is not here."""
+    trains = any(p.action != "hit" and p.node.stage.resources == "gpu" for p in planned.nodes)
+    if trains and device != "cpu":
+        from nanochat.train.run import device_of
+
+        device_of(Runtime(device=device))
+
+
 def _show_next(commands: Sequence[str]) -> None:
     output.show("\nnext:")
     for line in commands:
@@ -219,7 +235,7 @@ def list_records(
 
 @app.command()
 def inspect(ref: Ref, store: StoreUrl = None, as_json: AsJson = False) -> None:
-    """Show a record: what was hashed, files, metrics, provenance, lineage, and what is in token shards."""
+    """Show a record: what was hashed, files, metrics, provenance, what is in tokens and chats, lineage."""
     from flows.contents import contents
     from flows.lineage import lineage, lineage_tree
 
@@ -232,7 +248,10 @@ def inspect(ref: Ref, store: StoreUrl = None, as_json: AsJson = False) -> None:
         }
         output.show_json({**record.to_json(), **more})
         return
-    output.show(tables.record_text(record, contents(opened, record)))
+    found = contents(opened, record)
+    output.show(tables.record_text(record, found))
+    for sample in (found or {}).get("conversations", ()):
+        output.show(tables.conversation_text(sample))
     output.show("\nlineage")
     output.show(lineage_tree(opened, record))
 

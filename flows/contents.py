@@ -1,4 +1,4 @@
-"""What is inside an artifact, where there is more to show than its files: token shards, overlaps with tasks.
+"""What is inside an artifact, where there is more to show than its files: tokens, conversations, overlaps.
 
 Reads the store, changes nothing. How the result looks is `flows.tables`.
 """
@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.stage import Record
 from flows.store import Store
+
+if TYPE_CHECKING:
+    from nanochat.tokenizer.tokenizer import Tokenizer
 
 
 def contents(store: Store, record: Record) -> dict[str, Any] | None:
@@ -18,26 +21,40 @@ def contents(store: Store, record: Record) -> dict[str, Any] | None:
 
     Raises DataError if it is damaged.
     """
-    if record.stage == "contamination":
-        return _overlap(store, record)
-    if record.stage != "tokenize":
+    describe = {"tokenize": _token_shard, "render": _conversations, "contamination": _overlap}.get(
+        record.stage
+    )
+    if describe is None:
         return None
+    with tempfile.TemporaryDirectory() as scratch:
+        tokenizer = _tokenizer_of(store, record, Path(scratch) / "tokenizer")
+        return describe(store.fetch(record, Path(scratch) / "artifact"), tokenizer)
+
+
+def _token_shard(folder: Path, tokenizer: Tokenizer | None) -> dict[str, Any]:
     from nanochat.data.shard_report import describe_shard
     from nanochat.data.token_shards import TokenShard
+
+    return describe_shard(TokenShard.open(folder), tokenizer)
+
+
+def _conversations(folder: Path, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    from nanochat.data.chat_tokens import PARTS, ChatTokens
+    from nanochat.data.shard_report import describe_chat
+
+    return describe_chat({part: ChatTokens.open(folder / part) for part in PARTS}, tokenizer)
+
+
+def _overlap(folder: Path, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    from nanochat.evals.overlap import FILE_NAME, Overlap, overlap_lines
+
+    return overlap_lines(Overlap.read(folder / FILE_NAME))
+
+
+def _tokenizer_of(store: Store, record: Record, scratch: Path) -> Tokenizer | None:
+    """Return the tokenizer that an artifact was made with; None: it was collected, and only ids are left."""
     from nanochat.tokenizer.tokenizer import Tokenizer
 
     made_with = record.inputs.get("tokenizer", {})
-    tokenizer_record = store.find(made_with["stage"], made_with["key"]) if made_with else None
-    with tempfile.TemporaryDirectory() as scratch:
-        shard = TokenShard.open(store.fetch(record, Path(scratch) / "shard"))
-        tokenizer = None
-        if tokenizer_record:  # else it was collected, and only ids are left
-            tokenizer = Tokenizer.load(store.fetch(tokenizer_record, Path(scratch) / "tokenizer"))
-        return describe_shard(shard, tokenizer)
-
-
-def _overlap(store: Store, record: Record) -> dict[str, Any]:
-    from nanochat.evals.overlap import FILE_NAME, Overlap, overlap_lines
-
-    with tempfile.TemporaryDirectory() as scratch:
-        return overlap_lines(Overlap.read(store.fetch(record, Path(scratch) / "overlap") / FILE_NAME))
+    found = store.find(made_with["stage"], made_with["key"]) if made_with else None
+    return Tokenizer.load(store.fetch(found, scratch)) if found else None

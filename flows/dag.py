@@ -11,9 +11,12 @@ from collections.abc import Sequence
 
 from flows import stages
 from flows.stage import Node, Stage
-from nanochat.config import Config, OverlapConfig, Recipe, ShardConfig
+from nanochat.config import ChatDataConfig, Config, MidtrainConfig, OverlapConfig, Recipe, SftConfig
 from nanochat.data.sources import resolve_corpus, resolve_tasks
 from nanochat.errors import ConfigError
+
+MIDTRAIN_MAX_TOKENS = 2048
+"""Where a conversation is cut off that midtraining lays end to end with others, as upstream does."""
 
 
 def build(recipe: Recipe) -> tuple[Node, ...]:
@@ -28,17 +31,17 @@ def build(recipe: Recipe) -> tuple[Node, ...]:
     shards = (*train, val)
     node = _node
 
-    download = [node(stages.DOWNLOAD, shard, shard) for shard in shards]
+    download = [node(stages.DOWNLOAD, shard, shard.name) for shard in shards]
     tasks = node(stages.TASKS, resolve_tasks(recipe.tasks))
     tokenizer = node(stages.TOKENIZER, recipe.tokenizer, shards=download[: recipe.tokenizer.train_shards])
     searched = _overlap_config(recipe)
     contamination = [
-        node(stages.CONTAMINATION, searched, shard, shard=text, tasks=tasks)
+        node(stages.CONTAMINATION, searched, shard.name, shard=text, tasks=tasks)
         for shard, text in zip(train, download[:-1], strict=True)
     ]
     drops = [{"contamination": found} if recipe.contamination.drop else {} for found in contamination]
     tokens = [
-        node(stages.TOKENIZE, recipe.tokenize, shard, shard=text, tokenizer=tokenizer, **drop)
+        node(stages.TOKENIZE, recipe.tokenize, shard.name, shard=text, tokenizer=tokenizer, **drop)
         for shard, text, drop in zip(shards, download, [*drops, {}], strict=True)
     ]
     train_tokens, val_tokens = tokens[:-1], tokens[-1]
@@ -49,8 +52,12 @@ def build(recipe: Recipe) -> tuple[Node, ...]:
         train_tokens=train_tokens,
         val_tokens=val_tokens,
     )
-    midtrain = node(stages.MIDTRAIN, recipe.midtrain, tokenizer=tokenizer, model=pretrain, tasks=tasks)
-    sft = node(stages.SFT, recipe.sft, tokenizer=tokenizer, model=midtrain, tasks=tasks)
+    render_mid, render_sft = (
+        node(stages.RENDER, chat, name, tokenizer=tokenizer, tasks=tasks)
+        for name, chat in _chat_data(recipe).items()
+    )
+    midtrain = node(stages.MIDTRAIN, recipe.midtrain, tokenizer=tokenizer, model=pretrain, chat=render_mid)
+    sft = node(stages.SFT, recipe.sft, tokenizer=tokenizer, model=midtrain, chat=render_sft)
     evaluations = [
         node(stage, recipe.evaluate, tokenizer=tokenizer, model=model, tasks=tasks, val_tokens=val_tokens)
         for stage, model in (
@@ -68,7 +75,7 @@ def build(recipe: Recipe) -> tuple[Node, ...]:
         contamination=contamination,
     )
     text = (*download, tasks, tokenizer, *contamination, *tokens)
-    return (*text, pretrain, midtrain, sft, *evaluations, publish)
+    return (*text, render_mid, render_sft, pretrain, midtrain, sft, *evaluations, publish)
 
 
 def _overlap_config(recipe: Recipe) -> OverlapConfig:
@@ -76,6 +83,18 @@ def _overlap_config(recipe: Recipe) -> OverlapConfig:
     asked = recipe.evaluate
     words = recipe.contamination.ngram_words
     return OverlapConfig(ngram_words=words, chat_tasks=asked.chat_tasks, core=asked.core)
+
+
+def _chat_data(recipe: Recipe) -> dict[str, ChatDataConfig]:
+    """Return what each chat stage is given; SFT's rows end with the context that was trained."""
+
+    def of(config: MidtrainConfig | SftConfig, max_tokens: int) -> ChatDataConfig:
+        return ChatDataConfig(
+            mixture=config.mixture, validation=config.validation, seed=config.seed, max_tokens=max_tokens
+        )
+
+    context = recipe.pretrain.model.sequence_len
+    return {"midtrain": of(recipe.midtrain, MIDTRAIN_MAX_TOKENS), "sft": of(recipe.sft, context)}
 
 
 def ancestors(nodes: Sequence[Node], ids: Sequence[str]) -> set[str]:
@@ -96,11 +115,9 @@ def input_ids(node: Node) -> list[str]:
     return [i for value in node.inputs.values() for i in ([value] if isinstance(value, str) else value)]
 
 
-def _node(
-    stage: Stage, config: Config, of: ShardConfig | None = None, /, **inputs: Node | Sequence[Node]
-) -> Node:
+def _node(stage: Stage, config: Config, of: str | None = None, /, **inputs: Node | Sequence[Node]) -> Node:
     return Node(
-        id=f"{stage.name}/{of.name}" if of else stage.name,
+        id=f"{stage.name}/{of}" if of else stage.name,
         stage=stage,
         config=config,
         inputs={k: v.id if isinstance(v, Node) else tuple(n.id for n in v) for k, v in inputs.items()},

@@ -144,6 +144,7 @@ def _make_in_pool(session: Session, node_id: str, runtime: Mapping[str, Any]) ->
     store = session.workshop.store
     known = store.find(job.node.stage.name, job.key)
     if known is None or job.force:
+        mlflow = session.windows.mlflow
         run = cast(
             FlowRun,
             run_deployment(
@@ -155,6 +156,7 @@ def _make_in_pool(session: Session, node_id: str, runtime: Mapping[str, Any]) ->
                     "store": store.url,
                     "force": job.force,
                     "runtime": dict(runtime),
+                    "mlflow_parent": mlflow.root_id() if mlflow else None,
                 },
                 tags=[node_id, job.key[:12]],
             ),

@@ -28,7 +28,7 @@ from flows.settings import Settings
 from flows.store import Store
 from nanochat import recipes
 from nanochat.config import Recipe
-from nanochat.runtime import Runtime
+from nanochat.runtime import DEVICES, Runtime
 
 # How many nodes run side by side is decided by the engine; each has a thread for as long as it runs.
 _ON_THREADS: Any = ThreadPoolTaskRunner()
@@ -37,7 +37,7 @@ _ON_THREADS: Any = ThreadPoolTaskRunner()
 class RuntimeParameters(BaseModel):
     """Where and how fast; nothing here changes what is produced."""
 
-    device: str = "cpu"
+    device: str = Field(default="cpu", pattern=DEVICES, description="cpu, cuda, or one GPU such as cuda:3")
     threads: int | None = Field(default=None, gt=0, description="CPU threads; empty: all cores")
     workers: int | None = Field(default=None, gt=0, description="shards handled at once; empty: as cores")
     micro_batch_rows: int | None = Field(default=None, gt=0, description="rows per forward pass")
@@ -96,13 +96,17 @@ def stage(
     store: str | None = None,
     force: bool = False,
     runtime: RuntimeParameters = RuntimeParameters(),  # noqa: B008
+    mlflow_parent: str | None = None,
 ) -> str:
-    """Make one node of a pipeline that was planned elsewhere; refuse if this worker's key differs."""
+    """Make one node of a pipeline that was planned elsewhere; refuse if this worker's key differs.
+
+    `mlflow_parent` is the pipeline's run in the MLflow that both write to.
+    """
     settings = Settings.from_environment(store=store)
     opened = Store.open(settings.store_url)
     name = node_id.partition("/")[0]
     plan = make_plan(recipe, opened, until=name, force=(name,) if force else ())
-    with _windows(plan, settings) as windows:
+    with _windows(plan, settings, mlflow_parent) as windows:
         session = Session(
             plan, _workshop(opened, settings, runtime, windows), windows, force=(name,) if force else ()
         )
@@ -123,9 +127,9 @@ def _workshop(store: Store, settings: Settings, runtime: RuntimeParameters, wind
 
 
 @contextmanager
-def _windows(plan: Plan, settings: Settings) -> Iterator[Windows]:
+def _windows(plan: Plan, settings: Settings, mlflow_parent: str | None = None) -> Iterator[Windows]:
     """Use the caller's progress lines, or plain ones of our own; open the run's MLflow window."""
     caller = current_caller.get()
     lent = caller.windows if caller else Windows(progress=Progress(Console(file=sys.stderr)))
-    with mlflow_window(plan, settings, flow_run_id()) as mlflow:
+    with mlflow_window(plan, settings, flow_run_id(), mlflow_parent) as mlflow:
         yield replace(lent, mlflow=mlflow)

@@ -61,8 +61,11 @@ def hardware() -> dict[str, Any]:
 
 
 def _gpus() -> list[str]:
-    torch = sys.modules.get("torch")  # a stage that computes has imported it; others need not pay for it
-    if torch is None or not torch.cuda.is_available():
+    if "torch" not in sys.modules:  # a stage that computes has imported it; others need not pay for it
+        return []
+    import torch  # another thread may be at it: this waits for the end
+
+    if not torch.cuda.is_available():
         return []
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 

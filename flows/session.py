@@ -176,8 +176,10 @@ class Session:
 
 
 @contextmanager
-def mlflow_window(plan: Plan, settings: Settings, flow_run_id: str | None = None) -> Iterator[MlflowWindow]:
-    """Show a run of `plan` in MLflow while the block runs."""
+def mlflow_window(
+    plan: Plan, settings: Settings, flow_run_id: str | None = None, parent: str | None = None
+) -> Iterator[MlflowWindow]:
+    """Show a run of `plan` in MLflow while the block runs, or parts of one below the run `parent`."""
     window = MlflowWindow(settings.mlflow_uri)
     recipe = plan.recipe
     tags = {
@@ -185,7 +187,10 @@ def mlflow_window(plan: Plan, settings: Settings, flow_run_id: str | None = None
         "nanochat.store": settings.store_url,
         "prefect.flow_run_id": flow_run_id,
     }
-    window.start_run(recipe.name, recipe.model_dump(mode="json"), tags)
+    if parent:
+        window.join_run(parent)
+    else:
+        window.start_run(recipe.name, recipe.model_dump(mode="json"), tags)
     status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
     try:
         yield window

@@ -14,6 +14,7 @@ TASKS = Stage(name="tasks", version=1, run="nanochat.data.sources:download_tasks
 TOKENIZER = Stage(name="tokenizer", version=1, run="nanochat.tokenizer.train:train_tokenizer")
 TOKENIZE = Stage(name="tokenize", version=1, run="nanochat.data.shard_encoding:tokenize_shard")
 CONTAMINATION = Stage(name="contamination", version=1, run="nanochat.evals.contamination:find_overlap")
+RENDER = Stage(name="render", version=1, run="nanochat.data.chat_tokens:render_chat")
 PRETRAIN = Stage(
     name="pretrain",
     version=2,
@@ -24,7 +25,7 @@ PRETRAIN = Stage(
 )
 MIDTRAIN = Stage(
     name="midtrain",
-    version=2,
+    version=3,
     run="nanochat.train.midtrain:midtrain",
     resources="gpu",
     spreads=True,
@@ -32,7 +33,7 @@ MIDTRAIN = Stage(
 )
 SFT = Stage(
     name="sft",
-    version=2,
+    version=3,
     run="nanochat.train.sft:sft",
     resources="gpu",
     spreads=True,
@@ -66,6 +67,7 @@ STAGES = {
         TOKENIZER,
         TOKENIZE,
         CONTAMINATION,
+        RENDER,
         PRETRAIN,
         MIDTRAIN,
         SFT,

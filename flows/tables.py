@@ -11,11 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from flows.plan import Plan, Planned
 from flows.progress import duration
 from flows.stage import Record
 
+_PARTS = {"render": "mixtures"}  # what a stage has one node of, if not of a shard
 WORDS = {"hit": "cached", "run": "run", "wait": "wait"}
 
 
@@ -32,7 +34,7 @@ def plan_table(plan: Plan) -> Table:
         first = next((p for p in group if p.action != "hit"), group[0])
         seconds = sum(p.seconds or 0.0 for p in group if p.action != "hit")
         known = any(p.seconds is not None for p in group if p.action != "hit")
-        label = name if len(group) == 1 else f"{name} ({len(group)} shards)"
+        label = name if len(group) == 1 else f"{name} ({len(group)} {_PARTS.get(name, 'shards')})"
         table.add_row(label, action, first.reason, duration(seconds) if known else "")
     return table
 
@@ -86,7 +88,7 @@ def run_table(records: Mapping[str, Record], executed: Iterable[str]) -> Table:
             "cached" if not ran else "done" if len(ran) == len(nodes) else f"{len(ran)} of {len(nodes)} done"
         )
         seconds = sum(float(records[n].provenance.get("seconds") or 0) for n in nodes)
-        label = name if len(nodes) == 1 else f"{name} ({len(nodes)} shards)"
+        label = name if len(nodes) == 1 else f"{name} ({len(nodes)} {_PARTS.get(name, 'shards')})"
         digest = records[nodes[0]].digest[:12] if len(nodes) == 1 else ""
         result = _headline(records[nodes[0]].metrics) if len(nodes) == 1 else ""
         table.add_row(label, status, digest, duration(seconds), result)
@@ -134,12 +136,23 @@ def record_text(record: Record, contents: Mapping[str, Any] | None = None) -> st
 
 
 def _contents_lines(contents: Mapping[str, Any]) -> list[str]:
-    lines = [f"  {k.replace('_', ' '):<24} {_number(v)}" for k, v in contents.items() if k != "samples"]
+    counts = {k: v for k, v in contents.items() if k not in ("samples", "conversations")}
+    lines = [f"  {k.replace('_', ' '):<24} {_number(v)}" for k, v in counts.items()]
     for sample in contents.get("samples", ()):
         text = json.dumps(sample["text"], ensure_ascii=False)
         more = "" if sample["whole"] else " …"
         lines += ["", f"  document {sample['document']}, {sample['tokens']:,} tokens", f"    {text}{more}"]
     return lines
+
+
+def conversation_text(sample: Mapping[str, Any]) -> Text:
+    """A rendered conversation; what the assistant is trained on is green and has a plus before each line."""
+    text = Text(f"\nconversation {sample['conversation']}, {sample['tokens']:,} tokens (+ is trained on)")
+    for piece in sample["pieces"]:
+        sign, style = ("+", "green") if piece["target"] else (" ", "dim")
+        for line in piece["text"].split("\n"):
+            text.append(f"\n{sign} {line}", style)
+    return text
 
 
 def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -110,7 +110,7 @@ class SourceFile(Config):
 class TasksConfig(Config):
     """Which chat and evaluation data; resolved (`files` filled) when the run is planned."""
 
-    location_fields: ClassVar[frozenset[str]] = frozenset({"source", "revision", "core_url"})
+    location_fields: ClassVar[frozenset[str]] = frozenset({"source", "revision", "core_url", "own"})
 
     source: str = "toy"
     """`toy` (built in), `hub` (the public data sets named in `nanochat/data/hub.py`; `hub:URL`: a mirror), or
@@ -120,10 +120,19 @@ class TasksConfig(Config):
     files, or the commit that pins one."""
     core_url: str = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
     """Where the CORE bundle is that goes with the hub's data sets; the file's name is its version."""
+    own: tuple[str, ...] = ()
+    """Your own conversations: a path or URL, or a list of them, of `.jsonl` files with
+    `{"messages": [{"role": …, "content": …}, …]}` on each line. They join what midtraining and SFT train on,
+    each row once."""
     toy: ToyWorldConfig | None = ToyWorldConfig()
     """Set when the data is generated."""
     files: tuple[SourceFile, ...] = ()
     """The files found at the source; filled in by the planner."""
+
+    @field_validator("own", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
 
 class TokenizerConfig(Config):
@@ -330,6 +339,17 @@ class MixtureEntry(Config):
     """The first so many rows after shuffling; None: all."""
     repeat: int = Field(default=1, gt=0)
     """How often each row occurs in an epoch."""
+
+
+class ChatDataConfig(Config):
+    """Which conversations a chat stage is given, as tokens."""
+
+    mixture: tuple[MixtureEntry, ...] = ()
+    validation: tuple[MixtureEntry, ...] = Field(default=(), exclude_if=_is_empty)
+    seed: int = 42
+    """Decides the order of the mixture."""
+    max_tokens: int = Field(default=2048, gt=0)
+    """Where a conversation is cut off."""
 
 
 class MidtrainConfig(Config):

@@ -43,6 +43,7 @@ _DOWNLOAD_BYTES_PER_S = 100e6  # assumed: a link of 1 Gbit/s
 _COUNTED_CHARACTERS_PER_S = 2e9 / 56.8  # the tokenizer's training, published
 _ENCODED_CHARACTERS_PER_S = 160e6  # assumed: 16 cores; one encoded 12.5 million a second, reading left out
 _SEARCHED_CHARACTERS_PER_S = 320e6  # assumed: 16 cores; one did 28 million a second with a part of CORE
+_RENDERED_CHARACTERS_PER_S = 16e6  # measured on one core: 38 us for a conversation of 600
 
 # Mean tokens of a rendered conversation. The 567,656 published rows of midtraining made 765 to 771 steps of
 # 524,288 tokens: smoltalk's mean is what that leaves, the others follow from the bytes of their rows.
@@ -126,7 +127,7 @@ class Forecast:
 def forecast(recipe: Recipe, machine: Machine = PUBLISHED) -> Forecast:
     """Predict the cost of every stage of a recipe."""
     training = (_pretrain(recipe, machine), _midtrain(recipe, machine), _sft(recipe))
-    stages = (*_text_stages(recipe), *training, *_evaluations(recipe), _publish(recipe))
+    stages = (*_text_stages(recipe), _render(recipe), *training, *_evaluations(recipe), _publish(recipe))
     if sum(cost.flops or 0.0 for cost in training) < _LEAST_FLOPS:
         stages = tuple(replace(cost, seconds=None) for cost in stages)
     counts = parameter_counts(recipe.pretrain.model)
@@ -147,7 +148,9 @@ def training_rows(recipe: Recipe, stage: str) -> int | None:
     """Return the conversations that a chat stage trains on in an epoch: those held out are not among them."""
     config = recipe.midtrain if stage == "midtrain" else recipe.sft
     rows = mixture_rows(recipe, config.mixture)
-    if rows is None or config.validation:
+    if rows is None or recipe.tasks.own:  # these are not looked at
+        return None
+    if config.validation:
         return rows
     return rows - min(max(1, int(0.02 * rows)), 256)
 
@@ -190,7 +193,7 @@ def _text_stages(recipe: Recipe) -> Iterator[StageCost]:
             stage="tokenize",
             tokens=tokens,
             seconds=characters / _ENCODED_CHARACTERS_PER_S,
-            disk_bytes=tokens * (2 if recipe.tokenizer.vocab_size <= 2**16 else 4),
+            disk_bytes=tokens * _token_bytes(recipe),
             basis="4.8 characters a token; 160 million characters a second on 16 cores",
         )
         searched = (shards - 1) * _SHARD_CHARACTERS
@@ -204,6 +207,25 @@ def _text_stages(recipe: Recipe) -> Iterator[StageCost]:
         yield StageCost(stage="tasks", seconds=seconds, disk_bytes=_HUB_BYTES, basis="about 1.3 GB; 1 Gbit/s")
     else:
         yield StageCost(stage="tasks", basis="sizes of the chat data are not known")
+
+
+def _render(recipe: Recipe) -> StageCost:
+    mixtures = [_mixture_tokens(recipe, config.mixture) for config in (recipe.midtrain, recipe.sft)]
+    if None in mixtures:
+        return StageCost(stage="render", basis="sizes of the chat data are not known")
+    held_out = [_mixture_tokens(recipe, config.validation) for config in (recipe.midtrain, recipe.sft)]
+    tokens = sum(n or 0 for n in (*mixtures, *held_out))
+    return StageCost(
+        stage="render",
+        tokens=tokens,
+        seconds=tokens * _CHARACTERS_PER_TOKEN / _RENDERED_CHARACTERS_PER_S,
+        disk_bytes=tokens * _token_bytes(recipe) + tokens // 8,
+        basis="conversations as tokens and masks; 16 million characters a second on one core",
+    )
+
+
+def _token_bytes(recipe: Recipe) -> int:
+    return 2 if recipe.tokenizer.vocab_size <= 2**16 else 4
 
 
 def _shards(recipe: Recipe) -> int | None:

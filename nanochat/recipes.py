@@ -113,6 +113,7 @@ def toy(depth: int = 4) -> Recipe:
             eval_tokens=32 * 256,
             sample_every=100,
             prompts=prompts,
+            documents_apart=True,
         ),
         midtrain=MidtrainConfig(
             mixture=tuple(MixtureEntry(task=t, rows=1500) for t in tasks),

@@ -17,6 +17,9 @@ from typing import Protocol
 
 from nanochat.errors import Interrupted
 
+DEVICES = r"^(cpu|cuda(:[0-9]+)?)$"
+"""What a device is called: the CPU, all GPUs, or one of them."""
+
 
 class Tracker(Protocol):
     """Receives what a running stage has to say. Never raises, never blocks the stage."""
@@ -92,7 +95,7 @@ class FolderCheckpoints:
 class Runtime:
     """Settings of one execution; none of them may change what is produced."""
 
-    device: str = "cpu"
+    device: str = "cpu"  # of the form DEVICES
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     micro_batch_rows: int | None = None  # rows per forward pass; None: as many as suit the device and fit
     processes: int = 1  # ranks that train together; `nanochat.train.launch` starts them

@@ -121,6 +121,12 @@ class MlflowWindow:
         self._queue.put(AddParams(self._root, _flat(params)))
         self._drain.start()
 
+    def join_run(self, run_id: str) -> None:
+        """Show stages below a parent run that another process has begun and will end."""
+        self._root = RunHandle("", run_id=run_id, foreign=True)
+        self._root.created.set()
+        self._drain.start()
+
     def stage(
         self,
         node_id: str,
@@ -177,6 +183,13 @@ class MlflowWindow:
                 self._patience_s -= time.monotonic() - begun
         return run.run_id
 
+    def root_id(self, limit_s: float = 30.0) -> str | None:
+        """Return the MLflow id of the parent run, for another process; waits for it and MLflow's import."""
+        if self._root is None:
+            return None
+        self._root.created.wait(limit_s)
+        return self._root.run_id
+
     def url(self, node_id: str | None = None) -> str | None:
         """Return the page of a run whose id is already known, if the window looks at a server."""
         run_id = self.run_id(node_id, wait_s=0.0)
@@ -186,13 +199,14 @@ class MlflowWindow:
         return f"{self.uri.rstrip('/')}/#/experiments/{sink.experiment_id}/runs/{run_id}"
 
     def close(self, status: RunStatus = "FINISHED", *, limit_s: float = 60.0) -> None:
-        """End the parent run; wait for the queue while it moves, at most `limit_s` in all."""
+        """End the parent run if it is ours; wait for the queue while it moves, at most `limit_s` in all."""
         if self._root is None:
             return
         for run in list(self._drain.open_runs):
             self._end(run, "KILLED" if status == "KILLED" else "FAILED", {})
         self._drain.open_runs.clear()
-        self._end(self._root, status, {})
+        if not self._root.foreign:
+            self._end(self._root, status, {})
         self._queue.close()
         self.abandoned = not self._drain.join(limit_s, max(self._patience_s, 0.1))
         if self.abandoned:

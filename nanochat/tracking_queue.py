@@ -25,6 +25,7 @@ class RunHandle:
     name: str
     parent: RunHandle | None = None
     run_id: str | None = None
+    foreign: bool = False  # made by another process, whose it is to end
     created: threading.Event = field(default_factory=threading.Event)  # also set when it never will be
     _system_steps: Iterator[int] = field(default_factory=itertools.count)
 

@@ -40,7 +40,7 @@ def compute_as_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpt, "relu_squared_mlp", relu_squared_mlp_reference)
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor, *, window: int | None) -> Tensor:
+def _attention(q: Tensor, k: Tensor, v: Tensor, *, window: int | None, lo: None) -> Tensor:
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, H, T, D)
     position = torch.arange(q.size(2))
     distance = position[:, None] - position

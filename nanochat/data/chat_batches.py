@@ -2,61 +2,60 @@
 
 Two ways to fill a batch:
 
-- `midtrain_batches`: conversations laid end to end and cut into rows of fixed length, every token a target,
+- `MidtrainBatches`: conversations laid end to end and cut into rows of fixed length, every token a target,
   cut as in `nanochat.data.batches`.
-- `sft_batches`: one conversation a row, padded with assistant_end to the longest of its batch; only what the
+- `SftBatches`: one conversation a row, padded with assistant_end to the longest of its batch; only what the
   assistant says is a target, everything else is -1.
 
 The first epoch keeps the given order (a mixture is shuffled already); each later one draws its own from the
-seed. All conversations are rendered once, at the start, and kept as int32. How conversations are rendered
-and masked is decided by `nanochat.tokenizer.chat_format`. Shapes: B rows, T positions.
+seed. What is rendered, and what of it is a target, was decided before (`nanochat.data.chat_tokens`).
+Shapes: B rows, T positions.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable
-from dataclasses import dataclass
-
 import numpy as np
-import numpy.typing as npt
 
 from nanochat.data.batches import IGNORED, Ints, rows_from_stream
+from nanochat.data.chat_tokens import ChatTokens
+from nanochat.data.token_shards import Tokens
 from nanochat.errors import DataError
-from nanochat.tokenizer.chat_format import Conversation, render
-from nanochat.tokenizer.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True)
-class _Rendered:
-    """Conversations as tokens: number i is `ids[starts[i] : starts[i + 1]]`."""
+class _Order:
+    """Which conversations an epoch has, and in which order."""
 
-    ids: npt.NDArray[np.int32]
-    mask: npt.NDArray[np.bool_]  # True where the token is a target
-    starts: Ints
-    skipped: int  # conversations without anything to learn from
-    truncated: int  # conversations that reached max_tokens
+    def __init__(self, chat: ChatTokens, chosen: Ints, seed: int) -> None:
+        if not len(chosen):
+            raise DataError(
+                f"no conversation to train on ({len(chat)} skipped)",
+                hint="give the stage's mixture at least one data set",
+            )
+        self._chosen, self._seed = chosen, seed
+        self._epoch = (0, chosen)
 
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    def order(self, seed: int, epoch: int) -> Ints:
+    def of(self, epoch: int) -> Ints:
+        """Return the conversations of an epoch: the first as given, each later one shuffled."""
         if epoch == 0:
-            return np.arange(len(self))
-        return np.random.default_rng([seed, epoch]).permutation(len(self))
+            return self._chosen
+        if self._epoch[0] != epoch:
+            shuffled = np.random.default_rng([self._seed, epoch]).permutation(len(self._chosen))
+            self._epoch = (epoch, self._chosen[shuffled])
+        return self._epoch[1]
 
 
 class MidtrainBatches:
     """Rows cut from conversations laid end to end."""
 
     def __init__(
-        self, rendered: _Rendered, batch_rows: int, sequence_len: int, seed: int, bos_id: int
+        self, chat: ChatTokens, batch_rows: int, sequence_len: int, bos_id: int, seed: int = 0
     ) -> None:
-        """Take rendered conversations; see `midtrain_batches`."""
-        self._rendered, self._seed, self._bos_id = rendered, seed, bos_id
+        """Raise DataError if there are no conversations."""
+        self._chat, self._bos_id = chat, bos_id
+        self._order = _Order(chat, np.arange(len(chat)), seed)
         self.batch_rows, self.sequence_len = batch_rows, sequence_len
-        self.steps = -(-len(rendered.ids) // (batch_rows * sequence_len))
-        self._epoch: tuple[int, npt.NDArray[np.int32]] = (0, rendered.ids)
+        self.steps = -(-chat.shard.n_tokens // (batch_rows * sequence_len))
+        self._epoch: tuple[int, Tokens] = (0, chat.shard.tokens)
 
     def batch(self, step: int, rows: slice = slice(None)) -> tuple[Ints, Ints]:
         """Return inputs and targets (B, T) of a step; `steps` steps make an epoch."""
@@ -71,39 +70,45 @@ class MidtrainBatches:
     @property
     def accounting(self) -> dict[str, int]:
         """Return what an epoch holds: nothing is dropped without being counted here."""
-        tokens = len(self._rendered.ids)
+        tokens = self._chat.shard.n_tokens
         return {
-            "conversations": len(self._rendered),
-            "skipped": self._rendered.skipped,
-            "truncated": self._rendered.truncated,
+            "conversations": len(self._chat),
+            "truncated": self._chat.truncated,
             "tokens": tokens,
             "repeated_tokens": self.steps * self.batch_rows * self.sequence_len - tokens,
         }
 
-    def _stream(self, epoch: int) -> npt.NDArray[np.int32]:
+    def _stream(self, epoch: int) -> Tokens:
         if self._epoch[0] != epoch:
-            starts = self._rendered.starts
-            pieces = [
-                self._rendered.ids[starts[i] : starts[i + 1]] for i in self._rendered.order(self._seed, epoch)
-            ]
-            self._epoch = (epoch, np.concatenate(pieces))
+            tokens = self._chat.shard.tokens
+            if epoch:
+                spans = [self._chat.span(i) for i in self._order.of(epoch).tolist()]
+                shuffled = np.empty_like(tokens)
+                tokens = np.concatenate([tokens[span] for span in spans], out=shuffled)
+            self._epoch = (epoch, tokens)
         return self._epoch[1]
 
 
 class SftBatches:
-    """One conversation a row."""
+    """One conversation a row.
 
-    def __init__(self, rendered: _Rendered, batch_rows: int, seed: int, pad_id: int) -> None:
-        """Take rendered conversations; see `sft_batches`."""
-        self._rendered, self._seed, self._pad_id = rendered, seed, pad_id
-        self.batch_rows = min(batch_rows, len(rendered))
-        self.steps = len(rendered) // self.batch_rows
-        self._epoch = (0, rendered.order(seed, 0))
+    Conversations without a target are skipped and counted; an epoch's last rows that do not fill a batch
+    are left over (each epoch leaves out others).
+    """
+
+    def __init__(self, chat: ChatTokens, batch_rows: int, pad_id: int, seed: int = 0) -> None:
+        """Raise DataError if there is no conversation with a target."""
+        self._chat, self._pad_id = chat, pad_id
+        self._lengths = np.diff(chat.shard.doc_offsets).astype(np.int64)
+        self._chosen = np.flatnonzero(_targets(chat))
+        self._order = _Order(chat, self._chosen, seed)
+        self.batch_rows = min(batch_rows, len(self._chosen))
+        self.steps = len(self._chosen) // self.batch_rows
 
     @property
     def longest(self) -> int:
         """Return the T of the longest batch."""
-        return int(np.diff(self._rendered.starts).max()) - 1
+        return int(self._lengths[self._chosen].max()) - 1
 
     def batch(self, step: int, rows: slice = slice(None)) -> tuple[Ints, Ints]:
         """Return inputs and targets (B, T) of a step, or of some `rows` of its batch.
@@ -111,86 +116,31 @@ class SftBatches:
         T is that of the longest conversation in the whole batch.
         """
         epoch, in_epoch = divmod(step, self.steps)
-        if self._epoch[0] != epoch:
-            self._epoch = (epoch, self._rendered.order(self._seed, epoch))
-        chosen = self._epoch[1][in_epoch * self.batch_rows : (in_epoch + 1) * self.batch_rows]
-        longest = int((self._rendered.starts[chosen + 1] - self._rendered.starts[chosen]).max()) - 1
+        chosen = self._order.of(epoch)[in_epoch * self.batch_rows : (in_epoch + 1) * self.batch_rows]
+        longest = int(self._lengths[chosen].max()) - 1
         chosen = chosen[rows]
-        begins, ends = self._rendered.starts[chosen], self._rendered.starts[chosen + 1]
         inputs = np.full((len(chosen), longest), self._pad_id, np.int64)
         targets = np.full((len(chosen), longest), IGNORED, np.int64)
-        for row, (begin, end) in enumerate(zip(begins, ends, strict=True)):
-            length = end - begin - 1
-            inputs[row, :length] = self._rendered.ids[begin : end - 1]
-            counted = self._rendered.mask[begin + 1 : end]
-            targets[row, :length] = np.where(counted, self._rendered.ids[begin + 1 : end], IGNORED)
+        for row, index in enumerate(chosen.tolist()):
+            span = self._chat.span(index)
+            ids, mask = self._chat.shard.tokens[span], self._chat.mask[span]
+            inputs[row, : len(ids) - 1] = ids[:-1]
+            targets[row, : len(ids) - 1] = np.where(mask[1:], ids[1:].astype(np.int64), IGNORED)
         return inputs, targets
 
     @property
     def accounting(self) -> dict[str, int]:
         """Return what an epoch holds: nothing is dropped without being counted here."""
         return {
-            "conversations": len(self._rendered),
-            "skipped": self._rendered.skipped,
-            "truncated": self._rendered.truncated,
-            "left_over": len(self._rendered) - self.steps * self.batch_rows,
-            "targets": int(self._rendered.mask.sum()),
+            "conversations": len(self._chosen),
+            "skipped": len(self._chat) - len(self._chosen),
+            "truncated": self._chat.truncated,
+            "left_over": len(self._chosen) - self.steps * self.batch_rows,
+            "targets": int(self._chat.mask.sum()),
         }
 
 
-def midtrain_batches(
-    conversations: Iterable[Conversation],
-    tokenizer: Tokenizer,
-    batch_rows: int,
-    sequence_len: int,
-    *,
-    seed: int = 0,
-    max_tokens: int = 2048,
-) -> MidtrainBatches:
-    """Lay conversations end to end; each is cut off at `max_tokens`. Raises DataError if there are none."""
-    rendered = _render_all(conversations, tokenizer, max_tokens, needs_targets=False)
-    return MidtrainBatches(rendered, batch_rows, sequence_len, seed, tokenizer.special("bos"))
-
-
-def sft_batches(
-    conversations: Iterable[Conversation],
-    tokenizer: Tokenizer,
-    batch_rows: int,
-    *,
-    seed: int = 0,
-    max_tokens: int = 2048,
-) -> SftBatches:
-    """Put one conversation in each row, cut off at `max_tokens`.
-
-    Conversations without a target are skipped and counted; an epoch's last rows that do not fill a batch
-    are left over (each epoch leaves out others). Raises DataError if nothing is left.
-    """
-    rendered = _render_all(conversations, tokenizer, max_tokens, needs_targets=True)
-    return SftBatches(rendered, batch_rows, seed, tokenizer.special("assistant_end"))
-
-
-def _render_all(
-    conversations: Iterable[Conversation],
-    tokenizer: Tokenizer,
-    max_tokens: int,
-    *,
-    needs_targets: bool,
-) -> _Rendered:
-    ids: list[npt.NDArray[np.int32]] = []
-    masks: list[npt.NDArray[np.bool_]] = []
-    skipped = truncated = 0
-    for conversation in conversations:
-        tokens, mask = render(tokenizer, conversation, max_tokens)
-        if len(tokens) < 2 or (needs_targets and not any(mask[1:])):
-            skipped += 1
-            continue
-        truncated += len(tokens) >= max_tokens
-        ids.append(np.array(tokens, np.int32))
-        masks.append(np.array(mask, np.bool_))
-    if not ids:
-        raise DataError(
-            f"no conversation to train on ({skipped} skipped)",
-            hint="give the stage's mixture at least one data set",
-        )
-    starts = np.array([0, *itertools.accumulate(map(len, ids))], np.int64)
-    return _Rendered(np.concatenate(ids), np.concatenate(masks), starts, skipped, truncated)
+def _targets(chat: ChatTokens) -> Ints:
+    """Return how many tokens of each conversation are targets; its first token, bos, never is."""
+    counts: Ints = np.add.reduceat(chat.mask, chat.shard.doc_offsets[:-1].astype(np.int64), dtype=np.int64)
+    return counts

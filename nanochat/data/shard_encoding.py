@@ -3,6 +3,8 @@
 The encoder gives up Python's lock for most of its work but not for all (7 % of the time stays under the
 lock, so threads would stop scaling after some ten cores); with a process per shard, as many shards are
 encoded at once as the run has workers. What is written never depends on where or beside what it was made.
+Text stays as it is: line endings of any kind, duplicates, empty documents (a null is one). A document may be
+as long as parquet allows, 2 GiB, and is encoded in windows, but its text and tokens are held whole.
 The format of the files is `nanochat.data.token_shards`.
 """
 

@@ -1,11 +1,13 @@
-"""What is in a token shard, for people: counts, lengths, whether the hashes hold, and samples as text."""
+"""What is in token shards, for people: counts, lengths, whether the hashes hold, and samples as text."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from nanochat.data.chat_tokens import ChatTokens
 from nanochat.data.token_shards import TokenShard
 from nanochat.tokenizer.tokenizer import Tokenizer
 
@@ -48,3 +50,35 @@ def _sample(shard: TokenShard, tokenizer: Tokenizer, index: int) -> dict[str, An
     ids = shard.document(index)
     text = tokenizer.decode(ids[1 : 1 + _SAMPLE_TOKENS].tolist())
     return {"document": index, "tokens": len(ids), "text": text, "whole": len(ids) <= 1 + _SAMPLE_TOKENS}
+
+
+def describe_chat(
+    parts: Mapping[str, ChatTokens], tokenizer: Tokenizer | None, samples: int = 3
+) -> dict[str, Any]:
+    """Return statistics of rendered conversations by part; with their tokenizer also some of the first part.
+
+    A sample is told in pieces: text that is a target, and text that is not, by turns. Raises DataError if
+    the tokens are not those that were written.
+    """
+    report: dict[str, Any] = {}
+    for name, chat in parts.items():
+        chat.shard.verify()
+        report[f"{name}_conversations"] = len(chat)
+        report[f"{name}_tokens"] = chat.shard.n_tokens
+        report[f"{name}_targets"] = int(chat.mask.sum())
+        report[f"{name}_truncated"] = chat.truncated
+    if tokenizer is not None:
+        chat = next(iter(parts.values()))
+        report["conversations"] = [_conversation(chat, tokenizer, i) for i in _spread(len(chat), samples)]
+    return report
+
+
+def _conversation(chat: ChatTokens, tokenizer: Tokenizer, index: int) -> dict[str, Any]:
+    span = chat.span(index)
+    ids, mask = chat.shard.tokens[span], chat.mask[span]
+    turns = np.flatnonzero(np.diff(mask)) + 1
+    pieces = [
+        {"target": bool(mask[begin]), "text": tokenizer.decode(ids[begin:end].tolist())}
+        for begin, end in zip([0, *turns], [*turns, len(ids)], strict=True)
+    ]
+    return {"conversation": index, "tokens": len(ids), "pieces": pieces}

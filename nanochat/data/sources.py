@@ -18,7 +18,8 @@ from typing import Any
 
 from nanochat.config import CorpusConfig, ShardConfig, SourceFile, TasksConfig, ToyWorldConfig
 from nanochat.data.hub import download_hub, is_hub, resolve_hub
-from nanochat.data.transfer import fetch, filesystem_of
+from nanochat.data.own_conversations import download_own, is_own, resolve_own
+from nanochat.data.transfer import fetch, filesystem_of, version_of
 from nanochat.errors import ConfigError, DataError
 from nanochat.runtime import Runtime
 
@@ -26,7 +27,6 @@ TOY = "toy"
 _TOY_TRAIN_SHARDS = 2
 _FILES_AT_ONCE = 8  # of one source, which must not be asked for everything at once
 _TASK_FOLDERS = ("tasks", "conversations", "core")
-_VERSIONS = ("ETag", "etag", "checksum", "md5Hash", "LastModified", "mtime", "created")
 
 
 def resolve_corpus(config: CorpusConfig) -> tuple[tuple[ShardConfig, ...], ShardConfig]:
@@ -129,10 +129,14 @@ def measure_text(path: Path, source: str) -> dict[str, int]:
 
 
 def resolve_tasks(config: TasksConfig) -> TasksConfig:
-    """Return the configuration with the files of its source; a toy source stays as it is.
+    """Return the configuration with the files of its source (a toy source has none) and the user's own.
 
     Raises DataError where the source cannot be read or holds no task files.
     """
+    return resolve_own(_resolve_source(config))
+
+
+def _resolve_source(config: TasksConfig) -> TasksConfig:
     if config.source == TOY:
         return config.model_copy(update={"toy": config.toy or ToyWorldConfig(), "files": ()})
     if is_hub(config.source):
@@ -146,7 +150,7 @@ def resolve_tasks(config: TasksConfig) -> TasksConfig:
     for path, info in sorted(found.items()):
         relative = PurePosixPath(path).relative_to(PurePosixPath(root))
         if relative.parts[0] in _TASK_FOLDERS:
-            files.append(SourceFile(path=str(relative), size_bytes=info["size"], version=_version(info)))
+            files.append(SourceFile(path=str(relative), size_bytes=info["size"], version=version_of(info)))
     if not files:
         raise DataError(
             f"tasks.source {config.source}: no files below {', '.join(_TASK_FOLDERS)}",
@@ -158,7 +162,7 @@ def resolve_tasks(config: TasksConfig) -> TasksConfig:
 def download_tasks(
     config: TasksConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime
 ) -> dict[str, Any]:
-    """Fetch or generate `tasks/`, `conversations/` and `core/`."""
+    """Fetch or generate `tasks/`, `conversations/` and `core/`, and fetch the user's `own/`."""
     from nanochat.data.toy_world.files import write_tasks
 
     if config.toy is not None:
@@ -178,7 +182,8 @@ def download_tasks(
             )
 
         with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
-            list(pool.map(copy, config.files))
+            list(pool.map(copy, [file for file in config.files if not is_own(file)]))
+    download_own(config, out, runtime)
     sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
     return {"files": len(sizes), "bytes": sum(sizes)}
 
@@ -238,7 +243,7 @@ def _resolve_listing(config: CorpusConfig) -> tuple[tuple[ShardConfig, ...], Sha
             name=PurePosixPath(info["name"]).name.removesuffix(".parquet"),
             index=number,
             size_bytes=info["size"],
-            version=_version(info),
+            version=version_of(info),
             url=str(filesystem.unstrip_protocol(info["name"])),
         )
         for number, info in enumerate(found)
@@ -269,13 +274,6 @@ def _validation_shard(name: str, shards: Sequence[ShardConfig]) -> ShardConfig:
         f"corpus.val_shard is {name!r}, which is none of the {len(shards)} files of the source",
         hint=f"did you mean {near[0]}?",
     )
-
-
-def _version(info: Mapping[str, Any]) -> str | None:
-    """Return what the file system knows to tell two contents apart."""
-    if "mtime" in info and "ino" in info:  # a local file
-        return f"mtime_ns:{Path(info['name']).stat().st_mtime_ns}"
-    return next((f"{key}:{info[key]}".replace('"', "") for key in _VERSIONS if info.get(key)), None)
 
 
 def _unreadable(field: str, source: str, error: Exception) -> DataError:

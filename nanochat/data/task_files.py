@@ -16,6 +16,7 @@ from nanochat.errors import ConfigError
 
 SUFFIXES = (".jsonl", ".parquet")
 HELD_OUT = "test"  # the conversations that are not for training
+OWN = "own"  # the folder of the conversations that a user adds
 
 # Name of the task -> split -> file below the data root, without suffix.
 TASK_FILES: dict[str, dict[str, str]] = {

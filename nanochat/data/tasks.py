@@ -14,16 +14,18 @@ import difflib
 import json
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nanochat.config import MixtureEntry
-from nanochat.data.task_files import HELD_OUT, SUFFIXES, TASK_FILES, task_file
+from nanochat.data.messages import FORM, shown, wrong_in
+from nanochat.data.task_files import HELD_OUT, OWN, SUFFIXES, TASK_FILES, task_file
 from nanochat.errors import ConfigError, DataError
 
 if TYPE_CHECKING:  # at run time the planner would pay for loading the tokenizer
@@ -31,8 +33,11 @@ if TYPE_CHECKING:  # at run time the planner would pay for loading the tokenizer
 
 Kind = Literal["choice", "math", "code", "chat"]
 Row = dict[str, Any]
+_Numbered = tuple[int, Row]  # with the number of its line, or of its row in a parquet file
 
 _CALCULATION = re.compile(r"<<([^<>]*)>>")
+_KINDS: dict[type, str] = {str: "text", list: "list", dict: "object"}
+_FORMATS = "one JSON object a line; `nanochat/data/tasks.py` has the fields of each task"
 _FINAL_NUMBER = re.compile(r"#### *(-?[0-9.,]+)")
 
 
@@ -89,7 +94,7 @@ def load_task(root: Path, name: str, split: str = "train") -> ChatTask:
             f"no task or conversation file {name!r} below {root}",
             hint=f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}",
         )
-    return _load_chat(name, path)
+    return load_conversations(path)
 
 
 def load_scored_task(root: Path, name: str) -> ChatTask:
@@ -156,17 +161,21 @@ class Mixture(Sequence["Conversation"]):
         return self._tasks[task].conversation(row)
 
 
-def mixture(root: Path, entries: Sequence[MixtureEntry], seed: int) -> Mixture:
+def mixture(root: Path, entries: Sequence[MixtureEntry], seed: int, *, own: bool = False) -> Mixture:
     """Load and shuffle a mixture; the same files, entries and seed give the same order.
 
-    Without entries it is everything below `root` that is for training, each row once.
+    The order is upstream's for its seed of 42: each data set is shuffled, then the rows of all together.
+    Without entries it is everything below `root` that is for training, each row once. With `own`, what the
+    user added joins it.
     """
+    chosen = [(entry, load_task(root, entry.task, entry.split)) for entry in entries or _everything(root)]
+    if own:
+        added = [load_conversations(path) for path in sorted((root / OWN).glob("*"))]
+        chosen += [(MixtureEntry(task=f"{OWN}/{task.name}"), task) for task in added]
     tasks: list[ChatTask] = []
     order: list[tuple[int, int]] = []
-    for number, entry in enumerate(entries or _everything(root)):
-        task = load_task(root, entry.task, entry.split)
-        rows = list(range(len(task)))
-        random.Random(f"{seed}/{entry.task}/{entry.split}").shuffle(rows)
+    for number, (entry, task) in enumerate(chosen):
+        rows = np.random.default_rng(seed).permutation(len(task)).tolist()
         tasks.append(task)
         order += [(number, row) for row in rows[: entry.rows]] * entry.repeat
     random.Random(seed).shuffle(order)
@@ -204,21 +213,31 @@ def _existing(root: Path, stem: str) -> Path:
     return path
 
 
-def _read_rows(path: Path, needed: Sequence[str]) -> list[Row]:
-    """Read a JSON Lines or parquet file of objects that have the needed fields."""
-    try:
-        if path.suffix == ".parquet":
-            rows: list[Any] = pq.read_table(path).to_pylist()
-        else:
-            # Not splitlines(): JSON strings may hold other line separators, such as U+2028.
-            lines = path.read_text("utf-8").split("\n")
-            rows = [_json(line, path, i) for i, line in enumerate(lines, 1) if line.strip()]
-    except (OSError, pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    for i, row in enumerate(rows, 1):
+def _read_rows(path: Path, needed: Mapping[str, type]) -> list[_Numbered]:
+    """Read a JSON Lines or parquet file of objects that have the needed fields, with the rows' numbers."""
+    rows = _read(path)
+    for number, row in rows:
         missing = [name for name in needed if not isinstance(row, dict) or row.get(name) is None]
         if missing:
-            raise DataError(f"{path}, row {i}: no {', '.join(missing)}")
+            raise _bad_row(path, number, f"no {', '.join(missing)}")
+        for name, kind in needed.items():
+            if not isinstance(row[name], kind):
+                raise _bad_row(
+                    path, number, f"{name} is {shown(row[name])}, which is no {_KINDS[kind]}", _FORMATS
+                )
+    return rows
+
+
+def _read(path: Path) -> list[tuple[int, Any]]:
+    try:
+        if path.suffix == ".parquet":
+            rows: list[tuple[int, Any]] = list(enumerate(pq.read_table(path).to_pylist(), 1))
+        else:
+            # Not splitlines(): JSON strings may hold other line separators, such as U+2028.
+            lines = enumerate(path.read_text("utf-8-sig").split("\n"), 1)
+            rows = [(number, _json(line, path, number)) for number, line in lines if line.strip()]
+    except (OSError, pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
     if not rows:
         raise DataError(f"{path}: no rows")
     return rows
@@ -228,19 +247,24 @@ def _json(line: str, path: Path, number: int) -> Any:
     try:
         return json.loads(line)
     except ValueError as error:
-        raise DataError(f"{path}, row {number}: not JSON: {error}") from error
+        raise _bad_row(path, number, f"not JSON: {error}", _FORMATS) from error
+
+
+def _bad_row(path: Path, number: int, what: str, hint: str | None = None) -> DataError:
+    unit = "row" if path.suffix == ".parquet" else "line"
+    return DataError(f"{path}, {unit} {number}: {what}", hint=hint)
 
 
 def _load_arc(name: str, path: Path) -> ChatTask:
-    rows = _read_rows(path, ("question", "choices", "answerKey"))
-    return _choice_task(name, path, [_arc_row(row, path, i) for i, row in enumerate(rows, 1)])
+    rows = _read_rows(path, {"question": str, "choices": dict, "answerKey": object})
+    return _choice_task(name, path, [(number, _arc_row(row, path, number)) for number, row in rows])
 
 
 def _arc_row(row: Row, path: Path, number: int) -> Row:
     try:
         letters, choices = tuple(row["choices"]["label"]), list(row["choices"]["text"])
     except (KeyError, TypeError) as error:
-        raise DataError(f"{path}, row {number}: choices have no text and label") from error
+        raise _bad_row(path, number, "choices have no text and label") from error
     return {
         "question": row["question"],
         "letters": letters,
@@ -250,32 +274,29 @@ def _arc_row(row: Row, path: Path, number: int) -> Row:
 
 
 def _load_mmlu(name: str, path: Path) -> ChatTask:
-    rows = _read_rows(path, ("question", "choices", "answer"))
-    return _choice_task(
-        name,
-        path,
-        [
-            {
-                "question": row["question"],
-                "letters": tuple("ABCDEFGHIJ"[: len(row["choices"])]),
-                "choices": row["choices"],
-                "answer": "ABCDEFGHIJ"[int(row["answer"])],
-            }
-            for row in rows
-        ],
-    )
+    rows = _read_rows(path, {"question": str, "choices": list, "answer": object})
+    return _choice_task(name, path, [(number, _mmlu_row(row, path, number)) for number, row in rows])
 
 
-def _choice_task(name: str, path: Path, rows: list[Row]) -> ChatTask:
-    for number, row in enumerate(rows, 1):
+def _mmlu_row(row: Row, path: Path, number: int) -> Row:
+    letters = tuple("ABCDEFGHIJ"[: len(row["choices"])])
+    by_number = {str(index): letter for index, letter in enumerate(letters)}
+    answer = by_number.get(str(row["answer"]))
+    if answer is None:
+        limit = f"0 to {len(letters) - 1}, the number of a choice"
+        raise _bad_row(path, number, f"answer is {shown(row['answer'])}, not {limit}")
+    return {"question": row["question"], "letters": letters, "choices": row["choices"], "answer": answer}
+
+
+def _choice_task(name: str, path: Path, numbered: list[_Numbered]) -> ChatTask:
+    for number, row in numbered:
         if len(row["letters"]) != len(row["choices"]):
-            raise DataError(
-                f"{path}, row {number}: {len(row['choices'])} choices, {len(row['letters'])} labels"
-            )
+            raise _bad_row(path, number, f"{len(row['choices'])} choices, {len(row['letters'])} labels")
         if row["answer"] not in row["letters"]:
-            raise DataError(
-                f"{path}, row {number}: answer {row['answer']!r} is none of {', '.join(row['letters'])}"
+            raise _bad_row(
+                path, number, f"answer {row['answer']!r} is none of {', '.join(map(str, row['letters']))}"
             )
+    rows = [row for _, row in numbered]
     # To two digits: the real sets have a few questions with three or five choices, and count as 0.25.
     baseline = round(sum(1 / len(row["letters"]) for row in rows) / len(rows), 2)
 
@@ -290,10 +311,10 @@ def _choice_task(name: str, path: Path, rows: list[Row]) -> ChatTask:
 
 
 def _load_gsm8k(name: str, path: Path) -> ChatTask:
-    rows = _read_rows(path, ("question", "answer"))
-    for number, row in enumerate(rows, 1):
+    rows = _read_rows(path, {"question": str, "answer": str})
+    for number, row in rows:
         if final_number(row["answer"]) is None:
-            raise DataError(f"{path}, row {number}: the answer does not end in '#### <number>'")
+            raise _bad_row(path, number, "the answer does not end in '#### <number>'")
 
     def conversation(row: Row) -> Conversation:
         return [
@@ -305,14 +326,15 @@ def _load_gsm8k(name: str, path: Path) -> ChatTask:
         name,
         "math",
         0.0,
-        rows,
+        [row for _, row in rows],
         conversation,
         lambda row: Problem(answer=final_number(row["answer"]) or ""),
     )
 
 
 def _load_humaneval(name: str, path: Path) -> ChatTask:
-    rows = _read_rows(path, ("prompt", "entry_point", "canonical_solution", "test"))
+    fields = ("prompt", "entry_point", "canonical_solution", "test")
+    rows = [row for _, row in _read_rows(path, dict.fromkeys(fields, str))]
 
     def conversation(row: Row) -> Conversation:
         program = f"{row['prompt']}{row['canonical_solution']}".rstrip("\n")
@@ -332,30 +354,19 @@ def _load_humaneval(name: str, path: Path) -> ChatTask:
     return ChatTask(name, "code", 0.0, rows, conversation, problem)
 
 
-def _load_chat(name: str, path: Path) -> ChatTask:
-    rows = _read_rows(path, ("messages",))
-    for number, row in enumerate(rows, 1):
-        _check_messages(row["messages"], f"{path}, row {number}")
+def load_conversations(path: Path) -> ChatTask:
+    """Load a file of conversations; raise DataError naming its line where one cannot be rendered."""
+    rows = []
+    for number, row in _read(path):
+        messages = row if isinstance(row, list) else row.get("messages") if isinstance(row, dict) else None
+        if wrong := wrong_in(messages):
+            raise _bad_row(path, number, wrong, FORM)
+        rows.append({"messages": messages})
 
     def conversation(row: Row) -> Conversation:
         return list(row["messages"])
 
-    return ChatTask(name, "chat", 0.0, rows, conversation, lambda _: Problem())
-
-
-def _check_messages(messages: Any, where: str) -> None:
-    if not isinstance(messages, list) or not messages:
-        raise DataError(f"{where}: messages is not a list of messages")
-    roles = [message.get("role") if isinstance(message, dict) else None for message in messages]
-    turns = roles[1:] if roles[0] == "system" else roles
-    wanted = ["user", "assistant"] * (len(turns) // 2 + 1)
-    if len(turns) < 2 or turns != wanted[: len(turns)]:
-        raise DataError(
-            f"{where}: roles {', '.join(map(str, roles))} do not alternate between user and assistant"
-        )
-    for message in messages:
-        if not isinstance(message.get("content"), str | list):
-            raise DataError(f"{where}: a {message['role']} message without content")
+    return ChatTask(path.stem, "chat", 0.0, rows, conversation, lambda _: Problem())
 
 
 _LOADERS: dict[str, Callable[[str, Path], ChatTask]] = {

@@ -38,6 +38,7 @@ _HEADER = struct.Struct("<8sHHIQQ32s32s32s")
 _ALIGNMENT = 64
 
 Tokens = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
+_Part = tuple[Tokens, npt.NDArray[np.int64]]  # tokens, and the lengths of the documents in them
 
 
 class Vocabulary(Protocol):
@@ -234,31 +235,19 @@ def write_token_shard(out: Path, batches: Iterable[list[str]], tokenizer: Vocabu
     """
     dtype = token_dtype(tokenizer.vocab_size)
     token_bytes = tokenizer.token_bytes().astype(np.int64)
-    lengths: list[npt.NDArray[np.int64]] = []
-    sha256 = hashlib.sha256()
     characters = text_bytes = 0
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / FILE_NAME).open("wb") as file:
-        file.write(bytes(HEADER_BYTES))
+
+    def encoded() -> Iterator[_Part]:
+        nonlocal characters, text_bytes
         for texts in batches:
             tokens, counts = _encode(texts, tokenizer, dtype)
             size = sum(len(text.encode()) for text in texts)
             _require_same_bytes(len(texts), int(token_bytes[tokens].sum()), size)
-            file.write(tokens.data)
-            sha256.update(tokens.data)
-            lengths.append(counts)
+            yield tokens, counts
             characters += sum(map(len, texts))
             text_bytes += size
-        offsets = np.concatenate([np.zeros(1, np.int64), *lengths]).cumsum().astype("<u8")
-        header = Header(
-            tokenizer.vocab_size,
-            len(offsets) - 1,
-            int(offsets[-1]),
-            vocabulary_digest(tokenizer),
-            sha256.hexdigest(),
-            hashlib.sha256(offsets.data).hexdigest(),
-        )
-        _finish(file, header, offsets)
+
+    header = _write(out, encoded(), tokenizer)
     stats = {
         "documents": header.n_documents,
         "characters": characters,
@@ -269,6 +258,38 @@ def write_token_shard(out: Path, batches: Iterable[list[str]], tokenizer: Vocabu
     return stats
 
 
+def write_ids(out: Path, documents: Iterable[Sequence[int]], vocabulary: Vocabulary) -> dict[str, int]:
+    """Write documents that are tokens already, none of them empty; return their counts."""
+    dtype = token_dtype(vocabulary.vocab_size)
+    parts = ((np.array(ids, dtype), np.array([len(ids)], np.int64)) for ids in documents)
+    header = _write(out, parts, vocabulary)
+    return {"documents": header.n_documents, "tokens": header.n_tokens}
+
+
+def _write(out: Path, parts: Iterable[_Part], vocabulary: Vocabulary) -> Header:
+    """Write tokens and, of each part, the lengths of the documents in it; return the header."""
+    lengths: list[npt.NDArray[np.int64]] = []
+    sha256 = hashlib.sha256()
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / FILE_NAME).open("wb") as file:
+        file.write(bytes(HEADER_BYTES))
+        for tokens, counts in parts:
+            file.write(tokens.data)
+            sha256.update(tokens.data)
+            lengths.append(counts)
+        offsets = np.concatenate([np.zeros(1, np.int64), *lengths]).cumsum().astype("<u8")
+        header = Header(
+            vocabulary.vocab_size,
+            len(offsets) - 1,
+            int(offsets[-1]),
+            vocabulary_digest(vocabulary),
+            sha256.hexdigest(),
+            hashlib.sha256(offsets.data).hexdigest(),
+        )
+        _finish(file, header, offsets)
+    return header
+
+
 def _require_same_bytes(documents: int, held: int, size: int) -> None:
     if held != size:
         raise DataError(
@@ -277,9 +298,7 @@ def _require_same_bytes(documents: int, held: int, size: int) -> None:
         )
 
 
-def _encode(
-    texts: list[str], tokenizer: Vocabulary, dtype: np.dtype[Any]
-) -> tuple[Tokens, npt.NDArray[np.int64]]:
+def _encode(texts: list[str], tokenizer: Vocabulary, dtype: np.dtype[Any]) -> _Part:
     encoded = tokenizer.encode_batch(texts)
     counts = np.fromiter((len(ids) + 1 for ids in encoded), dtype=np.int64, count=len(encoded))
     tokens = np.empty(int(counts.sum()), dtype=dtype)

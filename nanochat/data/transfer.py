@@ -33,6 +33,7 @@ _PIECE_BYTES = 8 << 20
 _ATTEMPTS = 6
 _LONGEST_ASKED_PAUSE_S = 300.0
 _LOOK_S = 0.5  # how late a pause sees that the run was asked to stop
+_VERSIONS = ("ETag", "etag", "checksum", "md5Hash", "LastModified", "mtime", "created")
 _SHA256 = re.compile(r'"?([0-9a-f]{64})"?')
 
 
@@ -109,6 +110,13 @@ def filesystem_of(url: str) -> tuple[Any, str]:
         ) from error
     filesystem.invalidate_cache()
     return filesystem, path
+
+
+def version_of(info: Mapping[str, Any]) -> str | None:
+    """Return what a file system knows to tell two contents of a file apart, given its entry of a listing."""
+    if "mtime" in info and "ino" in info:  # a local file
+        return f"mtime_ns:{Path(info['name']).stat().st_mtime_ns}"
+    return next((f"{key}:{info[key]}".replace('"', "") for key in _VERSIONS if info.get(key)), None)
 
 
 def _source_info(filesystem: Any, path: str) -> SourceInfo:

@@ -1,20 +1,19 @@
-"""What midtraining and SFT begin with: a trained model, its tokenizer, and a mixture of conversations."""
+"""What midtraining and SFT begin with: a trained model, its tokenizer, and rendered conversations."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanochat.config import MidtrainConfig, SftConfig
-from nanochat.data.tasks import mixture
+from nanochat.data.chat_tokens import ChatTokens
+from nanochat.data.token_shards import vocabulary_digest
 from nanochat.model.checkpoint import load_model
 from nanochat.model.gpt import GPT
 from nanochat.runtime import Runtime
-from nanochat.tokenizer.chat_format import Conversation
 from nanochat.tokenizer.tokenizer import Tokenizer
 from nanochat.train.run import device_of
-from nanochat.train.validation import chat_answer, held_out, require_vocabulary
+from nanochat.train.validation import chat_answer, require_vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,30 +22,19 @@ class ChatStage:
 
     tokenizer: Tokenizer
     model: GPT
-    conversations: Sequence[Conversation]
-    validation: Sequence[Conversation]
+    training: ChatTokens
+    validation: ChatTokens
 
     @classmethod
-    def open(
-        cls, config: MidtrainConfig | SftConfig, inputs: Mapping[str, Path], runtime: Runtime
-    ) -> ChatStage:
-        """Read `inputs`: tokenizer, model, tasks (the chat data)."""
+    def open(cls, inputs: Mapping[str, Path], runtime: Runtime) -> ChatStage:
+        """Read `inputs`: tokenizer, model, chat (the rendered conversations)."""
         tokenizer = Tokenizer.load(inputs["tokenizer"])
         model = load_model(inputs["model"], device_of(runtime))
         require_vocabulary(tokenizer, model.config)
-        conversations, validation = chat_data(inputs["tasks"], config)
-        return cls(tokenizer=tokenizer, model=model, conversations=conversations, validation=validation)
+        digest = vocabulary_digest(tokenizer)
+        training, validation = (ChatTokens.open(inputs["chat"] / part, digest) for part in ("train", "val"))
+        return cls(tokenizer=tokenizer, model=model, training=training, validation=validation)
 
     def answer(self, prompt: str) -> str:
         """Return the greedy answer to one user message."""
         return chat_answer(self.model, self.tokenizer, prompt)
-
-
-def chat_data(
-    root: Path, config: MidtrainConfig | SftConfig
-) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
-    """Load those that train, and those that validate: a mixture of their own, or the training one's end."""
-    training = mixture(root, config.mixture, config.seed)
-    if config.validation:
-        return training, mixture(root, config.validation, config.seed)
-    return held_out(training)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.config import MidtrainConfig
-from nanochat.data.chat_batches import midtrain_batches
+from nanochat.data.chat_batches import MidtrainBatches
 from nanochat.errors import ConfigError
 from nanochat.runtime import Runtime
 from nanochat.train.chat import ChatStage
@@ -24,8 +24,8 @@ from nanochat.train.world import World
 def midtrain(
     config: MidtrainConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime
 ) -> dict[str, Any]:
-    """Continue training `inputs`: tokenizer, model, tasks (the chat data)."""
-    chat = ChatStage.open(config, inputs, runtime)
+    """Continue training `inputs`: tokenizer, model, chat (the rendered conversations)."""
+    chat = ChatStage.open(inputs, runtime)
     model, tokenizer = chat.model, chat.tokenizer
     length = model.config.sequence_len
     batch_rows, rest = divmod(config.batch_tokens, length)
@@ -34,8 +34,9 @@ def midtrain(
             f"midtrain.batch_tokens is {config.batch_tokens}, not a multiple of sequence_len ({length})",
             hint=f"use {max(batch_rows, 1) * length} or {(batch_rows + 1) * length}",
         )
-    batches = midtrain_batches(chat.conversations, tokenizer, batch_rows, length, seed=config.seed)
-    val = midtrain_batches(chat.validation, tokenizer, DEFAULT_CUT.rows_of(length, model.device.type), length)
+    bos = tokenizer.special("bos")
+    batches = MidtrainBatches(chat.training, batch_rows, length, bos, config.seed)
+    val = MidtrainBatches(chat.validation, DEFAULT_CUT.rows_of(length, model.device.type), length, bos)
 
     def measure(cut: Cut, world: World) -> float:
         return bits_per_byte(model, (val.batch(i) for i in range(val.steps)), tokenizer, cut, world)

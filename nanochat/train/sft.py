@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.config import SftConfig
-from nanochat.data.chat_batches import sft_batches
+from nanochat.data.chat_batches import SftBatches
 from nanochat.runtime import Runtime
 from nanochat.train.chat import ChatStage
 from nanochat.train.loop import Cut, Plan
@@ -23,13 +23,11 @@ _VAL_ROWS = 8
 
 
 def sft(config: SftConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> dict[str, Any]:
-    """Fine-tune `inputs`: tokenizer, model, tasks (the chat data)."""
-    chat = ChatStage.open(config, inputs, runtime)
-    context = chat.model.config.sequence_len  # what lies beyond it was never trained
-    batches = sft_batches(
-        chat.conversations, chat.tokenizer, config.batch_rows, seed=config.seed, max_tokens=context
-    )
-    val = sft_batches(chat.validation, chat.tokenizer, _VAL_ROWS, max_tokens=context)
+    """Fine-tune `inputs`: tokenizer, model, chat (the rendered conversations)."""
+    chat = ChatStage.open(inputs, runtime)
+    pad = chat.tokenizer.special("assistant_end")
+    batches = SftBatches(chat.training, config.batch_rows, pad, config.seed)
+    val = SftBatches(chat.validation, _VAL_ROWS, pad)
 
     def measure(cut: Cut, world: World) -> float:
         return mean_loss(chat.model, (val.batch(i) for i in range(val.steps)), cut, world)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 
 from nanochat.config import ModelConfig
-from nanochat.errors import ConfigError, DataError
+from nanochat.errors import ConfigError
 from nanochat.evals import bpb
 from nanochat.model.generate import greedy
 from nanochat.model.gpt import GPT, IGNORED
@@ -19,25 +18,7 @@ from nanochat.tokenizer.tokenizer import Tokenizer
 from nanochat.train.loop import Batch, Cut, Ints, micro_batches
 from nanochat.train.world import World
 
-Item = TypeVar("Item")
-
-_HELD_OUT_PART = 0.02
-_HELD_OUT_MOST = 256  # enough for a mean with about 1 % of noise, and a second or two on a CPU
 _ANSWER_TOKENS = 32
-
-
-def held_out(conversations: Sequence[Item]) -> tuple[Sequence[Item], Sequence[Item]]:
-    """Split a shuffled mixture: its last 2 % (1 to 256 conversations) validate, the rest trains.
-
-    Rows that a mixture repeats may be on both sides.
-    """
-    if len(conversations) < 2:
-        raise DataError(
-            f"the mixture has {len(conversations)} conversations; at least 2 are needed, one to validate",
-            hint="give the stage's mixture at least one data set",
-        )
-    count = min(max(1, int(_HELD_OUT_PART * len(conversations))), _HELD_OUT_MOST)
-    return conversations[:-count], conversations[-count:]
 
 
 def require_vocabulary(tokenizer: Tokenizer, model: ModelConfig) -> None:

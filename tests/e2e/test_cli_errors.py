@@ -114,6 +114,7 @@ def assert_error(said: Said | subprocess.CompletedProcess, code: int, *signs: st
         (("plan", "toy", "--until", "pretrian"), ("pretrian", "pretrain")),
         (("why", "toy", "pretrian"), ("no stage 'pretrian'", "stages: download", "pretrain")),
         (("run", "toy", "--dispatch", "cloud"), ("--dispatch is 'cloud'", "local or pools")),
+        (("run", "toy", "--device", "tpu"), ("--device is 'tpu'", "cpu, cuda, or one GPU such as cuda:3")),
         (("run", "toy", "--threads", "0"), ("--threads", "greater than or equal to 1")),
         (("chat", "./nowhere"), ("./nowhere is no folder", "pretrain, midtrain, sft, publish, import")),
         (("import", "nowhere"), ("nowhere is no folder", "holds the published model")),
@@ -221,6 +222,7 @@ def test_parquet_without_text_fails_its_stage_and_names_the_columns(tmp_path, pr
     last = done.stderr[done.stderr.index("error:") :]
     signs = ("stage download/shard_0000", "no column 'text'", "its columns are body", "rename the column")
     assert_error(Said(1, done.stdout, last), 1, *signs)
+    assert nanochat.json("ls") == []  # nothing of it entered the store
 
 
 def write_shards(folder: Path, count: int, column: str = "text") -> None:

@@ -54,6 +54,16 @@ def worker(nanochat: Nanochat, pool: str, log: Path):
                 child.wait()
 
 
+def mlflow_runs(nanochat: Nanochat):
+    """Return all runs in the MLflow of a home."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{nanochat.home / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("nanochat")
+    assert experiment is not None
+    return client.search_runs([experiment.experiment_id])
+
+
 def test_deployments_lead_to_flows_of_ours():
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
     flows = {f"{import_object(d['entrypoint']).name}/{d['name']}": d["work_pool"] for d in deployments}
@@ -84,6 +94,11 @@ def test_gpu_stages_run_in_the_stage_deployment_and_the_rest_here(tmp_path, pref
         assert there.parameters["runtime"]["threads"] == 1
         assert client.read_task_run(there.parent_task_run_id).flow_run_id == here.id
         assert "progress-pretrain" in PrefectView(client).artifacts(there.id)
+    runs = {run.info.run_name: run for run in mlflow_runs(nanochat)}
+    parent = runs.pop("toy")
+    assert set(runs) == set(nodes)  # also the stage that another process made
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
+    assert {run.info.status for run in (parent, *runs.values())} == {"FINISHED"}
     made = {record["node"]: record["provenance"]["prefect"]["flow_run_id"] for record in nanochat.json("ls")}
     assert made.pop("pretrain") == str(there.id)
     assert set(made.values()) == {str(here.id)}

@@ -4,7 +4,8 @@ import pytest
 
 from flows.contents import contents
 from flows.store import Store
-from flows.tables import record_text
+from flows.tables import conversation_text, record_text
+from nanochat.data.chat_tokens import write_chat_tokens
 from nanochat.data.token_shards import write_token_shard
 from nanochat.errors import DataError
 from nanochat.evals.overlap import FILE_NAME, Overlap, TaskOverlap
@@ -19,7 +20,7 @@ def store(tmp_path):
 
 
 def commit(store, stage, folder, inputs):
-    key = {"tokenizer": "a", "tokenize": "b"}[stage] * 64
+    key = {"tokenizer": "a", "tokenize": "b", "render": "d"}[stage] * 64
     return store.commit(stage=stage, node=f"{stage}/x", key=key, payload={}, folder=folder, inputs=inputs)
 
 
@@ -113,3 +114,47 @@ def test_an_overlap_with_the_tasks_is_told_task_by_task(store, tmp_path):
     shown = record_text(made, contents(store, made)).splitlines()
     assert "  documents                123" in shown
     assert "  mmlu                     2 of 50 judged items overlap (4.00 %), 13 too short" in shown
+
+
+@pytest.fixture
+def rendered(store, record, tmp_path):
+    """Two training conversations, the first with a call of the calculator, and one that validates."""
+    tokenizer = Tokenizer.from_ranks({bytes([i]): i for i in range(256)})
+    answer = [
+        {"type": "python", "text": "1+1"},
+        {"type": "python_output", "text": "2"},
+        {"type": "text", "text": "two\nof é"},
+    ]
+    talks = [
+        [{"role": "user", "content": "sum?"}, {"role": "assistant", "content": said}] for said in (answer, "")
+    ]
+    write_chat_tokens(tmp_path / "chat/train", iter(talks), tokenizer, 99)
+    write_chat_tokens(tmp_path / "chat/val", iter(talks[1:]), tokenizer, 4)
+    return commit(store, "render", tmp_path / "chat", {"tokenizer": record.inputs["tokenizer"]})
+
+
+def test_a_conversation_is_told_in_pieces_by_what_is_trained(store, rendered):
+    found = contents(store, rendered)
+    assert (found["train_conversations"], found["val_conversations"]) == (2, 1)
+    assert (found["train_truncated"], found["val_truncated"]) == (0, 1)
+    assert [(piece["target"], piece["text"]) for piece in found["conversations"][0]["pieces"]] == [
+        (False, "<|bos|><|user_start|>sum?<|user_end|><|assistant_start|>"),
+        (True, "<|python_start|>1+1<|python_end|>"),
+        (False, "<|output_start|>2<|output_end|>"),
+        (True, "two\nof é<|assistant_end|>"),
+    ]
+    assert found["train_targets"] == 5 + 9 + 1 + 1  # in bytes, and the special tokens that are targets
+
+
+def test_a_person_sees_what_is_trained_in_colour_and_without(store, rendered):
+    sample = contents(store, rendered)["conversations"][0]
+    text = conversation_text(sample)
+    assert text.plain.splitlines()[-4:] == [
+        "+ <|python_start|>1+1<|python_end|>",
+        "  <|output_start|>2<|output_end|>",
+        "+ two",
+        "+ of é<|assistant_end|>",
+    ]
+    greens = [text.plain[span.start : span.end] for span in text.spans if span.style == "green"]
+    assert greens == ["\n+ <|python_start|>1+1<|python_end|>", "\n+ two", "\n+ of é<|assistant_end|>"]
+    assert "python_start" not in record_text(rendered, contents(store, rendered))

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 import flows.running
 from flows.cli import app
 from flows.pipeline import RuntimeParameters
+from nanochat.errors import ConfigError
 
 
 class Asked(Exception):
@@ -40,6 +41,15 @@ def test_options_of_the_command_line_become_settings_of_the_stages(options_of):
     assert runtime.checkpoint_every_s == 600
     unsaid = RuntimeParameters(**options_of().runtime).to_runtime(threading.Event())
     assert (unsaid.micro_batch_rows, unsaid.processes, unsaid.device) == (None, 1, "cpu")
+
+
+def test_a_gpu_that_is_not_here_is_told_before_anything_is_made(options_of, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    result = CliRunner().invoke(app, ["run", "toy", "--device", "cuda"])
+    assert isinstance(result.exception, ConfigError)
+    assert "no CUDA device was found" in str(result.exception)
+    for words in (("--until", "tokenize"), ("--dispatch", "pools")):  # nothing trains, or elsewhere
+        assert options_of("--device", "cuda", *words).runtime["device"] == "cuda"
 
 
 @pytest.mark.parametrize(

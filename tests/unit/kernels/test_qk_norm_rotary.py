@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kernels.qk_norm_rotary import RMS_EPS, qk_norm_rotary, qk_norm_rotary_reference
+from kernels.qk_norm_rotary import RMS_EPS, forward, qk_norm_rotary, qk_norm_rotary_reference
 from tests.kernels_support.errors import assert_close_to_truth
 
 OPS = torch.ops.nanochat
@@ -76,3 +76,9 @@ def test_wrong_arguments_are_named_with_what_is_allowed(change, error, message):
     arguments = dict(zip(("x", "cos", "sin"), _arguments(), strict=True))
     with pytest.raises(error, match=message):
         qk_norm_rotary(**{**arguments, **change})
+
+
+def test_a_table_on_another_device_is_named():
+    x, cos, sin = _arguments()
+    with pytest.raises(ValueError, match="sin is on meta; allowed is cpu"):
+        forward(x, cos, sin.to("meta"), RMS_EPS)

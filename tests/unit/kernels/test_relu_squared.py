@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from kernels.relu_squared import relu_squared_mlp, relu_squared_mlp_reference
+from kernels.relu_squared import mlp, relu_squared_mlp, relu_squared_mlp_reference
 from tests.kernels_support.errors import assert_close_to_truth
 
 OPS = torch.ops.nanochat
@@ -63,9 +63,9 @@ def test_compiling_breaks_no_graph_and_changes_no_bit():
 
 def test_operations_are_counted_as_those_of_plain_pytorch():
     counts = []
-    for mlp in (relu_squared_mlp, relu_squared_mlp_reference):
+    for op in (relu_squared_mlp, relu_squared_mlp_reference):
         with FlopCounterMode(display=False) as counter:
-            _run(mlp, _arguments())
+            _run(op, _arguments())
         counts.append(counter.get_total_flops())
     assert counts[0] == counts[1] == 6 * 2 * 63 * 24 * 96
 
@@ -88,3 +88,9 @@ def test_wrong_arguments_are_named_with_what_is_allowed(change, error, message):
     arguments = {"x": torch.zeros(5, 24), "w_fc": torch.zeros(96, 24), "w_proj": torch.zeros(24, 96)}
     with pytest.raises(error, match=message):
         relu_squared_mlp(**{**arguments, **change})
+
+
+def test_a_weight_on_another_device_is_named():
+    x, w_fc, w_proj = torch.zeros(5, 24), torch.zeros(96, 24), torch.zeros(24, 96, device="meta")
+    with pytest.raises(ValueError, match="w_proj is on meta; allowed is cpu"):
+        mlp(x, w_fc, w_proj)

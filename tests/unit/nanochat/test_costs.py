@@ -6,9 +6,9 @@ import pytest
 
 from nanochat import costs, recipes
 from nanochat.costs import forecast, training_rows
+from nanochat.data.chat_tokens import held_out
 from nanochat.derived import scaled_learning_rates
 from nanochat.train.optimizer import SETTINGS
-from nanochat.train.validation import held_out
 
 
 def test_d20_is_predicted_near_the_published_four_hours_and_hundred_dollars():
@@ -72,7 +72,8 @@ def test_what_depends_on_unseen_data_is_unknown_and_not_guessed(tmp_path):
         assert predicted.of(stage).seconds is None
     assert predicted.of("sft").steps is None
     assert predicted.of("pretrain").seconds is not None
-    assert training_rows(recipes.find("d20", ["midtrain.mixture=[]"]), "midtrain") is None
+    for override in ("midtrain.mixture=[]", "tasks.own=mine.jsonl"):
+        assert training_rows(recipes.find("d20", [override]), "midtrain") is None
 
 
 @pytest.mark.parametrize(("rows", "repeat"), [(2, 1), (123, 1), (1500, 2), (4000, 9)])

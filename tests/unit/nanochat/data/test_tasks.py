@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import random
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from nanochat.config import MixtureEntry
@@ -57,9 +60,11 @@ def test_labels_of_the_data_are_kept(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (arc_row(key="C"), "row 2: answer 'C' is none of A, B"),
-        ({"question": "Which?", "answerKey": "A"}, "row 2: no choices"),
-        ({"question": "Which?", "answerKey": "A", "choices": 3}, "row 2: choices have no text"),
+        (arc_row(key="C"), "line 2: answer 'C' is none of A, B"),
+        ({"question": "Which?", "answerKey": "A"}, "line 2: no choices"),
+        ({"question": "Which?", "answerKey": "A", "choices": 3}, "line 2: choices is 3, which is no object"),
+        ({"question": "Which?", "answerKey": "A", "choices": {}}, "line 2: choices have no text"),
+        ({**arc_row(), "question": ["Which?"]}, r"line 2: question is \['Which\?'\], which is no text"),
     ],
 )
 def test_a_bad_row_is_named_with_its_file(tmp_path, row, message):
@@ -70,11 +75,35 @@ def test_a_bad_row_is_named_with_its_file(tmp_path, row, message):
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("answer", [4, -1, "B", 1.5, []])
+def test_an_answer_that_numbers_no_choice_is_named(tmp_path, answer):
+    row = {"question": "Which?", "choices": ["a", "b", "c", "d"], "answer": 3}
+    write(tmp_path / "tasks/mmlu/test.jsonl", [row, {**row, "answer": answer}])
+    with pytest.raises(DataError, match=r"mmlu/test\.jsonl, line 2: answer is .*, not 0 to 3"):
+        load_task(tmp_path, "mmlu", "test")
+
+
+def test_an_answer_that_is_no_text_is_named(tmp_path):
+    write(tmp_path / "tasks/gsm8k/test.jsonl", [{"question": "2+3?", "answer": 5}])
+    with pytest.raises(DataError, match="line 1: answer is 5, which is no text") as caught:
+        load_task(tmp_path, "gsm8k", "test")
+    assert caught.value.hint
+
+
+def test_rows_of_a_parquet_file_are_numbered_as_rows(tmp_path):
+    path = tmp_path / "conversations/talk.parquet"
+    path.parent.mkdir()
+    table = pa.table({"messages": [[{"role": "user", "content": "hi"}]]})
+    pq.write_table(table, path)
+    with pytest.raises(DataError, match=r"talk\.parquet, row 1: roles user do not alternate"):
+        load_task(tmp_path, "talk")
+
+
 def test_a_line_that_is_not_json_is_named(tmp_path):
     path = tmp_path / "conversations/talk.jsonl"
     write(path, [])
     path.write_text('{"messages": \n')
-    with pytest.raises(DataError, match=r"talk\.jsonl, row 1: not JSON"):
+    with pytest.raises(DataError, match=r"talk\.jsonl, line 1: not JSON"):
         load_task(tmp_path, "talk")
 
 
@@ -86,11 +115,24 @@ def test_line_separators_inside_a_json_string_do_not_end_the_row(tmp_path):
     assert load_task(tmp_path, "talk").conversation(0) == messages
 
 
-def test_roles_must_alternate(tmp_path):
-    turn = {"role": "user", "content": "hi"}
-    write(tmp_path / "conversations/talk.jsonl", [{"messages": [turn, turn]}])
-    with pytest.raises(DataError, match="do not alternate"):
+def test_a_wrong_conversation_is_named_by_its_line_in_the_file(tmp_path):
+    good = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    path = tmp_path / "conversations/talk.jsonl"
+    path.parent.mkdir()
+    lines = ["", json.dumps({"messages": good}), "", json.dumps({"messages": [good[0], good[0]]})]
+    path.write_text("\r\n".join(lines), newline="")
+    with pytest.raises(DataError, match=r"talk\.jsonl, line 4: roles user, user do not alternate") as caught:
         load_task(tmp_path, "talk")
+    assert '{"messages": [' in caught.value.hint
+
+
+def test_a_line_may_be_the_list_of_messages_alone(tmp_path):
+    good = [{"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": "nanochat"}]
+    write(tmp_path / "conversations/identity.jsonl", [good, {"messages": good}])
+    path = tmp_path / "conversations/identity.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # the mark with which some editors begin a file
+    task = load_task(tmp_path, "identity")
+    assert [task.conversation(i) for i in range(len(task))] == [good, good]
 
 
 def test_unknown_names_and_splits_are_refused_with_the_nearest(tmp_path):
@@ -120,6 +162,21 @@ def test_a_mixture_holds_the_asked_rows_in_a_fixed_order(tmp_path):
     assert asked == [m[0]["content"] for m in mixture(tmp_path, entries, 1)]
     assert asked != [m[0]["content"] for m in mixture(tmp_path, entries, 2)]
     assert asked[3:6] == [m[0]["content"] for m in mixture(tmp_path, entries, 1)[3:6]]
+
+
+def test_a_mixture_is_in_the_published_order(tmp_path):
+    for name in ("a", "b"):
+        rows = [
+            [{"role": "user", "content": f"{name}{i}"}, {"role": "assistant", "content": "x"}]
+            for i in range(7)
+        ]
+        write(tmp_path / f"conversations/{name}.jsonl", [{"messages": m} for m in rows])
+    entries = [MixtureEntry(task="a", repeat=2), MixtureEntry(task="b", rows=3)]
+    # Row i of a shuffled data set is row PERMUTATION[i] of the file; a repeated one is listed twice.
+    permutation = [3, 2, 6, 4, 1, 5, 0]  # numpy, seed 42
+    listed = [f"a{i}" for i in permutation] * 2 + [f"b{i}" for i in permutation[:3]]
+    random.Random(42).shuffle(listed)
+    assert [m[0]["content"] for m in mixture(tmp_path, entries, 42)] == listed
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

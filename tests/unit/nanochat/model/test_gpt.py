@@ -191,3 +191,16 @@ def test_reductions_agree_and_leave_ignored_targets_out(model: GPT) -> None:
     total = float(each.sum())
     assert float(model(tokens, targets, loss_reduction="sum")) == pytest.approx(total, rel=1e-5)
     assert float(model(tokens, targets)) == pytest.approx(total / 25, rel=1e-5)
+
+
+def test_rotary_tables_grow_with_the_text():
+    shape = {"vocab_size": 97, "n_layer": 2, "n_head": 2, "n_kv_head": 1, "n_embd": 24}
+    short, long = (GPT(ModelConfig(sequence_len=length, **shape)) for length in (3, 41))
+    long.init_weights(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        long.lm_head.weight.normal_(generator=torch.Generator().manual_seed(1))  # a fresh head is zero
+    short.load_state_dict(long.state_dict())
+    idx = torch.randint(97, (2, 127), generator=torch.Generator().manual_seed(2))
+    assert short.cos.size(1) < 127 <= long.cos.size(1)
+    with torch.no_grad():
+        assert torch.equal(short(idx), long(idx))

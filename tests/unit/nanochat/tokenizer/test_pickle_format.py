@@ -4,11 +4,13 @@ import os
 import pickle
 
 import pytest
+import torch
 
 from nanochat.errors import DataError
 from nanochat.tokenizer.pickle_format import (
     load_tokenizer_pickle,
     read_tokenizer_pickle,
+    write_token_bytes,
     write_tokenizer_pickle,
 )
 from nanochat.tokenizer.tokenizer import Tokenizer
@@ -47,3 +49,15 @@ def test_written_pickle_reads_back_as_an_equal_tokenizer(tmp_path):
         tokenizer.special_tokens,
         tokenizer.pattern,
     )
+
+
+def test_bytes_of_tokens_are_counted_as_decoded_or_as_they_are(tmp_path):
+    # Token 256 is half of a character, and the bytes of 257 are two such halves around a letter.
+    ranks = {bytes([b]): b for b in range(256)} | {b"\xf0\x9f": 256, b"\xf0a\xf0": 257, "é".encode(): 258}
+    tokenizer = Tokenizer.from_ranks(ranks)
+    for mode, lengths in (("decoded", [1, 3, 3, 7, 2]), ("raw", [1, 1, 2, 3, 2])):
+        write_token_bytes(tokenizer, tmp_path / "token_bytes.pt", mode)
+        written = torch.load(tmp_path / "token_bytes.pt", weights_only=True)
+        assert (written.dtype, written.shape) == (torch.int32, (268,))
+        assert written[[65, 128, 256, 257, 258]].tolist() == lengths
+        assert written[259:].tolist() == [0] * 9

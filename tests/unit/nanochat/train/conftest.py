@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from nanochat.config import ChatDataConfig, MixtureEntry
+from nanochat.data.chat_tokens import render_chat
 from nanochat.data.token_shards import write_token_shard
+from nanochat.runtime import Runtime
 from nanochat.tokenizer.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="session")
 def stage_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with `tokenizer`, `train_tokens`, `val_tokens` and `tasks`."""
+    """Folder with `tokenizer`, `train_tokens`, `val_tokens`, `tasks` and rendered, as `chat`, all of them."""
     root = tmp_path_factory.mktemp("stage_inputs")
     draw = random.Random(0)
     tokenizer = Tokenizer.from_ranks({bytes([i]): i for i in range(256)})
@@ -32,4 +35,6 @@ def stage_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for _ in range(60):
             pair = [{"role": "user", "content": text(3)}, {"role": "assistant", "content": text(8)}]
             file.write(json.dumps({"messages": pair}) + "\n")
+    config = ChatDataConfig(mixture=(MixtureEntry(task="talk", repeat=2),), max_tokens=48)
+    render_chat(config, {name: root / name for name in ("tokenizer", "tasks")}, root / "chat", Runtime())
     return root

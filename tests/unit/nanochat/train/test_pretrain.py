@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from nanochat.config import MidtrainConfig, MixtureEntry, ModelConfig, OptimizerConfig, PretrainConfig
+from nanochat.config import MidtrainConfig, ModelConfig, OptimizerConfig, PretrainConfig
 from nanochat.model.checkpoint import load_config
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.tokenizer import Tokenizer
@@ -44,13 +44,12 @@ def test_whether_documents_see_each_other_is_decided_once_and_stays_with_the_mod
 ):
     model = ModelConfig(sequence_len=48, vocab_size=265, n_layer=1, n_head=1, n_kv_head=1, n_embd=16)
     config = PretrainConfig(model=model, batch_tokens=480, steps=1, eval_tokens=48, documents_apart=apart)
-    inputs = {name: stage_inputs / name for name in ("tokenizer", "train_tokens", "val_tokens", "tasks")}
+    inputs = {name: stage_inputs / name for name in ("tokenizer", "train_tokens", "val_tokens", "chat")}
     made, further = tmp_path / "base", tmp_path / "mid"
     made.mkdir(), further.mkdir()
     pretrain(config, inputs, made, Runtime(threads=1))
-    mixture = (MixtureEntry(task="talk"),)
     midtrain(
-        MidtrainConfig(mixture=mixture, batch_tokens=480),
+        MidtrainConfig(batch_tokens=480),
         {**inputs, "model": made},
         further,
         Runtime(threads=1),

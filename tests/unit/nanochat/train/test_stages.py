@@ -17,7 +17,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from nanochat.config import MidtrainConfig, MixtureEntry, ModelConfig, PretrainConfig, SftConfig
+from nanochat.config import (
+    ChatDataConfig,
+    MidtrainConfig,
+    MixtureEntry,
+    ModelConfig,
+    PretrainConfig,
+    SftConfig,
+)
+from nanochat.data.chat_tokens import render_chat
 from nanochat.errors import DataError, Interrupted, TrainingError
 from nanochat.model.checkpoint import load_model, save_model
 from nanochat.model.gpt import GPT
@@ -27,7 +35,6 @@ from nanochat.train.pretrain import pretrain
 from nanochat.train.sft import sft
 
 MODEL = ModelConfig(sequence_len=48, vocab_size=265, n_layer=2, n_head=2, n_kv_head=1, n_embd=32)
-MIXTURE = (MixtureEntry(task="talk", repeat=2),)
 CONFIGS = {
     "pretrain": PretrainConfig(
         model=MODEL,
@@ -38,12 +45,8 @@ CONFIGS = {
         sample_every=6,
         prompts=("red é",),
     ),
-    "midtrain": MidtrainConfig(
-        mixture=MIXTURE, batch_tokens=480, eval_every=5, sample_every=4, prompts=("one two",)
-    ),
-    "sft": SftConfig(
-        mixture=MIXTURE, init_lr_frac=0.5, batch_rows=9, eval_every=5, sample_every=4, prompts=("one two",)
-    ),
+    "midtrain": MidtrainConfig(batch_tokens=480, eval_every=5, sample_every=4, prompts=("one two",)),
+    "sft": SftConfig(init_lr_frac=0.5, batch_rows=9, eval_every=5, sample_every=4, prompts=("one two",)),
 }
 STAGES = {"pretrain": pretrain, "midtrain": midtrain, "sft": sft}
 CHILD = """
@@ -67,7 +70,7 @@ run_stage(sys.argv[2], root, out / "killed", runtime)
 
 def run_stage(name: str, root: Path, out: Path, runtime: Runtime) -> dict[str, object]:
     out.mkdir(parents=True, exist_ok=True)
-    inputs = {n: root / n for n in ("tokenizer", "train_tokens", "val_tokens", "tasks", "model")}
+    inputs = {n: root / n for n in ("tokenizer", "train_tokens", "val_tokens", "chat", "model")}
     return STAGES[name](CONFIGS[name], inputs, out, runtime)
 
 
@@ -187,7 +190,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(inputs: Path, tmp_pat
         model.lm_head.weight[0, 0] = float("nan")
     (tmp_path / "model").mkdir()
     save_model(tmp_path / "model", model)
-    paths = {"tokenizer": inputs / "tokenizer", "tasks": inputs / "tasks", "model": tmp_path / "model"}
+    paths = {"tokenizer": inputs / "tokenizer", "chat": inputs / "chat", "model": tmp_path / "model"}
     with pytest.raises(TrainingError, match="loss is nan in step 1; last restart point: none"):
         sft(CONFIGS["sft"], paths, tmp_path, Runtime(threads=1))
 
@@ -202,14 +205,16 @@ def test_conversations_too_long_or_without_an_answer_leave_every_loss_finite(
     talks = [talk("red " * 50, "cut off"), talk("one", "blue " * 50), talk("three", "")] * 12
     (tmp_path / "tasks/conversations").mkdir(parents=True)
     (tmp_path / "tasks/conversations/odd.jsonl").write_text("".join(json.dumps(t) + "\n" for t in talks))
-    paths = {"tokenizer": inputs / "tokenizer", "tasks": tmp_path / "tasks", "model": inputs / "model"}
     mixture = (MixtureEntry(task="odd", repeat=2), MixtureEntry(task="odd"))
+    chat = ChatDataConfig(mixture=mixture, max_tokens=MODEL.sequence_len)
+    paths = {"tokenizer": inputs / "tokenizer", "tasks": tmp_path / "tasks"}
+    render_chat(chat, paths, tmp_path / "chat", Runtime())
+    paths |= {"chat": tmp_path / "chat", "model": inputs / "model"}
     for name, stage in (("midtrain", midtrain), ("sft", sft)):
         (tmp_path / name).mkdir()
-        config = CONFIGS[name].model_copy(update={"mixture": mixture})
-        metrics = stage(config, paths, tmp_path / name, Runtime(threads=1))
+        metrics = stage(CONFIGS[name], paths, tmp_path / name, Runtime(threads=1))
         lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         assert all(math.isfinite(line["train/loss"] + line["train/grad_norm"]) for line in lines)
         assert math.isfinite(metrics["val/loss" if name == "sft" else "val/bpb"])
-        assert metrics["data/truncated"] > 0 or name == "midtrain"
+        assert metrics["data/truncated"] > 0
     assert metrics["data/skipped"] > 0
