@@ -1,4 +1,4 @@
-"""What is inside an artifact, where there is more to show than its files: token shards and conversations.
+"""What is inside an artifact, where there is more to show than its files: tokens, conversations, overlaps.
 
 Reads the store, changes nothing. How the result looks is `flows.tables`.
 """
@@ -21,7 +21,9 @@ def contents(store: Store, record: Record) -> dict[str, Any] | None:
 
     Raises DataError if it is damaged.
     """
-    describe = {"tokenize": _token_shard, "render": _conversations}.get(record.stage)
+    describe = {"tokenize": _token_shard, "render": _conversations, "contamination": _overlap}.get(
+        record.stage
+    )
     if describe is None:
         return None
     with tempfile.TemporaryDirectory() as scratch:
@@ -41,6 +43,12 @@ def _conversations(folder: Path, tokenizer: Tokenizer | None) -> dict[str, Any]:
     from nanochat.data.shard_report import describe_chat
 
     return describe_chat({part: ChatTokens.open(folder / part) for part in PARTS}, tokenizer)
+
+
+def _overlap(folder: Path, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    from nanochat.evals.overlap import FILE_NAME, Overlap, overlap_lines
+
+    return overlap_lines(Overlap.read(folder / FILE_NAME))
 
 
 def _tokenizer_of(store: Store, record: Record, scratch: Path) -> Tokenizer | None:

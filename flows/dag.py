@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from flows import stages
 from flows.stage import Node, Stage
-from nanochat.config import ChatDataConfig, Config, MidtrainConfig, Recipe, SftConfig
+from nanochat.config import ChatDataConfig, Config, MidtrainConfig, OverlapConfig, Recipe, SftConfig
 from nanochat.data.sources import resolve_corpus, resolve_tasks
 from nanochat.errors import ConfigError
 
@@ -34,9 +34,15 @@ def build(recipe: Recipe) -> tuple[Node, ...]:
     download = [node(stages.DOWNLOAD, shard, shard.name) for shard in shards]
     tasks = node(stages.TASKS, resolve_tasks(recipe.tasks))
     tokenizer = node(stages.TOKENIZER, recipe.tokenizer, shards=download[: recipe.tokenizer.train_shards])
+    searched = _overlap_config(recipe)
+    contamination = [
+        node(stages.CONTAMINATION, searched, shard.name, shard=text, tasks=tasks)
+        for shard, text in zip(train, download[:-1], strict=True)
+    ]
+    drops = [{"contamination": found} if recipe.contamination.drop else {} for found in contamination]
     tokens = [
-        node(stages.TOKENIZE, recipe.tokenize, shard.name, shard=text, tokenizer=tokenizer)
-        for shard, text in zip(shards, download, strict=True)
+        node(stages.TOKENIZE, recipe.tokenize, shard.name, shard=text, tokenizer=tokenizer, **drop)
+        for shard, text, drop in zip(shards, download, [*drops, {}], strict=True)
     ]
     train_tokens, val_tokens = tokens[:-1], tokens[-1]
     pretrain = node(
@@ -66,9 +72,17 @@ def build(recipe: Recipe) -> tuple[Node, ...]:
         tokenizer=tokenizer,
         model=sft,
         **{e.stage.name: e for e in evaluations},
+        contamination=contamination,
     )
-    rendered = (render_mid, render_sft)
-    return (*download, tasks, tokenizer, *tokens, *rendered, pretrain, midtrain, sft, *evaluations, publish)
+    text = (*download, tasks, tokenizer, *contamination, *tokens)
+    return (*text, render_mid, render_sft, pretrain, midtrain, sft, *evaluations, publish)
+
+
+def _overlap_config(recipe: Recipe) -> OverlapConfig:
+    """Return what text is searched for: fields that do not matter for it change no key."""
+    asked = recipe.evaluate
+    words = recipe.contamination.ngram_words
+    return OverlapConfig(ngram_words=words, chat_tasks=asked.chat_tasks, core=asked.core)
 
 
 def _chat_data(recipe: Recipe) -> dict[str, ChatDataConfig]:

@@ -18,7 +18,7 @@ from flows.leases import Ref
 from flows.records import finished_at
 from flows.stage import Node, Record
 from flows.store import Store
-from nanochat.config import EvaluateConfig, Recipe, TasksConfig
+from nanochat.config import EvaluateConfig, OverlapConfig, Recipe, TasksConfig
 from nanochat.costs import Forecast, StageCost
 from nanochat.data.task_files import require_core, require_tasks
 from nanochat.errors import ConfigError
@@ -288,8 +288,8 @@ def _check_tasks(nodes: Sequence[Node]) -> None:
         return
     for config in configs.values():
         require_tasks(source, config)
-    base = configs.get("evaluate_base")
-    if isinstance(base, EvaluateConfig) and base.core:
+    readers = (configs.get(name) for name in ("contamination", "evaluate_base"))
+    if any(isinstance(config, EvaluateConfig | OverlapConfig) and config.core for config in readers):
         require_core(source)
 
 

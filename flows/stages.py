@@ -13,6 +13,7 @@ DOWNLOAD = Stage(name="download", version=1, run="nanochat.data.sources:download
 TASKS = Stage(name="tasks", version=1, run="nanochat.data.sources:download_tasks")
 TOKENIZER = Stage(name="tokenizer", version=1, run="nanochat.tokenizer.train:train_tokenizer")
 TOKENIZE = Stage(name="tokenize", version=1, run="nanochat.data.shard_encoding:tokenize_shard")
+CONTAMINATION = Stage(name="contamination", version=1, run="nanochat.evals.contamination:find_overlap")
 RENDER = Stage(name="render", version=1, run="nanochat.data.chat_tokens:render_chat")
 PRETRAIN = Stage(
     name="pretrain",
@@ -49,7 +50,7 @@ EVALUATE_SFT = Stage(
 )
 PUBLISH = Stage(
     name="publish",
-    version=1,
+    version=2,
     run="nanochat.publish.publish:publish",
     attachments=("README.md",),
     wants_lineage=True,
@@ -65,6 +66,7 @@ STAGES = {
         TASKS,
         TOKENIZER,
         TOKENIZE,
+        CONTAMINATION,
         RENDER,
         PRETRAIN,
         MIDTRAIN,

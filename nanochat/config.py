@@ -165,6 +165,27 @@ class TokenizeConfig(Config):
     """Version of the token shard format."""
 
 
+class ContaminationConfig(Config):
+    """How pretraining text is held against the evaluation tasks."""
+
+    ngram_words: int = Field(default=13, gt=0)
+    """A document overlaps with an item if they share so many words in a row."""
+    drop: bool = False
+    """Whether documents that overlap are left out of the training tokens. The tokenizer still learns from
+    them, and the validation shard stays whole."""
+
+
+class OverlapConfig(Config):
+    """What one text shard is searched for: filled in from `ContaminationConfig` and `EvaluateConfig`."""
+
+    ngram_words: int = Field(gt=0)
+    """Words that count as an overlap."""
+    chat_tasks: tuple[str, ...]
+    """Tasks whose test items are looked for."""
+    core: bool
+    """Whether to look for the items of the CORE bundle."""
+
+
 def _default_window_pattern(given: Mapping[str, Any]) -> str | None:
     return "SSSL" if given.get("architecture") == "2026" else None
 
@@ -434,6 +455,7 @@ class Recipe(Config):
     tasks: TasksConfig = TasksConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     tokenize: TokenizeConfig = TokenizeConfig()
+    contamination: ContaminationConfig = ContaminationConfig()
     pretrain: PretrainConfig = PretrainConfig()
     midtrain: MidtrainConfig = MidtrainConfig()
     sft: SftConfig = SftConfig()

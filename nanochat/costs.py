@@ -50,6 +50,7 @@ _CHARACTERS_PER_TOKEN = 4.8
 _DOWNLOAD_BYTES_PER_S = 100e6  # assumed: a link of 1 Gbit/s
 _COUNTED_CHARACTERS_PER_S = 2e9 / 56.8  # the tokenizer's training, published
 _ENCODED_CHARACTERS_PER_S = 160e6  # assumed: 16 cores; one encoded 12.5 million a second, reading left out
+_SEARCHED_CHARACTERS_PER_S = 320e6  # assumed: 16 cores; one did 28 million a second with a part of CORE
 _RENDERED_CHARACTERS_PER_S = 16e6  # measured on one core: 38 us for a conversation of 600
 
 # Mean tokens of a rendered conversation. The 567,656 published rows of midtraining made 765 to 771 steps of
@@ -191,7 +192,7 @@ def _text_stages(recipe: Recipe) -> Iterator[StageCost]:
     shards = _shards(recipe)
     basis = "published shards of 250 million characters in 100 MB"
     if shards is None:
-        for stage in ("download", "tokenizer", "tokenize"):
+        for stage in ("download", "tokenizer", "tokenize", "contamination"):
             yield StageCost(stage=stage, basis="sizes of the text are not known")
     else:
         size = shards * _SHARD_BYTES
@@ -215,6 +216,12 @@ def _text_stages(recipe: Recipe) -> Iterator[StageCost]:
             seconds=characters / _ENCODED_CHARACTERS_PER_S,
             disk_bytes=tokens * _token_bytes(recipe),
             basis="4.8 characters a token; 160 million characters a second on 16 cores",
+        )
+        searched = (shards - 1) * _SHARD_CHARACTERS
+        yield StageCost(
+            stage="contamination",
+            seconds=searched / _SEARCHED_CHARACTERS_PER_S,
+            basis="320 million characters a second on 16 cores",
         )
     if is_hub(recipe.tasks.source):
         seconds = _HUB_BYTES / _DOWNLOAD_BYTES_PER_S

@@ -93,7 +93,6 @@ def toy(depth: int = 4) -> Recipe:
     """The built-in world: no downloads, a CPU, a few minutes."""
     vocab_size = 768
     world = ToyWorldConfig()
-    prompts = ("The capital of",)
     questions = ("Hello!", "What is 3 plus 4?")
     tasks = ("arc_easy", "arc_challenge", "mmlu", "gsm8k", "functions", "smalltalk")
     return Recipe(
@@ -112,7 +111,8 @@ def toy(depth: int = 4) -> Recipe:
             eval_every=50,
             eval_tokens=32 * 256,
             sample_every=100,
-            prompts=prompts,
+            prompts=("The capital of",),
+            documents_apart=True,
         ),
         midtrain=MidtrainConfig(
             mixture=tuple(MixtureEntry(task=t, rows=1500) for t in tasks),

@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from nanochat.config import TokenizeConfig
+from nanochat.data.left_out import LeftOut, read_left_out
 from nanochat.data.own_process import Report, in_own_process
 from nanochat.data.token_shards import FORMAT_VERSION, write_token_shard
 from nanochat.errors import DataError
@@ -36,6 +37,7 @@ def tokenize_shard(
 ) -> dict[str, Any]:
     """Turn `text.parquet` of the shard into `tokens.bin` and `stats.json`.
 
+    With an input `contamination`, the documents that it lists are left out and counted as dropped.
     Raises DataError if documents, characters or bytes are not those that the text shard was counted with.
     """
     if config.format_version != FORMAT_VERSION:
@@ -43,6 +45,7 @@ def tokenize_shard(
             f"tokenize.format_version is {config.format_version}; this code writes {FORMAT_VERSION}"
         )
     text = inputs["shard"] / "text.parquet"
+    left_out = read_left_out(inputs["contamination"]) if "contamination" in inputs else None
     started = time.monotonic()
 
     def report(done: int, total: int) -> None:
@@ -50,12 +53,13 @@ def tokenize_shard(
         runtime.tracker.log({"throughput/documents_per_s": rate}, step=done, total_steps=total)
 
     if text.stat().st_size < _OWN_PROCESS_BYTES:
-        stats = encode_shard(inputs["tokenizer"], text, out, lambda *_: runtime.raise_if_stopped())
+        stats = encode_shard(inputs["tokenizer"], text, left_out, out, lambda *_: runtime.raise_if_stopped())
     else:
         stats = in_own_process(
             encode_shard,
             inputs["tokenizer"],
             text,
+            left_out,
             out,
             report=report,
             check_stop=runtime.raise_if_stopped,
@@ -65,8 +69,13 @@ def tokenize_shard(
     return {**stats, "bytes_per_token": stats["bytes"] / max(stats["tokens"] - stats["documents"], 1)}
 
 
-def encode_shard(tokenizer: Path, text: Path, out: Path, report: Report) -> dict[str, int]:
-    """Encode a parquet file with the tokenizer of a folder; return the counts."""
+def encode_shard(
+    tokenizer: Path, text: Path, left_out: frozenset[int] | None, out: Path, report: Report
+) -> dict[str, int]:
+    """Encode a parquet file but for some documents with the tokenizer of a folder; return the counts.
+
+    What was left out is counted as `dropped_*`, unless nothing was to be (None).
+    """
     total = pq.read_metadata(text).num_rows
 
     def batches() -> Iterator[list[str]]:
@@ -77,7 +86,13 @@ def encode_shard(tokenizer: Path, text: Path, out: Path, report: Report) -> dict
             done += len(texts)
         report(done, total)
 
-    return write_token_shard(out, batches(), Tokenizer.load(tokenizer))
+    if left_out is None:
+        return write_token_shard(out, batches(), Tokenizer.load(tokenizer))
+    leaving = LeftOut(left_out)
+    kept = write_token_shard(out, leaving.rest_of(batches()), Tokenizer.load(tokenizer))
+    stats = kept | {f"dropped_{name}": count for name, count in leaving.counts.items()}
+    (out / "stats.json").write_text(json.dumps(stats, indent=1) + "\n")
+    return stats
 
 
 def read_texts(path: Path) -> Iterator[list[str]]:
@@ -92,8 +107,9 @@ def _require_same_counts(path: Path, stats: Mapping[str, int]) -> None:
     if not path.exists():
         return
     for name, count in json.loads(path.read_text()).items():
-        if stats[name] != count:
+        seen = stats[name] + stats.get(f"dropped_{name}", 0)
+        if seen != count:
             raise DataError(
-                f"{path.parent.name}: {stats[name]} {name} went into the tokens, but the text has {count}",
+                f"{path.parent.name}: {seen} {name} went into the tokens, but the text has {count}",
                 hint="the text was changed after its download; `nanochat verify` names what is damaged",
             )

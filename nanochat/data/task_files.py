@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
-from nanochat.config import Config, EvaluateConfig, MidtrainConfig, SftConfig, TasksConfig
+from nanochat.config import Config, EvaluateConfig, MidtrainConfig, OverlapConfig, SftConfig, TasksConfig
 from nanochat.data.hub import DATA_SETS, is_hub
 from nanochat.data.spelling import ROWS as SPELLING
 from nanochat.data.spelling import WORDS
@@ -61,7 +61,7 @@ def require_tasks(source: TasksConfig, config: Config) -> None:
     """Raise ConfigError if a stage's configuration names a task that the resolved source has not."""
     there = _files(source)
     for field, task, split in _wanted(config):
-        asked = isinstance(config, EvaluateConfig)
+        asked = isinstance(config, EvaluateConfig | OverlapConfig)
         if asked and task not in _WITH_ANSWERS:
             message = f"{field} names {task!r}, which is no task with answers to score"
             raise ConfigError(message, hint=_nearest(task, _WITH_ANSWERS))
@@ -88,7 +88,7 @@ def _wanted(config: Config) -> Iterator[tuple[str, str, str]]:
         for field in ("mixture", "validation"):
             for entry in getattr(config, field):
                 yield f"{stage}.{field}", entry.task, entry.split
-    elif isinstance(config, EvaluateConfig):
+    elif isinstance(config, EvaluateConfig | OverlapConfig):
         for task in config.chat_tasks:
             yield "evaluate.chat_tasks", task, "test"
 

@@ -103,6 +103,17 @@ def load_task(root: Path, name: str, split: str = "train") -> ChatTask:
     return load_conversations(path)
 
 
+def load_scored_task(root: Path, name: str) -> ChatTask:
+    """Load the held-out rows of a task; raise ConfigError for conversations: no answer can be scored."""
+    task = load_task(root, name, "test")
+    if task.kind == "chat":
+        raise ConfigError(
+            f"evaluate.chat_tasks has {name!r}, conversations without an answer to score",
+            hint="use tasks with choices, numbers or functions",
+        )
+    return task
+
+
 def choice_prompt(question: str, letters: Sequence[str], choices: Sequence[str]) -> str:
     """Return the user message of a multiple choice question.
 

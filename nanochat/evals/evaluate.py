@@ -19,9 +19,8 @@ import torch
 from nanochat.chat.engine import Engine
 from nanochat.config import EvaluateConfig
 from nanochat.data.batches import val_batches
-from nanochat.data.tasks import ChatTask, load_task
+from nanochat.data.tasks import ChatTask, load_scored_task
 from nanochat.data.token_shards import TokenShard, vocabulary_digest
-from nanochat.errors import ConfigError
 from nanochat.evals import choice, core, generative
 from nanochat.evals.bpb import bits_per_byte
 from nanochat.evals.choice import Report
@@ -114,12 +113,7 @@ class _Evaluation:
         return found | {f"eval/{name}": value for name, value in metrics.items() if value is not None}
 
     def _chat_task(self, name: str) -> TaskResult:
-        task = load_task(self.inputs["tasks"], name, "test")
-        if task.kind == "chat":
-            raise ConfigError(
-                f"evaluate.chat_tasks has {name!r}, conversations without an answer to score",
-                hint="use tasks with choices, numbers or functions",
-            )
+        task = load_scored_task(self.inputs["tasks"], name)
         indices = list(range(len(task)))
         random.Random(_ORDER_SEED).shuffle(indices)
         indices = indices[: self.config.max_problems]

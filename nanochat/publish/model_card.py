@@ -15,6 +15,7 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from nanochat.config import ModelConfig, PublishConfig
+from nanochat.evals.overlap import Overlap
 
 # Name on the card, and the hub's name of the data set and metric.
 _BENCHMARKS = {
@@ -38,6 +39,7 @@ class CardInputs:
     model: ModelConfig
     parameters: int
     results: Mapping[str, Mapping[str, Any]]  # base, mid, sft -> results.json
+    overlap: Overlap  # of all training text with the evaluation tasks
     records: Mapping[str, Mapping[str, Any]]  # node id -> record of an ancestor
 
 
@@ -62,6 +64,9 @@ def render_model_card(card: CardInputs) -> str:
         benchmarks=_benchmark_table(card),
         has_core=any(result["metrics"].get("core") is not None for result in card.results.values()),
         small_samples=_smallest_sample(card.results),
+        overlap=card.overlap,
+        overlap_table=_overlap_table(card),
+        dropped=_dropped(card.records),
         lineage=_lineage(card.records),
     )
 
@@ -128,6 +133,30 @@ def _smallest_sample(results: Mapping[str, Mapping[str, Any]]) -> int | None:
         task["problems"] for part in ("tasks", "core") for task in results["sft"].get(part, {}).values()
     ]
     return min(counts, default=None)
+
+
+def _overlap_table(card: CardInputs) -> list[tuple[str, ...]]:
+    """Return rows of name, items, judged items, overlapping items, their part of those judged."""
+    found = card.overlap
+    named = {_benchmark(name, card.records)[0]: task for name, task in found.tasks.items()}
+    named |= {f"{name} (CORE)": task for name, task in found.core.items()}
+    return [
+        (
+            name,
+            _number(task.items),
+            _number(task.judged),
+            _number(len(task.overlapping)),
+            "–" if task.part is None else f"{100 * task.part:.2f} %",
+        )
+        for name, task in named.items()
+    ]
+
+
+def _dropped(records: Mapping[str, Mapping[str, Any]]) -> int | None:
+    """Return how many documents were left out of the training tokens; None where none were to be."""
+    counts = [r["metrics"].get("dropped_documents") for r in records.values() if r["stage"] == "tokenize"]
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
 
 
 def _training_stages(records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:

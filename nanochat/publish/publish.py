@@ -13,6 +13,7 @@ from typing import Any
 
 from nanochat.config import PublishConfig
 from nanochat.errors import DataError
+from nanochat.evals import overlap
 from nanochat.model.checkpoint import load_model
 from nanochat.model.flops import parameter_count
 from nanochat.publish.model_card import MODELS, CardInputs, render_model_card
@@ -26,7 +27,7 @@ _META_NAMES = {"mmlu": "mmlu_acc", "arc_easy": "arc_easy_acc"}
 def publish(
     config: PublishConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime
 ) -> dict[str, float | int | str]:
-    """Write the published folder from `inputs`: tokenizer, model, evaluate_*, lineage."""
+    """Write the published folder from `inputs`: tokenizer, model, evaluate_*, contamination, lineage."""
     runtime.raise_if_stopped()
     model = load_model(inputs["model"])
     tokenizer = Tokenizer.load(inputs["tokenizer"])
@@ -40,10 +41,13 @@ def publish(
         step=step,
         results={**losses, **_meta_accuracies(results["sft"])},
     )
-    (out / "results.json").write_text(json.dumps(results, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    found = _overlap(inputs["contamination"])
+    everything = {**results, "contamination": found.to_json()}
+    text = json.dumps(everything, indent=2, sort_keys=True) + "\n"
+    (out / "results.json").write_text(text, encoding="utf-8")
     records = {path.stem.replace("__", "/"): _json(path) for path in sorted(inputs["lineage"].glob("*.json"))}
     card = render_model_card(
-        CardInputs(config, model.config, parameter_count(model.config), results, records)
+        CardInputs(config, model.config, parameter_count(model.config), results, found, records)
     )
     (out / "README.md").write_text(card, encoding="utf-8")
     files = [path for path in out.iterdir() if path.is_file()]
@@ -52,6 +56,13 @@ def publish(
         "step": step,
         "model_bytes": sum(p.stat().st_size for p in files if p.suffix == ".pt" and "model" in p.name),
     }
+
+
+def _overlap(folder: Path) -> overlap.Overlap:
+    """Add up what was found in the shards, which are numbered folders."""
+    return overlap.merge(
+        [overlap.Overlap.read(path) for path in sorted(folder.glob(f"*/{overlap.FILE_NAME}"))]
+    )
 
 
 def _last_step(metrics: Path) -> tuple[int, dict[str, float]]:

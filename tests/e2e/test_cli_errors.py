@@ -329,8 +329,8 @@ RECORD = {
 KEYS = {
     "recipes": {"recipe", "depth", "about"},
     "show": {
-        "name", "depth", "corpus", "tasks", "tokenizer", "tokenize", "pretrain", "midtrain", "sft",
-        "evaluate", "publish", "derived",
+        "name", "depth", "corpus", "tasks", "tokenizer", "tokenize", "contamination", "pretrain",
+        "midtrain", "sft", "evaluate", "publish", "derived",
     },
     "plan": {"recipe", "all_cached", "predicted_seconds", "predicted_dollars", "nodes", "forecast"},
     "why": NODE,

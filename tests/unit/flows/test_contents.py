@@ -8,6 +8,7 @@ from flows.tables import conversation_text, record_text
 from nanochat.data.chat_tokens import write_chat_tokens
 from nanochat.data.token_shards import write_token_shard
 from nanochat.errors import DataError
+from nanochat.evals.overlap import FILE_NAME, Overlap, TaskOverlap
 from nanochat.tokenizer.tokenizer import Tokenizer
 
 TEXTS = ["naïve", "", *(f"document {i}" for i in range(10)), "x" * 100]
@@ -90,6 +91,29 @@ def test_an_empty_shard_and_other_stages_have_less_to_tell(store, record, tmp_pa
     found = contents(store, again)
     assert (found["documents"], found["tokens"], found["samples"]) == (0, 0, [])
     assert contents(store, store.resolve("tokenizer")) is None
+
+
+def test_an_overlap_with_the_tasks_is_told_task_by_task(store, tmp_path):
+    (tmp_path / "found").mkdir()
+    Overlap(
+        ngram_words=13,
+        shards=1,
+        documents=123,
+        overlapping_documents=2,
+        tasks={"mmlu": TaskOverlap(items=63, too_short=13, overlapping=(3, 7))},
+        core={},
+    ).write(tmp_path / "found" / FILE_NAME)
+    made = store.commit(
+        stage="contamination",
+        node="contamination/x",
+        key="d" * 64,
+        payload={},
+        folder=tmp_path / "found",
+        inputs={},
+    )
+    shown = record_text(made, contents(store, made)).splitlines()
+    assert "  documents                123" in shown
+    assert "  mmlu                     2 of 50 judged items overlap (4.00 %), 13 too short" in shown
 
 
 @pytest.fixture

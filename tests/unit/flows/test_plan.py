@@ -59,8 +59,9 @@ def test_a_new_shard_is_downloaded_and_tokenized_and_no_other(filled):
     plan = make_plan(recipes.find("toy", ["corpus.train_shards=4"]), filled)
     runs = sorted(p.node.id for p in plan.nodes if p.action == "run")
     # The validation shard keeps its name or not, but its bytes: at most one new text shard, no new tokenizer.
+    # The shard that validated before now trains, and is searched for the tasks.
     assert actions(plan)["tokenizer"] == "hit"
-    assert [r.split("/")[0] for r in runs] in (["download"], ["download", "tokenize"])
+    assert [r.split("/")[0] for r in runs] == ["contamination", "download"]
     assert sum(a != "hit" for n, a in actions(plan).items() if n.startswith("tokenize/")) == 1
 
 
@@ -112,3 +113,14 @@ def test_a_moved_store_keeps_every_key(filled, tmp_path):
     there = make_plan(recipes.find("toy", FIRST), Store.open(str(tmp_path / "elsewhere")))
     assert [p.key for p in there.nodes] == [p.key for p in here.nodes]
     assert there.all_cached
+
+
+@pytest.mark.parametrize("until", ["contamination", None])
+def test_a_source_without_core_is_refused_before_text_is_searched_for_it(store, tmp_path, until):
+    for name in ("tasks/gsm8k/train.jsonl", "tasks/gsm8k/test.jsonl"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_text("{}")
+    fields = [f"tasks.source={tmp_path / 'data'}", "evaluate.chat_tasks=[gsm8k]", "midtrain.mixture=[]"]
+    recipe = recipes.find("toy", [*fields, "sft.mixture=[]"])
+    with pytest.raises(ConfigError, match=r"evaluate\.core is true, but tasks\.source"):
+        make_plan(recipe, store, until=until)

@@ -64,9 +64,9 @@ def test_operations_of_a_plan_grow_in_proportion_to_its_shards(filled, monkeypat
     few, some, many = (
         counts_of_plan(filled, monkeypatch, recipe_of(shards))[1].total for shards in (10, 20, 40)
     )
-    assert few > 40  # two records and two blobs a shard: the counting works
-    assert some - few == pytest.approx(4 * 10, abs=4)
-    assert many - some == pytest.approx(4 * 20, abs=4)
+    assert few > 60  # three records and three blobs a shard: the counting works
+    assert some - few == pytest.approx(6 * 10, abs=4)
+    assert many - some == pytest.approx(6 * 20, abs=4)
 
 
 def test_an_empty_store_costs_a_listing_a_stage_whatever_the_number_of_shards(tmp_path, monkeypatch):

@@ -68,7 +68,7 @@ def test_what_depends_on_unseen_data_is_unknown_and_not_guessed(tmp_path):
     elsewhere = recipes.find("d20", [f"tasks.source={tmp_path}", "corpus.source=texts"])
     predicted = forecast(elsewhere)
     assert training_rows(elsewhere, "sft") is None
-    for stage in ("download", "tokenize", "tasks", "midtrain", "sft"):
+    for stage in ("download", "tokenize", "contamination", "tasks", "midtrain", "sft"):
         assert predicted.of(stage).seconds is None
     assert predicted.of("sft").steps is None
     assert predicted.of("pretrain").seconds is not None

@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 import threading
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from nanochat.config import ShardConfig, TokenizeConfig, TokenizerConfig, ToyWorldConfig
 from nanochat.data import shard_encoding
+from nanochat.data.left_out import write_left_out
 from nanochat.data.shard_encoding import read_texts, tokenize_shard
 from nanochat.data.sources import download_shard
 from nanochat.data.token_shards import TokenShard
@@ -70,6 +72,27 @@ def test_a_process_of_its_own_writes_the_same_bytes_and_tells_its_progress(made,
     for name in ("tokens.bin", "stats.json"):
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
     assert heard.steps == [(0, 2100), (1024, 2100), (2048, 2100), (2100, 2100)]
+
+
+@pytest.mark.parametrize("own_process_bytes", [0, 1 << 40])
+def test_documents_that_are_left_out_are_counted_and_nothing_else_is_lost(
+    own_process_bytes, made, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(shard_encoding, "_OWN_PROCESS_BYTES", own_process_bytes)
+    numbers = [0, 1023, 1024, 2099]
+    (tmp_path / "found").mkdir()
+    write_left_out(tmp_path / "found", np.array(numbers))
+    text = made / "text" / "0"
+    inputs = {"shard": text, "tokenizer": made / "tokenizer", "contamination": tmp_path / "found"}
+    stats = tokenize_shard(TokenizeConfig(), inputs, tmp_path / "out", Runtime())
+    counted = json.loads((text / "stats.json").read_text())
+    assert stats["dropped_documents"] == 4
+    assert {name: stats[name] + stats[f"dropped_{name}"] for name in counted} == counted
+    assert {"documents", "dropped_bytes"} < set(json.loads((tmp_path / "out" / "stats.json").read_text()))
+    texts = [text for part in read_texts(text / "text.parquet") for text in part]
+    tokenizer = Tokenizer.load(made / "tokenizer")
+    kept = [tokenizer.decode(ids[1:]) for ids in TokenShard.open(tmp_path / "out")]
+    assert kept == [text for i, text in enumerate(texts) if i not in numbers]
 
 
 @pytest.mark.parametrize("own_process_bytes", [0, 1 << 40])

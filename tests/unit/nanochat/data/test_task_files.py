@@ -8,6 +8,7 @@ from nanochat.config import (
     EvaluateConfig,
     MidtrainConfig,
     MixtureEntry,
+    OverlapConfig,
     SftConfig,
     SourceFile,
     TasksConfig,
@@ -54,8 +55,15 @@ def test_a_data_set_that_the_source_lacks_is_named_with_the_nearest():
     )
 
 
-def test_a_task_to_evaluate_must_have_answers():
-    message, hint = refused(HUB, EvaluateConfig(chat_tasks=("humanevil",)))
+@pytest.mark.parametrize(
+    "config",
+    [
+        EvaluateConfig(chat_tasks=("humanevil",)),
+        OverlapConfig(ngram_words=13, chat_tasks=("humanevil",), core=False),
+    ],
+)
+def test_a_task_to_evaluate_must_have_answers(config):
+    message, hint = refused(HUB, config)
     assert (message, hint) == (
         "evaluate.chat_tasks names 'humanevil', which is no task with answers to score",
         "did you mean humaneval?",

@@ -13,6 +13,7 @@ import yaml
 
 from nanochat.config import ModelConfig, PublishConfig
 from nanochat.errors import DataError
+from nanochat.evals.overlap import FILE_NAME, Overlap, TaskOverlap
 from nanochat.model.checkpoint import load_model, save_model
 from nanochat.model.gpt import GPT
 from nanochat.publish.publish import publish
@@ -22,6 +23,7 @@ from nanochat.tokenizer.pickle_format import load_tokenizer_pickle
 from nanochat.tokenizer.tokenizer import Tokenizer
 
 _COMMIT = "0123456789abcdef"
+_TOKENIZED = {"documents": 10, "bytes": 410, "tokens": 110}
 _CONFIG = PublishConfig(title="tiny", datasets=("nanochat/toy",))
 
 
@@ -62,11 +64,12 @@ def _record(node: str, metrics: Mapping[str, Any], seconds: float, dollars: floa
     }
 
 
-def _lineage(folder: Path, dollars: float | None = None) -> None:
+def _lineage(folder: Path, dollars: float | None = None, dropped: int | None = None) -> None:
     folder.mkdir(exist_ok=True)
     trained = {"steps": 63, "tokens": 123_456, "train/loss": 2.71828, "flops": 1.5e12}
+    left_out = {} if dropped is None else {"dropped_documents": dropped}
     records = [
-        _record("tokenize/shard_00000", {"documents": 10, "bytes": 410, "tokens": 110}, 1.5, None),
+        _record("tokenize/shard_00000", {**_TOKENIZED, **left_out}, 1.5, None),
         _record("pretrain", {**trained, "val/bpb": 1.4142}, 3661.0, dollars),
         _record("sft", {**trained, "val/loss": 1.0101}, 30.0, dollars),
     ]
@@ -77,7 +80,15 @@ def _lineage(folder: Path, dollars: float | None = None) -> None:
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> dict[str, Path]:
-    names = ("tokenizer", "model", "evaluate_base", "evaluate_mid", "evaluate_sft", "lineage")
+    names = (
+        "tokenizer",
+        "model",
+        "evaluate_base",
+        "evaluate_mid",
+        "evaluate_sft",
+        "contamination",
+        "lineage",
+    )
     folders = {name: tmp_path / name for name in names}
     for folder in folders.values():
         folder.mkdir()
@@ -94,8 +105,23 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
     for name, accuracy in (("base", 0.25), ("mid", 0.3), ("sft", 0.3125)):
         path = folders[f"evaluate_{name}"] / "results.json"
         path.write_text(json.dumps(_results(name, accuracy)))
+    _overlaps(folders["contamination"])
     _lineage(folders["lineage"])
     return folders
+
+
+def _overlaps(folder: Path) -> None:
+    """Write what was found in two shards: MMLU's item 7 in both."""
+    for shard, items in enumerate(((3, 7), (7, 62))):
+        (folder / f"{shard:05d}").mkdir()
+        Overlap(
+            ngram_words=13,
+            shards=1,
+            documents=1000,
+            overlapping_documents=2 + shard,
+            tasks={"mmlu": TaskOverlap(items=1063, too_short=63, overlapping=items)},
+            core={"dyck": TaskOverlap(items=63, too_short=63, overlapping=())},
+        ).write(folder / f"{shard:05d}" / FILE_NAME)
 
 
 def _tokenizer() -> Tokenizer:
@@ -208,6 +234,29 @@ def test_cost_is_said_to_be_unknown_where_no_price_was_set(inputs: dict[str, Pat
     _lineage(inputs["lineage"], dollars=3.0)
     _publish(inputs, tmp_path / "priced")
     assert "$6.00; 1 of 3 executions are unpriced." in _card(tmp_path / "priced")[1]
+
+
+def test_card_and_results_tell_which_benchmark_items_are_in_the_training_text(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    _publish(inputs, tmp_path / "out")
+    lines = _card(tmp_path / "out")[1].splitlines()
+    assert "| MMLU | 1,063 | 1,000 | 3 | 0.30 % |" in lines
+    assert "| dyck (CORE) | 63 | 0 | 0 | – |" in lines
+    at = lines.index("5 of 2,000 documents in 2 training shards overlap;")
+    assert lines[at + 1] == "none was left out of pretraining."
+    found = json.loads((tmp_path / "out" / "results.json").read_text())["contamination"]
+    assert found["tasks"]["mmlu"]["overlapping"] == [3, 7, 62]
+    assert (found["documents"], found["overlapping_documents"], found["shards"]) == (2000, 5, 2)
+
+
+@pytest.mark.parametrize("dropped", [0, 5])
+def test_card_tells_how_many_documents_were_left_out(
+    inputs: dict[str, Path], tmp_path: Path, dropped: int
+) -> None:
+    _lineage(inputs["lineage"], dropped=dropped)
+    _publish(inputs, tmp_path / "out")
+    assert f"\n{dropped} were left out of pretraining.\n" in _card(tmp_path / "out")[1]
 
 
 def test_model_without_metrics_is_an_error_that_names_the_file(
