@@ -1,0 +1,52 @@
+"""What is produced: the frozen, validated configuration of every stage.
+
+Every field here is part of a result's identity and is hashed into its key, except the `location_fields`
+of a class (where bytes come from, not what they are). Where and how fast things run is
+`nanochat.runtime`. The docstring below a field is its help text. This package imports nothing else of ours.
+"""
+
+from __future__ import annotations
+
+from nanochat.config.base import Config
+from nanochat.config.data import (
+    ChatDataConfig,
+    ContaminationConfig,
+    CorpusConfig,
+    MixtureEntry,
+    OverlapConfig,
+    ShardConfig,
+    SourceFile,
+    TasksConfig,
+    TokenizeConfig,
+    TokenizerConfig,
+    ToyWorldConfig,
+)
+from nanochat.config.model import SMEAR_CHANNELS, ModelConfig
+from nanochat.config.recipe import EvaluateConfig, ImportConfig, PublishConfig, Recipe
+from nanochat.config.training import ComputeConfig, MidtrainConfig, OptimizerConfig, PretrainConfig, SftConfig
+
+__all__ = [
+    "SMEAR_CHANNELS",
+    "ChatDataConfig",
+    "ComputeConfig",
+    "Config",
+    "ContaminationConfig",
+    "CorpusConfig",
+    "EvaluateConfig",
+    "ImportConfig",
+    "MidtrainConfig",
+    "MixtureEntry",
+    "ModelConfig",
+    "OptimizerConfig",
+    "OverlapConfig",
+    "PretrainConfig",
+    "PublishConfig",
+    "Recipe",
+    "SftConfig",
+    "ShardConfig",
+    "SourceFile",
+    "TasksConfig",
+    "TokenizeConfig",
+    "TokenizerConfig",
+    "ToyWorldConfig",
+]

@@ -1,0 +1,170 @@
+"""What a run is made from: text, chat data, the tokenizer, and what is looked for in the text."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from nanochat.config.base import Config, is_empty
+
+
+class ToyWorldConfig(Config):
+    """Size and seed of the built-in world."""
+
+    seed: int = 1337
+    """Seed of the generator."""
+    documents_per_shard: int = Field(default=4000, gt=0)
+    """Documents in each text shard."""
+    questions: int = Field(default=4000, gt=0)
+    """Training rows of each chat task (multiple choice, word problems, functions, small talk)."""
+    held_out: int = Field(default=200, gt=0)
+    """Held-out test rows of each task."""
+
+
+class CorpusConfig(Config):
+    """Which pretraining text."""
+
+    source: str = "toy"
+    """`toy` (built in), a folder or fsspec URL of parquet files with a `text` column, or a URL with
+    `{revision}` and `{index:05d}` in it."""
+    revision: str | None = None
+    """Pinned revision of the source, filled into `{revision}`."""
+    train_shards: int | None = Field(default=None, gt=0)
+    """Number of training shards, in order of name; None: all but the validation shard."""
+    val_shard: str = "last"
+    """Validation shard: `last` (by name), a file name, or an index into a numbered source."""
+    toy: ToyWorldConfig = ToyWorldConfig()
+
+
+class ShardConfig(Config):
+    """One text shard, resolved from a `CorpusConfig`: what it is, and apart from that where it is."""
+
+    location_fields: ClassVar[frozenset[str]] = frozenset({"url"})
+
+    name: str
+    """File name without suffix, such as `shard_00000`."""
+    index: int = 0
+    """Number of the shard in its source."""
+    toy: ToyWorldConfig | None = None
+    """Set when the shard is generated."""
+    size_bytes: int | None = None
+    """Expected size, when the source lists it."""
+    version: str | None = None
+    """What tells two contents of the same name apart: revision, ETag or modification stamp."""
+    url: str | None = None
+    """Where the bytes are; not part of the identity."""
+
+
+class SourceFile(Config):
+    """One file of the chat and evaluation data."""
+
+    path: str
+    """Path below the data root, such as `tasks/gsm8k/train.jsonl`."""
+    size_bytes: int | None = None
+    """Expected size, when the source lists it."""
+    version: str | None = None
+    """What tells two contents of the same path apart."""
+
+
+class TasksConfig(Config):
+    """Which chat and evaluation data; resolved (`files` filled) when the run is planned."""
+
+    location_fields: ClassVar[frozenset[str]] = frozenset(
+        {"source", "revision", "core_url", "words_url", "own"}
+    )
+
+    source: str = "toy"
+    """`toy` (built in), `hub` (the public data sets named in `nanochat/data/hub.py`; `hub:URL`: a mirror), or
+    a folder or fsspec URL with `tasks/`, `conversations/` and `core/` below it."""
+    revision: str = "refs/convert/parquet"
+    """Revision of the data sets on the hub, which becomes the version of their files: a branch of parquet
+    files, or the commit that pins one."""
+    core_url: str = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
+    """Where the CORE bundle is that goes with the hub's data sets; the file's name is its version."""
+    words_url: str | None = None
+    """Where the hub's source gets the list of words (one a line) for the tasks `spelling` and `spelling_bee`;
+    the file's name is its version. None: neither task. A folder has the list at `tasks/words.txt`."""
+    own: tuple[str, ...] = ()
+    """Your own conversations: a path or URL, or a list of them, of `.jsonl` files with
+    `{"messages": [{"role": …, "content": …}, …]}` on each line. They join what midtraining and SFT train on,
+    each row once."""
+    toy: ToyWorldConfig | None = ToyWorldConfig()
+    """Set when the data is generated."""
+    files: tuple[SourceFile, ...] = ()
+    """The files found at the source; filled in by the planner."""
+
+    @field_validator("own", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+
+class TokenizerConfig(Config):
+    """How the tokenizer is trained."""
+
+    vocab_size: int = Field(default=65536, ge=300, le=2**24)
+    """Number of token ids, the nine special tokens included."""
+    train_shards: int = Field(default=8, gt=0)
+    """The first so many training shards are read."""
+    max_chars: int = Field(default=2_000_000_000, gt=0)
+    """Characters read at most, over all shards."""
+    doc_cap: int = Field(default=10_000, gt=0)
+    """Characters read at most of one document."""
+    min_count: int = Field(default=2, gt=0)
+    """Words seen less often are left out: free in compression, and half the work."""
+    pattern: Literal["gpt4", "prose"] = Field(default="gpt4", exclude_if=lambda name: name == "gpt4")
+    """Where words end. `gpt4`: between letters, digits (at most two together) and marks; `prose`, an
+    experiment: at white space only, so that a token may join them."""
+
+
+class TokenizeConfig(Config):
+    """How text becomes tokens; the tokenizer itself is an input."""
+
+    format_version: int = 2
+    """Version of the token shard format."""
+
+
+class ContaminationConfig(Config):
+    """How pretraining text is held against the evaluation tasks."""
+
+    ngram_words: int = Field(default=13, gt=0)
+    """A document overlaps with an item if they share so many words in a row."""
+    drop: bool = False
+    """Whether documents that overlap are left out of the training tokens. The tokenizer still learns from
+    them, and the validation shard stays whole."""
+
+
+class OverlapConfig(Config):
+    """What one text shard is searched for: filled in from `ContaminationConfig` and `EvaluateConfig`."""
+
+    ngram_words: int = Field(gt=0)
+    """Words that count as an overlap."""
+    chat_tasks: tuple[str, ...]
+    """Tasks whose test items are looked for."""
+    core: bool
+    """Whether to look for the items of the CORE bundle."""
+
+
+class MixtureEntry(Config):
+    """One data set of a chat mixture."""
+
+    task: str
+    """Name of the data set: `arc_easy`, `arc_challenge`, `mmlu`, `gsm8k`, `humaneval`, `spelling`,
+    `spelling_bee`, or the name of a file below `conversations/`."""
+    split: str = "train"
+    rows: int | None = Field(default=None, gt=0)
+    """The first so many rows after shuffling; None: all."""
+    repeat: int = Field(default=1, gt=0)
+    """How often each row occurs in an epoch."""
+
+
+class ChatDataConfig(Config):
+    """Which conversations a chat stage is given, as tokens."""
+
+    mixture: tuple[MixtureEntry, ...] = ()
+    validation: tuple[MixtureEntry, ...] = Field(default=(), exclude_if=is_empty)
+    seed: int = 42
+    """Decides the order of the mixture."""
+    max_tokens: int = Field(default=2048, gt=0)
+    """Where a conversation is cut off."""

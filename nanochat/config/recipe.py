@@ -1,0 +1,107 @@
+"""How a model is scored, published or taken in, and the recipe: all of one pipeline run."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from nanochat.config.base import Config, require_whole_rows
+from nanochat.config.data import (
+    ContaminationConfig,
+    CorpusConfig,
+    SourceFile,
+    TasksConfig,
+    TokenizeConfig,
+    TokenizerConfig,
+)
+from nanochat.config.training import MidtrainConfig, PretrainConfig, SftConfig
+
+
+class EvaluateConfig(Config):
+    """Which benchmarks, on how many problems."""
+
+    chat_tasks: tuple[str, ...] = ("arc_easy", "arc_challenge", "mmlu", "gsm8k", "humaneval")
+    """Tasks of ChatCORE; missing data is an error."""
+    core: bool = True
+    """Whether to run the CORE bundle."""
+    max_problems: int | None = Field(default=None, gt=0)
+    """Problems per task at most, after a fixed shuffle; None: all."""
+    core_max_problems: int | None = Field(default=500, gt=0)
+    """Problems per CORE task at most."""
+    max_new_tokens: int = Field(default=512, gt=0)
+    """Longest generated answer."""
+    bpb_tokens: int = Field(default=20 * 524_288, gt=0)
+    """Validation tokens for bits per byte."""
+    prompts: tuple[str, ...] = ()
+    """Prompts whose greedy continuations are kept with the results."""
+
+
+class PublishConfig(Config):
+    """How the result is presented."""
+
+    title: str = "nanochat"
+    license: str = "mit"
+    datasets: tuple[str, ...] = ()
+    """Names of the data sets for the model card's front matter."""
+
+
+class ImportConfig(Config):
+    """A published model from elsewhere: what it is, and apart from that where it is."""
+
+    location_fields: ClassVar[frozenset[str]] = frozenset({"folder", "tag"})
+
+    format: Literal["nanochat", "transformers"]
+    """Whose published format the files are in."""
+    step: int
+    """Step of the checkpoint."""
+    source: str | None = None
+    """Which training made it (`sft`, `rl`, `mid`, `base`), where the folder says so."""
+    files: tuple[SourceFile, ...]
+    """Names of the files and, as versions, their sha256."""
+    folder: str
+    """Where the folder is; not part of the identity."""
+    tag: str | None = None
+    """Which of several models in the folder; not part of the identity."""
+
+
+class Recipe(Config):
+    """Everything one pipeline run produces, stage by stage."""
+
+    name: str
+    depth: int = Field(gt=0)
+    """The dial: number of layers, from which the presets derive everything else."""
+    corpus: CorpusConfig = CorpusConfig()
+    tasks: TasksConfig = TasksConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    tokenize: TokenizeConfig = TokenizeConfig()
+    contamination: ContaminationConfig = ContaminationConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    midtrain: MidtrainConfig = MidtrainConfig()
+    sft: SftConfig = SftConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    publish: PublishConfig = PublishConfig()
+
+    @model_validator(mode="after")
+    def _toy_worlds_agree(self) -> Recipe:
+        if self.corpus.source == "toy" and self.tasks.toy and self.tasks.toy.seed != self.corpus.toy.seed:
+            raise ValueError(
+                f"tasks.toy.seed is {self.tasks.toy.seed} but corpus.toy.seed is {self.corpus.toy.seed};"
+                " questions must be about the world of the documents: set both to the same number"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _midtrain_batch_fits(self) -> Recipe:
+        length = self.pretrain.model.sequence_len
+        require_whole_rows("midtrain.batch_tokens", self.midtrain.batch_tokens, length)
+        return self
+
+    @model_validator(mode="after")
+    def _vocabularies_agree(self) -> Recipe:
+        if self.tokenizer.vocab_size != self.pretrain.model.vocab_size:
+            raise ValueError(
+                f"tokenizer.vocab_size is {self.tokenizer.vocab_size} but pretrain.model.vocab_size is"
+                f" {self.pretrain.model.vocab_size}; set both to the same number"
+            )
+        return self
