@@ -106,14 +106,19 @@ def download_hub(config: TasksConfig, out: Path, runtime: Runtime) -> None:
 
 def _download_all(config: TasksConfig, out: Path, parts: Path, runtime: Runtime) -> None:
     """Keep what was fetched in `parts`, so that a later attempt goes on from there."""
+    total = len(DATA_SETS) + 1 + bool(config.words_url)
     with ThreadPoolExecutor(max(runtime.workers, 1)) as pool:
-        list(pool.map(lambda d: _download(d, config, out / d.path, parts, runtime), DATA_SETS))
+        fetched = pool.map(lambda d: _download(d, config, out / d.path, parts, runtime), DATA_SETS)
+        for done, _ in enumerate(fetched, 1):
+            runtime.tracker.log({}, step=done, total_steps=total)
     bundle = parts / "core-bundle.zip"
     fetch(config.core_url, bundle, part_folder=parts, check_stop=runtime.raise_if_stopped)
     _unpack_core(bundle, out / _CORE, config.core_url)
+    runtime.tracker.log({}, step=len(DATA_SETS) + 1, total_steps=total)
     if config.words_url:
         fetch(config.words_url, out / WORDS, part_folder=parts, check_stop=runtime.raise_if_stopped)
         read_words(out / WORDS, config.words_url)
+        runtime.tracker.log({}, step=total, total_steps=total)
 
 
 def _download(data_set: DataSet, config: TasksConfig, target: Path, folder: Path, runtime: Runtime) -> None:

@@ -181,8 +181,10 @@ def download_tasks(
                 check_stop=runtime.raise_if_stopped,
             )
 
+        files = [file for file in config.files if not is_own(file)]
         with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
-            list(pool.map(copy, [file for file in config.files if not is_own(file)]))
+            for done, _ in enumerate(pool.map(copy, files), 1):
+                runtime.tracker.log({}, step=done, total_steps=len(files))
     download_own(config, out, runtime)
     sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
     return {"files": len(sizes), "bytes": sum(sizes)}

@@ -22,6 +22,7 @@ from nanochat.data.task_files import TASK_FILES
 from nanochat.data.tasks import load_task, mixture
 from nanochat.errors import ConfigError, DataError
 from nanochat.runtime import Runtime
+from nanochat.trackers import MemoryTracker
 
 REVISION = "refs%2Fconvert%2Fparquet"
 CHOICES = {"text": ["one", "two"], "label": ["A", "B"]}
@@ -151,7 +152,10 @@ def test_everything_arrives_in_our_layout_and_every_task_of_the_recipes_loads(hu
 def test_the_words_of_the_spelling_tasks_come_with_the_rest_where_they_are_asked_for(hub, tmp_path):
     hub.files["/lists/words.txt"] = b"lamp\r\nzebra\r\n"
     config = config_of(hub, words_url=f"{hub.url}/lists/words.txt")
-    download_tasks(config, {}, tmp_path / "out", Runtime())
+    tracker = MemoryTracker()
+    download_tasks(config, {}, tmp_path / "out", Runtime(tracker=tracker))
+    assert [step for step, _ in tracker.metrics] == list(range(1, len(DATA_SETS) + 3))
+    assert tracker.total_steps == len(DATA_SETS) + 2
     assert "lamp" in load_task(tmp_path / "out", "spelling", "test").conversation(0)[0]["content"]
     hub.files["/lists/words.txt"] = b"<p>Moved</p>"
     with pytest.raises(DataError, match="not a list of words") as caught:
