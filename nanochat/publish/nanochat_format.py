@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 # The settings that upstream's loader passes to its model; it refuses names it does not know. The last one
 # exists in the architecture of 2026 alone, and tells it apart.
 _SHAPE = ("sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd", "window_pattern")
+# What upstream's models do not have stands beside the shape, where upstream does not look.
+_OURS = ("document_token",)
+_NO_RESULTS = {"step", "model_config", *_OURS}
 _FOLDERS = {"sft": "chatsft_checkpoints", "rl": "chatrl_checkpoints"} | {
     name: f"{name}_checkpoints" for name in ("mid", "base")
 }
@@ -62,8 +65,10 @@ def write_nanochat_folder(
     # An open file, for given a path torch.save writes the file's name into the archive.
     with (out / f"model_{step:06d}.pt").open("wb") as file:
         torch.save(weights, file)
-    shape = config.model_dump(mode="json", include=set(_SHAPE))
-    meta = {"step": step, **results, "model_config": {name: shape[name] for name in _SHAPE if name in shape}}
+    dumped = config.model_dump(mode="json")
+    shape = {name: dumped[name] for name in _SHAPE if name in dumped}
+    ours = {name: dumped[name] for name in _OURS if name in dumped}
+    meta = {"step": step, **results, **ours, "model_config": shape}
     (out / f"meta_{step:06d}.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
     write_tokenizer_pickle(tokenizer, out / "tokenizer.pkl")
     mode: Literal["raw", "decoded"] = "raw" if config.architecture == "2026" else "decoded"
@@ -173,14 +178,15 @@ def read_nanochat(found: Found) -> Published:
     if not isinstance(shape, dict):
         raise DataError(f"{found.description} has no model_config, so no model can be built from it")
     state = {name.removeprefix(_COMPILED): weight for name, weight in read_weights(weights).items()}
-    config = model_config(_with_architecture(shape, state), found.description)
+    ours = {name: meta[name] for name in _OURS if name in meta}
+    config = model_config({**_with_architecture(shape, state), **ours}, found.description)
     check_weights(config, state, weights, found.description)
     published = Published(
         model=model_from_state(config, state, source=str(weights)),
         tokenizer=load_tokenizer_pickle(found.tokenizer),
         step=found.step,
         source=found.source or "sft",
-        results={name: value for name, value in meta.items() if name not in ("step", "model_config")},
+        results={name: value for name, value in meta.items() if name not in _NO_RESULTS},
     )
     return check_vocabulary(published, found)
 

@@ -109,6 +109,8 @@ def read_note(path: Path) -> dict[str, Any]:
     return {"step": step, "source": source, "results": results}
 
 
+_DOCUMENT_TOKEN = "document_token"  # ours alone: transformers keeps it and does not ask what it means
+
 # As `nanochat chat` samples.
 _SAMPLING = {"do_sample": True, "temperature": 0.6, "top_k": 50}
 
@@ -127,6 +129,7 @@ def _config(config: ModelConfig, special: Mapping[str, int]) -> dict[str, Any]:
         **_fixed(config.n_embd),
         **{theirs: getattr(config, ours) for ours, theirs in _SHAPE.items()},
         **_token_roles(special),
+        **({} if config.document_token is None else {_DOCUMENT_TOKEN: config.document_token}),
         "rms_norm_eps": RMS_EPS,
         "dtype": "float32",
         "use_cache": True,
@@ -247,7 +250,8 @@ def _our_config(path: Path) -> ModelConfig:
     missing = [_SHAPE[name] for name in _SHAPE if shape.get(name) is None]
     if missing:
         raise DataError(f"{path} lacks {', '.join(missing)}")
-    config = model_config(shape, path)
+    ours = {"document_token": theirs[_DOCUMENT_TOKEN]} if _DOCUMENT_TOKEN in theirs else {}
+    config = model_config({**shape, **ours}, path)
     given = {**theirs, "rope_parameters": _rope(theirs)}
     for name, fixed in _fixed(config.n_embd).items():
         if given.get(name, fixed) != fixed:

@@ -18,7 +18,8 @@ from nanochat.tokenizer.tokenizer import Tokenizer
 
 @pytest.fixture(scope="session")
 def tiny_model() -> GPT:
-    config = ModelConfig(sequence_len=16, vocab_size=265, n_layer=2, n_head=2, n_kv_head=1, n_embd=16)
+    shape = {"n_layer": 2, "n_head": 2, "n_kv_head": 1, "n_embd": 16}
+    config = ModelConfig(sequence_len=16, vocab_size=265, document_token=256, **shape)
     model = GPT(config)
     generator = torch.Generator().manual_seed(0)
     for weight in model.parameters():
