@@ -9,19 +9,16 @@ from __future__ import annotations
 import importlib
 import json
 import logging
-import os
-import shutil
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from flows.provenance import describe
+from flows.scratch import drop_partial, partial_folder, scratch_folder
 from flows.stage import Node, Record, RunFunction
 from flows.store import Store
 from nanochat.errors import ConfigError, Interrupted, LeaseLost
@@ -99,14 +96,14 @@ def _execute_once(
     )
     if isinstance(held, Record):
         return Outcome(held, cached=True)
-    with held as lease, _scratch(workshop.scratch) as scratch:
+    with held as lease, scratch_folder(workshop.scratch) as scratch:
         runtime = replace(
             workshop.runtime,
             stop=stop,
             tracker=tracker(),
             checkpoints=store.checkpoints(stage.name, job.key, lease),
             scratch=scratch,
-            partial=workshop.scratch / "partial" / job.key,
+            partial=partial_folder(workshop.scratch, job.key),
         )
         started = time.time()
         out = scratch / "out"
@@ -134,7 +131,7 @@ def _execute_once(
             replace=job.force,
         )
         store.drop_checkpoints(stage.name, job.key)
-        shutil.rmtree(workshop.scratch / "partial" / job.key, ignore_errors=True)
+        drop_partial(workshop.scratch, [job.key])
     return Outcome(record, cached=False)
 
 
@@ -195,31 +192,6 @@ def _input_summary(inputs: InputRecords) -> dict[str, Any]:
         return {"stage": record.stage, "node": record.node, "key": record.key, "digest": record.digest}
 
     return {k: line(v) if isinstance(v, Record) else [line(r) for r in v] for k, v in inputs.items()}
-
-
-@contextmanager
-def _scratch(root: Path) -> Iterator[Path]:
-    """Give a scratch folder named after this process; folders of dead processes are swept away."""
-    root.mkdir(parents=True, exist_ok=True)
-    for old in root.iterdir():
-        pid = old.name.partition("-")[0]
-        if pid.isdigit() and not _alive(int(pid)):
-            shutil.rmtree(old, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=root))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 class _LinkedEvent(threading.Event):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 
@@ -14,6 +12,7 @@ from flows import dag, leases
 from flows.execute import Job, Outcome, Workshop, execute
 from flows.fingerprint import fingerprint
 from flows.plan import payload_of
+from flows.scratch import sweep
 from flows.store import Store
 from nanochat import recipes
 from nanochat.errors import Interrupted
@@ -93,22 +92,15 @@ def test_a_stage_that_a_lost_lease_stopped_is_not_taken_for_a_stop_by_the_user(r
     assert len(tries) == 2
 
 
-def test_files_of_killed_processes_are_swept_and_of_living_ones_are_not(run, workshop, tmp_path):
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    for name in (f"{dead.pid}-left", "1-living"):
-        (workshop.scratch / name).mkdir(parents=True)
-    seen = []
-
+def test_a_stage_has_a_folder_of_its_own_until_it_ends(run, workshop):
     def look(config, inputs, out, runtime):
-        seen.extend(p.name for p in workshop.scratch.iterdir() if p.name != runtime.scratch.name)
         (runtime.scratch / "temporary").write_text("gone afterwards")
-        (out / "text").write_text("made")
+        sweep(workshop.scratch)
+        (out / "text").write_text((runtime.scratch / "temporary").read_text())
         return {}
 
     run(look)
-    assert seen == ["1-living"]
-    assert [p.name for p in workshop.scratch.iterdir()] == ["1-living"]
+    assert list(workshop.scratch.iterdir()) == []
 
 
 @pytest.mark.parametrize("setting", [{"micro_batch_rows": 3}, {"processes": 2}, {"device": "cuda"}])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from flows import code_digest
@@ -9,6 +11,7 @@ from flows.execute import Workshop
 from flows.output import stderr
 from flows.plan import make_plan
 from flows.progress import Progress
+from flows.scratch import partial_folder
 from flows.session import Session, Windows
 from flows.store import Store
 from nanochat import recipes
@@ -24,3 +27,15 @@ def test_code_is_read_when_a_session_begins_and_not_again_while_stages_run(tmp_p
         Session(plan, workshop, Windows(progress=progress))
     monkeypatch.setattr(code_digest, "_normal_form", lambda name: pytest.fail(f"{name} was read again"))
     assert all(code_digest.code_digest(p.node.stage) for p in plan.nodes)
+
+
+def test_what_a_run_killed_at_its_very_end_left_goes_although_nothing_is_left_to_do(tmp_path):
+    store, scratch = Store.open(str(tmp_path / "store")), tmp_path / "scratch"
+    plan = make_plan(recipes.find("toy"), store)
+    done = replace(plan, nodes=tuple(replace(p, action="hit", key="a key") for p in plan.nodes))
+    (scratch / "25800-kq15bu79").mkdir(parents=True)
+    partial_folder(scratch, "a key").mkdir(parents=True)
+    with Progress(stderr(), quiet=True) as progress:
+        workshop = Workshop(store=store, scratch=scratch, runtime=Runtime())
+        Session(done, workshop, Windows(progress=progress))
+    assert not list(scratch.rglob("*-*")) and not partial_folder(scratch, "a key").exists()

@@ -1,0 +1,73 @@
+"""Local folders of stages at work, swept once their process is gone; and of downloads that outlive it.
+
+A folder in use is locked, and the kernel ends a lock with its process: that tells the dead from the living
+also between containers that share a home, where a process id would not. Nothing here is part of an artifact.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_PARTIAL = "partial"
+
+
+@contextmanager
+def scratch_folder(root: Path) -> Iterator[Path]:
+    """Give a new folder below `root`, locked until it is removed at the end."""
+    root.mkdir(parents=True, exist_ok=True)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=root))
+        with _lock(folder) as mine:
+            if not mine:  # another process swept it before it was locked
+                continue
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+            return
+
+
+def partial_folder(root: Path, key: str) -> Path:
+    """Return where a stage keeps what it has downloaded, so that the next try continues there."""
+    return root / _PARTIAL / key
+
+
+def drop_partial(root: Path, keys: Iterable[str]) -> None:
+    """Remove the unfinished downloads of stages that are finished."""
+    for key in keys:
+        shutil.rmtree(partial_folder(root, key), ignore_errors=True)
+
+
+def sweep(root: Path) -> None:
+    """Remove the folders of processes that ended without doing so themselves."""
+    for folder in root.iterdir() if root.exists() else ():
+        if folder.name == _PARTIAL:
+            continue
+        with _lock(folder) as abandoned:
+            if abandoned:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[bool]:
+    """Try to lock a folder for a while; False if another process has it, or it is gone."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        yield False
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locked = folder.exists()
+    except OSError:
+        locked = False
+    try:
+        yield locked
+    finally:
+        os.close(handle)

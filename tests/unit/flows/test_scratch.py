@@ -1,0 +1,69 @@
+"""Local folders: those of the dead go, those of the living stay, and nobody takes a folder from another."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+from flows.scratch import drop_partial, partial_folder, scratch_folder, sweep
+
+HOLDER = """
+import sys
+from pathlib import Path
+from flows.scratch import scratch_folder
+with scratch_folder(Path(sys.argv[1])) as folder:
+    (folder / "file").write_text("x")
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+def names(root):
+    return [p.name for p in root.iterdir()]
+
+
+def test_folders_of_killed_processes_are_swept_and_those_in_use_are_not(tmp_path):
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout and other.stdout.readline() == "ready\n"
+        with scratch_folder(tmp_path) as mine:
+            (mine / "file").write_text("x")
+            sweep(tmp_path)
+            assert (mine / "file").exists()
+            assert len(names(tmp_path)) == 2
+        other.kill()
+    assert len(names(tmp_path)) == 1
+    sweep(tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_a_sweep_at_any_moment_takes_no_folder_from_who_begins(tmp_path):
+    done = threading.Event()
+
+    def sweep_on():
+        while not done.is_set():
+            sweep(tmp_path)
+
+    sweeper = threading.Thread(target=sweep_on)
+    sweeper.start()
+    try:
+        for _ in range(300):
+            with scratch_folder(tmp_path) as folder:
+                (folder / "file").write_text("x")
+    finally:
+        done.set()
+        sweeper.join()
+    assert names(tmp_path) == []
+
+
+def test_unfinished_downloads_outlive_a_sweep_and_go_with_their_stage(tmp_path):
+    for key in ("one", "two"):
+        partial_folder(tmp_path, key).mkdir(parents=True)
+    sweep(tmp_path)
+    drop_partial(tmp_path, ["one", "never seen"])
+    assert [partial_folder(tmp_path, key).exists() for key in ("one", "two")] == [False, True]
+
+
+def test_a_home_without_a_scratch_folder_has_nothing_to_sweep(tmp_path):
+    sweep(tmp_path / "none")
