@@ -63,6 +63,7 @@ _ROW_TOKENS = {
     "gsm8k": 190,
     "arc_easy": 90,
     "arc_challenge": 100,
+    "identity": 450,  # assumed: 2.3 MB of JSON
     "spelling": 45,
     "spelling_bee": 180,
 }

@@ -184,7 +184,7 @@ def d32(depth: int = 32) -> Recipe:
 
 
 def d20_spelling(depth: int = 20) -> Recipe:
-    """The same as d20 with the spelling tasks, as since 2025-10-24."""
+    """The same as d20 with identity and spelling, the chat data since 2025-10-24."""
     return with_spelling(d20(depth))
 
 

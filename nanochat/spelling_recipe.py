@@ -1,7 +1,6 @@
-"""What joined upstream's chat data on 2025-10-24: the spelling tasks, added to a recipe of before.
+"""What joined upstream's chat data by 2025-10-24: conversations about the model's identity, and spelling.
 
-The rows about the model's identity that joined with them are a user's own (`tasks.own`). How rows are made is
-`nanochat.data.spelling`.
+Only which rows, added to a recipe of before. How spelling rows are made is `nanochat.data.spelling`.
 """
 
 from __future__ import annotations
@@ -9,21 +8,32 @@ from __future__ import annotations
 from nanochat.config import MixtureEntry, Recipe
 
 WORDS = "https://raw.githubusercontent.com/dwyl/english-words/refs/heads/master/words_alpha.txt"
-_TASKS = ("spelling", "spelling_bee")
-_SFT_ROWS = 300  # of each; midtraining has all
+IDENTITY = "https://karpathy-public.s3.us-west-2.amazonaws.com/identity_conversations.jsonl"
+_SFT_ROWS = 300  # of each spelling task; midtraining has all
 
 
 def with_spelling(base: Recipe) -> Recipe:
-    """Return the recipe with the spelling tasks in midtraining, SFT and ChatCORE."""
-    midtrain = (*base.midtrain.mixture, *(MixtureEntry(task=task) for task in _TASKS))
-    sft = (*base.sft.mixture, *(MixtureEntry(task=task, rows=_SFT_ROWS) for task in _TASKS))
+    """Return the recipe with identity and spelling in midtraining and SFT, and spelling in ChatCORE."""
+    midtrain = (*base.midtrain.mixture, *_joining(rows=None, identity_epochs=2))
+    sft = (*base.sft.mixture, *_joining(rows=_SFT_ROWS, identity_epochs=1))
     asked = (*base.evaluate.chat_tasks, "spelling_bee")
     changes = {
         "name": f"{base.name}-spelling",
-        "tasks": base.tasks.model_copy(update={"words_url": WORDS}),
+        "tasks": base.tasks.model_copy(update={"words_url": WORDS, "identity_url": IDENTITY}),
         "midtrain": base.midtrain.model_copy(update={"mixture": midtrain}),
         "sft": base.sft.model_copy(update={"mixture": sft}),
         "evaluate": base.evaluate.model_copy(update={"chat_tasks": asked}),
-        "publish": base.publish.model_copy(update={"title": f"{base.publish.title} with spelling"}),
+        "publish": base.publish.model_copy(
+            update={"title": f"{base.publish.title} with identity and spelling"}
+        ),
     }
     return base.model_copy(update=changes)
+
+
+def _joining(*, rows: int | None, identity_epochs: int) -> tuple[MixtureEntry, ...]:
+    """Return the entries in upstream's order, which takes these rows as they come."""
+    return (
+        MixtureEntry(task="identity", repeat=identity_epochs, shuffle=False),
+        MixtureEntry(task="spelling", rows=rows, shuffle=False),
+        MixtureEntry(task="spelling_bee", rows=rows, shuffle=False),
+    )

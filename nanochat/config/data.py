@@ -71,7 +71,7 @@ class TasksConfig(Config):
     """Which chat and evaluation data; resolved (`files` filled) when the run is planned."""
 
     location_fields: ClassVar[frozenset[str]] = frozenset(
-        {"source", "revision", "core_url", "words_url", "own"}
+        {"source", "revision", "core_url", "words_url", "identity_url", "own"}
     )
 
     source: str = "toy"
@@ -85,6 +85,10 @@ class TasksConfig(Config):
     words_url: str | None = None
     """Where the hub's source gets the list of words (one a line) for the tasks `spelling` and `spelling_bee`;
     the file's name is its version. None: neither task. A folder has the list at `tasks/words.txt`."""
+    identity_url: str | None = None
+    """Where the hub's source gets conversations about who the model is (task `identity`, a list of messages a
+    line); the file's name is its version. None: no such task. A folder has them at
+    `conversations/identity.jsonl`."""
     own: tuple[str, ...] = ()
     """Your own conversations: a path or URL, or a list of them, of `.jsonl` files with
     `{"messages": [{"role": …, "content": …}, …]}` on each line. They join what midtraining and SFT train on,
@@ -155,6 +159,8 @@ class MixtureEntry(Config):
     split: str = "train"
     rows: int | None = Field(default=None, gt=0)
     """The first so many rows after shuffling; None: all."""
+    shuffle: bool = Field(default=True, exclude_if=bool)
+    """Whether the data set is shuffled before its first rows are taken; the mixture is in any case."""
     repeat: int = Field(default=1, gt=0)
     """How often each row occurs in an epoch."""
 

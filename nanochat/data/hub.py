@@ -1,9 +1,10 @@
 """The public data sets of the published recipes: what the hub calls them, and how they get into our layout.
 
 Each split of a data set becomes one parquet file where `nanochat.data.tasks` looks for it, and the CORE
-bundle (a zip file) the folder `core/`. A list of words for the spelling tasks joins them where a recipe gives
-its address. A plan needs no network: a file is what its data set, split and revision say; which parts it has,
-with their sizes and hashes, is asked when it is downloaded.
+bundle (a zip file) the folder `core/`. A list of words for the spelling tasks and conversations about the
+model's identity join them where a recipe gives their addresses. A plan needs no network: a file is what its
+data set, split and revision say; which parts it has, with their sizes and hashes, is asked when it is
+downloaded.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import logging
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 NAME = "hub"
 _HOST = "https://huggingface.co"
 _CORE = "core"
+_IDENTITY = "conversations/identity.jsonl"
+_IDENTITY_ROWS = 996  # of the 22,439 that published fine-tuning had, what no other data set accounts for
 _CORE_PARTS = ("core.yaml", "eval_meta_data.csv", "eval_data")
 
 
@@ -77,7 +80,14 @@ def is_hub(source: str) -> bool:
 
 def published_rows(task: str, split: str) -> int | None:
     """Return how many rows a data set had when the recipes were published; None for others."""
+    if (task, split) == (PurePosixPath(_IDENTITY).stem, "train"):
+        return _IDENTITY_ROWS
     return next((d.rows for d in DATA_SETS if (d.task, d.split) == (task, split)), None)
+
+
+def hub_paths(config: TasksConfig) -> list[str]:
+    """Return where the hub's files lie in our layout, the CORE bundle apart."""
+    return [d.path for d in DATA_SETS] + [extra.path for extra in _extras(config)]
 
 
 def resolve_hub(config: TasksConfig) -> TasksConfig:
@@ -90,13 +100,12 @@ def resolve_hub(config: TasksConfig) -> TasksConfig:
         )
     files = [SourceFile(path=d.path, version=f"{d.repo}/{d.place}@{config.revision}") for d in DATA_SETS]
     files.append(SourceFile(path=_CORE, version=PurePosixPath(config.core_url).name))
-    if config.words_url:
-        files.append(SourceFile(path=WORDS, version=PurePosixPath(config.words_url).name))
+    files += [SourceFile(path=extra.path, version=PurePosixPath(extra.url).name) for extra in _extras(config)]
     return config.model_copy(update={"toy": None, "files": tuple(files)})
 
 
 def download_hub(config: TasksConfig, out: Path, runtime: Runtime) -> None:
-    """Fetch every data set, the CORE bundle and the words into `out`; raise DataError naming the address."""
+    """Fetch the data sets, the CORE bundle and what joins them; raise DataError naming the address."""
     if runtime.partial is None:
         with tempfile.TemporaryDirectory(prefix="nanochat-hub-", dir=out.parent) as folder:
             _download_all(config, out, Path(folder), runtime)
@@ -106,7 +115,8 @@ def download_hub(config: TasksConfig, out: Path, runtime: Runtime) -> None:
 
 def _download_all(config: TasksConfig, out: Path, parts: Path, runtime: Runtime) -> None:
     """Keep what was fetched in `parts`, so that a later attempt goes on from there."""
-    total = len(DATA_SETS) + 1 + bool(config.words_url)
+    extras = _extras(config)
+    total = len(DATA_SETS) + 1 + len(extras)
     with ThreadPoolExecutor(max(runtime.workers, 1)) as pool:
         fetched = pool.map(lambda d: _download(d, config, out / d.path, parts, runtime), DATA_SETS)
         for done, _ in enumerate(fetched, 1):
@@ -115,10 +125,10 @@ def _download_all(config: TasksConfig, out: Path, parts: Path, runtime: Runtime)
     fetch(config.core_url, bundle, part_folder=parts, check_stop=runtime.raise_if_stopped)
     _unpack_core(bundle, out / _CORE, config.core_url)
     runtime.tracker.log({}, step=len(DATA_SETS) + 1, total_steps=total)
-    if config.words_url:
-        fetch(config.words_url, out / WORDS, part_folder=parts, check_stop=runtime.raise_if_stopped)
-        read_words(out / WORDS, config.words_url)
-        runtime.tracker.log({}, step=total, total_steps=total)
+    for done, extra in enumerate(extras, len(DATA_SETS) + 2):
+        fetch(extra.url, out / extra.path, part_folder=parts, check_stop=runtime.raise_if_stopped)
+        extra.check(out / extra.path, extra.url)
+        runtime.tracker.log({}, step=done, total_steps=total)
 
 
 def _download(data_set: DataSet, config: TasksConfig, target: Path, folder: Path, runtime: Runtime) -> None:
@@ -143,6 +153,30 @@ def _download(data_set: DataSet, config: TasksConfig, target: Path, folder: Path
     rows = _join(fetched, target, f"{base}/tree/{revision}/{data_set.place}")
     if rows != data_set.rows:
         logger.info("%s/%s has %d rows, not %d", data_set.repo, data_set.place, rows, data_set.rows)
+
+
+@dataclass(frozen=True)
+class _Extra:
+    """A file of its own address that joins the data sets."""
+
+    path: str  # in our layout
+    url: str
+    check: Callable[[Path, str], object]  # raises DataError naming the address
+
+
+def _extras(config: TasksConfig) -> list[_Extra]:
+    extras = []
+    if config.words_url:
+        extras.append(_Extra(WORDS, config.words_url, read_words))
+    if config.identity_url:
+        extras.append(_Extra(_IDENTITY, config.identity_url, _check_conversations))
+    return extras
+
+
+def _check_conversations(path: Path, url: str) -> None:
+    from nanochat.data.tasks import check_conversations  # a plan needs no pyarrow
+
+    check_conversations(path, url)
 
 
 @dataclass(frozen=True)

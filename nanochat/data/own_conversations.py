@@ -40,7 +40,7 @@ def resolve_own(config: TasksConfig) -> TasksConfig:
 
 def download_own(config: TasksConfig, out: Path, runtime: Runtime) -> None:
     """Fetch the user's own files into `out`; raise DataError naming file and line where one is wrong."""
-    from nanochat.data.tasks import load_conversations
+    from nanochat.data.tasks import check_conversations
 
     files = [file for file in config.files if is_own(file)]
     for address, file in zip(config.own, files, strict=True):
@@ -53,10 +53,7 @@ def download_own(config: TasksConfig, out: Path, runtime: Runtime) -> None:
             version=file.version,
             check_stop=runtime.raise_if_stopped,
         )
-        try:
-            load_conversations(target)
-        except DataError as error:
-            raise DataError(str(error).replace(str(target), address), hint=error.hint) from error
+        check_conversations(target, address)
 
 
 def is_own(file: SourceFile) -> bool:

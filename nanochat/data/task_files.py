@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
 from nanochat.config import Config, EvaluateConfig, MidtrainConfig, OverlapConfig, SftConfig, TasksConfig
-from nanochat.data.hub import DATA_SETS, is_hub
+from nanochat.data.hub import hub_paths, is_hub
 from nanochat.data.spelling import ROWS as SPELLING
 from nanochat.data.spelling import WORDS
 from nanochat.errors import ConfigError
@@ -31,10 +31,14 @@ TASK_FILES: dict[str, dict[str, str]] = {
 TOY_CONVERSATIONS = ("functions", "smalltalk", HELD_OUT)
 _CORE = "core/core.yaml"
 _WITH_ANSWERS = (*TASK_FILES, "spelling_bee")
-_WORDS_HINT = (
-    "a folder needs this file, one word a line; the hub takes it from the address in tasks.words_url,"
+_JOINING_HINT = (
+    "a folder needs this file, {form}; the hub takes it from the address in tasks.{field},"
     " as recipe d20-spelling does; the toy world has none"
 )
+_JOINING_HINTS = {
+    WORDS: _JOINING_HINT.format(form="one word a line", field="words_url"),
+    "conversations/identity": _JOINING_HINT.format(form="a list of messages a line", field="identity_url"),
+}
 
 
 def task_file(task: str, split: str) -> str:
@@ -69,7 +73,7 @@ def require_tasks(source: TasksConfig, config: Config) -> None:
         if place not in there:
             file = place if task in SPELLING else f"{place}{SUFFIXES[0]}"
             message = f"{field} names {task!r}, but tasks.source {source.source} has no {file}"
-            hint = _WORDS_HINT if task in SPELLING else _nearest(task, _names(there) - {task})
+            hint = _JOINING_HINTS.get(place) or _nearest(task, _names(there) - {task})
             raise ConfigError(message, hint=hint)
 
 
@@ -104,8 +108,7 @@ def _files(source: TasksConfig) -> set[str]:
         places = {place for files in TASK_FILES.values() for place in files.values()}
         return places | {f"conversations/{name}" for name in TOY_CONVERSATIONS} | {_CORE}
     if is_hub(source.source):
-        words = {WORDS} if source.words_url else set()
-        return {_without_suffix(data_set.path) for data_set in DATA_SETS} | {_CORE} | words
+        return {_without_suffix(path) for path in hub_paths(source)} | {_CORE}
     return {_without_suffix(file.path) for file in source.files}
 
 

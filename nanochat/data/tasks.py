@@ -13,22 +13,20 @@ Rendering to tokens is the work of the tokenizer's chat format, scoring that of 
 from __future__ import annotations
 
 import difflib
-import json
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from nanochat.config import MixtureEntry
 from nanochat.data import spelling
 from nanochat.data.messages import FORM, shown, wrong_in
+from nanochat.data.rows import Numbered, Row, bad_row, read_objects, read_rows
 from nanochat.data.task_files import HELD_OUT, OWN, SUFFIXES, TASK_FILES, task_file
 from nanochat.errors import ConfigError, DataError
 
@@ -36,12 +34,8 @@ if TYPE_CHECKING:  # at run time the planner would pay for loading the tokenizer
     from nanochat.tokenizer.chat_format import Conversation, Part
 
 Kind = Literal["choice", "math", "code", "chat"]
-Row = dict[str, Any]
-_Numbered = tuple[int, Row]  # with the number of its line, or of its row in a parquet file
 
 _CALCULATION = re.compile(r"<<([^<>]*)>>")
-_KINDS: dict[type, str] = {str: "text", list: "list", dict: "object"}
-_FORMATS = "one JSON object a line; `nanochat/data/tasks.py` has the fields of each task"
 _FINAL_NUMBER = re.compile(r"#### *(-?[0-9.,]+)")
 
 
@@ -170,7 +164,7 @@ class Mixture(Sequence["Conversation"]):
 def mixture(root: Path, entries: Sequence[MixtureEntry], seed: int, *, own: bool = False) -> Mixture:
     """Load and shuffle a mixture; the same files, entries and seed give the same order.
 
-    The order is upstream's for its seed of 42: each data set is shuffled, then the rows of all together.
+    The order is upstream's for its seed of 42: data sets are shuffled where entries say so, then all rows.
     Without entries it is every row below `root` that is for training, once; the spelling tasks, which could
     outnumber them all, are not without being named. With `own`, what the user added joins it.
     """
@@ -181,7 +175,9 @@ def mixture(root: Path, entries: Sequence[MixtureEntry], seed: int, *, own: bool
     tasks: list[ChatTask] = []
     order: list[tuple[int, int]] = []
     for number, (entry, task) in enumerate(chosen):
-        rows = np.random.default_rng(seed).permutation(len(task)).tolist()
+        rows = list(range(len(task)))
+        if entry.shuffle:
+            rows = np.random.default_rng(seed).permutation(len(task)).tolist()
         tasks.append(task)
         order += [(number, row) for row in rows[: entry.rows]] * entry.repeat
     random.Random(seed).shuffle(order)
@@ -219,50 +215,8 @@ def _existing(root: Path, stem: str) -> Path:
     return path
 
 
-def _read_rows(path: Path, needed: Mapping[str, type]) -> list[_Numbered]:
-    """Read a JSON Lines or parquet file of objects that have the needed fields, with the rows' numbers."""
-    rows = _read(path)
-    for number, row in rows:
-        missing = [name for name in needed if not isinstance(row, dict) or row.get(name) is None]
-        if missing:
-            raise _bad_row(path, number, f"no {', '.join(missing)}")
-        for name, kind in needed.items():
-            if not isinstance(row[name], kind):
-                raise _bad_row(
-                    path, number, f"{name} is {shown(row[name])}, which is no {_KINDS[kind]}", _FORMATS
-                )
-    return rows
-
-
-def _read(path: Path) -> list[tuple[int, Any]]:
-    try:
-        if path.suffix == ".parquet":
-            rows: list[tuple[int, Any]] = list(enumerate(pq.read_table(path).to_pylist(), 1))
-        else:
-            # Not splitlines(): JSON strings may hold other line separators, such as U+2028.
-            lines = enumerate(path.read_text("utf-8-sig").split("\n"), 1)
-            rows = [(number, _json(line, path, number)) for number, line in lines if line.strip()]
-    except (OSError, pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    if not rows:
-        raise DataError(f"{path}: no rows")
-    return rows
-
-
-def _json(line: str, path: Path, number: int) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise _bad_row(path, number, f"not JSON: {error}", _FORMATS) from error
-
-
-def _bad_row(path: Path, number: int, what: str, hint: str | None = None) -> DataError:
-    unit = "row" if path.suffix == ".parquet" else "line"
-    return DataError(f"{path}, {unit} {number}: {what}", hint=hint)
-
-
 def _load_arc(name: str, path: Path) -> ChatTask:
-    rows = _read_rows(path, {"question": str, "choices": dict, "answerKey": object})
+    rows = read_objects(path, {"question": str, "choices": dict, "answerKey": object})
     return _choice_task(name, path, [(number, _arc_row(row, path, number)) for number, row in rows])
 
 
@@ -270,7 +224,7 @@ def _arc_row(row: Row, path: Path, number: int) -> Row:
     try:
         letters, choices = tuple(row["choices"]["label"]), list(row["choices"]["text"])
     except (KeyError, TypeError) as error:
-        raise _bad_row(path, number, "choices have no text and label") from error
+        raise bad_row(path, number, "choices have no text and label") from error
     return {
         "question": row["question"],
         "letters": letters,
@@ -280,7 +234,7 @@ def _arc_row(row: Row, path: Path, number: int) -> Row:
 
 
 def _load_mmlu(name: str, path: Path) -> ChatTask:
-    rows = _read_rows(path, {"question": str, "choices": list, "answer": object})
+    rows = read_objects(path, {"question": str, "choices": list, "answer": object})
     return _choice_task(name, path, [(number, _mmlu_row(row, path, number)) for number, row in rows])
 
 
@@ -290,16 +244,16 @@ def _mmlu_row(row: Row, path: Path, number: int) -> Row:
     answer = by_number.get(str(row["answer"]))
     if answer is None:
         limit = f"0 to {len(letters) - 1}, the number of a choice"
-        raise _bad_row(path, number, f"answer is {shown(row['answer'])}, not {limit}")
+        raise bad_row(path, number, f"answer is {shown(row['answer'])}, not {limit}")
     return {"question": row["question"], "letters": letters, "choices": row["choices"], "answer": answer}
 
 
-def _choice_task(name: str, path: Path, numbered: list[_Numbered]) -> ChatTask:
+def _choice_task(name: str, path: Path, numbered: list[Numbered]) -> ChatTask:
     for number, row in numbered:
         if len(row["letters"]) != len(row["choices"]):
-            raise _bad_row(path, number, f"{len(row['choices'])} choices, {len(row['letters'])} labels")
+            raise bad_row(path, number, f"{len(row['choices'])} choices, {len(row['letters'])} labels")
         if row["answer"] not in row["letters"]:
-            raise _bad_row(
+            raise bad_row(
                 path, number, f"answer {row['answer']!r} is none of {', '.join(map(str, row['letters']))}"
             )
     rows = [row for _, row in numbered]
@@ -317,10 +271,10 @@ def _choice_task(name: str, path: Path, numbered: list[_Numbered]) -> ChatTask:
 
 
 def _load_gsm8k(name: str, path: Path) -> ChatTask:
-    rows = _read_rows(path, {"question": str, "answer": str})
+    rows = read_objects(path, {"question": str, "answer": str})
     for number, row in rows:
         if final_number(row["answer"]) is None:
-            raise _bad_row(path, number, "the answer does not end in '#### <number>'")
+            raise bad_row(path, number, "the answer does not end in '#### <number>'")
 
     def conversation(row: Row) -> Conversation:
         return [
@@ -340,7 +294,7 @@ def _load_gsm8k(name: str, path: Path) -> ChatTask:
 
 def _load_humaneval(name: str, path: Path) -> ChatTask:
     fields = ("prompt", "entry_point", "canonical_solution", "test")
-    rows = [row for _, row in _read_rows(path, dict.fromkeys(fields, str))]
+    rows = [row for _, row in read_objects(path, dict.fromkeys(fields, str))]
 
     def conversation(row: Row) -> Conversation:
         program = f"{row['prompt']}{row['canonical_solution']}".rstrip("\n")
@@ -378,16 +332,24 @@ def _load_spelling(name: str, split: str, path: Path) -> ChatTask:
 def load_conversations(path: Path) -> ChatTask:
     """Load a file of conversations; raise DataError naming its line where one cannot be rendered."""
     rows = []
-    for number, row in _read(path):
+    for number, row in read_rows(path):
         messages = row if isinstance(row, list) else row.get("messages") if isinstance(row, dict) else None
         if wrong := wrong_in(messages):
-            raise _bad_row(path, number, wrong, FORM)
+            raise bad_row(path, number, wrong, FORM)
         rows.append({"messages": messages})
 
     def conversation(row: Row) -> Conversation:
         return list(row["messages"])
 
     return ChatTask(path.stem, "chat", 0.0, rows, conversation, lambda _: Problem())
+
+
+def check_conversations(path: Path, address: str) -> None:
+    """Raise DataError naming the line, and the address that the file came from, if one cannot be rendered."""
+    try:
+        load_conversations(path)
+    except DataError as error:
+        raise DataError(str(error).replace(str(path), address), hint=error.hint) from error
 
 
 _LOADERS: dict[str, Callable[[str, Path], ChatTask]] = {

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from nanochat import recipes
-from nanochat.config import TasksConfig
+from nanochat.config import MixtureEntry, SftConfig, TasksConfig
 from nanochat.data import transfer
 from nanochat.data.hub import DATA_SETS, published_rows
 from nanochat.data.sources import download_tasks, resolve_tasks
-from nanochat.data.task_files import TASK_FILES
+from nanochat.data.task_files import TASK_FILES, require_tasks
 from nanochat.data.tasks import load_task, mixture
 from nanochat.errors import ConfigError, DataError
 from nanochat.runtime import Runtime
@@ -162,6 +162,23 @@ def test_the_words_of_the_spelling_tasks_come_with_the_rest_where_they_are_asked
         download_tasks(config, {}, tmp_path / "again", Runtime())
     assert str(caught.value).startswith(f"{hub.url}/lists/words.txt")
     assert "tasks.words_url" in caught.value.hint
+
+
+def test_conversations_about_identity_come_with_the_rest_where_they_are_asked_for(hub, tmp_path):
+    turns = [{"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": "A small model."}]
+    hub.files["/who/i_am.jsonl"] = (json.dumps(turns) + "\n").encode() * 3
+    config = config_of(hub, identity_url=f"{hub.url}/who/i_am.jsonl")
+    require_tasks(config, SftConfig(mixture=(MixtureEntry(task="identity"),)))
+    assert [file.version for file in config.files if file.path == "conversations/identity.jsonl"] == [
+        "i_am.jsonl"
+    ]
+    download_tasks(config, {}, tmp_path / "out", Runtime())
+    rows = mixture(tmp_path / "out", (MixtureEntry(task="identity", repeat=2, shuffle=False),), 42)
+    assert list(rows) == [turns] * 6
+    hub.files["/who/i_am.jsonl"] += b'[{"role": "user"}]'
+    with pytest.raises(DataError, match=r"i_am\.jsonl, line 4: roles user do not alternate") as caught:
+        download_tasks(config, {}, tmp_path / "again", Runtime())
+    assert str(caught.value).startswith(hub.url)
 
 
 def test_a_later_attempt_fetches_only_what_is_missing(hub, tmp_path):

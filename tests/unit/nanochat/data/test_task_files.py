@@ -90,6 +90,17 @@ def test_spelling_needs_a_list_of_words():
     assert "no task with answers" in message
 
 
+def test_identity_needs_a_file_of_conversations():
+    config = SftConfig(mixture=(MixtureEntry(task="identity"),))
+    for source in (TOY, HUB, FOLDER):
+        message, hint = refused(source, config)
+        assert message.endswith("has no conversations/identity.jsonl")
+        assert "tasks.identity_url" in hint
+    require_tasks(
+        FOLDER.model_copy(update={"files": (SourceFile(path="conversations/identity.jsonl"),)}), config
+    )
+
+
 def test_a_missing_core_bundle_is_told_before_training():
     with pytest.raises(ConfigError, match=r"evaluate\.core is true, but tasks\.source folder") as caught:
         require_core(FOLDER)

@@ -165,16 +165,21 @@ def test_a_mixture_holds_the_asked_rows_in_a_fixed_order(tmp_path):
 
 
 def test_a_mixture_is_in_the_published_order(tmp_path):
-    for name in ("a", "b"):
+    for name in ("a", "b", "c"):
         rows = [
             [{"role": "user", "content": f"{name}{i}"}, {"role": "assistant", "content": "x"}]
             for i in range(7)
         ]
         write(tmp_path / f"conversations/{name}.jsonl", [{"messages": m} for m in rows])
-    entries = [MixtureEntry(task="a", repeat=2), MixtureEntry(task="b", rows=3)]
+    entries = [
+        MixtureEntry(task="a", repeat=2),
+        MixtureEntry(task="b", rows=3),
+        MixtureEntry(task="c", rows=4, shuffle=False),
+    ]
     # Row i of a shuffled data set is row PERMUTATION[i] of the file; a repeated one is listed twice.
     permutation = [3, 2, 6, 4, 1, 5, 0]  # numpy, seed 42
     listed = [f"a{i}" for i in permutation] * 2 + [f"b{i}" for i in permutation[:3]]
+    listed += [f"c{i}" for i in range(4)]
     random.Random(42).shuffle(listed)
     assert [m[0]["content"] for m in mixture(tmp_path, entries, 42)] == listed
 
