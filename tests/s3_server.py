@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import s3fs
 
 BUCKET = "nano"
 _KEY, _SECRET = "test-key", "test-secret"
@@ -69,13 +69,17 @@ def _command(weed: str, folder: Path, ports: dict[str, int]) -> list[str]:
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
+    """Wait for the bucket: the server answers before it has made it."""
+    access = {"endpoint_url": endpoint, "key": _KEY, "secret": _SECRET}
     for _ in range(600):
         if process.poll() is not None:
             raise RuntimeError(f"weed ended with {process.returncode}:\n{log.read_text()[-2000:]}")
         try:
             with urllib.request.urlopen(f"{endpoint}/status", timeout=1):
-                return
-        except (urllib.error.URLError, OSError):
+                pass
+            s3fs.S3FileSystem(**access, skip_instance_cache=True).ls(BUCKET)
+            return
+        except OSError:  # a missing bucket is one as well
             time.sleep(0.1)
     raise RuntimeError(f"weed was not ready in time:\n{log.read_text()[-2000:]}")
 
