@@ -11,9 +11,9 @@ import logging
 import re
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +25,9 @@ from flows.store import Store
 from nanochat import overrides, recipes
 from nanochat.errors import ConfigError, Interrupted, NanochatError
 from nanochat.runtime import DEVICES, Runtime
+
+if TYPE_CHECKING:
+    from flows.running import RunResult
 
 app = typer.Typer(
     name="nanochat",
@@ -180,9 +183,16 @@ def run(
     }
     options = RunOptions(until=until, force=forced, dispatch=dispatch, runtime=runtime)
     done = run_plan(planned, opened, settings, options, output.stderr())
-    found = results(opened, done.records)
     published = done.records.get("publish")
     folder = unpack(opened, published, settings.home / "models" / planned.recipe.name) if published else None
+    _show_run(done, results(opened, done.records), folder, as_json=as_json)
+    if published and not as_json:
+        if done.executed:
+            _exchange(opened, published, planned.recipe.sft.prompts)
+        _show_next(next_commands(recipe, override or ()))
+
+
+def _show_run(done: RunResult, found: Mapping[str, Any], folder: Path | None, *, as_json: bool) -> None:
     if as_json:
         nodes = {
             n: {"key": r.key, "digest": r.digest, "executed": n in done.executed}
@@ -194,11 +204,8 @@ def run(
     if found:
         output.show("")
         output.show(tables.results_table(found))
-    if published and folder:
+    if folder:
         output.show(f"\nmodel card: {folder / 'README.md'}")
-        if done.executed:
-            _exchange(opened, published, planned.recipe.sft.prompts)
-        _show_next(next_commands(recipe, override or ()))
 
 
 def _require_device(device: str, planned: Plan) -> None:
