@@ -15,7 +15,7 @@ from rich.table import Table
 from flows.plan import Expected, Plan, expected
 from flows.progress import duration
 from flows.tables import bytes_text, rows_table
-from nanochat.costs import Forecast, StageCost, forecast
+from nanochat.costs import Forecast, StageCost, elapsed_s, forecast
 from nanochat.derived import Derived
 from nanochat.model.memory import MemoryEstimate
 
@@ -44,7 +44,7 @@ class PlanCosts:
     @property
     def seconds(self) -> float:
         """Time of what is left and known."""
-        return sum(row.seconds or 0.0 for row in self.rows)
+        return elapsed_s((self.forecast.of(row.stage), row.seconds or 0.0) for row in self.rows)
 
     def shown(self) -> Iterator[Table | str]:
         """Yield what to print: nothing where all is cached or the recipe is too small to predict."""
@@ -102,6 +102,7 @@ class PlanCosts:
             flops = f"{cost.flops:.3g}" if cost.flops else ""
             time = "unknown" if row.seconds is None else duration(row.seconds)
             dollars = "unknown" if row.seconds is None else f"{self._dollars(row.seconds):.2f}"
+            dollars = "" if cost.beside else dollars
             disk = bytes_text(cost.disk_bytes) if cost.disk_bytes else ""
         return {
             "stage": row.stage,

@@ -10,7 +10,7 @@ Published figures are those of the d20 model of October 2025 on 8xH100.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from nanochat.config import EvaluateConfig, MixtureEntry, Recipe
@@ -110,6 +110,7 @@ class StageCost:
     flops: float | None = None  # of training alone
     seconds: float | None = None
     disk_bytes: int | None = None  # kept in the store
+    beside: bool = False  # on cores that training leaves idle, while it goes on
     basis: str
 
 
@@ -130,8 +131,8 @@ class Forecast:
     @property
     def seconds(self) -> float | None:
         """Time of the stages that have one; None for a recipe too small to predict."""
-        known = [stage.seconds for stage in self.stages if stage.seconds is not None]
-        return sum(known) if known else None
+        known = [(stage, stage.seconds) for stage in self.stages if stage.seconds is not None]
+        return elapsed_s(known) if known else None
 
     @property
     def disk_bytes(self) -> int:
@@ -141,6 +142,14 @@ class Forecast:
     def of(self, stage: str) -> StageCost:
         """Return the cost of a stage by name."""
         return next(cost for cost in self.stages if cost.stage == stage)
+
+
+def elapsed_s(timed: Iterable[tuple[StageCost, float]]) -> float:
+    """Return how long stages take together, those beside the others at the same time as these."""
+    lanes = {True: 0.0, False: 0.0}
+    for cost, seconds in timed:
+        lanes[cost.beside] += seconds
+    return max(lanes.values())
 
 
 def forecast(recipe: Recipe, machine: Machine = PUBLISHED) -> Forecast:
@@ -222,6 +231,7 @@ def _text_stages(recipe: Recipe) -> Iterator[StageCost]:
         yield StageCost(
             stage="contamination",
             seconds=searched / _SEARCHED_CHARACTERS_PER_S,
+            beside=not recipe.contamination.drop,
             basis="320 million characters a second on 16 cores",
         )
     if is_hub(recipe.tasks.source):
@@ -242,6 +252,7 @@ def _render(recipe: Recipe) -> StageCost:
         tokens=tokens,
         seconds=tokens * _CHARACTERS_PER_TOKEN / _RENDERED_CHARACTERS_PER_S,
         disk_bytes=tokens * _token_bytes(recipe) + tokens // 8,
+        beside=True,
         basis="conversations as tokens and masks; 16 million characters a second on one core",
     )
 

@@ -19,6 +19,17 @@ def test_d20_is_predicted_near_the_published_four_hours_and_hundred_dollars():
     assert predicted.of("pretrain").flops == pytest.approx(3.917670e19, rel=1e-6)
 
 
+def test_what_runs_beside_training_takes_no_time_of_its_own_unless_it_is_all_there_is():
+    d20 = forecast(recipes.find("d20"))
+    beside = [cost for cost in d20.stages if cost.beside]
+    assert [cost.stage for cost in beside] == ["contamination", "render"]
+    alone = sum(cost.seconds for cost in d20.stages if not cost.beside)
+    assert d20.seconds == alone
+    assert costs.elapsed_s((cost, cost.seconds) for cost in beside) == sum(cost.seconds for cost in beside)
+    dropping = forecast(recipes.find("d20", ["contamination.drop=true"]))  # tokens wait for it
+    assert dropping.seconds == pytest.approx(alone + d20.of("contamination").seconds)
+
+
 def test_training_takes_as_long_as_published():
     d20 = forecast(recipes.find("d20"))
     # Seven runs trained for 170 to 176 minutes; ours include 86 validations.
