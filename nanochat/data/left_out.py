@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nanochat.errors import DataError
+from nanochat.tokenizer.split import characters
 
 _FILE = "documents.npy"
 
@@ -43,7 +44,7 @@ class LeftOut:
         default_factory=lambda: {"documents": 0, "characters": 0, "bytes": 0}, init=False
     )
 
-    def rest_of(self, batches: Iterable[list[str]]) -> Iterator[list[str]]:
+    def rest_of(self, batches: Iterable[list[bytes]]) -> Iterator[list[bytes]]:
         """Yield the texts that stay; raise DataError at the end if a number was that of no document."""
         first = 0
         for texts in batches:
@@ -60,7 +61,7 @@ class LeftOut:
                 hint="the list was made for another text",
             )
 
-    def _count(self, text: str) -> None:
+    def _count(self, text: bytes) -> None:
         self.counts["documents"] += 1
-        self.counts["characters"] += len(text)
-        self.counts["bytes"] += len(text.encode())
+        self.counts["characters"] += characters(text)
+        self.counts["bytes"] += len(text)

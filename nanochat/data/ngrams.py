@@ -9,6 +9,8 @@ done with those that share a run, is known elsewhere.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,8 +22,11 @@ Numbers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 _WORD = r"[\p{L}\p{N}]+"
+_SAME_WORD = re.compile(r"[^\W_]+")  # for Python's engine
 _SEED = 0
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no word's hash loses bits on its way
+_PIECE_BYTES = 16 << 20  # a text as long takes about 200 MB to cut into words
+_SEAM_CHARACTERS = 1 << 16  # where the words are looked for that two pieces share
 _SLOTS_PER_GRAM = 8  # of the sieve: at most one gram in eight passes that is not in the index
 
 
@@ -49,6 +54,22 @@ class WordGrams:
         """Return the text in which each of these grams begins, and whether it ends there as well."""
         texts = np.searchsorted(self.text_ends, positions, side="right")
         return texts, positions + self.n <= self.text_ends[texts]
+
+
+def pieces(raw: bytes, n: int) -> Iterator[str]:
+    """Cut a long text, which is UTF-8, into pieces that have its grams of n words, and no others."""
+    start, seam = 0, _SEAM_CHARACTERS
+    while start + _PIECE_BYTES + seam < len(raw):
+        piece = raw[start : start + _PIECE_BYTES + seam].decode(errors="ignore")  # of a cut last character
+        words = list(_SAME_WORD.finditer(piece, max(len(piece) - seam, 1)))
+        if len(words) <= n:
+            seam *= 2
+            continue
+        # The first word may have begun before the seam, and the last may go on after it.
+        yield piece[: words[n - 1].end()]
+        start += len(piece[: words[1].start()].encode())
+        seam = _SEAM_CHARACTERS
+    yield raw[start:].decode()
 
 
 class Shared(NamedTuple):

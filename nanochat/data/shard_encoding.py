@@ -4,7 +4,7 @@ The encoder gives up Python's lock for most of its work but not for all (7 % of 
 lock, so threads would stop scaling after some ten cores); with a process per shard, as many shards are
 encoded at once as the run has workers. What is written never depends on where or beside what it was made.
 Text stays as it is: line endings of any kind, duplicates, empty documents (a null is one). A document may be
-as long as parquet allows, 2 GiB, and is encoded in windows, but its text and tokens are held whole.
+as long as parquet allows, 2 GiB, and is encoded in windows; its bytes and its tokens are held whole.
 The format of the files is `nanochat.data.token_shards`.
 """
 
@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nanochat.config import TokenizeConfig
@@ -78,7 +79,7 @@ def encode_shard(
     """
     total = pq.read_metadata(text).num_rows
 
-    def batches() -> Iterator[list[str]]:
+    def batches() -> Iterator[list[bytes]]:
         done = 0
         for texts in read_texts(text):
             report(done, total)
@@ -95,11 +96,11 @@ def encode_shard(
     return stats
 
 
-def read_texts(path: Path) -> Iterator[list[str]]:
-    """Yield the documents of a text shard in order, in lists of at most 1,024; a null is an empty one."""
+def read_texts(path: Path) -> Iterator[list[bytes]]:
+    """Yield the documents of a text shard in order, in UTF-8 and lists of at most 1,024; a null is empty."""
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(_BATCH_DOCUMENTS, columns=["text"]):
-            yield [text or "" for text in batch.column(0).to_pylist()]
+            yield [text or b"" for text in batch.column(0).cast(pa.large_binary()).to_pylist()]
 
 
 def _require_same_counts(path: Path, stats: Mapping[str, int]) -> None:

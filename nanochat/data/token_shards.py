@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nanochat.errors import DataError
+from nanochat.tokenizer.split import characters
 
 FILE_NAME = "tokens.bin"
 FORMAT_VERSION = 2
@@ -36,6 +37,7 @@ HEADER_BYTES = 128
 _MAGIC = b"NCTOKENS"
 _HEADER = struct.Struct("<8sHHIQQ32s32s32s")
 _ALIGNMENT = 64
+_COUNTED_AT_ONCE = 1 << 22  # tokens whose lengths in bytes are in memory
 
 Tokens = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 _Part = tuple[Tokens, npt.NDArray[np.int64]]  # tokens, and the lengths of the documents in them
@@ -55,8 +57,8 @@ class Vocabulary(Protocol):
     def special(self, name: str) -> int:
         """Return the id of a special token by its short name."""
 
-    def encode_batch(self, texts: Sequence[str]) -> Sequence[npt.NDArray[Any]]:
-        """Encode texts, without special tokens."""
+    def encode_batch(self, texts: Sequence[bytes]) -> Sequence[npt.NDArray[Any]]:
+        """Encode texts, which are UTF-8, without special tokens."""
 
     def token_bytes(self) -> npt.NDArray[np.int32]:
         """Return the length in bytes of each id, 0 for special tokens."""
@@ -228,29 +230,29 @@ def _damaged(name: str, part: str) -> DataError:
     )
 
 
-def write_token_shard(out: Path, batches: Iterable[list[str]], tokenizer: Vocabulary) -> dict[str, int]:
-    """Write the documents as a token shard below `out`; return its counts, also in `stats.json`.
+def write_token_shard(out: Path, batches: Iterable[list[bytes]], tokenizer: Vocabulary) -> dict[str, int]:
+    """Write documents (UTF-8) as a token shard below `out`; return its counts, also in `stats.json`.
 
     Raises DataError if the tokens of a batch do not hold exactly the bytes of its text.
     """
     dtype = token_dtype(tokenizer.vocab_size)
     token_bytes = tokenizer.token_bytes().astype(np.int64)
-    characters = text_bytes = 0
+    n_characters = text_bytes = 0
 
     def encoded() -> Iterator[_Part]:
-        nonlocal characters, text_bytes
+        nonlocal n_characters, text_bytes
         for texts in batches:
             tokens, counts = _encode(texts, tokenizer, dtype)
-            size = sum(len(text.encode()) for text in texts)
-            _require_same_bytes(len(texts), int(token_bytes[tokens].sum()), size)
+            size = sum(map(len, texts))
+            _require_same_bytes(len(texts), _bytes_in(tokens, token_bytes), size)
             yield tokens, counts
-            characters += sum(map(len, texts))
+            n_characters += sum(map(characters, texts))
             text_bytes += size
 
     header = _write(out, encoded(), tokenizer)
     stats = {
         "documents": header.n_documents,
-        "characters": characters,
+        "characters": n_characters,
         "bytes": text_bytes,
         "tokens": header.n_tokens,
     }
@@ -290,6 +292,11 @@ def _write(out: Path, parts: Iterable[_Part], vocabulary: Vocabulary) -> Header:
     return header
 
 
+def _bytes_in(tokens: Tokens, token_bytes: npt.NDArray[np.int64]) -> int:
+    parts = (tokens[i : i + _COUNTED_AT_ONCE] for i in range(0, len(tokens), _COUNTED_AT_ONCE))
+    return sum(int(token_bytes[part].sum()) for part in parts)
+
+
 def _require_same_bytes(documents: int, held: int, size: int) -> None:
     if held != size:
         raise DataError(
@@ -298,7 +305,7 @@ def _require_same_bytes(documents: int, held: int, size: int) -> None:
         )
 
 
-def _encode(texts: list[str], tokenizer: Vocabulary, dtype: np.dtype[Any]) -> _Part:
+def _encode(texts: list[bytes], tokenizer: Vocabulary, dtype: np.dtype[Any]) -> _Part:
     encoded = tokenizer.encode_batch(texts)
     counts = np.fromiter((len(ids) + 1 for ids in encoded), dtype=np.int64, count=len(encoded))
     tokens = np.empty(int(counts.sum()), dtype=dtype)

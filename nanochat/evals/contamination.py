@@ -17,17 +17,19 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nanochat.config import OverlapConfig
 from nanochat.data.left_out import write_left_out
-from nanochat.data.ngrams import GramIndex, Mask, Numbers
+from nanochat.data.ngrams import GramIndex, Mask, Numbers, pieces
 from nanochat.data.tasks import ChatTask, load_scored_task
 from nanochat.evals.core_bundle import CoreTask, load_core
 from nanochat.evals.overlap import FILE_NAME, Overlap, TaskOverlap
 from nanochat.runtime import Runtime
 
 _BATCH_DOCUMENTS = 1024
+_LONG_BYTES = 64 << 20  # of a batch: usual documents are some KB each
 _CHAT_FIELDS = {
     "choice": ("question", "choices"),
     "math": ("question", "answer"),
@@ -50,7 +52,7 @@ def find_overlap(
     tasks, core = items_of_tasks(config, inputs["tasks"])
     texts = [text for part in (tasks, core) for task_texts in part.values() for text in task_texts]
     index = GramIndex(pl.Series(texts, dtype=pl.String), config.ngram_words)
-    documents, grams, total = _search(index, inputs["shard"] / "text.parquet", runtime)
+    documents, grams, total = _search(index, inputs["shard"] / "text.parquet", config.ngram_words, runtime)
     long_enough, overlapping = index.long_enough(), index.holders(grams)
     starts = _starts([*tasks.values(), *core.values()])
     found = [
@@ -104,28 +106,39 @@ def _joined(item: Mapping[str, Any], fields: Sequence[str]) -> str:
     return "\n".join(str(text) for part in parts for text in ([part] if isinstance(part, str) else part))
 
 
-def _search(index: GramIndex, path: Path, runtime: Runtime) -> tuple[Numbers, Mask, int]:
+def _search(index: GramIndex, path: Path, ngram_words: int, runtime: Runtime) -> tuple[Numbers, Mask, int]:
     """Return the documents that overlap, which grams of the index they hold, and the number of all."""
     started = time.monotonic()
     grams = np.zeros(len(index), np.bool_)
     documents = [np.zeros(0, np.int64)]
     done, total = 0, pq.read_metadata(path).num_rows
-    for texts in _texts(path):
+    for numbers, texts in _texts(path, ngram_words):
         runtime.raise_if_stopped()
         shared = index.find(texts)
-        documents.append(done + np.unique(shared.texts))
+        documents.append(numbers[shared.texts])
         grams[shared.grams] = True
-        done += len(texts)
+        done = int(numbers[-1]) + 1
         rate = done / max(time.monotonic() - started, 1e-9)
         runtime.tracker.log({"throughput/documents_per_s": rate}, step=done, total_steps=total)
-    return np.concatenate(documents), grams, done
+    return np.unique(np.concatenate(documents)), grams, done
 
 
-def _texts(path: Path) -> Iterator[pl.Series]:
-    """Yield the documents of a text shard in order, a batch at a time; a null is an empty one."""
+def _texts(path: Path, ngram_words: int) -> Iterator[tuple[Numbers, pl.Series]]:
+    """Yield texts with the numbers of their documents, in order; a null is an empty one.
+
+    Documents come a batch at a time, or one by one and in pieces where some of a batch are long.
+    """
+    first = 0
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(_BATCH_DOCUMENTS, columns=["text"]):
-            yield pl.Series("text", batch.column(0)).fill_null("")
+            texts = batch.column(0)
+            if texts.nbytes <= _LONG_BYTES:
+                yield np.arange(first, first + len(texts)), pl.Series("text", texts).fill_null("")
+            else:
+                for number, text in enumerate(texts.cast(pa.large_binary()), first):
+                    for piece in pieces(text.as_py() or b"", ngram_words):
+                        yield np.array([number]), pl.Series([piece])
+            first += len(texts)
 
 
 def _starts(tasks: Sequence[Sequence[str]]) -> list[int]:

@@ -34,7 +34,9 @@ _MAX_IDS = 1 << 22
 _MAX_STRETCH_BYTES = 64  # longer ones hardly come again
 
 _SPACE = ord(" ")
-_CUT = re.compile(r" (?=\S)")
+# Where a long text may be cut: before a space or after a newline that no white space follows.
+_NO_BLANK = b"(?!" + b"|".join(FAR_BLANKS) + b")[!-~\xc2-\xf4]"
+_CUT = re.compile(b" (?=" + _NO_BLANK + b")|(?<=[\r\n])(?=" + _NO_BLANK + b")")
 
 
 class Lexicon:
@@ -46,8 +48,8 @@ class Lexicon:
         self._index: dict[bytes, int] = {}
         self._table = _NOTHING
 
-    def encode_batch(self, texts: Iterable[str]) -> list[Ids]:
-        """Return the tokens of each text, as views of larger arrays."""
+    def encode_batch(self, texts: Iterable[str | bytes]) -> list[Ids]:
+        """Return the tokens of each text (bytes are UTF-8), as views of larger arrays."""
         encoded: list[list[Ids]] = []
         for window in _windows(texts):
             found = self._encode_window([raw for _, raw in window])
@@ -135,13 +137,12 @@ class _Table:
 _NOTHING = _Table(np.empty(0, np.uint32), np.empty(0, np.int64), np.empty(0, np.int64))
 
 
-def _windows(texts: Iterable[str]) -> Iterator[list[tuple[int, bytes]]]:
+def _windows(texts: Iterable[str | bytes]) -> Iterator[list[tuple[int, bytes]]]:
     """Yield parts of texts with the number of their text, some megabytes at a time."""
     window: list[tuple[int, bytes]] = []
     size = 0
     for index, text in enumerate(texts):
-        for part in _parts(text):
-            raw = utf8(part, f"text {index}")
+        for raw in _parts(text if isinstance(text, bytes) else utf8(text, f"text {index}")):
             window.append((index, raw))
             size += len(raw)
             if size >= _WINDOW_BYTES:
@@ -151,13 +152,13 @@ def _windows(texts: Iterable[str]) -> Iterator[list[tuple[int, bytes]]]:
         yield window
 
 
-def _parts(text: str) -> Iterator[str]:
-    """Cut a text that is longer than a window, at certain cuts."""
+def _parts(raw: bytes) -> Iterator[bytes]:
+    """Cut a text that is longer than a window, where all patterns cut."""
     start = 0
-    while len(text) - start > _WINDOW_BYTES and (cut := _CUT.search(text, start + _WINDOW_BYTES)):
-        yield text[start : cut.start()]
+    while len(raw) - start > _WINDOW_BYTES and (cut := _CUT.search(raw, start + _WINDOW_BYTES)):
+        yield raw[start : cut.start()]
         start = cut.start()
-    yield text[start:] if start else text
+    yield raw[start:] if start else raw
 
 
 def _certain_cuts(data: npt.NDArray[np.uint8], text_ends: Positions) -> Mask:

@@ -28,8 +28,8 @@ PATTERNS: dict[PatternName, str] = {
     "gpt4": PATTERN,
     "prose": r" ?\S++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
 }
-"""Split patterns by name. Each begins a word before every space that is followed by no white space: the
-lexicon relies on it."""
+"""Split patterns by name. Each begins a word before every space that is followed by no white space, and after
+every newline that is followed by none: the lexicon relies on it."""
 
 _MARK = "\ufdd0"  # a noncharacter; in a text of its own it is left out of the counts
 _LINEAR_PATTERNS: dict[PatternName, str] = {
@@ -44,6 +44,7 @@ _BLANKS += "\u2028\u2029\u202f\u205f\u3000"
 FAR_BLANKS = tuple(blank.encode() for blank in _BLANKS if not blank.isascii())
 """White space outside of ASCII, in UTF-8."""
 _LONG_RUN = 100_000
+_CONTINUING = bytes(range(0x80, 0xC0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +118,11 @@ def utf8(text: str, name: str = "the text") -> bytes:
             f"{name} has the lone surrogate U+{ord(text[at]):04X} at character {at}, which UTF-8 cannot hold",
             hint="read the text with the encoding it was written in, or replace such characters",
         ) from None
+
+
+def characters(raw: bytes) -> int:
+    """Return how many characters UTF-8 text has: all bytes but those that continue one."""
+    return len(raw.translate(None, _CONTINUING))
 
 
 class Part(NamedTuple):

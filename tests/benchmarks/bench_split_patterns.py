@@ -75,8 +75,8 @@ def _row(
         tokenizer_config = TokenizerConfig(vocab_size=vocab_size, pattern=name)
         train_tokenizer(tokenizer_config, {"shards": folder / "text"}, folder / "tokenizer", Runtime())
         tokenizer = Tokenizer.load(folder / "tokenizer")
-        write_token_shard(folder / "train/shard", [train], tokenizer)
-        stats = write_token_shard(folder / "val", [held_out], tokenizer)
+        write_token_shard(folder / "train/shard", [[text.encode() for text in train]], tokenizer)
+        stats = write_token_shard(folder / "val", [[text.encode() for text in held_out]], tokenizer)
         (folder / "model").mkdir()
         inputs = {
             "tokenizer": folder / "tokenizer",

@@ -31,7 +31,7 @@ def record(store, tmp_path):
     for name in ("tokenizer", "tokens"):
         (tmp_path / name).mkdir()
     tokenizer.save(tmp_path / "tokenizer")
-    write_token_shard(tmp_path / "tokens", [TEXTS], tokenizer)
+    write_token_shard(tmp_path / "tokens", [[text.encode() for text in TEXTS]], tokenizer)
     made_with = commit(store, "tokenizer", tmp_path / "tokenizer", {})
     line = {"stage": made_with.stage, "key": made_with.key}
     return commit(store, "tokenize", tmp_path / "tokens", {"tokenizer": line})

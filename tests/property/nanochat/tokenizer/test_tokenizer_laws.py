@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from unittest import mock
 
 import polars as pl
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nanochat.errors import DataError
+from nanochat.tokenizer import lexicon
 from nanochat.tokenizer.bpe_training import train_ranks
 from nanochat.tokenizer.split import PATTERNS, count_words
 from nanochat.tokenizer.tokenizer import Tokenizer
@@ -58,6 +60,9 @@ def test_batches_and_single_texts_have_the_ids_of_tiktoken(tokenizer, oracle, te
     expected = [oracle.encode_ordinary(text) for text in texts]
     assert [tokenizer.encode(text) for text in texts] == expected
     assert [ids.tolist() for ids in tokenizer.encode_batch(texts)] == expected
+    with mock.patch.object(lexicon, "_WINDOW_BYTES", 3):  # cut wherever a long text may be cut
+        raws = [text.encode() for text in texts]
+        assert [ids.tolist() for ids in tokenizer.encode_batch(raws)] == expected
 
 
 def test_every_character_keeps_its_bytes_and_has_the_ids_of_tiktoken(tokenizer, oracle):

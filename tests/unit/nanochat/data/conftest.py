@@ -32,7 +32,7 @@ class ByteTokenizer:
         return list(text.encode())
 
     def encode_batch(self, texts):
-        return [np.frombuffer(text.encode(), np.uint8).astype(np.int32) for text in texts]
+        return [np.frombuffer(text, np.uint8).astype(np.int32) for text in texts]
 
     def decode(self, ids) -> str:
         return bytes(i for i in ids if i < 256).decode()
@@ -55,7 +55,7 @@ def tokenizer() -> ByteTokenizer:
 def make_shard(tmp_path_factory, tokenizer) -> Callable[..., TokenShard]:
     def make(texts, using=tokenizer) -> TokenShard:
         folder = tmp_path_factory.mktemp("shard")
-        write_token_shard(folder, [texts], using)
+        write_token_shard(folder, [[text.encode() for text in texts]], using)
         return TokenShard.open(folder)
 
     return make

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import polars as pl
 import pytest
@@ -9,6 +11,7 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nanochat.data import ngrams
 from nanochat.data.ngrams import GramIndex
 
 _WORDS = ("a", "B", "ü", "x1", "7", "ein_Wort", "longer than thirteen bytes".replace(" ", "Q"), "字")
@@ -47,6 +50,23 @@ def test_what_loops_find_is_found_and_nothing_else(items, texts, n):
         {i for i, grams in enumerate(of_texts) if grams & everything_in_items},
         [i for i, grams in enumerate(of_items) if grams & everything_in_texts],
     )
+
+
+@given(_TEXT, st.integers(1, 4), st.integers(1, 40))
+def test_pieces_of_a_text_have_its_grams_and_no_others(text, n, size):
+    with mock.patch.multiple(ngrams, _PIECE_BYTES=size, _SEAM_CHARACTERS=size // 2 + 1):
+        parts = list(ngrams.pieces(text.encode(), n))
+    assert set().union(*(naive_grams(part, n) for part in parts)) == naive_grams(text, n)
+    assert max(map(len, parts)) <= max(len(text), 1)
+
+
+def test_a_long_text_is_cut_into_pieces_of_bounded_length():
+    text = " ".join(f"word{i}" for i in range(20_000))
+    with mock.patch.multiple(ngrams, _PIECE_BYTES=10_000, _SEAM_CHARACTERS=1_000):
+        parts = list(ngrams.pieces(text.encode(), 13))
+    assert len(parts) > 10
+    assert max(map(len, parts)) <= 11_000
+    assert sum(map(len, parts)) < 1.1 * len(text)
 
 
 THIRTEEN = "One two three four five six seven eight nine ten eleven twelve thirteen"

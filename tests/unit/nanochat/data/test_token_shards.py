@@ -28,7 +28,7 @@ def test_every_document_reads_back_as_it_was_written(texts, make_shard, tokenize
 
 
 def test_how_documents_are_batched_does_not_change_the_bytes(tmp_path, tokenizer):
-    texts = [f"document {i} " * (i % 7) for i in range(50)]
+    texts = [f"document {i} ".encode() * (i % 7) for i in range(50)]
     write_token_shard(tmp_path / "one", [texts], tokenizer)
     write_token_shard(tmp_path / "many", [texts[i : i + 3] for i in range(0, 50, 3)], tokenizer)
     for name in ("tokens.bin", "stats.json"):
@@ -36,13 +36,13 @@ def test_how_documents_are_batched_does_not_change_the_bytes(tmp_path, tokenizer
 
 
 def test_stats_count_documents_characters_bytes_and_tokens(tmp_path, tokenizer):
-    stats = write_token_shard(tmp_path, [["añb", ""]], tokenizer)
+    stats = write_token_shard(tmp_path, [["añb".encode(), b""]], tokenizer)
     assert stats == {"documents": 2, "characters": 3, "bytes": 4, "tokens": 6}
     assert json.loads((tmp_path / "stats.json").read_text()) == stats
 
 
 def test_tokens_and_offsets_are_aligned_in_the_documented_layout(tmp_path, tokenizer):
-    write_token_shard(tmp_path, [["ab", "c"]], tokenizer)
+    write_token_shard(tmp_path, [[b"ab", b"c"]], tokenizer)
     raw = (tmp_path / "tokens.bin").read_bytes()
     magic, version, itemsize, vocab, documents, tokens = struct.unpack_from("<8sHHIQQ", raw)
     assert (magic, version, itemsize, vocab, documents, tokens) == (b"NCTOKENS", 2, 2, 265, 2, 5)
@@ -85,7 +85,7 @@ def test_token_width_follows_the_vocabulary(vocab_size, dtype, make_shard, make_
     ],
 )
 def test_a_damaged_file_is_refused(damage, message, tmp_path, tokenizer):
-    write_token_shard(tmp_path, [["abc", "de"]], tokenizer)
+    write_token_shard(tmp_path, [[b"abc", b"de"]], tokenizer)
     path = tmp_path / "tokens.bin"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DataError, match=message):
@@ -93,7 +93,7 @@ def test_a_damaged_file_is_refused(damage, message, tmp_path, tokenizer):
 
 
 def test_a_changed_token_is_found_by_its_hash(tmp_path, tokenizer):
-    write_token_shard(tmp_path, [["abc", "de"]], tokenizer)
+    write_token_shard(tmp_path, [[b"abc", b"de"]], tokenizer)
     TokenShard.open(tmp_path).verify()
     path = tmp_path / "tokens.bin"
     raw = bytearray(path.read_bytes())
@@ -104,7 +104,7 @@ def test_a_changed_token_is_found_by_its_hash(tmp_path, tokenizer):
 
 
 def test_offsets_of_another_writer_must_rise(tmp_path, tokenizer):
-    write_token_shard(tmp_path, [["abc", "de"]], tokenizer)
+    write_token_shard(tmp_path, [[b"abc", b"de"]], tokenizer)
     path = tmp_path / "tokens.bin"
     raw = path.read_bytes()[:-24] + struct.pack("<3Q", 0, 0, 7)
     path.write_bytes(raw[:96] + hashlib.sha256(raw[-24:]).digest() + raw[128:])
@@ -113,7 +113,7 @@ def test_offsets_of_another_writer_must_rise(tmp_path, tokenizer):
 
 
 def test_a_shard_of_another_vocabulary_is_refused(tmp_path, tokenizer, make_tokenizer):
-    write_token_shard(tmp_path, [["abc"]], tokenizer)
+    write_token_shard(tmp_path, [[b"abc"]], tokenizer)
     assert TokenShard.open(tmp_path, vocabulary_digest(tokenizer)).n_documents == 1
     with pytest.raises(DataError, match="vocabulary"):
         TokenShard.open(tmp_path, vocabulary_digest(make_tokenizer(300)))
@@ -130,7 +130,7 @@ def test_a_tokenizer_that_loses_text_is_noticed(tmp_path, make_tokenizer):
             return [ids[:3] for ids in super().encode_batch(texts)]
 
     with pytest.raises(DataError, match="hold 3 bytes, their text 5"):
-        write_token_shard(tmp_path, [["abcde"]], Lossy())
+        write_token_shard(tmp_path, [[b"abcde"]], Lossy())
 
 
 def test_views_are_read_only(make_shard):

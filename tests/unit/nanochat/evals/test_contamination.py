@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from nanochat.config import EvaluateConfig, OverlapConfig, ToyWorldConfig
+from nanochat.data import ngrams
 from nanochat.data.left_out import read_left_out
 from nanochat.data.tasks import load_task
 from nanochat.data.toy_world.files import write_tasks
@@ -55,6 +56,17 @@ def planted(tasks):
     documents[12] = program["prompt"] + program["canonical_solution"]
     documents[19] = problem
     return documents
+
+
+def test_long_documents_are_searched_in_pieces_with_the_same_result(search, tasks, monkeypatch):
+    documents = planted(tasks)
+    documents[5] = f"{FILLER} " * 50 + documents[5] + f" {FILLER}" * 50
+    whole = search(documents, name="whole")
+    monkeypatch.setattr(contamination, "_LONG_BYTES", 0)
+    monkeypatch.setattr(ngrams, "_PIECE_BYTES", 300)
+    monkeypatch.setattr(ngrams, "_SEAM_CHARACTERS", 150)
+    assert search(documents, name="pieces") == whole
+    assert whole[1] == {5, 12, 19}
 
 
 def test_planted_items_are_found_with_their_documents(search, tasks):

@@ -70,6 +70,7 @@ def test_ids_are_those_of_tiktoken_at_first_and_when_all_is_known(tokenizer):
     texts = [*NASTY, *_random_texts(1, 333)]
     for _ in range(3):
         assert _batch(tokenizer, texts) == _expected(tokenizer, texts)
+    assert _batch(tokenizer, [text.encode() for text in texts]) == _expected(tokenizer, texts)
     backwards = texts[::-1]  # other neighbours for the same stretches
     assert _batch(tokenizer, backwards) == _expected(tokenizer, backwards)
 

@@ -29,7 +29,7 @@ def stage_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return " ".join(draw.choice(words) for _ in range(draw.randint(1, most)))
 
     for name in ("train_tokens/shard_00000", "train_tokens/shard_00001", "val_tokens"):
-        write_token_shard(root / name, [[text() for _ in range(40)]], tokenizer)
+        write_token_shard(root / name, [[text().encode() for _ in range(40)]], tokenizer)
     (root / "tasks/conversations").mkdir(parents=True)
     with (root / "tasks/conversations/talk.jsonl").open("w", encoding="utf-8") as file:
         for _ in range(60):
