@@ -52,6 +52,7 @@ _ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "GIT_PYTHON_REFRESH": "quiet",
 }
+_PROMPT_S = 0.2  # what each answer may take: a run has up to thousands of stages
 _DIGEST_CHARS = 36  # what MLflow keeps of a data set's digest; the whole one is in the input's tags
 _MAX_PARAM_CHARS, _MAX_TAG_CHARS, _MAX_PER_BATCH, _MAX_METRICS, _MAX_DATASETS = 6000, 8000, 100, 1000, 1000
 
@@ -84,7 +85,7 @@ class StageTracker:
 class MlflowWindow:
     """Shows one pipeline run in MLflow. Every method returns at once unless its docstring says otherwise.
 
-    All waiting on a server that does not answer comes out of one budget, `patience_s`.
+    All waiting on a server that does not answer promptly comes out of one budget, `patience_s`.
     """
 
     def __init__(
@@ -179,14 +180,16 @@ class MlflowWindow:
         if not run.created.is_set() and self._drain.loaded and not self.disabled:
             with self._patience_lock:
                 begun = time.monotonic()
+                self._queue.hurry()
                 run.created.wait(min(wait_s, self._patience_s))
-                self._patience_s -= time.monotonic() - begun
+                self._patience_s -= max(time.monotonic() - begun - _PROMPT_S, 0.0)
         return run.run_id
 
     def root_id(self, limit_s: float = 30.0) -> str | None:
         """Return the MLflow id of the parent run, for another process; waits for it and MLflow's import."""
         if self._root is None:
             return None
+        self._queue.hurry()
         self._root.created.wait(limit_s)
         return self._root.run_id
 

@@ -90,7 +90,7 @@ class Drain:
             connect = self._load()
             self._loaded.set()
             self._retry(lambda: self._connect(connect))
-            while not (self._queue.wait_closed(self.interval_s) and not len(self._queue)):
+            while not (self._queue.rest(self.interval_s) and not len(self._queue)):
                 for event in merge_metrics(self._queue.take(_TAKEN_AT_ONCE)):
                     self._write(event)
                 self._sample_system()

@@ -127,7 +127,7 @@ class TrackingQueue:
         self._kept: deque[tuple[int, TrackingEvent]] = deque()
         self._next = 0
         self._changed = threading.Condition()
-        self._closed = False
+        self._closed = self._hurried = False
         self.dropped = 0
 
     def __len__(self) -> int:
@@ -161,6 +161,19 @@ class TrackingQueue:
                 lossy_first = self._lossy and (not self._kept or self._lossy[0][0] < self._kept[0][0])
                 events.append((self._lossy if lossy_first else self._kept).popleft()[1])
             return events
+
+    def hurry(self) -> None:
+        """End the rest of whoever takes events: somebody waits for one of them to be written."""
+        with self._changed:
+            self._hurried = True
+            self._changed.notify_all()
+
+    def rest(self, timeout_s: float) -> bool:
+        """Sleep, but wake when the queue is closed or `hurry` is called; return whether it is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._hurried, timeout_s)
+            self._hurried = False
+            return self._closed
 
     def wait_closed(self, timeout_s: float) -> bool:
         """Sleep, but wake at once when the queue is closed; return whether it is."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from nanochat import tracking
 from nanochat.tracking import MlflowWindow, run_tags
 
 pytestmark = pytest.mark.slow
@@ -133,6 +134,22 @@ def test_a_second_window_adds_to_the_same_experiment(client: Any, uri: str) -> N
     assert run_id is not None and window.url() is None
     assert client.get_run(run_id).info.status == "FINISHED"
     assert len([e for e in client.search_experiments() if e.name == "nanochat"]) == 1
+
+
+def test_an_id_that_is_asked_for_does_not_wait_for_the_next_round_of_writing(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "_PROMPT_S", 60.0)
+    window = MlflowWindow(uri, patience_s=60.0)
+    window._drain.interval_s = 600.0
+    window.start_run("asked", {}, {})
+    assert window.root_id(120.0)
+    for node in ("tokenize/shard_00000", "tokenize/shard_00001"):
+        window.stage(node, tags={}, params={})
+        assert window.run_id(node, wait_s=60.0)
+    assert window._patience_s == 60.0  # kept for a server that does not answer
+    window.close()
+    assert window.errors == window.dropped == 0
 
 
 def _busy_window(uri: str, **limits: float) -> MlflowWindow:

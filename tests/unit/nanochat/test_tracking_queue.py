@@ -57,6 +57,15 @@ def test_closing_wakes_a_waiting_thread() -> None:
     assert woken == [True]
 
 
+def test_who_is_in_a_hurry_ends_one_rest() -> None:
+    queue = TrackingQueue(capacity=1)
+    queue.hurry()
+    assert queue.rest(600.0) is False
+    assert queue.rest(0.001) is False  # at its end, as nobody is in a hurry any more
+    queue.close()
+    assert queue.rest(600.0) is True
+
+
 def test_metrics_of_a_run_are_merged_but_never_pass_its_other_events() -> None:
     a, b = RunHandle("a"), RunHandle("b")
     text, end = AddText(a, "hello", 2), EndRun(a, "FINISHED", 0)
