@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import statistics
@@ -45,9 +46,11 @@ def hardware() -> str:
 
 
 def measure(work: Callable[[int], object], repeats: int = 5) -> Timing:
-    """Time `work(n)` for n = 0, 1, …"""
+    """Time `work(n)` for n = 0, 1, …; garbage collections do not visit what was in memory before."""
     times, cpu = [], []
     for n in range(repeats):
+        gc.collect()
+        gc.freeze()
         begin, cpu_begin = time.perf_counter(), time.process_time()
         work(n)
         times.append(time.perf_counter() - begin)
