@@ -11,10 +11,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_PARTIAL = "partial"
+_PARTIAL, _LOCK = "partial", ".lock"
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def scratch_folder(root: Path) -> Iterator[Path]:
     root.mkdir(parents=True, exist_ok=True)
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=root))
-        with _lock(folder) as mine:
+        with _lock(folder, without_locks=True) as mine:
             if not mine:  # another process swept it before it was locked
                 continue
             try:
@@ -49,25 +49,31 @@ def sweep(root: Path) -> None:
     for folder in root.iterdir() if root.exists() else ():
         if folder.name == _PARTIAL:
             continue
-        with _lock(folder) as abandoned:
+        with suppress(OSError), _lock(folder, without_locks=False) as abandoned:  # such as another user's
             if abandoned:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[bool]:
-    """Try to lock a folder for a while; False if another process has it, or it is gone."""
+def _lock(folder: Path, *, without_locks: bool) -> Iterator[bool]:
+    """Try to hold a folder for a while; False if another process does, or if it is gone.
+
+    `without_locks` is the answer on a file system that has none.
+    """
     try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
+        # A file, since network file systems lock nothing that cannot be opened for writing.
+        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT)
+    except FileNotFoundError:
         yield False
         return
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        locked = folder.exists()
+        held = (folder / _LOCK).exists()
+    except BlockingIOError:
+        held = False
     except OSError:
-        locked = False
+        held = without_locks
     try:
-        yield locked
+        yield held
     finally:
         os.close(handle)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import subprocess
 import sys
 import threading
+
+import pytest
 
 from flows.scratch import drop_partial, partial_folder, scratch_folder, sweep
 
@@ -63,6 +68,32 @@ def test_unfinished_downloads_outlive_a_sweep_and_go_with_their_stage(tmp_path):
     sweep(tmp_path)
     drop_partial(tmp_path, ["one", "never seen"])
     assert [partial_folder(tmp_path, key).exists() for key in ("one", "two")] == [False, True]
+
+
+def test_without_locks_nothing_is_swept_and_work_goes_on(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    (tmp_path / "123-left").mkdir()
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with scratch_folder(tmp_path) as folder:
+        sweep(tmp_path)
+        assert sorted(names(tmp_path)) == sorted(["123-left", folder.name])
+    assert names(tmp_path) == ["123-left"]
+
+
+def test_a_folder_that_cannot_be_locked_for_another_reason_is_an_error_and_no_endless_loop(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "123-left").mkdir()
+
+    def refuse(path, *_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "open", refuse)
+    sweep(tmp_path)
+    with pytest.raises(OSError, match="No space"), scratch_folder(tmp_path):
+        pytest.fail("there is no room")
 
 
 def test_a_home_without_a_scratch_folder_has_nothing_to_sweep(tmp_path):
