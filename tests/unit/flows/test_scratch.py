@@ -98,3 +98,4 @@ def test_a_folder_that_cannot_be_locked_for_another_reason_is_an_error_and_no_en
 
 def test_a_home_without_a_scratch_folder_has_nothing_to_sweep(tmp_path):
     sweep(tmp_path / "none")
+    assert names(tmp_path) == []
