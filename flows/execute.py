@@ -131,7 +131,7 @@ def _execute_once(
             replace=job.force,
         )
         store.drop_checkpoints(stage.name, job.key)
-        drop_partial(workshop.scratch, [job.key])
+        drop_partial(workshop.scratch, job.key)
     return Outcome(record, cached=False)
 
 

@@ -10,7 +10,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -38,10 +38,9 @@ def partial_folder(root: Path, key: str) -> Path:
     return root / _PARTIAL / key
 
 
-def drop_partial(root: Path, keys: Iterable[str]) -> None:
-    """Remove the unfinished downloads of stages that are finished."""
-    for key in keys:
-        shutil.rmtree(partial_folder(root, key), ignore_errors=True)
+def drop_partial(root: Path, key: str) -> None:
+    """Remove what a stage that is finished has downloaded."""
+    shutil.rmtree(partial_folder(root, key), ignore_errors=True)
 
 
 def sweep(root: Path) -> None:

@@ -19,7 +19,7 @@ from flows.execute import Job, Outcome, Workshop, execute, records_of, refuse_ot
 from flows.fingerprint import fingerprint
 from flows.plan import Plan, payload_of
 from flows.progress import Progress
-from flows.scratch import drop_partial, sweep
+from flows.scratch import sweep
 from flows.settings import Settings
 from flows.stage import Node, Record
 from nanochat.errors import Interrupted
@@ -53,7 +53,6 @@ class Session:
         # Shards run side by side; stages that use all cores or the GPU do not.
         self._device = threading.Lock()
         sweep(workshop.scratch)  # what killed runs left
-        drop_partial(workshop.scratch, [p.key for p in plan.nodes if p.action == "hit" and p.key])
         # Digests of the code as it is now, not as edited while stages run; and on this thread, because
         # CPython before 3.11.8 fails when two threads parse at once (SystemError: AST constructor …).
         for planned in plan.nodes:

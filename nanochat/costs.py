@@ -18,6 +18,7 @@ from nanochat.data import spelling
 from nanochat.data.hub import is_hub, published_rows
 from nanochat.model.flops import flops_per_token, parameter_count, parameter_counts, peak_flops
 from nanochat.model.memory import MemoryEstimate, largest_pass
+from nanochat.spelling_recipe import IDENTITY, IDENTITY_ROWS
 
 # Below this (half a minute of the machine) starting up takes the time, and no published utilisation holds.
 _LEAST_FLOPS = 1e17
@@ -187,6 +188,8 @@ def _entry_rows(recipe: Recipe, entry: MixtureEntry) -> int | None:
     all_rows: int | None
     if entry.task in spelling.ROWS:
         all_rows = spelling.ROWS[entry.task].get(entry.split)
+    elif is_hub(recipe.tasks.source) and entry.task == "identity":
+        all_rows = IDENTITY_ROWS if recipe.tasks.identity_url == IDENTITY else None
     elif is_hub(recipe.tasks.source):
         all_rows = published_rows(entry.task, entry.split)
     else:

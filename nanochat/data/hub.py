@@ -32,8 +32,7 @@ logger = logging.getLogger(__name__)
 NAME = "hub"
 _HOST = "https://huggingface.co"
 _CORE = "core"
-_IDENTITY = "conversations/identity.jsonl"
-_IDENTITY_ROWS = 996  # of the 22,439 that published fine-tuning had, what no other data set accounts for
+IDENTITY = "conversations/identity.jsonl"
 _CORE_PARTS = ("core.yaml", "eval_meta_data.csv", "eval_data")
 
 
@@ -80,8 +79,6 @@ def is_hub(source: str) -> bool:
 
 def published_rows(task: str, split: str) -> int | None:
     """Return how many rows a data set had when the recipes were published; None for others."""
-    if (task, split) == (PurePosixPath(_IDENTITY).stem, "train"):
-        return _IDENTITY_ROWS
     return next((d.rows for d in DATA_SETS if (d.task, d.split) == (task, split)), None)
 
 
@@ -169,7 +166,7 @@ def _extras(config: TasksConfig) -> list[_Extra]:
     if config.words_url:
         extras.append(_Extra(WORDS, config.words_url, read_words))
     if config.identity_url:
-        extras.append(_Extra(_IDENTITY, config.identity_url, _check_conversations))
+        extras.append(_Extra(IDENTITY, config.identity_url, _check_conversations))
     return extras
 
 

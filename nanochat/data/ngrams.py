@@ -25,7 +25,7 @@ _WORD = r"[\p{L}\p{N}]+"
 _SAME_WORD = re.compile(r"[^\W_]+")  # for Python's engine
 _SEED = 0
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no word's hash loses bits on its way
-_PIECE_BYTES = 16 << 20  # a text as long takes about 200 MB to cut into words
+_PIECE_BYTES = 16 << 20
 _SEAM_CHARACTERS = 1 << 16  # where the words are looked for that two pieces share
 _SLOTS_PER_GRAM = 8  # of the sieve: at most one gram in eight passes that is not in the index
 

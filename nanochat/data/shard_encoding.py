@@ -4,8 +4,7 @@ The encoder holds Python's lock for half of its time (two threads did 1.2 to 1.4
 with a process per shard, as many shards are encoded at once as the run has workers. What is written never
 depends on where or beside what it was made. Text stays as it is: line endings of any kind, duplicates,
 empty documents (a null is one). A document may be as long as parquet allows, 2 GiB, and is encoded in
-windows; its bytes and its tokens are held whole (2 GB in 1.3 billion tokens took 17 GB of memory and two
-minutes). The format of the files is `nanochat.data.token_shards`.
+windows; its bytes and its tokens are held whole. The format of the files is `nanochat.data.token_shards`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
 from nanochat.config import Config, EvaluateConfig, MidtrainConfig, OverlapConfig, SftConfig, TasksConfig
-from nanochat.data.hub import hub_paths, is_hub
+from nanochat.data.hub import IDENTITY, hub_paths, is_hub
 from nanochat.data.spelling import ROWS as SPELLING
 from nanochat.data.spelling import WORDS
 from nanochat.errors import ConfigError
@@ -37,7 +37,9 @@ _JOINING_HINT = (
 )
 _JOINING_HINTS = {
     WORDS: _JOINING_HINT.format(form="one word a line", field="words_url"),
-    "conversations/identity": _JOINING_HINT.format(form="a list of messages a line", field="identity_url"),
+    IDENTITY.removesuffix(SUFFIXES[0]): _JOINING_HINT.format(
+        form="a list of messages a line", field="identity_url"
+    ),
 }
 
 

@@ -55,6 +55,7 @@ def measure(work: Callable[[int], object], repeats: int = 5) -> Timing:
         work(n)
         times.append(time.perf_counter() - begin)
         cpu.append(time.process_time() - cpu_begin)
+    gc.unfreeze()
     return Timing(statistics.median(times), min(times), max(times), statistics.median(cpu))
 
 

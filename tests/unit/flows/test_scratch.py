@@ -66,7 +66,8 @@ def test_unfinished_downloads_outlive_a_sweep_and_go_with_their_stage(tmp_path):
     for key in ("one", "two"):
         partial_folder(tmp_path, key).mkdir(parents=True)
     sweep(tmp_path)
-    drop_partial(tmp_path, ["one", "never seen"])
+    drop_partial(tmp_path, "one")
+    drop_partial(tmp_path, "never seen")
     assert [partial_folder(tmp_path, key).exists() for key in ("one", "two")] == [False, True]
 
 

@@ -19,6 +19,12 @@ def test_mixtures_are_d20s_with_the_published_rows_of_identity_and_spelling():
     assert found.pretrain == d20.pretrain
 
 
+def test_how_many_rows_an_identity_of_your_own_has_is_not_known():
+    found = recipes.find("d20-spelling", ["tasks.identity_url=https://host/mine.jsonl"])
+    assert mixture_rows(found, found.sft.mixture) is None
+    assert forecast(found).of("midtrain").steps is None
+
+
 def test_midtraining_is_predicted_near_the_published_steps():
     # 1 %: upstream's spelling sentences are others, and the identity rows' length is assumed.
     found = forecast(recipes.find("d20-spelling"))
