@@ -17,7 +17,7 @@ CONTAMINATION = Stage(name="contamination", version=1, run="nanochat.evals.conta
 RENDER = Stage(name="render", version=1, run="nanochat.data.chat_tokens:render_chat")
 PRETRAIN = Stage(
     name="pretrain",
-    version=2,
+    version=3,
     run="nanochat.train.pretrain:pretrain",
     resources="gpu",
     spreads=True,
@@ -25,7 +25,7 @@ PRETRAIN = Stage(
 )
 MIDTRAIN = Stage(
     name="midtrain",
-    version=3,
+    version=4,
     run="nanochat.train.midtrain:midtrain",
     resources="gpu",
     spreads=True,
@@ -33,20 +33,20 @@ MIDTRAIN = Stage(
 )
 SFT = Stage(
     name="sft",
-    version=3,
+    version=4,
     run="nanochat.train.sft:sft",
     resources="gpu",
     spreads=True,
     attachments=("throughput.jsonl",),
 )
 EVALUATE_BASE = Stage(
-    name="evaluate_base", version=2, run="nanochat.evals.evaluate:evaluate_base", resources="gpu"
+    name="evaluate_base", version=3, run="nanochat.evals.evaluate:evaluate_base", resources="gpu"
 )
 EVALUATE_MID = Stage(
-    name="evaluate_mid", version=2, run="nanochat.evals.evaluate:evaluate_chat", resources="gpu"
+    name="evaluate_mid", version=3, run="nanochat.evals.evaluate:evaluate_chat", resources="gpu"
 )
 EVALUATE_SFT = Stage(
-    name="evaluate_sft", version=2, run="nanochat.evals.evaluate:evaluate_chat", resources="gpu"
+    name="evaluate_sft", version=3, run="nanochat.evals.evaluate:evaluate_chat", resources="gpu"
 )
 PUBLISH = Stage(
     name="publish",

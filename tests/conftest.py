@@ -12,6 +12,11 @@ import pytest
 # Set before anything imports a library that reads it; child processes inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from nanochat import reproducible
+
+# Tests of kernels multiply before any model is made.
+os.environ.setdefault(reproducible.VARIABLE, reproducible.MODE)
+
 from tests.s3_server import s3_server, s3_store_url  # noqa: F401 - fixtures
 
 hypothesis.settings.register_profile("quiet", deadline=None)  # a busy machine is no failure

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from nanochat.chat.engine import Engine
 from nanochat.config import EvaluateConfig
 from nanochat.data.batches import val_batches
@@ -26,6 +24,7 @@ from nanochat.evals.bpb import bits_per_byte
 from nanochat.evals.choice import Report
 from nanochat.evals.core_bundle import load_core
 from nanochat.model.checkpoint import load_model
+from nanochat.reproducible import cpu_threads
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.chat_format import render_for_completion
 from nanochat.tokenizer.tokenizer import Tokenizer
@@ -84,9 +83,7 @@ class _Evaluation:
 
     def run(self, out: Path, kind: str, *, with_core: bool) -> dict[str, Any]:
         """Measure everything, write the files, return the numbers of the record."""
-        former = torch.get_num_threads()
-        torch.set_num_threads(self.runtime.threads)
-        try:
+        with cpu_threads(self.runtime.threads):
             tasks = {name: self._chat_task(name) for name in self.config.chat_tasks}
             core_tasks = self._core() if with_core else {}
             metrics = {
@@ -95,8 +92,6 @@ class _Evaluation:
                 "val_bpb": self._val_bpb(),
             }
             samples = [{"prompt": p, "text": self._sample(p, kind)} for p in self.config.prompts]
-        finally:
-            torch.set_num_threads(former)
         results = {
             "model": kind,
             "tasks": {name: result.to_json() for name, result in tasks.items()},

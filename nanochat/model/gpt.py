@@ -32,6 +32,7 @@ from nanochat.model.architecture import (
 from nanochat.model.attention import Attention, Context, Linear, as_computed, rms_norm, rotary_tables
 from nanochat.model.init_weights import init_2026, init_classic
 from nanochat.model.kv_cache import KVCache
+from nanochat.reproducible import set_strict
 
 LOGIT_CAP = 15.0
 IGNORED = -1  # target that counts for nothing
@@ -98,6 +99,7 @@ class GPT(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        set_strict()  # the tables below may be the first use of MKL in this process
         self.config = config
         self.windows = windows(config)
         self.transformer = Body(config)
@@ -247,12 +249,12 @@ class July2026(GPT):
         """Run normed embeddings x (B, T, C) of the tokens idx (B, T) through all blocks."""
         x = start = middle = self._smear(x, context)
         for layer, block in enumerate(self.transformer.h):
-            x = self.resid_lambdas[layer] * x + self.x0_lambdas[layer] * start
+            x = _scaled(x, self.resid_lambdas[layer]) + _scaled(start, self.x0_lambdas[layer])
             name = str(layer)
             x = block(x, context, self.value_embeds[name](idx) if name in self.value_embeds else None)
             if layer == self.config.n_layer // 2:
                 middle = x
-        return x - self.backout_lambda.to(x.dtype) * middle
+        return x - _scaled(middle, self.backout_lambda.to(x.dtype))
 
     def _smear(self, x: Tensor, context: Context) -> Tensor:
         # What came before each token: zeros, and so no change, before a document's first.
@@ -265,3 +267,11 @@ class July2026(GPT):
             before = before * (context.starts < positions)[..., None]
         gate = self.smear_lambda.to(x.dtype) * torch.sigmoid(self.smear_gate(x[..., :SMEAR_CHANNELS]))
         return x + gate * before
+
+
+def _scaled(x: Tensor, factor: Tensor) -> Tensor:
+    """Return x (B, T, C) times one number.
+
+    Its gradient adds up by channel first: a sum of all elements at once is cut by the number of threads.
+    """
+    return factor.expand(x.size(-1)) * x

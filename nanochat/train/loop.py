@@ -180,17 +180,6 @@ def _nothing(length: int) -> Batch:
     return np.zeros((1, length), np.int64), np.full((1, length), IGNORED, np.int64)
 
 
-@contextlib.contextmanager
-def cpu_threads(count: int) -> Iterator[None]:
-    """Use so many threads for operations on the CPU, and the former number afterwards."""
-    former = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(former)
-
-
 def _require_finite_losses(state: TrainState, losses: list[float]) -> None:
     for rank, loss in enumerate(losses):
         if not math.isfinite(loss):

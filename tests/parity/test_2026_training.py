@@ -19,8 +19,9 @@ import torch
 from nanochat.config import ModelConfig, OptimizerConfig
 from nanochat.model.checkpoint import model_from_state
 from nanochat.model.gpt import GPT
+from nanochat.reproducible import cpu_threads
 from nanochat.train import muon
-from nanochat.train.loop import Plan, cpu_threads, training_steps
+from nanochat.train.loop import Plan, training_steps
 from nanochat.train.optimizer import ModelOptimizer
 from nanochat.train.schedules import fixed_momentum
 from nanochat.train.state import TrainState

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from nanochat import reproducible
 from nanochat.config import ModelConfig, PretrainConfig, TokenizeConfig
 from nanochat.errors import DataError, Interrupted, NanochatError, TrainingError
 from nanochat.runtime import FolderCheckpoints, Runtime
@@ -140,3 +141,10 @@ def _works(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def test_ranks_set_the_mode_without_which_training_is_refused(inputs, tmp_path, monkeypatch):
+    monkeypatch.delenv(reproducible.VARIABLE)
+    short = PRETRAIN.model_copy(update={"steps": 2, "prompts": ()})
+    launch("nanochat.train.pretrain:pretrain", short, inputs, tmp_path, Runtime(threads=2, processes=2))
+    assert (tmp_path / "model.safetensors").exists()
