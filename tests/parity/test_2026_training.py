@@ -1,11 +1,13 @@
 """Eight training steps against those recorded from upstream nanochat of July 2026 (CPU, float32).
 
-Upstream iterates in its compute type, float32 on that CPU; here it is bfloat16 everywhere. And whatever the
-type, this recording repeats itself only bit for bit: all blocks put out zero in the first step, where the
-factors of the residual stream only scale what is normalised afterwards. Their gradients are rounding noise,
-of which AdamW makes full steps of 0.5. It had two threads; with one, upstream itself ends its seventh step
-0.32 off its recording. So there are two tests: the recorded arithmetic to the last digits, on machines that
-add up as the recording's did; and ours, as far as both are the same run.
+Upstream iterates in its compute type, float32 on that CPU; here it is bfloat16 everywhere. So there are two
+tests: with float32 iterations the run is the recorded one to the last digits; ours stays as near to it as
+rounding to bfloat16 allows.
+
+Both start without zeros. From upstream's own start, where all blocks put out zero, the first gradients of
+some scalars are rounding noise, of which AdamW makes full steps of 0.5: such a run repeats itself only on one
+machine with one number of threads. Bounds here hold for all: "seen" is the worst of one to three threads and
+of kernels for SSE4.1, AVX2 and AVX-512, in torch, oneDNN and MKL.
 """
 
 from __future__ import annotations
@@ -19,13 +21,11 @@ import torch
 from nanochat.config import ModelConfig, OptimizerConfig
 from nanochat.model.checkpoint import model_from_state
 from nanochat.model.gpt import GPT
-from nanochat.reproducible import cpu_threads
 from nanochat.train import muon
 from nanochat.train.loop import Plan, training_steps
 from nanochat.train.optimizer import ModelOptimizer
 from nanochat.train.schedules import fixed_momentum
 from nanochat.train.state import TrainState
-from tests.recorded_sums import compute_as_recorded, skip_unless_as_recorded
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +35,13 @@ def folder(shared_golden: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def golden(folder: Path):
-    return json.loads((folder / "golden.json").read_text(encoding="utf-8"))
+    return json.loads((folder / "golden_nonzero.json").read_text(encoding="utf-8"))
 
 
 def train(folder: Path, golden) -> tuple[GPT, list[float]]:
-    path = folder / "init_state.pt"
-    config = ModelConfig(architecture="2026", **golden["config"])
+    path = folder / "init_state_nonzero.pt"
+    shape = json.loads((folder / "golden.json").read_text(encoding="utf-8"))["config"]
+    config = ModelConfig(architecture="2026", **shape)
     model = model_from_state(config, torch.load(path, weights_only=True), source=str(path))
     # The recording took the learning rates that upstream's model has by default, not those of its recipe.
     optimizer = OptimizerConfig(weight_decay=golden["optimizer_weight_decay"], grad_clip=None)
@@ -62,31 +63,24 @@ def norms(model: GPT) -> dict[str, float]:
     return {name: float(weight.detach().norm()) for name, weight in model.named_parameters()}
 
 
-def test_the_recorded_arithmetic_gives_the_recorded_run(
+def test_with_float32_iterations_the_run_is_the_recorded_one(
     folder: Path, golden, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    skip_unless_as_recorded()
-    compute_as_recorded(monkeypatch)
     monkeypatch.setattr(muon, "multiplies_bfloat16", lambda device_type: False)
-    monkeypatch.setattr(muon, "_rounded", lambda x: x)  # hence float32
-    with cpu_threads(2):
-        model, losses = train(folder, golden)
-    assert losses[:6] == pytest.approx(golden["losses"][:6], abs=1e-6)
-    # After the jump of the loss by 1.5 in step 7: 1e-5 was seen.
-    assert losses[6:] == pytest.approx(golden["losses"][6:], abs=1e-4)
-    assert norms(model) == pytest.approx(golden["weight_norms_after"], rel=1e-4)
-
-
-def test_bfloat16_follows_the_recorded_run_until_it_jumps(folder: Path, golden) -> None:
+    monkeypatch.setattr(muon, "_rounded", lambda x: x)
     model, losses = train(folder, golden)
-    # Seen: 1e-4 in the first three steps (8e-4 with our own operations in the place of torch's), then 8e-3.
-    assert losses[:3] == pytest.approx(golden["losses"][:3], abs=2e-3)
-    assert losses[3:6] == pytest.approx(golden["losses"][3:6], abs=1.5e-2)
-    # The jump itself hangs on rounding: seen were 0.04 to 0.47 off, and 0.32 between one and two threads of
-    # the recorded code.
-    assert losses[6] - losses[5] == pytest.approx(golden["losses"][6] - golden["losses"][5], abs=1.0)
-    assert losses[7] < losses[6] - 0.5
-    ours = norms(model)
-    large = {name: norm for name, norm in golden["weight_norms_after"].items() if norm > 5}
-    assert len(large) == 20  # embeddings, head, and the matrices that do not start at zero
-    assert {name: ours[name] for name in large} == pytest.approx(large, rel=0.15)  # 0.07 was seen
+    assert losses == pytest.approx(golden["losses"], rel=0, abs=1e-5)  # 2e-6 was seen
+    # Upstream's own norms differ by 5e-5 between one and two threads. The scalars have the absolute bound
+    # (4e-6 was seen): AdamW's steps are as large when they come near to zero. All else: 2e-6, relative.
+    assert norms(model) == pytest.approx(golden["weight_norms_after"], rel=5e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["bfloat16 products", "rounded float32 products"])
+def test_with_bfloat16_iterations_the_run_follows_the_recorded_one(
+    native: bool, folder: Path, golden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(muon, "multiplies_bfloat16", lambda device_type: native)
+    model, losses = train(folder, golden)
+    assert losses == pytest.approx(golden["losses"], rel=0, abs=2e-3)  # 4e-4 was seen
+    # 2e-3 relative was seen, and 3e-3 absolute for the scalars.
+    assert norms(model) == pytest.approx(golden["weight_norms_after"], rel=5e-3, abs=1e-2)

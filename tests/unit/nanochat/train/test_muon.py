@@ -86,6 +86,16 @@ def test_a_zero_matrix_stays_zero() -> None:
     assert not polar_express(torch.zeros(1, 5, 7)).any()
 
 
+@pytest.mark.parametrize("rule", [CLASSIC, NORMALIZED])
+@pytest.mark.parametrize("shape", [(9, 5), (5, 9)])
+def test_a_gradient_of_zeros_leaves_the_matrix_as_it_is(rule: MatrixRule, shape: tuple[int, int]) -> None:
+    # Most matrices have one in the first step, because blocks start with output matrices of zeros.
+    matrix = torch.nn.Parameter(noise(*shape))
+    matrix.grad = torch.zeros(shape)
+    Muon({"a": matrix}, rule, lr=0.02).step(1.0, 0.95)
+    assert torch.equal(matrix, noise(*shape))
+
+
 def test_rows_of_very_different_size_come_out_alike() -> None:
     matrices = noise(1, 24, 100) * torch.logspace(-2, 2, 24)[None, :, None]
     norms = polar_express(matrices).norm(dim=-1)
