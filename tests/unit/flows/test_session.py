@@ -24,7 +24,7 @@ def test_code_is_read_when_a_session_begins_and_not_again_while_stages_run(tmp_p
     with Progress(stderr(), quiet=True) as progress:
         workshop = Workshop(store=store, scratch=tmp_path / "scratch", runtime=Runtime())
         Session(plan, workshop, Windows(progress=progress))
-    monkeypatch.setattr(code_digest, "_normal_form", lambda name: pytest.fail(f"{name} was read again"))
+    monkeypatch.setattr(code_digest, "_code", lambda: pytest.fail("code was read again"))
     assert all(code_digest.code_digest(p.node.stage) for p in plan.nodes)
 
 
