@@ -78,7 +78,7 @@ def methods(sizes: Sizes, compiler: Compile) -> dict[str, tuple[float, dict[str,
         "relu_squared_mlp": _mlp(sizes, compiler),
         "qk_norm_rotary": _rotary(sizes, compiler),
     }
-    if importlib.util.find_spec("kernels.attention") is not None:
+    if importlib.util.find_spec("kernels.attention.op") is not None:
         ops["attention"] = _attention(sizes, compiler)
     return ops
 
@@ -129,7 +129,7 @@ def _rotary(sizes: Sizes, compiler: Compile) -> tuple[float, dict[str, Method]]:
 
 
 def _attention(sizes: Sizes, compiler: Compile) -> tuple[float, dict[str, Method]]:
-    attention = importlib.import_module("kernels.attention").attention
+    attention = importlib.import_module("kernels.attention.op").attention
     heads = sizes.width // sizes.head_dim
     q, k, v = (sizes.random(sizes.rows, sizes.length, heads, sizes.head_dim) for _ in range(3))
 

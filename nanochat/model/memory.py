@@ -29,7 +29,7 @@ class Execution:
 
 
 # As this pipeline trains on a GPU, compiled: the loss takes bfloat16 logits in chunks of 0.75 GiB at most and
-# turns them into their gradient in place (`kernels.linear_cross_entropy`); activations as upstream's.
+# turns them into their gradient in place (`kernels.linear_cross_entropy.op`); activations as upstream's.
 FUSED = Execution(name="fused loss, compiled", activation_bytes=18, logit_bytes=2, logits_at_once=3 << 28)
 # As upstream does it, compiled: logits in bfloat16 (2), capped in float32 (4), and their gradient (4);
 # activations are what its 75,422 MiB for d20 with 32 rows of 2,048 on 8 GPUs leave after all other parts.

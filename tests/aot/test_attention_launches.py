@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kernels import attention
+from kernels.attention import op as attention
 from tests.kernels_support.fake_driver import dry_run
 from tests.kernels_support.launches import meta
 

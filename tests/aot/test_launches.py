@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kernels import linear_cross_entropy, qk_norm_rotary, relu_squared
+from kernels import qk_norm_rotary, relu_squared
+from kernels.linear_cross_entropy import op as linear_cross_entropy
 from tests.kernels_support.fake_driver import dry_run
 from tests.kernels_support.launches import meta
 

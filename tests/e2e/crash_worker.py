@@ -23,6 +23,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from nanochat import recipes
+
 ROOT = Path(__file__).parents[2]
 _TRAINING = ("pretrain", "midtrain", "sft")
 
@@ -112,7 +114,6 @@ def main(home: Path, url: str, log: Path, settings: Mapping[str, Any]) -> dict[s
     from flows.plan import make_plan
     from flows.session import Session
     from flows.store import Store
-    from nanochat import recipes
     from nanochat.errors import NanochatError
 
     say = _Log(log)

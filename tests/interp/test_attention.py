@@ -13,7 +13,7 @@ import torch
 
 from kernels import configs
 from kernels.attention import attention_reference
-from kernels.attention_kernels import launch_backward, launch_forward
+from kernels.attention.gpu import launch_backward, launch_forward
 from tests.kernels_support.attention_cases import Case, inputs, relative_errors, run, run_in_float64
 from tests.kernels_support.guards import guarded, intact, poisoned_allocations, shuffled
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from kernels import configs
-from kernels import linear_cross_entropy as module
-from kernels.cross_entropy_on_cpu import Head
-from kernels.linear_cross_entropy import linear_cross_entropy_reference
+from kernels.linear_cross_entropy import gpu, linear_cross_entropy_reference
+from kernels.linear_cross_entropy import op as module
+from kernels.linear_cross_entropy.cpu import Head
 from tests.kernels_support.errors import assert_close_to_truth, relative_error
 from tests.kernels_support.guards import guarded, intact, poisoned_allocations, shuffled
 
@@ -72,7 +72,7 @@ def test_losses_and_both_gradients_are_those_of_float64(shape, softcap, dtype):
     head = Head(softcap, -1, shape[2])
     upstream = guarded(torch.linspace(-1, 2, shape[0]))
     with poisoned_allocations() as made:
-        results = module._gradients(hidden, weight, targets, upstream, head, module.launch_rows)
+        results = module._gradients(hidden, weight, targets, upstream, head, gpu.launch_rows)
     assert all(intact(tensor) for tensor in (*made, hidden, weight, targets, upstream))
     assert results[2].dtype == torch.float32
     _compare(results, case, upstream, head)
@@ -85,7 +85,7 @@ def test_losses_without_logits_are_those_of_float64(shape, softcap, dtype):
     hidden, weight, targets = _case(shape, dtype)
     head = Head(softcap, -1, shape[2])
     with poisoned_allocations() as made:
-        losses = module.launch_losses(hidden, weight, targets, head)
+        losses = gpu.launch_losses(hidden, weight, targets, head)
     assert all(intact(tensor) for tensor in (*made, hidden, weight, targets))
     truth = linear_cross_entropy_reference(
         hidden.double(), weight.double(), targets, softcap=softcap, reduction="none", valid_vocab=head.valid
@@ -99,11 +99,11 @@ def test_losses_without_logits_are_those_of_float64(shape, softcap, dtype):
 def test_no_result_depends_on_the_order_of_programs():
     hidden, weight, targets = _case((63, 250, 250, 64), HALF)
     head, upstream = Head(15.0, -1, 250), torch.ones(63)
-    ordered = module._gradients(hidden, weight, targets, upstream, head, module.launch_rows)
-    losses = module.launch_losses(hidden, weight, targets, head)
+    ordered = module._gradients(hidden, weight, targets, upstream, head, gpu.launch_rows)
+    losses = gpu.launch_losses(hidden, weight, targets, head)
     with shuffled(1):
-        again = module._gradients(hidden, weight, targets, upstream, head, module.launch_rows)
-        assert torch.equal(losses, module.launch_losses(hidden, weight, targets, head))
+        again = module._gradients(hidden, weight, targets, upstream, head, gpu.launch_rows)
+        assert torch.equal(losses, gpu.launch_losses(hidden, weight, targets, head))
     assert all(torch.equal(a, b) for a, b in zip(ordered, again, strict=True))
 
 
@@ -112,16 +112,14 @@ def test_all_targets_ignored_is_zero_with_zero_gradients(softcap):
     hidden, weight, targets = _case((63, 127, 127, 64), HALF)
     targets.fill_(-1)
     head = Head(softcap, -1, 127)
-    results = module._gradients(hidden, weight, targets, torch.ones(63), head, module.launch_rows)
+    results = module._gradients(hidden, weight, targets, torch.ones(63), head, gpu.launch_rows)
     assert all(result.abs().sum() == 0 for result in results)
-    assert module.launch_losses(hidden, weight, targets, head).abs().sum() == 0
+    assert gpu.launch_losses(hidden, weight, targets, head).abs().sum() == 0
 
 
 def test_a_single_word_is_certain():
     hidden, weight, targets = _case((31, 1, 1, 64), FLOAT)
-    results = module._gradients(
-        hidden, weight, targets, torch.ones(31), Head(15.0, -1, 1), module.launch_rows
-    )
+    results = module._gradients(hidden, weight, targets, torch.ones(31), Head(15.0, -1, 1), gpu.launch_rows)
     assert all(
         result.abs().max() < 1e-5 for result in results
     )  # logits of up to 15 cancel: a few of their ulp
@@ -132,8 +130,8 @@ def test_a_target_that_is_no_word_gives_nan(wrong):
     hidden, weight, targets = _case((63, 127, 120, 64), FLOAT)
     targets[17] = wrong
     head = Head(15.0, -1, 120)
-    results = module._gradients(hidden, weight, targets, torch.ones(63), head, module.launch_rows)
-    for losses in (results[0], module.launch_losses(hidden, weight, targets, head)):
+    results = module._gradients(hidden, weight, targets, torch.ones(63), head, gpu.launch_rows)
+    for losses in (results[0], gpu.launch_losses(hidden, weight, targets, head)):
         assert losses.isnan().nonzero().tolist() == [[17]]
 
 
@@ -143,12 +141,12 @@ def test_logits_far_beyond_the_cap_stay_finite(softcap):
     hidden, weight, targets = _case((63, 127, 127, 64), FLOAT)
     hidden *= 1000
     head = Head(softcap, -1, 127)
-    results = module._gradients(hidden, weight, targets, torch.ones(63), head, module.launch_rows)
+    results = module._gradients(hidden, weight, targets, torch.ones(63), head, gpu.launch_rows)
     assert all(result.isfinite().all() for result in results)
-    assert torch.allclose(results[0], module.launch_losses(hidden, weight, targets, head), rtol=1e-5)
+    assert torch.allclose(results[0], gpu.launch_losses(hidden, weight, targets, head), rtol=1e-5)
 
 
 def test_a_width_that_tma_cannot_load_is_named():
     hidden, weight, targets = _case((63, 127, 127, 20), HALF)
     with pytest.raises(ValueError, match="hidden's width C is 20; on a GPU it must be a multiple of 8"):
-        module.launch_losses(hidden, weight, targets, Head(15.0, -1, 127))
+        gpu.launch_losses(hidden, weight, targets, Head(15.0, -1, 127))

@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kernels import linear_cross_entropy as module
-from kernels.cross_entropy_on_cpu import Head
-from kernels.linear_cross_entropy import linear_cross_entropy_reference
+from kernels.linear_cross_entropy import gpu, linear_cross_entropy_reference
+from kernels.linear_cross_entropy import op as module
+from kernels.linear_cross_entropy.cpu import Head
 from tests.kernels_support.errors import relative_error
 from tests.kernels_support.fake_driver import dry_run  # both ask for a driver, and none of it
 
@@ -28,7 +28,7 @@ def _case(dtype):
 
 def _ours(hidden, weight, targets):
     upstream = (targets != -1) / (targets != -1).sum()
-    arguments = (hidden.detach(), weight.detach(), targets, upstream, Head(CAP, -1, V), module.launch_rows)
+    arguments = (hidden.detach(), weight.detach(), targets, upstream, Head(CAP, -1, V), gpu.launch_rows)
     losses, d_hidden, d_weight = module._gradients(*arguments)
     return (losses * upstream).sum(), d_hidden, d_weight
 

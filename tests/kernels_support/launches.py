@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import attention, linear_cross_entropy, qk_norm_rotary, relu_squared
+from kernels import qk_norm_rotary, relu_squared
+from kernels.attention import op as attention
+from kernels.linear_cross_entropy import op as linear_cross_entropy
 
 ARCHES = (90, 80, 89, 100, 120)
 DTYPES = {16: torch.bfloat16, 32: torch.float32}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kernels import roofline
-from kernels.linear_cross_entropy import _chunk_rows
+from kernels.linear_cross_entropy.op import _chunk_rows
 from kernels.roofline import Shape, loss_bytes, parts, report, step_flops
 
 D20 = Shape()

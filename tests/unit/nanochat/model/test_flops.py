@@ -6,13 +6,7 @@ import pytest
 import torch
 
 from nanochat.config import ModelConfig
-from nanochat.model.flops import (
-    flops_per_token,
-    parameter_count,
-    parameter_counts,
-    peak_flops,
-    tensor_count,
-)
+from nanochat.model.flops import flops_per_token, parameter_count, parameter_counts, peak_flops, tensor_count
 from nanochat.model.gpt import GPT
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from kernels import configs
-from kernels.attention_mask import end_queries, first_keys
+from kernels.attention.mask import end_queries, first_keys
 from kernels.language import TensorDescriptor, jit, tl, triton
 
 

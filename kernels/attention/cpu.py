@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from kernels.attention_mask import first_keys
+from kernels.attention.mask import first_keys
 
 # Queries a call. Windows of T/16 to T/2 at (B, T, H, D) = (1, 2048, 6, 128), and of T/4 at (16, 256, 4, 32),
 # on one core, both passes: 64 is at most 8 % behind the quickest of 32, 64, 128, 256, 512; 512 up to 180 %.

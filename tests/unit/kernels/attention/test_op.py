@@ -8,8 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from kernels.attention import attention, attention_reference, document_starts
-from kernels.attention_mask import visible_pairs
+from kernels.attention import attention, attention_reference, document_starts, visible_pairs
 from tests.kernels_support.attention_cases import inputs, relative_errors, run, run_in_float64
 
 # Errors against float64, relative in norm. A result is rounded to 2^-53, 2^-24, 2^-11 or 2^-8 at most, half

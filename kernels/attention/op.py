@@ -9,10 +9,10 @@ t is a query's position, s a key's. The backward pass reads the log-sum-exp of e
     p = exp(scale * q k - lse)   dv = p^T do   ds = p * (do v^T - sum(do * out))   dq = scale * ds k
     dk = scale * ds^T q
 
-Inputs have one dtype and results have it too; softmax and sums are float32 (float64 for float64 inputs).
-The Triton kernels are in `attention_kernels`, the CPU's way in `attention_on_cpu`, the interval in
-`attention_mask`. Each gives the same bytes each time. Not here: dropout, biases, queries that stand behind a
-cache of keys. Source of the algorithm: arXiv:2307.08691.
+Inputs have one dtype and results have it too; softmax and sums are float32 (float64 for float64 inputs). The
+Triton kernels are in `gpu`, the CPU's way in `cpu`, the interval in `mask`. Each gives the same bytes each
+time. Not here: dropout, biases, queries that stand behind a cache of keys. Source of the algorithm:
+arXiv:2307.08691.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from kernels import checks
-from kernels.attention_kernels import launch_backward, launch_forward
-from kernels.attention_mask import document_starts, first_keys, visible_pairs
-from kernels.attention_on_cpu import backward_on_cpu, forward_on_cpu, sum_dtype
+from kernels.attention.cpu import backward_on_cpu, forward_on_cpu, sum_dtype
+from kernels.attention.gpu import launch_backward, launch_forward
+from kernels.attention.mask import document_starts, first_keys, visible_pairs
 from kernels.registration import register
 
 __all__ = ["attention", "attention_reference", "document_starts"]

@@ -9,13 +9,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from kernels import cross_entropy_on_cpu
-from kernels.linear_cross_entropy import (
-    linear_cross_entropy,
-    linear_cross_entropy_reference,
-    losses,
-    total_with_gradients,
-)
+from kernels.linear_cross_entropy import cpu as cross_entropy_on_cpu
+from kernels.linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_reference
+from kernels.linear_cross_entropy.op import losses, total_with_gradients
 
 OPS = torch.ops.nanochat
 
@@ -45,7 +41,7 @@ def _error(result, truth):
 def small_chunks(monkeypatch):
     """Several chunks and blocks, the last ones ragged, at sizes that take no time."""
     monkeypatch.setattr(cross_entropy_on_cpu, "_BLOCK_ELEMENTS", 7000)
-    monkeypatch.setattr("kernels.linear_cross_entropy.chunk_rows_on_cpu", lambda n_columns: 48)
+    monkeypatch.setattr("kernels.linear_cross_entropy.op.chunk_rows_on_cpu", lambda n_columns: 48)
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -129,7 +125,7 @@ class _Largest(TorchDispatchMode):
 
 
 def test_only_one_chunk_of_logits_is_ever_held(monkeypatch):
-    monkeypatch.setattr("kernels.linear_cross_entropy.chunk_rows_on_cpu", lambda n_columns: 64)
+    monkeypatch.setattr("kernels.linear_cross_entropy.op.chunk_rows_on_cpu", lambda n_columns: 64)
     monkeypatch.setattr(cross_entropy_on_cpu, "chunk_rows_on_cpu", lambda n_columns: 64)
     arguments = [tensor.detach() for tensor in _arguments(rows=1000, width=32)]
     for run in (total_with_gradients, losses):

@@ -1,0 +1,174 @@
+"""The Triton kernels of `linear_cross_entropy` and their launches. The formulas are in `op`.
+
+One kernel turns a chunk of logits into losses and its own gradient, in place; the other reduces each tile of
+logits in registers and writes no logits at all.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kernels import checks, configs
+from kernels.language import TensorDescriptor, jit, tl, triton
+from kernels.linear_cross_entropy.cpu import Head
+
+_OP = "linear_cross_entropy"
+
+
+@jit
+def _capped(u: tl.tensor, softcap: tl.tensor, CAPPED: tl.constexpr) -> tl.tensor:
+    """Return softcap * tanh(u / softcap), right also at infinity."""
+    if CAPPED:
+        return softcap * (1.0 - 2.0 / (tl.exp2(u * (2.885390081777927 / softcap)) + 1.0))
+    return u
+
+
+@jit
+def _cross_entropy_rows_kernel(
+    LOGITS: tl.tensor,  # (rows, n_columns), row stride `stride`; becomes its own gradient
+    TARGETS: tl.tensor,
+    UPSTREAM: tl.tensor,  # gradient of each row's loss
+    LOSSES: tl.tensor,
+    stride: tl.tensor,
+    n_columns: tl.tensor,
+    valid: tl.tensor,
+    softcap: tl.tensor,
+    ignore_index: tl.tensor,
+    CAPPED: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    """Compute the loss of one row of logits and overwrite the row by its gradient."""
+    LOG2E: tl.constexpr = 1.4426950408889634
+    row = tl.program_id(0).to(tl.int64)
+    logits = LOGITS + row * stride
+    target = tl.load(TARGETS + row)
+    upstream = tl.load(UPSTREAM + row)
+    inside = (target >= 0) & (target < valid)
+    # Read before the reduction, whose barrier keeps it ahead of the second loop's stores.
+    z_target = _capped(tl.load(logits + target, inside, 0.0).to(tl.float32), softcap, CAPPED)
+
+    # A sum per lane, one reduction at the end. Capped logits need no running maximum: none exceeds the cap.
+    top = tl.full((BLOCK,), -1e38, tl.float32)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, valid, BLOCK):
+        columns = start + tl.arange(0, BLOCK)
+        z = _capped(tl.load(logits + columns, columns < valid, 0.0).to(tl.float32), softcap, CAPPED)
+        z = tl.where(columns < valid, z, -1e38)
+        if CAPPED:
+            total += tl.exp2((z - softcap) * LOG2E)
+        else:
+            higher = tl.maximum(top, z)
+            total = total * tl.exp2((top - higher) * LOG2E) + tl.exp2((z - higher) * LOG2E)
+            top = higher
+    highest = softcap if CAPPED else tl.max(top, axis=0)
+    if not CAPPED:
+        total *= tl.exp2((top - highest) * LOG2E)
+    lse = highest + tl.log2(tl.sum(total, axis=0)) / LOG2E
+
+    ignored = target == ignore_index
+    loss = tl.where(inside, lse - z_target, float("nan"))  # a target that is no word must not go unseen
+    tl.store(LOSSES + row, tl.where(ignored, 0.0, loss))
+    factor = tl.where(ignored, 0.0, upstream)
+    for start in range(0, n_columns, BLOCK):
+        columns = start + tl.arange(0, BLOCK)
+        z = _capped(tl.load(logits + columns, columns < valid, 0.0).to(tl.float32), softcap, CAPPED)
+        gradient = tl.exp2((z - lse) * LOG2E) - tl.where(columns == target, 1.0, 0.0)
+        if CAPPED:
+            gradient *= 1.0 - (z / softcap) * (z / softcap)
+        gradient = tl.where(columns < valid, gradient * factor, 0.0)
+        tl.store(logits + columns, gradient.to(LOGITS.dtype.element_ty), columns < n_columns)
+
+
+@jit
+def _cross_entropy_losses_kernel(
+    hidden_desc: tl.tensor_descriptor,
+    weight_desc: tl.tensor_descriptor,
+    TARGETS: tl.tensor,
+    LSE: tl.tensor,  # (splits, n_rows)
+    Z_TARGET: tl.tensor,  # (n_rows,)
+    n_rows: tl.tensor,
+    width: tl.tensor,
+    valid: tl.tensor,
+    split_columns: tl.tensor,
+    softcap: tl.tensor,
+    CAPPED: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+) -> None:
+    """Reduce the logits of a block of rows and one share of the columns to log-sum-exp, tile by tile."""
+    LOG2E: tl.constexpr = 1.4426950408889634
+    row = tl.program_id(0) * BLOCK_M
+    rows = row + tl.arange(0, BLOCK_M)
+    first = tl.program_id(1) * split_columns
+    end = tl.minimum(first + split_columns, valid)
+    target = tl.load(TARGETS + rows, rows < n_rows, -1)
+    top = tl.full((BLOCK_M,), -1e38, tl.float32)
+    total = tl.zeros((BLOCK_M,), tl.float32)
+    z_target = tl.zeros((BLOCK_M,), tl.float32)
+    tl.assume(width > 0)  # a loop that may not run makes older compilers serialize wgmma
+    for column in range(first, end, BLOCK_N):
+        acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+        for k in range(0, width, BLOCK_K):
+            tile = weight_desc.load([column, k]).T
+            acc = tl.dot(hidden_desc.load([row, k]), tile, acc, input_precision="ieee")
+        columns = column + tl.arange(0, BLOCK_N)[None, :]
+        z = tl.where(columns < end, _capped(acc, softcap, CAPPED), -1e38)
+        z_target += tl.sum(tl.where(columns == target[:, None], z, 0.0), axis=1)
+        higher = tl.maximum(top, tl.max(z, axis=1))
+        terms = tl.exp2((z - higher[:, None]) * LOG2E)
+        total = total * tl.exp2((top - higher) * LOG2E) + tl.sum(terms, axis=1)
+        top = higher
+    lse = top + tl.log2(total) / LOG2E
+    tl.store(LSE + tl.program_id(1).to(tl.int64) * n_rows + rows, lse, rows < n_rows)
+    tl.store(Z_TARGET + rows, z_target, (rows < n_rows) & (target >= first) & (target < end))
+
+
+def launch_rows(chunk: Tensor, targets: Tensor, upstream: Tensor, losses: Tensor, head: Head) -> None:
+    """Fill `losses` from a chunk of logits on a GPU and overwrite the chunk by its gradient."""
+    _cross_entropy_rows_kernel[(chunk.size(0),)](
+        chunk,
+        targets,
+        upstream,
+        losses,
+        chunk.stride(0),
+        chunk.size(1),
+        head.valid,
+        head.softcap or 0.0,
+        head.ignore_index,
+        CAPPED=head.softcap is not None,
+        **configs.find("cross_entropy_rows", chunk.dtype).launch,
+    )
+
+
+def launch_losses(hidden: Tensor, weight: Tensor, targets: Tensor, head: Head) -> Tensor:
+    """Return the losses (N,) on a GPU without writing logits."""
+    checks.check_multiple(_OP, "hidden's width C", hidden.size(1), 16 // hidden.element_size())
+    config = configs.find("cross_entropy_losses", hidden.dtype)
+    block_m, block_n, block_k = (config.tiles[f"BLOCK_{axis}"] for axis in "MNK")
+    n_rows = hidden.size(0)
+    row_blocks = triton.cdiv(n_rows, block_m)
+    # Few rows leave most of the GPU idle: share their columns among programs.
+    splits = min(triton.cdiv(256, row_blocks), 8, triton.cdiv(head.valid, block_n))
+    split_columns = triton.cdiv(triton.cdiv(head.valid, splits), block_n) * block_n
+    splits = triton.cdiv(head.valid, split_columns)
+    lse = torch.empty(splits, n_rows, dtype=torch.float32, device=hidden.device)
+    z_target = torch.full(
+        (n_rows,), float("nan"), device=hidden.device
+    )  # stays so where the target is no word
+    _cross_entropy_losses_kernel[(row_blocks, splits)](
+        TensorDescriptor.from_tensor(hidden, [block_m, block_k]),
+        TensorDescriptor.from_tensor(weight, [block_n, block_k]),
+        targets,
+        lse,
+        z_target,
+        n_rows,
+        hidden.size(1),
+        head.valid,
+        split_columns,
+        head.softcap or 0.0,
+        CAPPED=head.softcap is not None,
+        **config.launch,
+    )
+    return torch.where(targets == head.ignore_index, 0.0, torch.logsumexp(lse, dim=0) - z_target)
