@@ -22,8 +22,9 @@ from flows.cli_options import AsJson, Ref, StoreUrl, open_store
 from flows.plan import Plan
 from flows.settings import Settings
 from flows.store import Store
-from nanochat import overrides, recipes
+from nanochat import recipes
 from nanochat.errors import ConfigError, Interrupted, NanochatError
+from nanochat.recipes import overrides
 from nanochat.runtime import DEVICES, Runtime
 
 if TYPE_CHECKING:
@@ -68,8 +69,8 @@ def list_recipes(as_json: AsJson = False) -> None:
 def show(recipe: RecipeName, override: Overrides = None, as_json: AsJson = False) -> None:
     """Show every field of a recipe with its value and meaning, and the numbers that follow from them."""
     from flows.cost_tables import derived_table
-    from nanochat.costs import forecast
-    from nanochat.derived import derived
+    from nanochat.costs.derived import derived
+    from nanochat.costs.forecast import forecast
 
     found = recipes.find(recipe, override or ())
     numbers = derived(found, forecast(found))

@@ -33,20 +33,20 @@ def contents(store: Store, record: Record) -> dict[str, Any] | None:
 
 def _token_shard(folder: Path, tokenizer: Tokenizer | None) -> dict[str, Any]:
     from nanochat.data.shard_report import describe_shard
-    from nanochat.data.token_shards import TokenShard
+    from nanochat.data.text.token_shards import TokenShard
 
     return describe_shard(TokenShard.open(folder), tokenizer)
 
 
 def _conversations(folder: Path, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    from nanochat.data.chat_tokens import PARTS, ChatTokens
+    from nanochat.data.chat.chat_tokens import PARTS, ChatTokens
     from nanochat.data.shard_report import describe_chat
 
     return describe_chat({part: ChatTokens.open(folder / part) for part in PARTS}, tokenizer)
 
 
 def _overlap(folder: Path, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    from nanochat.evals.overlap import FILE_NAME, Overlap, overlap_lines
+    from nanochat.evals.contamination.overlap import FILE_NAME, Overlap, overlap_lines
 
     return overlap_lines(Overlap.read(folder / FILE_NAME))
 

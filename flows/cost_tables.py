@@ -1,7 +1,7 @@
 """What is left of a plan to do, in time, money, work, disk and memory: as a table and as plain data.
 
-A stage that ran before on this store counts with the time measured then, the others as `nanochat.costs`
-predicts them. Only shapes what it is given.
+A stage that ran before on this store counts with the time measured then, the others as
+`nanochat.costs.forecast` predicts them. Only shapes what it is given.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from rich.table import Table
 from flows.plan import Expected, Plan, expected
 from flows.progress import duration
 from flows.tables import bytes_text, rows_table
-from nanochat.costs import Forecast, StageCost, elapsed_s, forecast
-from nanochat.derived import Derived
+from nanochat.costs.derived import Derived
+from nanochat.costs.forecast import Forecast, StageCost, elapsed_s, forecast
 from nanochat.model.memory import MemoryEstimate
 
 _PARTS = ("weights", "gradients", "optimizer", "copies", "activations", "logits")

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from flows import stages
 from flows.stage import Node, Stage
 from nanochat.config import ChatDataConfig, Config, MidtrainConfig, OverlapConfig, Recipe, SftConfig
-from nanochat.data.sources import resolve_corpus, resolve_tasks
+from nanochat.data.sources.chat_data import resolve_tasks
+from nanochat.data.sources.corpus import resolve_corpus
 from nanochat.errors import ConfigError
 
 MIDTRAIN_MAX_TOKENS = 2048

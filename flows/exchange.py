@@ -28,7 +28,7 @@ from nanochat.errors import ConfigError
 from nanochat.runtime import NullTracker, Runtime
 
 if TYPE_CHECKING:
-    from nanochat.publish.published import Choice, Found, Published
+    from nanochat.formats.published import Choice, Found, Published
 
 Format = Literal["nanochat", "transformers"]
 Layout = Literal["flat", "cache"]
@@ -41,7 +41,7 @@ def import_model(store: Store, scratch: Path, folder: Path, choice: Choice) -> t
         ConfigError: there is no such folder or checkpoint.
         DataError: a file is missing, damaged, hostile or does not fit.
     """
-    from nanochat.publish.folder import find_published
+    from nanochat.formats.folder import find_published
 
     found = find_published(folder, choice)
     node = Node(id=IMPORT.name, stage=IMPORT, config=_config(found, folder))
@@ -111,8 +111,8 @@ def export_model(
 
 
 def _write(folder: Path, published: Published, form: Format, layout: Layout) -> None:
-    from nanochat.publish.nanochat_format import to_cache_layout, write_nanochat_folder
-    from nanochat.publish.transformers_format import write_transformers_folder
+    from nanochat.formats.nanochat_folder import to_cache_layout, write_nanochat_folder
+    from nanochat.formats.transformers_folder import write_transformers_folder
 
     if form == "transformers":
         write_transformers_folder(folder, published)

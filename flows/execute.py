@@ -23,7 +23,7 @@ from flows.stage import Node, Record, RunFunction
 from flows.store import Store
 from nanochat.errors import ConfigError, Interrupted, LeaseLost
 from nanochat.runtime import Runtime, Tracker
-from nanochat.train.launch import launch
+from nanochat.train.ranks.launch import launch
 
 logger = logging.getLogger(__name__)
 InputRecords = Mapping[str, Record | tuple[Record, ...]]

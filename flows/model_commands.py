@@ -15,7 +15,7 @@ from flows.cli_options import AsJson, Ref, StoreUrl, open_store
 
 if TYPE_CHECKING:
     from flows.exchange import Exported
-    from nanochat.publish.published import Choice
+    from nanochat.formats.published import Choice
 
 ModelRef = Annotated[
     str,
@@ -175,6 +175,6 @@ def _tell_exported(done: Exported) -> None:
 
 
 def _choice(source: str | None, tag: str | None, step: int | None) -> Choice:
-    from nanochat.publish.published import Choice
+    from nanochat.formats.published import Choice
 
     return Choice(source=source, tag=tag, step=step)

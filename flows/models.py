@@ -20,7 +20,7 @@ from nanochat.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from nanochat.chat.engine import Engine
-    from nanochat.publish.published import Choice, Published
+    from nanochat.formats.published import Choice, Published
 
 # Each trained stage, and what upstream calls the training.
 TRAINED = {"pretrain": "base", "midtrain": "mid", "sft": "sft"}
@@ -47,8 +47,8 @@ def open_model(store: Store, ref: str, choice: Choice | None = None) -> Publishe
         DataError: the folder is damaged, hostile or of another format.
     """
     folder = folder_of(ref)
-    from nanochat.publish.folder import find_published, read_published
-    from nanochat.publish.published import Choice
+    from nanochat.formats.folder import find_published, read_published
+    from nanochat.formats.published import Choice
 
     if folder:
         return read_published(find_published(folder, choice))
@@ -62,10 +62,10 @@ def open_model(store: Store, ref: str, choice: Choice | None = None) -> Publishe
 
 def open_record(store: Store, record: Record) -> Published:
     """Return the model of a record; raises as `open_model` does."""
+    from nanochat.formats.folder import find_published, read_published
+    from nanochat.formats.published import Published
+    from nanochat.formats.transformers_folder import NOTE, read_note
     from nanochat.model.checkpoint import load_model
-    from nanochat.publish.folder import find_published, read_published
-    from nanochat.publish.published import Published
-    from nanochat.publish.transformers_format import NOTE, read_note
     from nanochat.tokenizer.tokenizer import Tokenizer
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -26,8 +26,8 @@ from flows.progress import Progress
 from flows.session import Session, Windows, mlflow_window
 from flows.settings import Settings
 from flows.store import Store
-from nanochat import recipes
 from nanochat.config import Recipe
+from nanochat.recipes import small
 from nanochat.runtime import DEVICES, Runtime
 
 # How many nodes run side by side is decided by the engine; each has a thread for as long as it runs.
@@ -63,7 +63,7 @@ def _gpus() -> int:
 
 @flow(name="nanochat", persist_result=False, task_runner=_ON_THREADS)
 def pipeline(
-    recipe: Recipe = recipes.toy(),  # noqa: B008 - frozen data, and what the form begins with
+    recipe: Recipe = small.toy(),  # noqa: B008 - frozen data, and what the form begins with
     store: str | None = None,
     until: str | None = None,
     force: tuple[str, ...] = (),

@@ -19,8 +19,8 @@ from flows.records import finished_at
 from flows.stage import Node, Record
 from flows.store import Store
 from nanochat.config import EvaluateConfig, OverlapConfig, Recipe, TasksConfig
-from nanochat.costs import Forecast, StageCost
-from nanochat.data.task_files import require_core, require_tasks
+from nanochat.costs.forecast import Forecast, StageCost
+from nanochat.data.sources.required import require_core, require_tasks
 from nanochat.errors import ConfigError
 
 Action = Literal["hit", "run", "wait"]

@@ -9,12 +9,12 @@ from __future__ import annotations
 from flows.stage import Stage
 
 # Downloads wait for the network, and a source must not be asked for everything at once.
-DOWNLOAD = Stage(name="download", version=1, run="nanochat.data.sources:download_shard", at_once=8)
-TASKS = Stage(name="tasks", version=1, run="nanochat.data.sources:download_tasks")
+DOWNLOAD = Stage(name="download", version=1, run="nanochat.data.sources.corpus:download_shard", at_once=8)
+TASKS = Stage(name="tasks", version=1, run="nanochat.data.sources.chat_data:download_tasks")
 TOKENIZER = Stage(name="tokenizer", version=1, run="nanochat.tokenizer.train:train_tokenizer")
-TOKENIZE = Stage(name="tokenize", version=1, run="nanochat.data.shard_encoding:tokenize_shard")
-CONTAMINATION = Stage(name="contamination", version=1, run="nanochat.evals.contamination:find_overlap")
-RENDER = Stage(name="render", version=1, run="nanochat.data.chat_tokens:render_chat")
+TOKENIZE = Stage(name="tokenize", version=1, run="nanochat.data.text.tokenize:tokenize_shard")
+CONTAMINATION = Stage(name="contamination", version=1, run="nanochat.evals.contamination.search:find_overlap")
+RENDER = Stage(name="render", version=1, run="nanochat.data.chat.chat_tokens:render_chat")
 PRETRAIN = Stage(
     name="pretrain",
     version=3,
@@ -57,7 +57,7 @@ PUBLISH = Stage(
 )
 
 # Made by `nanochat import` from a folder, by no recipe: so it is none of the pipeline's stages below.
-IMPORT = Stage(name="import", version=1, run="nanochat.publish.import_folder:import_folder")
+IMPORT = Stage(name="import", version=1, run="nanochat.formats.import_stage:import_folder")
 
 STAGES = {
     stage.name: stage

@@ -12,7 +12,7 @@ import pytest
 # Set before anything imports a library that reads it; child processes inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from nanochat import reproducible
+from nanochat.model import reproducible
 
 # Tests of kernels multiply before any model is made.
 os.environ.setdefault(reproducible.VARIABLE, reproducible.MODE)

@@ -12,7 +12,7 @@ from typing import Any
 from nanochat.config import Config
 from nanochat.errors import DataError
 from nanochat.runtime import Runtime
-from nanochat.train.world import World
+from nanochat.train.ranks.world import World
 
 
 def fail(config: Config, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> Mapping[str, Any]:

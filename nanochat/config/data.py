@@ -75,8 +75,8 @@ class TasksConfig(Config):
     )
 
     source: str = "toy"
-    """`toy` (built in), `hub` (the public data sets named in `nanochat/data/hub.py`; `hub:URL`: a mirror), or
-    a folder or fsspec URL with `tasks/`, `conversations/` and `core/` below it."""
+    """`toy` (built in), `hub` (the public data sets named in `nanochat/data/sources/hub.py`; `hub:URL`: a
+    mirror), or a folder or fsspec URL with `tasks/`, `conversations/` and `core/` below it."""
     revision: str = "refs/convert/parquet"
     """Revision of the data sets on the hub, which becomes the version of their files: a branch of parquet
     files, or the commit that pins one."""

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from nanochat.data.chat_tokens import ChatTokens
-from nanochat.data.token_shards import TokenShard
+from nanochat.data.chat.chat_tokens import ChatTokens
+from nanochat.data.text.token_shards import TokenShard
 from nanochat.tokenizer.tokenizer import Tokenizer
 
 _SAMPLE_TOKENS = 64

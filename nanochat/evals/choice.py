@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from nanochat.chat.engine import batches_by_length
-from nanochat.data.tasks import ChatTask
+from nanochat.data.chat.tasks import ChatTask
 from nanochat.errors import DataError
 from nanochat.model.gpt import GPT
 from nanochat.tokenizer.chat_format import render_for_completion

@@ -16,15 +16,16 @@ from typing import Any
 
 from nanochat.chat.engine import Engine
 from nanochat.config import EvaluateConfig
-from nanochat.data.batches import val_batches
-from nanochat.data.tasks import ChatTask, load_scored_task
-from nanochat.data.token_shards import TokenShard, vocabulary_digest
-from nanochat.evals import choice, core, generative
+from nanochat.data.chat.tasks import ChatTask, load_scored_task
+from nanochat.data.text.batches import val_batches
+from nanochat.data.text.token_shards import TokenShard, vocabulary_digest
+from nanochat.evals import choice, generative
 from nanochat.evals.bpb import bits_per_byte
 from nanochat.evals.choice import Report
-from nanochat.evals.core_bundle import load_core
+from nanochat.evals.core import score as core
+from nanochat.evals.core.bundle import load_core
 from nanochat.model.checkpoint import load_model
-from nanochat.reproducible import cpu_threads
+from nanochat.model.reproducible import cpu_threads
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.chat_format import render_for_completion
 from nanochat.tokenizer.tokenizer import Tokenizer

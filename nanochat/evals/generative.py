@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 
 from nanochat.chat.engine import Engine
-from nanochat.data.tasks import ChatTask, Problem
+from nanochat.data.chat.answers import Problem, is_right_number
+from nanochat.data.chat.tasks import ChatTask
 from nanochat.evals import humaneval
 from nanochat.evals.choice import Report
 from nanochat.tokenizer.chat_format import render_for_completion
 
-_NUMBER = re.compile(r"#### (-?[0-9.,]+)")
 _PORTION = 64  # problems between two reports
 
 
@@ -31,14 +30,3 @@ def count_right(
             right += judge(task.problem(i), engine.tokenizer.decode(reply))
             report(start + offset, right)
     return right
-
-
-def is_right_number(problem: Problem, reply: str) -> bool:
-    """Compare the number that a reply gives with the answer, as text without commas."""
-    return final_number(reply) == problem.answer
-
-
-def final_number(reply: str) -> str | None:
-    """Return the number after the first `####`, without commas, or None."""
-    found = _NUMBER.search(reply)
-    return found[1].replace(",", "").rstrip(".") if found else None

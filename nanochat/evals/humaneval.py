@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from nanochat.data.tasks import Problem
+from nanochat.data.chat.answers import Problem
 from nanochat.evals.sandbox import run_python
 
 _FENCE = re.compile(r"```(?:python)?\s*\n(.*?)\n?```", re.DOTALL)

@@ -32,7 +32,7 @@ from nanochat.model.architecture import (
 from nanochat.model.attention import Attention, Context, Linear, as_computed, rms_norm, rotary_tables
 from nanochat.model.init_weights import init_2026, init_classic
 from nanochat.model.kv_cache import KVCache
-from nanochat.reproducible import set_strict
+from nanochat.model.reproducible import set_strict
 
 LOGIT_CAP = 15.0
 IGNORED = -1  # target that counts for nothing

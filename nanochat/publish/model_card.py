@@ -15,7 +15,7 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from nanochat.config import ModelConfig, PublishConfig
-from nanochat.evals.overlap import Overlap
+from nanochat.evals.contamination.overlap import Overlap
 
 # Name on the card, and the hub's name of the data set and metric.
 _BENCHMARKS = {

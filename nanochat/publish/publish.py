@@ -13,11 +13,11 @@ from typing import Any
 
 from nanochat.config import PublishConfig
 from nanochat.errors import DataError
-from nanochat.evals import overlap
+from nanochat.evals.contamination import overlap
+from nanochat.formats.nanochat_folder import write_nanochat_folder
 from nanochat.model.checkpoint import load_model
 from nanochat.model.flops import parameter_count
 from nanochat.publish.model_card import MODELS, CardInputs, render_model_card
-from nanochat.publish.nanochat_format import write_nanochat_folder
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.tokenizer import Tokenizer
 

@@ -25,10 +25,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nanochat.data.prefetch import Prefetch
+from nanochat.data.text.prefetch import Prefetch
 from nanochat.errors import TrainingError
 from nanochat.model.gpt import GPT, IGNORED
-from nanochat.train.schedules import constant
+from nanochat.optim.schedules import constant
 from nanochat.train.state import TrainState
 
 Ints = npt.NDArray[np.int64]

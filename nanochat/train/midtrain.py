@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.config import MidtrainConfig
-from nanochat.data.chat_batches import MidtrainBatches
+from nanochat.data.chat.chat_batches import MidtrainBatches
 from nanochat.errors import ConfigError
+from nanochat.optim.schedules import midtrain_multiplier, rising_momentum
 from nanochat.runtime import Runtime
-from nanochat.train.chat import ChatStage
+from nanochat.train.chat_stage import ChatStage
 from nanochat.train.loop import DEFAULT_CUT, Cut, Plan
+from nanochat.train.ranks.world import World
 from nanochat.train.run import Job, train
-from nanochat.train.schedules import midtrain_multiplier, rising_momentum
 from nanochat.train.validation import bits_per_byte
-from nanochat.train.world import World
 
 
 def midtrain(

@@ -9,17 +9,17 @@ from typing import Any
 import torch
 
 from nanochat.config import PretrainConfig
-from nanochat.data.batches import PretrainBatches, val_batches
-from nanochat.data.token_shards import TokenShard, vocabulary_digest
+from nanochat.data.text.batches import PretrainBatches, val_batches
+from nanochat.data.text.token_shards import TokenShard, vocabulary_digest
 from nanochat.model.generate import greedy
 from nanochat.model.gpt import GPT
+from nanochat.optim.schedules import pretrain_schedule
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.tokenizer import Tokenizer
 from nanochat.train.loop import DEFAULT_CUT, Cut, Plan
+from nanochat.train.ranks.world import World
 from nanochat.train.run import Job, device_of, train
-from nanochat.train.schedules import pretrain_schedule
 from nanochat.train.validation import bits_per_byte, require_vocabulary
-from nanochat.train.world import World
 
 _SAMPLE_TOKENS = 32
 

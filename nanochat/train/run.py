@@ -20,15 +20,15 @@ from nanochat.errors import ConfigError
 from nanochat.model.checkpoint import save_model
 from nanochat.model.flops import parameter_count
 from nanochat.model.gpt import GPT
-from nanochat.reproducible import cpu_threads
+from nanochat.model.reproducible import cpu_threads
+from nanochat.optim.optimizer import ModelOptimizer
 from nanochat.runtime import Runtime
 from nanochat.train.hooks import Every, Keeper, Sampler
 from nanochat.train.loop import Cut, Plan, training_steps
 from nanochat.train.memory import fitting_cut, out_of_memory_explained
-from nanochat.train.optimizer import ModelOptimizer
+from nanochat.train.ranks.world import World
 from nanochat.train.recorder import Recorder
 from nanochat.train.state import TrainState
-from nanochat.train.world import World
 
 logger = logging.getLogger(__name__)
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.config import SftConfig
-from nanochat.data.chat_batches import SftBatches
+from nanochat.data.chat.chat_batches import SftBatches
+from nanochat.optim.schedules import fixed_momentum, sft_multiplier
 from nanochat.runtime import Runtime
-from nanochat.train.chat import ChatStage
+from nanochat.train.chat_stage import ChatStage
 from nanochat.train.loop import Cut, Plan
+from nanochat.train.ranks.world import World
 from nanochat.train.run import Job, train
-from nanochat.train.schedules import fixed_momentum, sft_multiplier
 from nanochat.train.validation import mean_loss
-from nanochat.train.world import World
 
 _VAL_ROWS = 8
 

@@ -22,9 +22,9 @@ import torch
 
 from nanochat.errors import DataError
 from nanochat.model.gpt import GPT
+from nanochat.optim.optimizer import ModelOptimizer
 from nanochat.runtime import Checkpoints
-from nanochat.train.optimizer import ModelOptimizer
-from nanochat.train.world import ALONE, World
+from nanochat.train.ranks.world import ALONE, World
 
 logger = logging.getLogger(__name__)
 

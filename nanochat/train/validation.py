@@ -16,7 +16,7 @@ from nanochat.model.gpt import GPT, IGNORED
 from nanochat.tokenizer.chat_format import render_for_completion
 from nanochat.tokenizer.tokenizer import Tokenizer
 from nanochat.train.loop import Batch, Cut, Ints, micro_batches
-from nanochat.train.world import World
+from nanochat.train.ranks.world import World
 
 _ANSWER_TOKENS = 32
 

@@ -21,8 +21,8 @@ import polars as pl
 import regex
 
 from nanochat.config import EvaluateConfig, OverlapConfig
-from nanochat.data.ngrams import GramIndex
-from nanochat.evals.contamination import items_of_tasks
+from nanochat.evals.contamination.ngrams import GramIndex
+from nanochat.evals.contamination.search import items_of_tasks
 from tests.benchmarks.measuring import hardware, measure, print_table
 from tests.benchmarks.texts import documents, shard_files
 

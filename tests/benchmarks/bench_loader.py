@@ -31,10 +31,10 @@ from flows.execute import fetch_all
 from flows.records import blob_name
 from flows.stage import Record
 from flows.store import Store
-from nanochat.data.batches import PretrainBatches
-from nanochat.data.prefetch import Prefetch
-from nanochat.data.shard_encoding import read_texts
-from nanochat.data.token_shards import HEADER_BYTES, TokenShard, write_token_shard
+from nanochat.data.text.batches import PretrainBatches
+from nanochat.data.text.prefetch import Prefetch
+from nanochat.data.text.token_shards import HEADER_BYTES, TokenShard, write_token_shard
+from nanochat.data.text.tokenize import read_texts
 from tests.benchmarks.measuring import hardware, measure, print_table
 from tests.latency_proxy import slow_line
 from tests.s3_server import BUCKET, find_weed, running_server

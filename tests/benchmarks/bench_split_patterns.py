@@ -18,8 +18,9 @@ from pathlib import Path
 import polars as pl
 
 from nanochat.config import TokenizerConfig
-from nanochat.data.token_shards import write_token_shard
-from nanochat.recipes import model_shape, toy
+from nanochat.data.text.token_shards import write_token_shard
+from nanochat.recipes.shared import model_shape
+from nanochat.recipes.small import toy
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.split import PATTERNS, PatternName
 from nanochat.tokenizer.tokenizer import Tokenizer

@@ -50,7 +50,7 @@ def plain() -> Callable[[int], float]:
     """Return the baseline: a function from the step to its loss."""
     import torch
 
-    from nanochat.train.schedules import rising_momentum
+    from nanochat.optim.schedules import rising_momentum
     from tests.benchmarks.plain_nanochat import PlainTrainer
 
     model = new_model()
@@ -69,9 +69,9 @@ def ours(precision: str, compiled: bool) -> Callable[[int], float]:
     import torch
 
     from nanochat.config import OptimizerConfig
+    from nanochat.optim.optimizer import ModelOptimizer
+    from nanochat.optim.schedules import rising_momentum
     from nanochat.train.loop import Plan, training_steps
-    from nanochat.train.optimizer import ModelOptimizer
-    from nanochat.train.schedules import rising_momentum
     from nanochat.train.state import TrainState
 
     model = new_model()
@@ -91,7 +91,7 @@ def new_model():
     import torch
 
     from nanochat.model.gpt import GPT
-    from nanochat.recipes import model_shape
+    from nanochat.recipes.shared import model_shape
 
     model = GPT(model_shape(DEPTH, vocab_size=VOCABULARY, sequence_len=LENGTH))
     model.init_weights(torch.Generator().manual_seed(1))
@@ -111,7 +111,7 @@ def child(side: str, threads: int) -> None:
     if side in ("plain", "any bytes"):
         torch.ones(2, 2) @ torch.ones(
             2, 2
-        )  # after a first use MKL takes no other mode (nanochat.reproducible)
+        )  # after a first use MKL takes no other mode (nanochat.model.reproducible)
     imported, number = peak_mib(), 0
     make = {
         "plain": plain,

@@ -18,7 +18,7 @@ from flows.progress import Progress
 from flows.session import Session, Windows
 from flows.store import Store
 from nanochat import recipes
-from nanochat.data.sources import download_shard
+from nanochat.data.sources.corpus import download_shard
 from nanochat.errors import SourceUnavailable
 from nanochat.runtime import Runtime
 

@@ -7,7 +7,7 @@ import pytest
 from flows.exchange import export_model, import_model
 from flows.scoring import evaluate_model
 from flows.store import Store
-from nanochat.publish.published import Choice
+from nanochat.formats.published import Choice
 
 pytestmark = [
     pytest.mark.e2e,

@@ -16,6 +16,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 
 from flows import dag, engine
 from nanochat import recipes
+from nanochat.recipes import small
 from tests.e2e.conftest import ROOT, SMALL, Nanochat, overrides
 from tests.e2e.prefect_view import PrefectView
 
@@ -105,7 +106,7 @@ def test_wrong_parameters_are_refused_before_anything_is_scheduled(prefect):
     deployment = prefect.client.create_deployment(
         flow_id, "checked", parameter_openapi_schema=schema, enforce_parameter_schema=True
     )
-    recipe = recipes.toy().model_dump(mode="json")
+    recipe = small.toy().model_dump(mode="json")
     for wrong, sign in (
         ({"recipe": {**recipe, "depth": "x"}}, "'x'"),
         ({"recipe": {**recipe, "depht": 4}}, "depht"),

@@ -21,10 +21,10 @@ import torch
 from nanochat.config import ModelConfig, OptimizerConfig
 from nanochat.model.checkpoint import model_from_state
 from nanochat.model.gpt import GPT
-from nanochat.train import muon
+from nanochat.optim import muon
+from nanochat.optim.optimizer import ModelOptimizer
+from nanochat.optim.schedules import fixed_momentum
 from nanochat.train.loop import Plan, training_steps
-from nanochat.train.optimizer import ModelOptimizer
-from nanochat.train.schedules import fixed_momentum
 from nanochat.train.state import TrainState
 
 

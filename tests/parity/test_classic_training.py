@@ -16,9 +16,9 @@ import torch
 from nanochat.config import ModelConfig, OptimizerConfig
 from nanochat.evals.bpb import bits_per_byte
 from nanochat.model.checkpoint import model_from_state
+from nanochat.optim.optimizer import ModelOptimizer
+from nanochat.optim.schedules import rising_momentum
 from nanochat.train.loop import Cut, Plan, training_steps
-from nanochat.train.optimizer import ModelOptimizer
-from nanochat.train.schedules import rising_momentum
 from nanochat.train.state import TrainState
 from tests.recorded_sums import compute_as_recorded, skip_unless_as_recorded
 

@@ -50,7 +50,7 @@ def test_imports_point_from_flows_to_nanochat_to_kernels(position):
     ("package", "allowed"),
     [
         ("prefect", {"flows/engine.py", "flows/pipeline.py"}),
-        ("mlflow", {"nanochat/tracking.py", "nanochat/tracking_mlflow.py"}),
+        ("mlflow", {"nanochat/tracking/pipeline_tracker.py", "nanochat/tracking_mlflow.py"}),
         ("triton", set()),
         ("typer", {"flows/cli.py", "flows/cli_options.py", "flows/model_commands.py"}),
     ],
@@ -67,7 +67,7 @@ def test_config_imports_nothing_of_ours():
 
 def test_model_knows_nothing_of_training_and_training_nothing_of_eval_tasks():
     assert not _importers("nanochat.train", "nanochat/model") | _importers(
-        "nanochat.tracking", "nanochat/model"
+        "nanochat.tracking.pipeline_tracker", "nanochat/model"
     )
     tasks = ("choice", "core", "generative", "humaneval", "evaluate")
     assert not {f for task in tasks for f in _importers(f"nanochat.evals.{task}", "nanochat/train")}

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Iterator
 
 from nanochat.config import ToyWorldConfig
-from nanochat.data.tasks import choice_prompt
+from nanochat.data.chat.tasks import choice_prompt
 from nanochat.data.toy_world import exercises, questions
 from nanochat.data.toy_world.world import CAPITALS, KINDS, NAMES, OPPOSITES, VALUES, World
 

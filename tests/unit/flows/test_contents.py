@@ -5,10 +5,10 @@ import pytest
 from flows.contents import contents
 from flows.store import Store
 from flows.tables import conversation_text, record_text
-from nanochat.data.chat_tokens import write_chat_tokens
-from nanochat.data.token_shards import write_token_shard
+from nanochat.data.chat.chat_tokens import write_chat_tokens
+from nanochat.data.text.token_shards import write_token_shard
 from nanochat.errors import DataError
-from nanochat.evals.overlap import FILE_NAME, Overlap, TaskOverlap
+from nanochat.evals.contamination.overlap import FILE_NAME, Overlap, TaskOverlap
 from nanochat.tokenizer.tokenizer import Tokenizer
 
 TEXTS = ["naïve", "", *(f"document {i}" for i in range(10)), "x" * 100]

@@ -14,10 +14,10 @@ from flows.scoring import evaluate_model
 from flows.store import Store
 from nanochat.config import ModelConfig
 from nanochat.errors import ConfigError, DataError, StoreError
+from nanochat.formats.nanochat_folder import write_nanochat_folder
+from nanochat.formats.published import Choice
 from nanochat.model.checkpoint import save_model
 from nanochat.model.gpt import GPT
-from nanochat.publish.nanochat_format import write_nanochat_folder
-from nanochat.publish.published import Choice
 from nanochat.tokenizer.tokenizer import Tokenizer
 
 ANY = Choice()
@@ -185,7 +185,7 @@ def test_an_export_that_fails_leaves_nothing(store, published, tmp_path, monkeyp
     def fail(*_, **__):
         raise OSError("no space left")
 
-    monkeypatch.setattr("nanochat.publish.transformers_format.write_tokenizer_json", fail)
+    monkeypatch.setattr("nanochat.formats.transformers_folder.write_tokenizer_json", fail)
     with pytest.raises(OSError, match="no space"):
         export(store, str(published), tmp_path / "out/theirs", form="transformers")
     assert list((tmp_path / "out").iterdir()) == []

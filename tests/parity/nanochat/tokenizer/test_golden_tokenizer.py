@@ -8,8 +8,8 @@ import pickle
 import pytest
 import torch
 
+from nanochat.formats.tokenizer_pickle import load_tokenizer_pickle, write_token_bytes, write_tokenizer_pickle
 from nanochat.tokenizer.chat_format import render, render_for_completion
-from nanochat.tokenizer.pickle_format import load_tokenizer_pickle, write_token_bytes, write_tokenizer_pickle
 from nanochat.tokenizer.split import PATTERN
 from nanochat.tokenizer.tokenizer import Tokenizer
 

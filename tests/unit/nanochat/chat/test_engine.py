@@ -7,9 +7,9 @@ import torch
 
 from nanochat.chat.engine import Engine, batches_by_length, stream_text
 from nanochat.config import ModelConfig
+from nanochat.formats.tokenizer_pickle import load_tokenizer_pickle
 from nanochat.model.checkpoint import model_from_state
 from nanochat.model.gpt import GPT
-from nanochat.tokenizer.pickle_format import load_tokenizer_pickle
 from nanochat.tokenizer.tokenizer import Tokenizer
 
 PROMPTS = [[256, 5, 9], [256, 70], [256, 1, 2, 3, 4, 5, 6, 7], [256, 8, 8], [256]]

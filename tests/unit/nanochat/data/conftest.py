@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from nanochat.data.token_shards import TokenShard, write_token_shard
+from nanochat.data.text.token_shards import TokenShard, write_token_shard
 
 _NAMES = [
     "bos",

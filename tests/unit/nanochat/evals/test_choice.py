@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nanochat.data.tasks import ChatTask, Problem
+from nanochat.data.chat.answers import Problem
+from nanochat.data.chat.tasks import ChatTask
 from nanochat.errors import DataError
 from nanochat.evals.choice import count_right
 from nanochat.tokenizer.chat_format import render_for_completion

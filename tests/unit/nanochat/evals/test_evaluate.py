@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from nanochat.config import EvaluateConfig, TokenizeConfig
-from nanochat.data.shard_encoding import tokenize_shard
+from nanochat.data.text.tokenize import tokenize_shard
 from nanochat.errors import ConfigError, Interrupted
 from nanochat.evals.evaluate import evaluate_base, evaluate_chat
 from nanochat.model.checkpoint import save_model

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from nanochat.data.tasks import ChatTask, Problem
-from nanochat.evals.generative import count_right, final_number, is_right_number
+from nanochat.data.chat.answers import Problem, final_number, is_right_number
+from nanochat.data.chat.tasks import ChatTask
+from nanochat.evals.generative import count_right
 
 
 @pytest.mark.parametrize(

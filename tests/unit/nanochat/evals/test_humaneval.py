@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from nanochat.data.tasks import Problem, load_task
+from nanochat.data.chat.answers import Problem
+from nanochat.data.chat.tasks import load_task
 from nanochat.evals.humaneval import extract_code, head_imports, passes
 
 PROBLEM = Problem(

@@ -13,13 +13,13 @@ import yaml
 
 from nanochat.config import ModelConfig, PublishConfig
 from nanochat.errors import DataError
-from nanochat.evals.overlap import FILE_NAME, Overlap, TaskOverlap
+from nanochat.evals.contamination.overlap import FILE_NAME, Overlap, TaskOverlap
+from nanochat.formats.tokenizer_pickle import load_tokenizer_pickle
 from nanochat.model.checkpoint import load_model, save_model
 from nanochat.model.gpt import GPT
 from nanochat.publish.publish import publish
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.chat_format import render_for_completion
-from nanochat.tokenizer.pickle_format import load_tokenizer_pickle
 from nanochat.tokenizer.tokenizer import Tokenizer
 
 _COMMIT = "0123456789abcdef"

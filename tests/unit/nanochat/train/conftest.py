@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from nanochat.config import ChatDataConfig, MixtureEntry
-from nanochat.data.chat_tokens import render_chat
-from nanochat.data.token_shards import write_token_shard
+from nanochat.data.chat.chat_tokens import render_chat
+from nanochat.data.text.token_shards import write_token_shard
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.tokenizer import Tokenizer
 

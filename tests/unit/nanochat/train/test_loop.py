@@ -10,9 +10,9 @@ import torch
 
 from nanochat.config import ModelConfig, OptimizerConfig
 from nanochat.model.gpt import GPT
-from nanochat.reproducible import cpu_threads
+from nanochat.model.reproducible import cpu_threads
+from nanochat.optim.optimizer import ModelOptimizer
 from nanochat.train.loop import Cut, accumulate_gradients, micro_batches
-from nanochat.train.optimizer import ModelOptimizer
 
 TINY = ModelConfig(sequence_len=24, vocab_size=97, n_layer=2, n_head=2, n_kv_head=2, n_embd=32)
 

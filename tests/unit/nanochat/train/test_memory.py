@@ -12,9 +12,9 @@ import torch
 from nanochat.config import ModelConfig, OptimizerConfig
 from nanochat.errors import TrainingError
 from nanochat.model.gpt import GPT
+from nanochat.optim.optimizer import ModelOptimizer
 from nanochat.train.loop import Cut, Plan, training_steps
 from nanochat.train.memory import fitting_cut, out_of_memory_explained
-from nanochat.train.optimizer import ModelOptimizer
 from nanochat.train.state import TrainState
 
 TINY = ModelConfig(sequence_len=24, vocab_size=97, n_layer=1, n_head=2, n_kv_head=2, n_embd=32)

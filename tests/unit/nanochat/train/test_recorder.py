@@ -7,9 +7,9 @@ import torch
 
 from nanochat.config import ModelConfig, OptimizerConfig
 from nanochat.model.gpt import GPT
-from nanochat.trackers import MemoryTracker
+from nanochat.optim.optimizer import ModelOptimizer
+from nanochat.tracking import MemoryTracker
 from nanochat.train.loop import StepResult
-from nanochat.train.optimizer import ModelOptimizer
 from nanochat.train.recorder import Recorder, Speed
 from nanochat.train.state import TrainState
 

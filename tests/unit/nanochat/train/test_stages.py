@@ -25,7 +25,7 @@ from nanochat.config import (
     PretrainConfig,
     SftConfig,
 )
-from nanochat.data.chat_tokens import render_chat
+from nanochat.data.chat.chat_tokens import render_chat
 from nanochat.errors import DataError, Interrupted, TrainingError
 from nanochat.model.checkpoint import load_model, save_model
 from nanochat.model.gpt import GPT

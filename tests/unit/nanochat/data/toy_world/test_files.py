@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from nanochat.config import ToyWorldConfig
-from nanochat.data.tasks import load_task
+from nanochat.data.chat.tasks import load_task
 from nanochat.data.toy_world.documents import toy_documents
 from nanochat.data.toy_world.files import write_tasks, write_text_shard
 

@@ -1,0 +1,1 @@
+"""What a recipe costs, before anything runs: numbers that follow from it, FLOPs, time, dollars."""

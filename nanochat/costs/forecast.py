@@ -1,0 +1,333 @@
+"""What a recipe will cost, from its fields alone: work, hours, disk and memory, stage by stage.
+
+Nothing is read or downloaded for it. Training takes its operations divided by what the published machine did
+per second; stages that operations do not explain (evaluations, SFT) take what they took there, scaled by the
+operations per token and the share of the problems. What cannot be known before data is there is None. What a
+stage really took stands in its record and is worth more than anything here.
+
+Published figures are those of the d20 model of October 2025 on 8xH100.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from nanochat.config import EvaluateConfig, MixtureEntry, Recipe
+from nanochat.costs.published import (
+    BPB_S,
+    CHARACTERS_PER_TOKEN,
+    CHAT_PROBLEMS,
+    CHAT_S,
+    CORE_ITEMS,
+    CORE_S,
+    COUNTED_CHARACTERS_PER_S,
+    D20_FLOPS_PER_TOKEN,
+    DOWNLOAD_BYTES_PER_S,
+    ENCODED_CHARACTERS_PER_S,
+    HUB_BYTES,
+    PUBLISH_S,
+    PUBLISHED,
+    RENDERED_CHARACTERS_PER_S,
+    ROW_TOKENS,
+    SEARCHED_CHARACTERS_PER_S,
+    SFT_STEP_S,
+    SHARD_BYTES,
+    SHARD_CHARACTERS,
+    Machine,
+)
+from nanochat.data.chat import spelling
+from nanochat.data.sources.hub import is_hub, published_rows
+from nanochat.model.flops import flops_per_token, parameter_count, parameter_counts
+from nanochat.model.memory import MemoryEstimate, largest_pass
+from nanochat.recipes.spelling import IDENTITY, IDENTITY_ROWS
+
+# Below this (half a minute of the machine) starting up takes the time, and no published utilisation holds.
+_LEAST_FLOPS = 1e17
+
+
+_WEIGHT_BYTES, _STATE_BYTES = 4, 4
+_RESTART_POINTS = 2  # the newest and, while it is written, the next
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageCost:
+    """One stage as predicted; None is what cannot be known yet, or does not apply."""
+
+    stage: str
+    steps: int | None = None
+    tokens: int | None = None
+    flops: float | None = None  # of training alone
+    seconds: float | None = None
+    disk_bytes: int | None = None  # kept in the store
+    beside: bool = False  # on cores that training leaves idle, while it goes on
+    basis: str
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A whole recipe as predicted."""
+
+    machine: Machine
+    stages: tuple[StageCost, ...]
+    restart_bytes: int  # beside the artifacts, while a stage trains
+    memory: MemoryEstimate | None  # None: not even one row fits
+
+    @property
+    def flops(self) -> float:
+        """Operations of all training whose length is known."""
+        return sum(stage.flops or 0.0 for stage in self.stages)
+
+    @property
+    def seconds(self) -> float | None:
+        """Time of the stages that have one; None for a recipe too small to predict."""
+        known = [(stage, stage.seconds) for stage in self.stages if stage.seconds is not None]
+        return elapsed_s(known) if known else None
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes in the store when all is made, restart points included; what is unknown is not in it."""
+        return self.restart_bytes + sum(stage.disk_bytes or 0 for stage in self.stages)
+
+    def of(self, stage: str) -> StageCost:
+        """Return the cost of a stage by name."""
+        return next(cost for cost in self.stages if cost.stage == stage)
+
+
+def elapsed_s(timed: Iterable[tuple[StageCost, float]]) -> float:
+    """Return how long stages take together, those beside the others at the same time as these."""
+    lanes = {True: 0.0, False: 0.0}
+    for cost, seconds in timed:
+        lanes[cost.beside] += seconds
+    return max(lanes.values())
+
+
+def forecast(recipe: Recipe, machine: Machine = PUBLISHED) -> Forecast:
+    """Predict the cost of every stage of a recipe."""
+    training = (_pretrain(recipe, machine), _midtrain(recipe, machine), _sft(recipe))
+    stages = (*_text_stages(recipe), _render(recipe), *training, *_evaluations(recipe), _publish(recipe))
+    if sum(cost.flops or 0.0 for cost in training) < _LEAST_FLOPS:
+        stages = tuple(replace(cost, seconds=None) for cost in stages)
+    counts = parameter_counts(recipe.pretrain.model)
+    state = 2 * sum(counts.values()) - counts["matrices"]  # one of Muon's, two of AdamW's
+    restart_point = _WEIGHT_BYTES * sum(counts.values()) + _STATE_BYTES * state
+    rows = recipe.pretrain.batch_tokens // recipe.pretrain.model.sequence_len
+    memory = largest_pass(recipe.pretrain.model, rows, machine.gpus, machine.memory_bytes)
+    return Forecast(machine, stages, _RESTART_POINTS * restart_point, memory)
+
+
+def mixture_rows(recipe: Recipe, entries: Sequence[MixtureEntry]) -> int | None:
+    """Return how many conversations an epoch of a mixture has; None if that takes looking at the data."""
+    counted = [_entry_rows(recipe, entry) for entry in entries]
+    return sum(n for n in counted if n is not None) if counted and None not in counted else None
+
+
+def training_rows(recipe: Recipe, stage: str) -> int | None:
+    """Return the conversations that a chat stage trains on in an epoch: those held out are not among them."""
+    config = recipe.midtrain if stage == "midtrain" else recipe.sft
+    rows = mixture_rows(recipe, config.mixture)
+    if rows is None or recipe.tasks.own:  # these are not looked at
+        return None
+    if config.validation:
+        return rows
+    return rows - min(max(1, int(0.02 * rows)), 256)
+
+
+def _entry_rows(recipe: Recipe, entry: MixtureEntry) -> int | None:
+    all_rows: int | None
+    if entry.task in spelling.ROWS:
+        all_rows = spelling.ROWS[entry.task].get(entry.split)
+    elif is_hub(recipe.tasks.source) and entry.task == "identity":
+        all_rows = IDENTITY_ROWS if recipe.tasks.identity_url == IDENTITY else None
+    elif is_hub(recipe.tasks.source):
+        all_rows = published_rows(entry.task, entry.split)
+    else:
+        toy = recipe.tasks.toy if recipe.tasks.source == "toy" else None
+        held_out = entry.split == "test" or entry.task == "test"
+        all_rows = None if toy is None else toy.held_out if held_out else toy.questions
+    if all_rows is None:
+        return None
+    return entry.repeat * min(entry.rows or all_rows, all_rows)
+
+
+def _text_stages(recipe: Recipe) -> Iterator[StageCost]:
+    shards = _shards(recipe)
+    basis = "published shards of 250 million characters in 100 MB"
+    if shards is None:
+        for stage in ("download", "tokenizer", "tokenize", "contamination"):
+            yield StageCost(stage=stage, basis="sizes of the text are not known")
+    else:
+        size = shards * SHARD_BYTES
+        yield StageCost(
+            stage="download",
+            seconds=size / DOWNLOAD_BYTES_PER_S,
+            disk_bytes=size,
+            basis=f"{basis}; 1 Gbit/s",
+        )
+        characters = min(recipe.tokenizer.max_chars, recipe.tokenizer.train_shards * SHARD_CHARACTERS)
+        yield StageCost(
+            stage="tokenizer",
+            seconds=characters / COUNTED_CHARACTERS_PER_S,
+            basis="published: 2 billion characters in 57 s",
+        )
+        characters = shards * SHARD_CHARACTERS
+        tokens = round(characters / CHARACTERS_PER_TOKEN)
+        yield StageCost(
+            stage="tokenize",
+            tokens=tokens,
+            seconds=characters / ENCODED_CHARACTERS_PER_S,
+            disk_bytes=tokens * _token_bytes(recipe),
+            basis="4.8 characters a token; 160 million characters a second on 16 cores",
+        )
+        searched = (shards - 1) * SHARD_CHARACTERS
+        yield StageCost(
+            stage="contamination",
+            seconds=searched / SEARCHED_CHARACTERS_PER_S,
+            beside=not recipe.contamination.drop,
+            basis="320 million characters a second on 16 cores",
+        )
+    if is_hub(recipe.tasks.source):
+        seconds = HUB_BYTES / DOWNLOAD_BYTES_PER_S
+        yield StageCost(stage="tasks", seconds=seconds, disk_bytes=HUB_BYTES, basis="about 1.3 GB; 1 Gbit/s")
+    else:
+        yield StageCost(stage="tasks", basis="sizes of the chat data are not known")
+
+
+def _render(recipe: Recipe) -> StageCost:
+    mixtures = [_mixture_tokens(recipe, config.mixture) for config in (recipe.midtrain, recipe.sft)]
+    if None in mixtures:
+        return StageCost(stage="render", basis="sizes of the chat data are not known")
+    held_out = [_mixture_tokens(recipe, config.validation) for config in (recipe.midtrain, recipe.sft)]
+    tokens = sum(n or 0 for n in (*mixtures, *held_out))
+    return StageCost(
+        stage="render",
+        tokens=tokens,
+        seconds=tokens * CHARACTERS_PER_TOKEN / RENDERED_CHARACTERS_PER_S,
+        disk_bytes=tokens * _token_bytes(recipe) + tokens // 8,
+        beside=True,
+        basis="conversations as tokens and masks; 16 million characters a second on one core",
+    )
+
+
+def _token_bytes(recipe: Recipe) -> int:
+    return 2 if recipe.tokenizer.vocab_size <= 2**16 else 4
+
+
+def _shards(recipe: Recipe) -> int | None:
+    numbered = "{index" in recipe.corpus.source and recipe.corpus.train_shards is not None
+    return recipe.corpus.train_shards + 1 if numbered and recipe.corpus.train_shards else None
+
+
+def _pretrain(recipe: Recipe, machine: Machine) -> StageCost:
+    config = recipe.pretrain
+    work = flops_per_token(config.model)
+    tokens = config.steps * config.batch_tokens
+    measured = -(-config.steps // config.eval_every) * config.eval_tokens
+    return StageCost(
+        stage="pretrain",
+        steps=config.steps,
+        tokens=tokens,
+        flops=float(tokens * work),
+        seconds=(tokens + measured / 3) * work / machine.flops_per_s,  # forward only: a third of the work
+        disk_bytes=_model_bytes(recipe),
+        basis=f"{machine.utilisation:.0%} of the peak, as published; validations included",
+    )
+
+
+def _midtrain(recipe: Recipe, machine: Machine) -> StageCost:
+    config = recipe.midtrain
+    rows, tokens = training_rows(recipe, "midtrain"), _mixture_tokens(recipe, config.mixture)
+    if rows is None or tokens is None:
+        return _unknown_length(recipe, "midtrain")
+    steps = config.epochs * -(-tokens // config.batch_tokens)
+    trained = steps * config.batch_tokens
+    work = flops_per_token(recipe.pretrain.model)
+    measured = (_mixture_tokens(recipe, config.validation) or 0) * -(-steps // config.eval_every)
+    return StageCost(
+        stage="midtrain",
+        steps=steps,
+        tokens=trained,
+        flops=float(trained * work),
+        seconds=(trained + measured / 3) * work / machine.flops_per_s,
+        disk_bytes=_model_bytes(recipe),
+        basis=f"{rows:,} rows of {tokens / rows:.0f} tokens; published for d20: 765 to 771 steps",
+    )
+
+
+def _sft(recipe: Recipe) -> StageCost:
+    config = recipe.sft
+    rows, tokens = training_rows(recipe, "sft"), _mixture_tokens(recipe, config.mixture)
+    if rows is None or tokens is None:
+        return _unknown_length(recipe, "sft")
+    steps = config.epochs * (rows // min(config.batch_rows, rows))
+    scale = _scale(recipe) * config.batch_rows / 32
+    return StageCost(
+        stage="sft",
+        steps=steps,
+        tokens=config.epochs * tokens,
+        flops=float(config.epochs * tokens * flops_per_token(recipe.pretrain.model)),
+        seconds=steps * SFT_STEP_S * scale,
+        disk_bytes=_model_bytes(recipe),
+        basis=f"{rows:,} rows; published: 0.25 s a step for d20, validations included",
+    )
+
+
+def _evaluations(recipe: Recipe) -> Iterator[StageCost]:
+    config = recipe.evaluate
+    scale = _scale(recipe)
+    bits = BPB_S / 2 * config.bpb_tokens / (20 * 524_288)  # one split of the published two
+    chat = CHAT_S * _part(config.max_problems, [CHAT_PROBLEMS.get(t, 0) for t in config.chat_tasks])
+    core = CORE_S * _part(config.core_max_problems, CORE_ITEMS) if config.core else 0.0
+    for stage, seconds in (
+        ("evaluate_base", bits + chat + core),
+        ("evaluate_mid", bits + chat),
+        ("evaluate_sft", bits + chat),
+    ):
+        yield StageCost(
+            stage=stage, seconds=seconds * scale, basis=f"published times{_asked(config)}, scaled from d20"
+        )
+
+
+def _publish(recipe: Recipe) -> StageCost:
+    return StageCost(
+        stage="publish",
+        seconds=PUBLISH_S,
+        disk_bytes=_model_bytes(recipe),
+        basis="one more copy of the model",
+    )
+
+
+def _asked(config: EvaluateConfig) -> str:
+    return "" if config.max_problems is None else f" for {config.max_problems} problems a task"
+
+
+def _part(most: int | None, sizes: Sequence[int]) -> float:
+    """Return which part of all problems is asked when `most` of each task are."""
+    return sum(min(most or n, n) for n in sizes) / max(sum(sizes), 1)
+
+
+def _scale(recipe: Recipe) -> float:
+    return flops_per_token(recipe.pretrain.model) / D20_FLOPS_PER_TOKEN
+
+
+def _model_bytes(recipe: Recipe) -> int:
+    return _WEIGHT_BYTES * parameter_count(recipe.pretrain.model)
+
+
+def _mixture_tokens(recipe: Recipe, entries: Sequence[MixtureEntry]) -> int | None:
+    longest = recipe.pretrain.model.sequence_len
+    total = 0
+    for entry in entries:
+        rows, mean = _entry_rows(recipe, entry), ROW_TOKENS.get(entry.task)
+        if rows is None or mean is None:
+            return None
+        total += rows * min(mean, longest)
+    return total if entries else None
+
+
+def _unknown_length(recipe: Recipe, stage: str) -> StageCost:
+    return StageCost(
+        stage=stage,
+        disk_bytes=_model_bytes(recipe),
+        basis="its length follows from the chat data, once it is there",
+    )

@@ -1,0 +1,83 @@
+"""Figures that forecasts rest on: of the d20 model of October 2025 on 8xH100, published or assumed.
+
+Constants only; what follows from them for a recipe is `nanochat.costs.forecast`'s work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nanochat.model.flops import peak_flops
+
+D20_FLOPS_PER_TOKEN = 3_491_758_080
+SFT_STEP_S = 166 / 651  # with its validations
+BPB_S = 66.0  # over 20 * 524,288 tokens of each split
+CORE_S = 262.0
+CHAT_S = 415.0  # mean of 425 s and 406 s
+PUBLISH_S = 30.0  # assumed: writing two folders
+
+# Problems of the chat tasks and items of CORE's 22 tasks, for evaluations that ask only some of them.
+CHAT_PROBLEMS = {
+    "arc_easy": 2_376,
+    "arc_challenge": 1_172,
+    "mmlu": 14_042,
+    "gsm8k": 1_319,
+    "humaneval": 164,
+    "spelling_bee": 256,
+}
+CORE_ITEMS = (
+    *(10_042, 2_117, 20_321, 2_376, 1_172, 100, 1_221, 1_838, 500, 5_153, 10_042),
+    *(273, 1_267, 1_000, 230, 1_320, 210, 32, 10_570, 7_983, 3_270, 10_000),
+)
+
+# Shards of both published corpora.
+SHARD_CHARACTERS, SHARD_BYTES = 250_000_000, 100_000_000
+CHARACTERS_PER_TOKEN = 4.8
+DOWNLOAD_BYTES_PER_S = 100e6  # assumed: a link of 1 Gbit/s
+COUNTED_CHARACTERS_PER_S = 2e9 / 56.8  # the tokenizer's training, published
+ENCODED_CHARACTERS_PER_S = 160e6  # assumed: 16 cores; one encoded 12.5 million a second, reading left out
+SEARCHED_CHARACTERS_PER_S = 320e6  # assumed: 16 cores; one did 28 million a second with a part of CORE
+RENDERED_CHARACTERS_PER_S = 16e6  # measured on one core: 38 us for a conversation of 600
+
+# Mean tokens of a rendered conversation. The 567,656 published rows of midtraining made 765 to 771 steps of
+# 524,288 tokens: smoltalk's mean is what that leaves, the others follow from the bytes of their rows.
+# Those of the spelling tasks were measured with upstream's tokenizer, on English words of 9.2 letters.
+ROW_TOKENS = {
+    "smoltalk": 826,
+    "test": 826,
+    "mmlu": 210,
+    "gsm8k": 190,
+    "arc_easy": 90,
+    "arc_challenge": 100,
+    "identity": 450,  # assumed: 2.3 MB of JSON
+    "spelling": 45,
+    "spelling_bee": 180,
+}
+HUB_BYTES = 1_300_000_000  # assumed: 403 million tokens of chat data, compressed by two, and CORE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What hours and dollars are predicted for."""
+
+    name: str
+    gpus: int
+    peak_flops: float  # of one GPU
+    utilisation: float
+    memory_bytes: float  # of one GPU
+    dollars_per_hour: float
+
+    @property
+    def flops_per_s(self) -> float:
+        """Operations per second in training, all GPUs together."""
+        return self.gpus * self.peak_flops * self.utilisation
+
+
+PUBLISHED = Machine(
+    name="8xH100",
+    gpus=8,
+    peak_flops=peak_flops("NVIDIA H100 80GB HBM3") or 0.0,
+    utilisation=0.48,
+    memory_bytes=81_559 * 2**20,
+    dollars_per_hour=24.0,
+)

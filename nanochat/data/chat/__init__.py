@@ -1,0 +1,1 @@
+"""Conversations and problems: read, checked, mixed, rendered, batched."""

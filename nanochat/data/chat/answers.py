@@ -1,0 +1,35 @@
+"""What an answer is held against, and whether a written number is the right one.
+
+Functions are judged where they can be run: `nanochat.evals.humaneval`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What an answer is held against; fields that a kind of task does not use are empty."""
+
+    letters: tuple[str, ...] = ()  # choice: the possible answers
+    answer: str = ""  # choice: the right letter; math: the number, without commas
+    prompt: str = ""  # code: head of the function, with its imports
+    entry_point: str = ""  # code: name of the function
+    test: str = ""  # code: defines check(candidate)
+    solution: str = ""  # code: body of the function
+
+
+_NUMBER = re.compile(r"#### (-?[0-9.,]+)")
+
+
+def is_right_number(problem: Problem, reply: str) -> bool:
+    """Compare the number that a reply gives with the answer, as text without commas."""
+    return final_number(reply) == problem.answer
+
+
+def final_number(reply: str) -> str | None:
+    """Return the number after the first `####`, without commas, or None."""
+    found = _NUMBER.search(reply)
+    return found[1].replace(",", "").rstrip(".") if found else None

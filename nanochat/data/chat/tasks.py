@@ -1,0 +1,342 @@
+"""Chat tasks: the rows of the task and conversation files, as conversations and as problems.
+
+A task reads one file of the data root (`tasks/arc/ARC-Easy/train.jsonl`, ...; the same name with `.parquet`
+will do) and offers each row in two
+forms: `conversation(i)`, what a model is trained on and prompted with, and `problem(i)`, what its answer is
+held against. `mixture` shuffles the conversations of several tasks into one sequence.
+
+The spelling tasks are made from a list of words instead (`nanochat.data.chat.spelling`): a row is a seed.
+
+Rendering to tokens is the work of the tokenizer's chat format, scoring that of `nanochat.evals`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+
+from nanochat.config import MixtureEntry
+from nanochat.data.chat import spelling
+from nanochat.data.chat.answers import Problem
+from nanochat.data.chat.messages import FORM, shown, wrong_in
+from nanochat.data.chat.rows import Numbered, Row, bad_row, read_objects, read_rows
+from nanochat.data.chat.task_files import HELD_OUT, OWN, SUFFIXES, TASK_FILES, task_file
+from nanochat.errors import ConfigError, DataError
+
+if TYPE_CHECKING:  # at run time the planner would pay for loading the tokenizer
+    from nanochat.tokenizer.chat_format import Conversation, Part
+
+Kind = Literal["choice", "math", "code", "chat"]
+
+_CALCULATION = re.compile(r"<<([^<>]*)>>")
+_FINAL_NUMBER = re.compile(r"#### *(-?[0-9.,]+)")
+
+
+@dataclass(frozen=True)
+class ChatTask:
+    """One file of rows, checked when it was loaded, or the seeds that rows are made from."""
+
+    name: str
+    kind: Kind
+    baseline: float  # accuracy of guessing
+    rows: Sequence[Any]  # objects as the loader left them, or seeds
+    to_conversation: Callable[[Any], Conversation]
+    to_problem: Callable[[Any], Problem]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.rows)
+
+    def conversation(self, index: int) -> Conversation:
+        """Return a row as user and assistant messages, the right answer last."""
+        return self.to_conversation(self.rows[index])
+
+    def problem(self, index: int) -> Problem:
+        """Return what an answer to the row is held against."""
+        return self.to_problem(self.rows[index])
+
+
+def load_task(root: Path, name: str, split: str = "train") -> ChatTask:
+    """Load a task by name from the data root.
+
+    Raises ConfigError for a name or split that does not exist, DataError (naming file and line) for a file
+    that cannot be read or a row that lacks something.
+    """
+    place = task_file(name, split)
+    if name in spelling.ROWS:
+        return _load_spelling(name, split, root / place)
+    if name in _LOADERS:
+        return _LOADERS[name](name, _existing(root, place))
+    path = _file(root, place)
+    if path is None:
+        known = [*_LOADERS, *spelling.ROWS, *_conversations(root)]
+        near = difflib.get_close_matches(name, known, n=1)
+        raise ConfigError(
+            f"no task or conversation file {name!r} below {root}",
+            hint=f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}",
+        )
+    return load_conversations(path)
+
+
+def load_scored_task(root: Path, name: str) -> ChatTask:
+    """Load the held-out rows of a task; raise ConfigError for conversations: no answer can be scored."""
+    task = load_task(root, name, "test")
+    if task.kind == "chat":
+        raise ConfigError(
+            f"evaluate.chat_tasks has {name!r}, conversations without an answer to score",
+            hint="use tasks with choices, numbers or functions",
+        )
+    return task
+
+
+def choice_prompt(question: str, letters: Sequence[str], choices: Sequence[str]) -> str:
+    """Return the user message of a multiple choice question.
+
+    The letter follows "=" without a space, so that it is the same token as in the answer.
+    """
+    lines = "".join(f"- {choice}={letter}\n" for letter, choice in zip(letters, choices, strict=True))
+    return (
+        f"Multiple Choice question: {question}\n{lines}\nRespond only with the letter of the correct answer."
+    )
+
+
+def calculation_parts(answer: str) -> list[Part]:
+    """Split an answer at its `<<expression=result>>` marks into text, python and python_output parts."""
+    parts: list[Part] = []
+    for i, piece in enumerate(_CALCULATION.split(answer)):
+        if i % 2:
+            expression, _, result = piece.rpartition("=")
+            parts.append({"type": "python", "text": expression})
+            parts.append({"type": "python_output", "text": result})
+        elif piece:
+            parts.append({"type": "text", "text": piece})
+    return parts
+
+
+def final_number(text: str) -> str | None:
+    """Return the number after the last `####` without commas, or None."""
+    found = _FINAL_NUMBER.findall(text)
+    return found[-1].replace(",", "").rstrip(".") if found else None
+
+
+class Mixture(Sequence["Conversation"]):
+    """Conversations of several tasks in one fixed shuffled order, built when asked for."""
+
+    def __init__(self, tasks: Sequence[ChatTask], order: Sequence[tuple[int, int]]) -> None:
+        """Take tasks and the order as pairs (task, row)."""
+        self._tasks, self._order = tasks, order
+
+    def __len__(self) -> int:
+        """Return the number of conversations in an epoch."""
+        return len(self._order)
+
+    @overload
+    def __getitem__(self, index: int) -> Conversation: ...
+    @overload
+    def __getitem__(self, index: slice) -> Mixture: ...
+    def __getitem__(self, index: int | slice) -> Conversation | Mixture:
+        """Return one conversation, or a part of the mixture."""
+        if isinstance(index, slice):
+            return Mixture(self._tasks, self._order[index])
+        task, row = self._order[index]
+        return self._tasks[task].conversation(row)
+
+
+def mixture(root: Path, entries: Sequence[MixtureEntry], seed: int, *, own: bool = False) -> Mixture:
+    """Load and shuffle a mixture; the same files, entries and seed give the same order.
+
+    The order is upstream's for its seed of 42: data sets are shuffled where entries say so, then all rows.
+    Without entries it is every row below `root` that is for training, once; the spelling tasks, which could
+    outnumber them all, are not without being named. With `own`, what the user added joins it.
+    """
+    chosen = [(entry, load_task(root, entry.task, entry.split)) for entry in entries or _everything(root)]
+    if own:
+        added = [load_conversations(path) for path in sorted((root / OWN).glob("*"))]
+        chosen += [(MixtureEntry(task=f"{OWN}/{task.name}"), task) for task in added]
+    tasks: list[ChatTask] = []
+    order: list[tuple[int, int]] = []
+    for number, (entry, task) in enumerate(chosen):
+        rows = list(range(len(task)))
+        if entry.shuffle:
+            rows = np.random.default_rng(seed).permutation(len(task)).tolist()
+        tasks.append(task)
+        order += [(number, row) for row in rows[: entry.rows]] * entry.repeat
+    random.Random(seed).shuffle(order)
+    return Mixture(tasks, order)
+
+
+def _everything(root: Path) -> list[MixtureEntry]:
+    found = [name for name, files in TASK_FILES.items() if "train" in files and _file(root, files["train"])]
+    found += [name for name in _conversations(root) if name != HELD_OUT]
+    if not found:
+        raise DataError(
+            f"{root}: no training data below tasks/ or conversations/", hint="is tasks.source right?"
+        )
+    return [MixtureEntry(task=name) for name in found]
+
+
+def _conversations(root: Path) -> list[str]:
+    files = (root / "conversations").glob("*.*")
+    return sorted({path.stem for path in files if path.suffix in SUFFIXES})
+
+
+def _file(root: Path, stem: str) -> Path | None:
+    """Return the file of that name in whichever form it has."""
+    paths = (root / f"{stem}{suffix}" for suffix in SUFFIXES)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _existing(root: Path, stem: str) -> Path:
+    path = _file(root, stem)
+    if path is None:
+        raise DataError(
+            f"{root / stem}: no such file with {' or '.join(SUFFIXES)}",
+            hint=f"the data folder needs {stem}{SUFFIXES[0]}; is tasks.source right?",
+        )
+    return path
+
+
+def _load_arc(name: str, path: Path) -> ChatTask:
+    rows = read_objects(path, {"question": str, "choices": dict, "answerKey": object})
+    return _choice_task(name, path, [(number, _arc_row(row, path, number)) for number, row in rows])
+
+
+def _arc_row(row: Row, path: Path, number: int) -> Row:
+    try:
+        letters, choices = tuple(row["choices"]["label"]), list(row["choices"]["text"])
+    except (KeyError, TypeError) as error:
+        raise bad_row(path, number, "choices have no text and label") from error
+    return {
+        "question": row["question"],
+        "letters": letters,
+        "choices": choices,
+        "answer": str(row["answerKey"]),
+    }
+
+
+def _load_mmlu(name: str, path: Path) -> ChatTask:
+    rows = read_objects(path, {"question": str, "choices": list, "answer": object})
+    return _choice_task(name, path, [(number, _mmlu_row(row, path, number)) for number, row in rows])
+
+
+def _mmlu_row(row: Row, path: Path, number: int) -> Row:
+    letters = tuple("ABCDEFGHIJ"[: len(row["choices"])])
+    by_number = {str(index): letter for index, letter in enumerate(letters)}
+    answer = by_number.get(str(row["answer"]))
+    if answer is None:
+        limit = f"0 to {len(letters) - 1}, the number of a choice"
+        raise bad_row(path, number, f"answer is {shown(row['answer'])}, not {limit}")
+    return {"question": row["question"], "letters": letters, "choices": row["choices"], "answer": answer}
+
+
+def _choice_task(name: str, path: Path, numbered: list[Numbered]) -> ChatTask:
+    for number, row in numbered:
+        if len(row["letters"]) != len(row["choices"]):
+            raise bad_row(path, number, f"{len(row['choices'])} choices, {len(row['letters'])} labels")
+        if row["answer"] not in row["letters"]:
+            raise bad_row(
+                path, number, f"answer {row['answer']!r} is none of {', '.join(map(str, row['letters']))}"
+            )
+    rows = [row for _, row in numbered]
+    # To two digits: the real sets have a few questions with three or five choices, and count as 0.25.
+    baseline = round(sum(1 / len(row["letters"]) for row in rows) / len(rows), 2)
+
+    def conversation(row: Row) -> Conversation:
+        prompt = choice_prompt(row["question"], row["letters"], row["choices"])
+        return [{"role": "user", "content": prompt}, {"role": "assistant", "content": row["answer"]}]
+
+    def problem(row: Row) -> Problem:
+        return Problem(letters=row["letters"], answer=row["answer"])
+
+    return ChatTask(name, "choice", baseline, rows, conversation, problem)
+
+
+def _load_gsm8k(name: str, path: Path) -> ChatTask:
+    rows = read_objects(path, {"question": str, "answer": str})
+    for number, row in rows:
+        if final_number(row["answer"]) is None:
+            raise bad_row(path, number, "the answer does not end in '#### <number>'")
+
+    def conversation(row: Row) -> Conversation:
+        return [
+            {"role": "user", "content": row["question"]},
+            {"role": "assistant", "content": calculation_parts(row["answer"])},
+        ]
+
+    return ChatTask(
+        name,
+        "math",
+        0.0,
+        [row for _, row in rows],
+        conversation,
+        lambda row: Problem(answer=final_number(row["answer"]) or ""),
+    )
+
+
+def _load_humaneval(name: str, path: Path) -> ChatTask:
+    fields = ("prompt", "entry_point", "canonical_solution", "test")
+    rows = [row for _, row in read_objects(path, dict.fromkeys(fields, str))]
+
+    def conversation(row: Row) -> Conversation:
+        program = f"{row['prompt']}{row['canonical_solution']}".rstrip("\n")
+        return [
+            {"role": "user", "content": row["prompt"]},
+            {"role": "assistant", "content": f"```python\n{program}\n```"},
+        ]
+
+    def problem(row: Row) -> Problem:
+        return Problem(
+            prompt=row["prompt"],
+            entry_point=row["entry_point"],
+            test=row["test"],
+            solution=row["canonical_solution"],
+        )
+
+    return ChatTask(name, "code", 0.0, rows, conversation, problem)
+
+
+def _load_spelling(name: str, split: str, path: Path) -> ChatTask:
+    words, seeds = spelling.read_words(path), spelling.seeds(name, split)
+    if name == "spelling":
+        words = spelling.reordered(words)
+        return ChatTask(name, "chat", 0.0, seeds, partial(spelling.spelling, words), lambda _: Problem())
+    return ChatTask(
+        name,
+        "math",
+        0.0,
+        seeds,
+        partial(spelling.spelling_bee, words),
+        lambda seed: Problem(answer=str(spelling.occurrences(words, seed))),
+    )
+
+
+def load_conversations(path: Path) -> ChatTask:
+    """Load a file of conversations; raise DataError naming its line where one cannot be rendered."""
+    rows = []
+    for number, row in read_rows(path):
+        messages = row if isinstance(row, list) else row.get("messages") if isinstance(row, dict) else None
+        if wrong := wrong_in(messages):
+            raise bad_row(path, number, wrong, FORM)
+        rows.append({"messages": messages})
+
+    def conversation(row: Row) -> Conversation:
+        return list(row["messages"])
+
+    return ChatTask(path.stem, "chat", 0.0, rows, conversation, lambda _: Problem())
+
+
+_LOADERS: dict[str, Callable[[str, Path], ChatTask]] = {
+    "arc_easy": _load_arc,
+    "arc_challenge": _load_arc,
+    "mmlu": _load_mmlu,
+    "gsm8k": _load_gsm8k,
+    "humaneval": _load_humaneval,
+}

@@ -1,0 +1,219 @@
+"""Where text and tasks come from: resolves a source to named files, and downloads or generates them.
+
+A source is `toy` (generated), a folder or fsspec URL of files (listed once, when a run is planned), for text
+a URL with `{index:05d}` and mostly `{revision}` in it, or for tasks the `hub`: these two need no listing.
+Resolving tells files apart by size and version, so that a changed source is a changed key.
+How bytes travel is `nanochat.data.sources.transfer`; what the toy world tells is `nanochat.data.toy_world`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from nanochat.config import CorpusConfig, ShardConfig
+from nanochat.data.sources.transfer import fetch, filesystem_of, version_of
+from nanochat.errors import ConfigError, DataError
+from nanochat.runtime import Runtime
+
+TOY = "toy"
+_TOY_TRAIN_SHARDS = 2
+
+
+def resolve_corpus(config: CorpusConfig) -> tuple[tuple[ShardConfig, ...], ShardConfig]:
+    """Return the training shards in order, and the validation shard.
+
+    Raises ConfigError where the settings do not fit the source, DataError where it cannot be read.
+    """
+    if config.source == TOY:
+        count = config.train_shards or _TOY_TRAIN_SHARDS
+        shards = [ShardConfig(name=f"shard_{i:05d}", index=i, toy=config.toy) for i in range(count + 1)]
+        return tuple(shards[:-1]), shards[-1]
+    if "{index" in config.source:
+        return _resolve_template(config)
+    return _resolve_listing(config)
+
+
+def download_shard(
+    config: ShardConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime
+) -> dict[str, Any]:
+    """Fetch or generate one text shard: `text.parquet` and its counts in `stats.json`."""
+    from nanochat.data.toy_world.files import write_text_shard
+
+    path = out / "text.parquet"
+    said: dict[str, str] = {}
+    if config.toy is not None:
+        write_text_shard(config.toy, config.index, path)
+    elif config.url is None:
+        raise ConfigError(f"shard {config.name} has neither a URL nor a toy world")
+    else:
+        said = fetch(
+            config.url,
+            path,
+            part_folder=runtime.partial or out.parent,
+            size_bytes=config.size_bytes,
+            version=config.version,
+            check_stop=runtime.raise_if_stopped,
+            report=_megabytes(runtime),
+        ).to_json()
+    stats = measure_text(path, config.url or config.name)
+    (out / "stats.json").write_text(json.dumps(stats, indent=1) + "\n")
+    return {**stats, "file_bytes": path.stat().st_size, **said}
+
+
+def _megabytes(runtime: Runtime) -> Callable[[int, int], None]:
+    """Return a function that tells the tracker how many megabytes are there and how fast they come."""
+    began: tuple[float, int] | None = None
+
+    def report(done: int, total: int) -> None:
+        nonlocal began
+        now = time.monotonic()
+        if began is None:  # an earlier attempt's bytes are no part of the rate
+            began = (now, done)
+            return
+        rate = (done - began[1]) / 1e6 / max(now - began[0], 1e-9)
+        step, total_steps = -(-done // 1_000_000), -(-total // 1_000_000)
+        runtime.tracker.log({"throughput/mb_per_s": rate}, step=step, total_steps=total_steps)
+
+    return report
+
+
+def measure_text(path: Path, source: str) -> dict[str, int]:
+    """Count documents, characters and bytes of a text shard; `source` names it in errors.
+
+    Raises DataError if it is no parquet file, has no string column `text`, or holds no document.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            schema = file.schema_arrow
+            index = schema.get_field_index("text")
+            if index < 0:
+                raise DataError(
+                    f"{source}: no column 'text'; its columns are {', '.join(schema.names)}",
+                    hint="rename the column that holds the documents to 'text'",
+                )
+            kind = schema.field(index).type
+            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+                raise DataError(f"{source}: column 'text' holds {kind}, not strings")
+            documents = characters = text_bytes = 0
+            for batch in file.iter_batches(columns=["text"]):
+                batch.validate(full=True)  # the bytes must be UTF-8
+                texts = batch.column(0)
+                documents += len(texts)
+                characters += pc.sum(pc.utf8_length(texts)).as_py() or 0
+                text_bytes += pc.sum(pc.binary_length(texts)).as_py() or 0
+    except (pa.ArrowInvalid, OSError) as error:
+        with path.open("rb") as raw:
+            start = raw.read(24)
+        what = "cut short or damaged" if start.startswith(b"PAR1") else f"starts with {start!r}"
+        raise DataError(
+            f"{source}: not a readable parquet file ({what})",
+            hint="check that the address leads to the file itself, not to a page about it",
+        ) from error
+    if not text_bytes:
+        raise DataError(f"{source}: no text in {documents} documents")
+    return {"documents": documents, "characters": characters, "bytes": text_bytes}
+
+
+def _resolve_template(config: CorpusConfig) -> tuple[tuple[ShardConfig, ...], ShardConfig]:
+    if "{revision" in config.source and not config.revision:
+        raise ConfigError(
+            f"corpus.source {config.source} needs corpus.revision", hint="use -o corpus.revision=main"
+        )
+    if config.train_shards is None:
+        raise ConfigError(
+            f"corpus.source {config.source} cannot be listed, and corpus.train_shards is not set",
+            hint="say how many shards to train on: -o corpus.train_shards=8",
+        )
+    if not config.val_shard.isdecimal():
+        raise ConfigError(
+            f"corpus.val_shard is {config.val_shard!r}; a numbered source needs the number of a shard",
+            hint=f"use -o corpus.val_shard={config.train_shards}",
+        )
+    held_out = int(config.val_shard)
+    numbers = [i for i in range(config.train_shards + 1) if i != held_out][: config.train_shards]
+    return tuple(_numbered(config, i) for i in numbers), _numbered(config, held_out)
+
+
+def _numbered(config: CorpusConfig, index: int) -> ShardConfig:
+    try:
+        url = config.source.format(index=index, revision=config.revision)
+    except (KeyError, ValueError, IndexError) as error:
+        raise ConfigError(
+            f"corpus.source {config.source}: only {{index:05d}} and {{revision}} are filled in ({error})"
+        ) from error
+    name = PurePosixPath(url.split("?")[0]).name.removesuffix(".parquet")
+    return ShardConfig(name=name, index=index, version=config.revision, url=url)
+
+
+def _resolve_listing(config: CorpusConfig) -> tuple[tuple[ShardConfig, ...], ShardConfig]:
+    filesystem, root = filesystem_of(config.source)
+    try:
+        listed: list[dict[str, Any]] = filesystem.ls(root, detail=True)
+    except Exception as error:
+        raise unreadable("corpus.source", config.source, error) from error
+    found = sorted(
+        (info for info in listed if info["name"].endswith(".parquet")), key=lambda i: str(i["name"])
+    )
+    if not found:
+        raise DataError(
+            f"corpus.source {config.source}: no parquet files among {len(listed)} entries",
+            hint="give the folder that holds the .parquet files themselves",
+        )
+    if len(found) == 1:
+        raise ConfigError(
+            f"corpus.source {config.source} has only one parquet file; training and validation would overlap",
+            hint="add a second file, or cut this one in two",
+        )
+    shards = [
+        ShardConfig(
+            name=PurePosixPath(info["name"]).name.removesuffix(".parquet"),
+            index=number,
+            size_bytes=info["size"],
+            version=version_of(info),
+            url=str(filesystem.unstrip_protocol(info["name"])),
+        )
+        for number, info in enumerate(found)
+    ]
+    val = _validation_shard(config.val_shard, shards)
+    train = [shard for shard in shards if shard != val]
+    wanted = config.train_shards or len(train)
+    if wanted > len(train):
+        raise ConfigError(
+            f"corpus.train_shards is {wanted}, but {config.source} has {len(train)}"
+            " beside the validation shard",
+            hint=f"use -o corpus.train_shards={len(train)}",
+        )
+    return tuple(train[:wanted]), val
+
+
+def _validation_shard(name: str, shards: Sequence[ShardConfig]) -> ShardConfig:
+    if name == "last":
+        return shards[-1]
+    by_name = {shard.name: shard for shard in shards}
+    stem = name.removesuffix(".parquet")
+    if stem in by_name:
+        return by_name[stem]
+    if stem.isdecimal() and int(stem) < len(shards):
+        return shards[int(stem)]
+    near = difflib.get_close_matches(stem, by_name, n=1) or [shards[-1].name]
+    raise ConfigError(
+        f"corpus.val_shard is {name!r}, which is none of the {len(shards)} files of the source",
+        hint=f"did you mean {near[0]}?",
+    )
+
+
+def unreadable(field: str, source: str, error: Exception) -> DataError:
+    """Return the error for a source that cannot be listed, with what was wrong."""
+    return DataError(
+        f"{field} {source}: cannot be read: {type(error).__name__}: {error}",
+        hint="check the address and your access to it; `nanochat show` predicts the cost without it",
+    )

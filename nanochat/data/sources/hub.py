@@ -1,0 +1,271 @@
+"""The public data sets of the published recipes: what the hub calls them, and how they get into our layout.
+
+Each split of a data set becomes one parquet file where `nanochat.data.chat.tasks` looks for it, and the CORE
+bundle (a zip file) the folder `core/`. A list of words for the spelling tasks and conversations about the
+model's identity join them where a recipe gives their addresses. A plan needs no network: a file is what its
+data set, split and revision say; which parts it has, with their sizes and hashes, is asked when it is
+downloaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
+
+from nanochat.config import SourceFile, TasksConfig
+from nanochat.data.chat.spelling import WORDS, read_words
+from nanochat.data.sources.transfer import fetch
+from nanochat.errors import ConfigError, DataError
+from nanochat.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+NAME = "hub"
+_HOST = "https://huggingface.co"
+_CORE = "core"
+IDENTITY = "conversations/identity.jsonl"
+_CORE_PARTS = ("core.yaml", "eval_meta_data.csv", "eval_data")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """One split of a public data set."""
+
+    task: str  # as mixtures call it
+    split: str
+    path: str  # in our layout
+    repo: str
+    place: str  # config/split on the hub
+    rows: int  # when the recipes were published
+
+
+def _data_set(task: str, split: str, path: str, repo: str, place: str, rows: int) -> DataSet:
+    return DataSet(task=task, split=split, path=f"{path}.parquet", repo=repo, place=place, rows=rows)
+
+
+_ARC, _MMLU, _GSM8K = "allenai/ai2_arc", "cais/mmlu", "openai/gsm8k"
+_SMOLTALK, _HUMANEVAL = "HuggingFaceTB/smol-smoltalk", "openai/openai_humaneval"
+
+DATA_SETS = (
+    _data_set("arc_easy", "train", "tasks/arc/ARC-Easy/train", _ARC, "ARC-Easy/train", 2_251),
+    _data_set("arc_easy", "test", "tasks/arc/ARC-Easy/test", _ARC, "ARC-Easy/test", 2_376),
+    _data_set("arc_challenge", "train", "tasks/arc/ARC-Challenge/train", _ARC, "ARC-Challenge/train", 1_119),
+    _data_set("arc_challenge", "test", "tasks/arc/ARC-Challenge/test", _ARC, "ARC-Challenge/test", 1_172),
+    _data_set("mmlu", "train", "tasks/mmlu/auxiliary_train", _MMLU, "all/auxiliary_train", 99_842),
+    _data_set("mmlu", "dev", "tasks/mmlu/dev", _MMLU, "all/dev", 285),
+    _data_set("mmlu", "test", "tasks/mmlu/test", _MMLU, "all/test", 14_042),
+    _data_set("gsm8k", "train", "tasks/gsm8k/train", _GSM8K, "main/train", 7_473),
+    _data_set("gsm8k", "test", "tasks/gsm8k/test", _GSM8K, "main/test", 1_319),
+    _data_set("humaneval", "test", "tasks/humaneval/HumanEval", _HUMANEVAL, "openai_humaneval/test", 164),
+    _data_set("smoltalk", "train", "conversations/smoltalk", _SMOLTALK, "default/train", 460_341),
+    # Held-out conversations are a task of their own; upstream tells of 24K rows.
+    _data_set("test", "train", "conversations/test", _SMOLTALK, "default/test", 24_000),
+)
+
+
+def is_hub(source: str) -> bool:
+    """Return whether `tasks.source` means the public data sets."""
+    return source == NAME or source.startswith(f"{NAME}:")
+
+
+def published_rows(task: str, split: str) -> int | None:
+    """Return how many rows a data set had when the recipes were published; None for others."""
+    return next((d.rows for d in DATA_SETS if (d.task, d.split) == (task, split)), None)
+
+
+def hub_paths(config: TasksConfig) -> list[str]:
+    """Return where the hub's files lie in our layout, the CORE bundle apart."""
+    return [d.path for d in DATA_SETS] + [extra.path for extra in _extras(config)]
+
+
+def resolve_hub(config: TasksConfig) -> TasksConfig:
+    """Return the configuration with the hub's files, without network; raise ConfigError for odd addresses."""
+    _host(config.source)
+    if not config.core_url.endswith(".zip"):
+        raise ConfigError(
+            f"tasks.core_url is {config.core_url}, which does not end in .zip",
+            hint="give the address of the CORE bundle's zip file",
+        )
+    files = [SourceFile(path=d.path, version=f"{d.repo}/{d.place}@{config.revision}") for d in DATA_SETS]
+    files.append(SourceFile(path=_CORE, version=PurePosixPath(config.core_url).name))
+    files += [SourceFile(path=extra.path, version=PurePosixPath(extra.url).name) for extra in _extras(config)]
+    return config.model_copy(update={"toy": None, "files": tuple(files)})
+
+
+def download_hub(config: TasksConfig, out: Path, runtime: Runtime) -> None:
+    """Fetch the data sets, the CORE bundle and what joins them; raise DataError naming the address."""
+    if runtime.partial is None:
+        with tempfile.TemporaryDirectory(prefix="nanochat-hub-", dir=out.parent) as folder:
+            _download_all(config, out, Path(folder), runtime)
+    else:
+        _download_all(config, out, runtime.partial, runtime)
+
+
+def _download_all(config: TasksConfig, out: Path, parts: Path, runtime: Runtime) -> None:
+    """Keep what was fetched in `parts`, so that a later attempt goes on from there."""
+    extras = _extras(config)
+    total = len(DATA_SETS) + 1 + len(extras)
+    with ThreadPoolExecutor(max(runtime.workers, 1)) as pool:
+        fetched = pool.map(lambda d: _download(d, config, out / d.path, parts, runtime), DATA_SETS)
+        for done, _ in enumerate(fetched, 1):
+            runtime.tracker.log({}, step=done, total_steps=total)
+    bundle = parts / "core-bundle.zip"
+    fetch(config.core_url, bundle, part_folder=parts, check_stop=runtime.raise_if_stopped)
+    _unpack_core(bundle, out / _CORE, config.core_url)
+    runtime.tracker.log({}, step=len(DATA_SETS) + 1, total_steps=total)
+    for done, extra in enumerate(extras, len(DATA_SETS) + 2):
+        fetch(extra.url, out / extra.path, part_folder=parts, check_stop=runtime.raise_if_stopped)
+        extra.check(out / extra.path, extra.url)
+        runtime.tracker.log({}, step=done, total_steps=total)
+
+
+def _download(data_set: DataSet, config: TasksConfig, target: Path, folder: Path, runtime: Runtime) -> None:
+    base = f"{_host(config.source)}/datasets/{data_set.repo}"
+    revision = quote(config.revision, safe="")
+    fetched = []
+    for part in _list_parts(data_set, config, folder):
+        mark = (part.sha256 or str(part.size_bytes))[:16]
+        path = folder / f"{data_set.task}-{data_set.split}-{mark}-{PurePosixPath(part.path).name}"
+        url = f"{base}/resolve/{revision}/{part.path}"
+        if not path.exists():
+            fetch(
+                url,
+                path,
+                part_folder=folder,
+                size_bytes=part.size_bytes,
+                version=part.sha256,
+                check_stop=runtime.raise_if_stopped,
+            )
+        _check(path, part, url)
+        fetched.append(path)
+    rows = _join(fetched, target, f"{base}/tree/{revision}/{data_set.place}")
+    if rows != data_set.rows:
+        logger.info("%s/%s has %d rows, not %d", data_set.repo, data_set.place, rows, data_set.rows)
+
+
+@dataclass(frozen=True)
+class _Extra:
+    """A file of its own address that joins the data sets."""
+
+    path: str  # in our layout
+    url: str
+    check: Callable[[Path, str], object]  # raises DataError naming the address
+
+
+def _extras(config: TasksConfig) -> list[_Extra]:
+    extras = []
+    if config.words_url:
+        extras.append(_Extra(WORDS, config.words_url, read_words))
+    if config.identity_url:
+        extras.append(_Extra(IDENTITY, config.identity_url, _check_conversations))
+    return extras
+
+
+def _check_conversations(path: Path, url: str) -> None:
+    from nanochat.data.chat.conversations import check_conversations  # a plan needs no pyarrow
+
+    check_conversations(path, url)
+
+
+@dataclass(frozen=True)
+class _Part:
+    path: str
+    size_bytes: int
+    sha256: str | None
+
+
+def _list_parts(data_set: DataSet, config: TasksConfig, folder: Path) -> list[_Part]:
+    revision = quote(config.revision, safe="")
+    url = f"{_host(config.source)}/api/datasets/{data_set.repo}/tree/{revision}/{data_set.place}"
+    listing = folder / f"{data_set.task}-{data_set.split}.json"
+    fetch(url, listing, part_folder=folder)
+    answer = listing.read_bytes()
+    try:
+        parts = [
+            _Part(str(entry["path"]), int(entry["size"]), (entry.get("lfs") or {}).get("oid"))
+            for entry in json.loads(answer)
+            if str(entry["path"]).endswith(".parquet")
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{url}: not a listing of files: {answer[:60]!r}", hint="does tasks.source name a hub?"
+        ) from error
+    if not parts:
+        raise DataError(f"{url}: no parquet files", hint=f"is tasks.revision {config.revision!r} right?")
+    return sorted(parts, key=lambda part: part.path)
+
+
+def _check(path: Path, part: _Part, url: str) -> None:
+    if part.sha256 is None:
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != part.sha256:
+        path.unlink()
+        raise DataError(
+            f"{url}: sha256 is {found[:12]}…, but the hub lists {part.sha256[:12]}…",
+            hint="the transfer was damaged; run again",
+        )
+
+
+def _join(parts: Sequence[Path], target: Path, source: str) -> int:
+    """Make one parquet file of several, row group by row group; return its rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        rows = sum(int(pq.read_metadata(part).num_rows) for part in parts)
+        if len(parts) == 1:
+            shutil.copyfile(parts[0], target)
+            return rows
+        with pq.ParquetWriter(target, pq.read_schema(parts[0]), compression="zstd") as writer:
+            for part in parts:
+                with pq.ParquetFile(part) as file:
+                    for group in range(file.num_row_groups):
+                        writer.write_table(file.read_row_group(group))
+    except (pa.ArrowInvalid, ValueError, OSError) as error:
+        raise DataError(f"{source}: not readable parquet files of one form: {error}") from error
+    return rows
+
+
+def _unpack_core(bundle: Path, target: Path, url: str) -> None:
+    try:
+        with zipfile.ZipFile(bundle) as archive:
+            for info, path in _members(archive):
+                (target / path).parent.mkdir(parents=True, exist_ok=True)
+                (target / path).write_bytes(archive.read(info))
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise DataError(
+            f"{url}: not a readable zip file: {error}", hint="is tasks.core_url right?"
+        ) from error
+    if not (target / _CORE_PARTS[0]).is_file():
+        raise DataError(f"{url}: no {_CORE_PARTS[0]} in it", hint="is tasks.core_url the CORE bundle?")
+
+
+def _members(archive: zipfile.ZipFile) -> Iterator[tuple[zipfile.ZipInfo, PurePosixPath]]:
+    """Yield the bundle's own files with their paths below its one top folder; nothing that leaves it."""
+    for info in archive.infolist():
+        path = PurePosixPath(*PurePosixPath(info.filename).parts[1:])
+        if info.is_dir() or not path.parts or ".." in path.parts or path.parts[0] not in _CORE_PARTS:
+            continue
+        yield info, path
+
+
+def _host(source: str) -> str:
+    host = source.removeprefix(NAME).removeprefix(":").rstrip("/") or _HOST
+    if not host.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"tasks.source is {source!r}; what follows '{NAME}:' is no web address",
+            hint=f"use {NAME}, or {NAME}:https://host of a mirror",
+        )
+    return host

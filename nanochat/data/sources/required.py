@@ -1,0 +1,89 @@
+"""Whether a source has the tasks that a recipe names: asked by a plan, before anything is fetched."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
+
+from nanochat.config import Config, EvaluateConfig, MidtrainConfig, OverlapConfig, SftConfig, TasksConfig
+from nanochat.data.chat.spelling import ROWS as SPELLING
+from nanochat.data.chat.spelling import WORDS
+from nanochat.data.chat.task_files import SUFFIXES, TASK_FILES, TOY_CONVERSATIONS, task_file
+from nanochat.data.sources.hub import IDENTITY, hub_paths, is_hub
+from nanochat.errors import ConfigError
+
+_CORE = "core/core.yaml"
+_WITH_ANSWERS = (*TASK_FILES, "spelling_bee")
+_JOINING_HINT = (
+    "a folder needs this file, {form}; the hub takes it from the address in tasks.{field},"
+    " as recipe d20-spelling does; the toy world has none"
+)
+_JOINING_HINTS = {
+    WORDS: _JOINING_HINT.format(form="one word a line", field="words_url"),
+    IDENTITY.removesuffix(SUFFIXES[0]): _JOINING_HINT.format(
+        form="a list of messages a line", field="identity_url"
+    ),
+}
+
+
+def require_tasks(source: TasksConfig, config: Config) -> None:
+    """Raise ConfigError if a stage's configuration names a task that the resolved source has not."""
+    there = _files(source)
+    for field, task, split in _wanted(config):
+        asked = isinstance(config, EvaluateConfig | OverlapConfig)
+        if asked and task not in _WITH_ANSWERS:
+            message = f"{field} names {task!r}, which is no task with answers to score"
+            raise ConfigError(message, hint=_nearest(task, _WITH_ANSWERS))
+        place = task_file(task, split)
+        if place not in there:
+            file = place if task in SPELLING else f"{place}{SUFFIXES[0]}"
+            message = f"{field} names {task!r}, but tasks.source {source.source} has no {file}"
+            hint = _JOINING_HINTS.get(place) or _nearest(task, _names(there) - {task})
+            raise ConfigError(message, hint=hint)
+
+
+def require_core(source: TasksConfig) -> None:
+    """Raise ConfigError if the resolved source has no CORE bundle."""
+    if _CORE not in _files(source):
+        raise ConfigError(
+            f"evaluate.core is true, but tasks.source {source.source} has no {_CORE}",
+            hint="add the CORE bundle, or use -o evaluate.core=false",
+        )
+
+
+def _wanted(config: Config) -> Iterator[tuple[str, str, str]]:
+    if isinstance(config, MidtrainConfig | SftConfig):
+        stage = "midtrain" if isinstance(config, MidtrainConfig) else "sft"
+        for field in ("mixture", "validation"):
+            for entry in getattr(config, field):
+                yield f"{stage}.{field}", entry.task, entry.split
+    elif isinstance(config, EvaluateConfig | OverlapConfig):
+        for task in config.chat_tasks:
+            yield "evaluate.chat_tasks", task, "test"
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+
+
+def _files(source: TasksConfig) -> set[str]:
+    if source.toy is not None:
+        places = {place for files in TASK_FILES.values() for place in files.values()}
+        return places | {f"conversations/{name}" for name in TOY_CONVERSATIONS} | {_CORE}
+    if is_hub(source.source):
+        return {_without_suffix(path) for path in hub_paths(source)} | {_CORE}
+    return {_without_suffix(file.path) for file in source.files}
+
+
+def _names(there: set[str]) -> set[str]:
+    tasks = {task for task, files in TASK_FILES.items() if there & set(files.values())}
+    if WORDS in there:
+        tasks |= set(SPELLING)
+    return tasks | {PurePosixPath(place).name for place in there if place.startswith("conversations/")}
+
+
+def _without_suffix(path: str) -> str:
+    return next((path.removesuffix(s) for s in SUFFIXES if path.endswith(s)), path)

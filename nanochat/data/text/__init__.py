@@ -1,0 +1,1 @@
+"""Text shards as tokens, and batches of them for pretraining."""

@@ -1,0 +1,1 @@
+"""Which evaluation items stand in the training text."""

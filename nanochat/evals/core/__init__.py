@@ -1,0 +1,1 @@
+"""The CORE benchmark (DCLM)."""

@@ -1,0 +1,1 @@
+"""Published folders of other programs, read as data and written for them."""

@@ -1,0 +1,1 @@
+"""The optimizer: Muon and AdamW, schedules, and sharding over processes."""

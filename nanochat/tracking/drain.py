@@ -1,0 +1,168 @@
+"""The thread between the queue and the place where runs are shown: retries, outages, giving up.
+
+It knows nothing of MLflow: `load` does the slow import and returns what connects, the sink writes. The stage
+that produces the events never waits for this thread; the engine does once, at the end, for a bounded time.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import psutil
+
+from nanochat.tracking.event_queue import (
+    AddMetrics,
+    BeginRun,
+    RunHandle,
+    TrackingEvent,
+    TrackingQueue,
+    merge_metrics,
+)
+
+_log = logging.getLogger(__name__)
+
+_TAKEN_AT_ONCE = 1000
+
+
+class Sink(Protocol):
+    """Where events go."""
+
+    def write(self, event: TrackingEvent | list[AddMetrics]) -> None:
+        """Write one event, or the metrics of one run; raise when that did not work."""
+
+    def answers(self) -> bool:
+        """Return whether the other side is up."""
+
+
+class _GaveUp(Exception):
+    """The server is not coming back in time."""
+
+
+class Drain:
+    """Takes events from a queue and hands them to a sink, in a daemon thread."""
+
+    failures_allowed = 3
+    interval_s = 0.5
+    system_every_s = 5.0
+
+    def __init__(self, name: str, queue: TrackingQueue, load: Callable[[], Callable[[], Sink]]) -> None:
+        self.errors = 0
+        self.rejected = 0
+        self.gave_up = False
+        self.open_runs: set[RunHandle] = set()
+        self.sink: Sink | None = None
+        self._name = name
+        self._queue = queue
+        self._load = load
+        self._loaded = threading.Event()
+        self._progress = 0
+        self._failures = 0
+        self._next_sample = 0.0
+        self._thread = threading.Thread(target=self._run, name="mlflow-window", daemon=True)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the slow import is over."""
+        return self._loaded.is_set()
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def join(self, limit_s: float, stall_s: float) -> bool:
+        """Wait for the end, at most `limit_s`, and at most `stall_s` without any success."""
+        deadline = time.monotonic() + limit_s
+        seen, stalled = -1, time.monotonic() + stall_s
+        while self._thread.is_alive() and time.monotonic() < min(deadline, stalled):
+            self._thread.join(0.05)
+            # Loading the library is our own work, not a server that does not answer.
+            if self._progress != seen or not self._loaded.is_set():
+                seen, stalled = self._progress, time.monotonic() + stall_s
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            psutil.cpu_percent(None)  # the first call only starts the measurement
+            connect = self._load()
+            self._loaded.set()
+            self._retry(lambda: self._connect(connect))
+            while not (self._queue.rest(self.interval_s) and not len(self._queue)):
+                for event in merge_metrics(self._queue.take(_TAKEN_AT_ONCE)):
+                    self._write(event)
+                self._sample_system()
+        except _GaveUp:
+            self.gave_up = True
+            _log.warning("no answer from %s; this run is not shown there (nothing else is lost)", self._name)
+        except Exception:
+            self.gave_up = True
+            self.errors += 1
+            _log.warning("%s failed; this run is not shown from here on", self._name, exc_info=True)
+        finally:
+            self._stop()
+
+    def _stop(self) -> None:
+        self._loaded.set()
+        self._queue.close()
+        self._queue.clear()
+
+    def _connect(self, connect: Callable[[], Sink]) -> None:
+        self.sink = connect()
+
+    def _write(self, event: TrackingEvent | list[AddMetrics]) -> None:
+        sink = self.sink
+        assert sink is not None  # connected before the first event is taken
+        self._retry(lambda: sink.write(event))
+        if isinstance(event, BeginRun):
+            event.run.created.set()  # also when it was refused, so that nobody waits for it
+
+    def _retry(self, work: Callable[[], None]) -> None:
+        """Do one piece of work; wait out an outage, leave out what a healthy server refuses."""
+        refusals = 0
+        while True:
+            try:
+                work()
+                self._failures = 0
+                self._progress += 1
+                return
+            except Exception as error:
+                self.errors += 1
+                _log.debug("%s: %s", self._name, error)
+                refusals += 1 if self.sink is not None and self.sink.answers() else 0
+                if self.sink is None and _is_final(error):
+                    raise _GaveUp from error
+                if _is_final(error) or refusals >= 2:
+                    self.rejected += 1
+                    return
+            self._failures += 1
+            hopeless = self._progress == 0 or self._queue.closed
+            if self._failures >= self.failures_allowed and hopeless:
+                raise _GaveUp
+            if self._failures == self.failures_allowed:
+                _log.warning("%s does not answer; trying again now and then", self._name)
+            self._queue.wait_closed(min(60.0, 2.0 ** (self._failures - 1)))
+
+    def _sample_system(self) -> None:
+        now = time.monotonic()
+        if now < self._next_sample or not self.open_runs:
+            return
+        self._next_sample = now + self.system_every_s
+        self.sample(*self.open_runs)
+
+    def sample(self, *runs: RunHandle) -> None:
+        """Queue this machine's load for some runs: now and then, and when a stage begins and ends."""
+        numbers = {
+            "system/cpu_percent": psutil.cpu_percent(None),
+            "system/memory_bytes": float(psutil.virtual_memory().used),
+        }
+        for run in runs:
+            self._queue.put(AddMetrics(run, numbers, run.next_system_step(), int(time.time() * 1000)))
+
+
+def _is_final(error: Exception) -> bool:
+    """Return whether the server understood and said no, so that asking again is useless."""
+    status = getattr(error, "get_http_status_code", None)
+    return status is not None and 400 <= status() < 500 and status() not in (408, 429)

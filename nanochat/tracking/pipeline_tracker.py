@@ -1,0 +1,222 @@
+"""Trackers, and the MLflow window: a view of a pipeline run that can never hold it up.
+
+`MlflowWindow` is made once per pipeline run: a parent run, and below it one run per stage. Its methods only
+append to a bounded queue; one daemon thread imports MLflow (seconds of CPU), creates the runs and writes in
+batches. Every MLflow error is caught and counted. A server that was never reached disables the window; an
+outage in mid-run is waited out by the thread, not by the stage. The record of a stage is the JSONL file in
+its artifact, never MLflow. This is the only module that imports MLflow, and only in that thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from nanochat.tracking.drain import Drain
+from nanochat.tracking.event_queue import (
+    AddDatasets,
+    AddMetrics,
+    AddParams,
+    AddTags,
+    AddText,
+    BeginRun,
+    Dataset,
+    EndRun,
+    RunHandle,
+    RunStatus,
+    TrackingQueue,
+)
+from nanochat.tracking.mlflow_sink import MlflowSink, load_mlflow
+
+_log = logging.getLogger(__name__)
+
+_PROMPT_S = 0.2  # what each answer may take: a run has up to thousands of stages
+
+
+class StageTracker:
+    """The tracker of one stage's MLflow run; made by `MlflowWindow.stage`."""
+
+    def __init__(self, queue: TrackingQueue, run: RunHandle) -> None:
+        self._queue = queue
+        self.run = run
+        self.logged: set[str] = set()  # names that have a history, which a last number would spoil
+
+    def log(self, metrics: Mapping[str, float], *, step: int, total_steps: int) -> None:
+        """Queue the numbers of a step."""
+        self.logged.update(metrics)
+        self._queue.put(AddMetrics(self.run, dict(metrics), step, _now_ms()))
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Queue settings; nested ones get dotted names."""
+        self._queue.put(AddParams(self.run, _flat(params)))
+
+    def log_text(self, text: str, *, step: int) -> None:
+        """Queue a sample."""
+        self._queue.put(AddText(self.run, text, step))
+
+    def close(self) -> None:
+        """Do nothing: `MlflowWindow.finish_stage` ends the run, as only the engine knows how it went."""
+
+
+class MlflowWindow:
+    """Shows one pipeline run in MLflow. Every method returns at once unless its docstring says otherwise.
+
+    All waiting on a server that does not answer promptly comes out of one budget, `patience_s`.
+    """
+
+    def __init__(
+        self, uri: str, experiment: str = "nanochat", *, capacity: int = 20_000, patience_s: float = 10.0
+    ) -> None:
+        self.uri = uri
+        self.abandoned = False  # `close` left before everything was written
+        self._queue = TrackingQueue(capacity)
+        self._drain = Drain(f"MLflow at {uri}", self._queue, lambda: load_mlflow(uri, experiment))
+        self._patience_s = patience_s
+        self._patience_lock = threading.Lock()
+        self._root: RunHandle | None = None
+        self._runs: dict[str, RunHandle] = {}
+
+    @property
+    def disabled(self) -> bool:
+        """Whether the window gave up on its server."""
+        return self._drain.gave_up
+
+    @property
+    def errors(self) -> int:
+        """How many calls to MLflow failed."""
+        return self._drain.errors
+
+    @property
+    def dropped(self) -> int:
+        """How many events were lost: queue full, refused by the server, or server away."""
+        return self._queue.dropped + self._drain.rejected
+
+    def start_run(self, name: str, params: Mapping[str, object], tags: Mapping[str, str | None]) -> None:
+        """Begin the parent run and start the draining thread."""
+        self._root = RunHandle(name)
+        self._begin(self._root, tags)
+        self._queue.put(AddParams(self._root, _flat(params)))
+        self._drain.start()
+
+    def join_run(self, run_id: str) -> None:
+        """Show stages below a parent run that another process has begun and will end."""
+        self._root = RunHandle("", run_id=run_id, foreign=True)
+        self._root.created.set()
+        self._drain.start()
+
+    def stage(
+        self,
+        node_id: str,
+        *,
+        tags: Mapping[str, str],
+        params: Mapping[str, object],
+        datasets: Sequence[Dataset] = (),
+    ) -> StageTracker:
+        """Begin the run of a stage that executes; `datasets` are (name, digest, source) of its inputs."""
+        run = RunHandle(node_id, parent=self._root)
+        self._runs[node_id] = run
+        self._begin(run, {"cache.status": "executed", **tags})
+        self._queue.put(AddParams(run, _flat(params)))
+        if datasets:
+            self._queue.put(AddDatasets(run, tuple(datasets)))
+        self._drain.open_runs.add(run)
+        self._drain.sample(run)
+        return StageTracker(self._queue, run)
+
+    def cached(self, node_id: str, *, record_tags: Mapping[str, str], metrics: Mapping[str, object]) -> None:
+        """Show a stage that was a hit; see `run_tags` for the link to the run that made it."""
+        run = RunHandle(node_id, parent=self._root)
+        self._runs[node_id] = run
+        self._begin(run, {**record_tags, "cache.status": "cached"})
+        self._end(run, "FINISHED", metrics)
+
+    def finish_stage(
+        self,
+        tracker: StageTracker,
+        status: RunStatus,
+        metrics: Mapping[str, object] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """End the run of a stage with its last numbers and tags."""
+        self._drain.open_runs.discard(tracker.run)
+        self._drain.sample(tracker.run)
+        if tags:
+            self._queue.put(AddTags(tracker.run, dict(tags)))
+        last = {k: v for k, v in (metrics or {}).items() if k not in tracker.logged}
+        self._end(tracker.run, status, last)
+
+    def run_id(self, node_id: str | None = None, *, wait_s: float = 2.0) -> str | None:
+        """Return the MLflow id of a node's run, or of the parent run; None when not known within `wait_s`.
+
+        Never waits for MLflow's import: `nanochat.key` finds a run as well.
+        """
+        run = self._root if node_id is None else self._runs.get(node_id)
+        if run is None:
+            return None
+        if not run.created.is_set() and self._drain.loaded and not self.disabled:
+            with self._patience_lock:
+                begun = time.monotonic()
+                self._queue.hurry()
+                run.created.wait(min(wait_s, self._patience_s))
+                self._patience_s -= max(time.monotonic() - begun - _PROMPT_S, 0.0)
+        return run.run_id
+
+    def root_id(self, limit_s: float = 30.0) -> str | None:
+        """Return the MLflow id of the parent run, for another process; waits for it and MLflow's import."""
+        if self._root is None:
+            return None
+        self._queue.hurry()
+        self._root.created.wait(limit_s)
+        return self._root.run_id
+
+    def url(self, node_id: str | None = None) -> str | None:
+        """Return the page of a run whose id is already known, if the window looks at a server."""
+        run_id = self.run_id(node_id, wait_s=0.0)
+        if run_id is None or not self.uri.startswith(("http://", "https://")):
+            return None
+        sink = cast(MlflowSink, self._drain.sink)  # there, since a run was made through it
+        return f"{self.uri.rstrip('/')}/#/experiments/{sink.experiment_id}/runs/{run_id}"
+
+    def close(self, status: RunStatus = "FINISHED", *, limit_s: float = 60.0) -> None:
+        """End the parent run if it is ours; wait for the queue while it moves, at most `limit_s` in all."""
+        if self._root is None:
+            return
+        for run in list(self._drain.open_runs):
+            self._end(run, "KILLED" if status == "KILLED" else "FAILED", {})
+        self._drain.open_runs.clear()
+        if not self._root.foreign:
+            self._end(self._root, status, {})
+        self._queue.close()
+        self.abandoned = not self._drain.join(limit_s, max(self._patience_s, 0.1))
+        if self.abandoned:
+            _log.warning("MLflow at %s did not take everything; %d events left", self.uri, len(self._queue))
+        elif self.dropped and not self.disabled:
+            _log.warning("MLflow at %s: %d events were not shown", self.uri, self.dropped)
+
+    def _begin(self, run: RunHandle, tags: Mapping[str, str | None]) -> None:
+        known = {name: str(value) for name, value in tags.items() if value is not None}
+        self._queue.put(BeginRun(run, known, _now_ms()))
+
+    def _end(self, run: RunHandle, status: RunStatus, metrics: Mapping[str, object]) -> None:
+        numbers = {k: float(v) for k, v in metrics.items() if isinstance(v, int | float)}
+        if numbers:
+            self._queue.put(AddMetrics(run, numbers, 0, _now_ms(), lossy=False))
+        self._queue.put(EndRun(run, status, _now_ms()))
+
+
+def _flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, str]:
+    """Return nested settings as dotted names with text values."""
+    flat: dict[str, str] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = str(value)
+    return flat
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

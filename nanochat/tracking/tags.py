@@ -1,0 +1,26 @@
+"""The names of the tags by which runs are found in MLflow."""
+
+from __future__ import annotations
+
+
+def run_tags(
+    *,
+    key: str | None = None,
+    digest: str | None = None,
+    commit: str | None = None,
+    flow_run_id: str | None = None,
+    task_run_id: str | None = None,
+    prefect_url: str | None = None,
+    made_by_run: str | None = None,
+) -> dict[str, str]:
+    """Return the tags that every stage's run carries, under the names that searches rely on."""
+    named = {
+        "nanochat.key": key,
+        "nanochat.digest": digest,
+        "mlflow.source.git.commit": commit,
+        "prefect.flow_run_id": flow_run_id,
+        "prefect.task_run_id": task_run_id,
+        "prefect.url": prefect_url,
+        "nanochat.made_by_run": made_by_run,
+    }
+    return {name: value for name, value in named.items() if value}

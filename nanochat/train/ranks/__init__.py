@@ -1,0 +1,1 @@
+"""One training stage on several processes: torchrun, its ranks, and what they share."""

@@ -1,0 +1,110 @@
+"""Predictions against published runs, and what is said where nothing can be predicted."""
+
+from __future__ import annotations
+
+import pytest
+
+from nanochat import recipes
+from nanochat.costs import forecast as costs
+from nanochat.costs.derived import scaled_learning_rates
+from nanochat.costs.forecast import forecast, training_rows
+from nanochat.data.chat.chat_tokens import held_out
+from nanochat.optim.optimizer import SETTINGS
+
+
+def test_d20_is_predicted_near_the_published_four_hours_and_hundred_dollars():
+    predicted = forecast(recipes.find("d20"))
+    hours = predicted.seconds / 3600
+    assert 3.4 < hours < 4.0  # published walls: 3 h 28 to 3 h 51
+    assert 80 < hours * predicted.machine.dollars_per_hour < 100
+    assert predicted.of("pretrain").flops == pytest.approx(3.917670e19, rel=1e-6)
+
+
+def test_what_runs_beside_training_takes_no_time_of_its_own_unless_it_is_all_there_is():
+    d20 = forecast(recipes.find("d20"))
+    beside = [cost for cost in d20.stages if cost.beside]
+    assert [cost.stage for cost in beside] == ["contamination", "render"]
+    alone = sum(cost.seconds for cost in d20.stages if not cost.beside)
+    assert d20.seconds == alone
+    assert costs.elapsed_s((cost, cost.seconds) for cost in beside) == sum(cost.seconds for cost in beside)
+    dropping = forecast(recipes.find("d20", ["contamination.drop=true"]))  # tokens wait for it
+    assert dropping.seconds == pytest.approx(alone + d20.of("contamination").seconds)
+
+
+def test_training_takes_as_long_as_published():
+    d20 = forecast(recipes.find("d20"))
+    # Seven runs trained for 170 to 176 minutes; ours include 86 validations.
+    assert 170 < d20.of("pretrain").seconds / 60 < 180
+    assert d20.of("sft").seconds == pytest.approx(166)
+    assert d20.of("midtrain").seconds < 8 * 60 + 54
+    d32 = forecast(recipes.find("d32"))
+    assert d32.of("pretrain").flops == pytest.approx(4.539628e20, rel=1e-6)
+    # 31.3 hours published at 50.9 % of the peak.
+    assert d32.of("pretrain").seconds / 3600 == pytest.approx(31.3 * 50.9 / 48, rel=0.04)
+
+
+def test_disk_counts_text_tokens_models_and_restart_points():
+    predicted = forecast(recipes.find("d20"))
+    model = 4 * 560_988_160
+    assert predicted.of("download").disk_bytes == 24_000_000_000
+    assert predicted.of("tokenize").disk_bytes == pytest.approx(2 * 240 * 250e6 / 4.8)
+    assert [predicted.of(s).disk_bytes for s in ("pretrain", "midtrain", "sft", "publish")] == [model] * 4
+    assert predicted.restart_bytes == 2 * (model + 4 * 20 * 19_660_800 + 8 * 2 * 83_886_080)
+
+
+def test_fewer_steps_problems_and_shards_cost_less():
+    whole = forecast(recipes.find("d20"))
+    part = forecast(
+        recipes.find(
+            "d20",
+            [
+                "pretrain.steps=10700",
+                "evaluate.max_problems=100",
+                "evaluate.core=false",
+                "corpus.train_shards=119",
+            ],
+        )
+    )
+    assert part.of("pretrain").seconds == pytest.approx(whole.of("pretrain").seconds / 2)
+    assert part.of("evaluate_base").seconds < whole.of("evaluate_base").seconds / 5
+    assert part.of("download").disk_bytes == whole.of("download").disk_bytes / 2
+
+
+def test_a_recipe_too_small_for_published_figures_gets_no_hours():
+    predicted = forecast(recipes.find("toy"))
+    assert predicted.seconds is None
+    assert predicted.of("pretrain").flops == pytest.approx(150 * 16 * 256 * 6_881_280, rel=0.2)
+
+
+def test_what_depends_on_unseen_data_is_unknown_and_not_guessed(tmp_path):
+    elsewhere = recipes.find("d20", [f"tasks.source={tmp_path}", "corpus.source=texts"])
+    predicted = forecast(elsewhere)
+    assert training_rows(elsewhere, "sft") is None
+    for stage in ("download", "tokenize", "contamination", "tasks", "midtrain", "sft"):
+        assert predicted.of(stage).seconds is None
+    assert predicted.of("sft").steps is None
+    assert predicted.of("pretrain").seconds is not None
+    for override in ("midtrain.mixture=[]", "tasks.own=mine.jsonl"):
+        assert training_rows(recipes.find("d20", [override]), "midtrain") is None
+
+
+@pytest.mark.parametrize(("rows", "repeat"), [(2, 1), (123, 1), (1500, 2), (4000, 9)])
+def test_rows_that_validate_are_left_out_as_training_leaves_them_out(rows, repeat):
+    toy = recipes.find("toy", [f"sft.mixture=[{{task: gsm8k, rows: {rows}, repeat: {repeat}}}]"])
+    training, _ = held_out(range(rows * repeat))
+    assert training_rows(toy, "sft") == len(training)
+
+
+def test_toy_rows_never_exceed_the_toy_world():
+    toy = recipes.find("toy", ["sft.mixture=[{task: gsm8k, rows: 9999}]"])
+    assert costs.mixture_rows(toy, toy.sft.mixture) == toy.tasks.toy.questions
+
+
+@pytest.mark.parametrize("name", ["d20", "2026-d12"])
+def test_shown_learning_rates_are_the_optimizers(name):
+    pretrain = recipes.find(name).pretrain
+    shown = scaled_learning_rates(pretrain.model, pretrain.optimizer)
+    by_width = (pretrain.model.n_embd / 768) ** -0.5
+    groups = SETTINGS[pretrain.model.architecture].adamw(pretrain.optimizer, by_width)
+    used = {kind: group.lr for kind, group in groups.items()} | {"matrices": pretrain.optimizer.matrix_lr}
+    assert shown == pytest.approx(used)

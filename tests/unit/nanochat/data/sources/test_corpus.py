@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import os
+import random
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nanochat.config import CorpusConfig, ShardConfig, TasksConfig, ToyWorldConfig
+from nanochat.data.sources import transfer
+from nanochat.data.sources.chat_data import download_tasks, resolve_tasks
+from nanochat.data.sources.corpus import download_shard, resolve_corpus
+from nanochat.errors import ConfigError, DataError
+from nanochat.runtime import Runtime
+
+TEMPLATE = "https://example.invalid/{revision}/shard_{index:05d}.parquet"
+TOY = ToyWorldConfig(documents_per_shard=50, questions=40, held_out=20)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for name in "abc":
+        pq.write_table(pa.table({"text": [f"text {name}", "naïve"]}), folder / f"{name}.parquet")
+    (folder / "README.md").write_text("not a shard")
+    return folder
+
+
+def names(resolved):
+    train, val = resolved
+    return [shard.name for shard in train], val.name
+
+
+def test_toy_shards_differ_by_index_only():
+    train, val = resolve_corpus(CorpusConfig(toy=TOY, train_shards=3))
+    assert [s.index for s in (*train, val)] == [0, 1, 2, 3]
+    assert {s.toy for s in (*train, val)} == {TOY}
+
+
+def test_a_folder_gives_its_parquet_files_by_name_and_keeps_the_last_for_validation(corpus):
+    assert names(resolve_corpus(CorpusConfig(source=str(corpus)))) == (["a", "b"], "c")
+    assert names(resolve_corpus(CorpusConfig(source=str(corpus), train_shards=1))) == (["a"], "c")
+    for val in ("a", "a.parquet", "0"):
+        assert names(resolve_corpus(CorpusConfig(source=str(corpus), val_shard=val))) == (["b", "c"], "a")
+
+
+def test_a_changed_file_is_another_shard_and_its_address_is_not_its_identity(corpus, tmp_path):
+    before, _ = resolve_corpus(CorpusConfig(source=str(corpus)))
+    os.utime(corpus / "a.parquet", ns=(1, 1))
+    after, _ = resolve_corpus(CorpusConfig(source=f"file://{corpus}"))
+    assert before[0].identity() != after[0].identity()
+    assert before[1].identity() == after[1].identity()
+    corpus.rename(tmp_path / "moved")
+    moved, _ = resolve_corpus(CorpusConfig(source=str(tmp_path / "moved")))
+    assert moved[1].identity() == after[1].identity()
+
+
+def test_a_numbered_source_is_resolved_without_any_network():
+    config = CorpusConfig(source=TEMPLATE, revision="abc", train_shards=3, val_shard="1")
+    train, val = resolve_corpus(config)
+    assert [s.name for s in train] == ["shard_00000", "shard_00002", "shard_00003"]
+    assert val.url == "https://example.invalid/abc/shard_00001.parquet"
+    assert {s.version for s in (*train, val)} == {"abc"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_shards": None}, "train_shards is not set"),
+        ({"val_shard": "last"}, "needs the number"),
+        ({"revision": None}, "needs corpus.revision"),
+        ({"source": "https://example.invalid/{index}/{nothing}"}, "only"),
+    ],
+)
+def test_a_numbered_source_says_what_it_needs(changes, message):
+    config = {"source": TEMPLATE, "revision": "abc", "train_shards": 3, "val_shard": "9"} | changes
+    with pytest.raises(ConfigError, match=message):
+        resolve_corpus(CorpusConfig(**config))
+
+
+def test_unfit_sources_are_refused_with_a_way_out(corpus, tmp_path):
+    def refused(kind, message, **config):
+        with pytest.raises(kind, match=message) as caught:
+            resolve_corpus(CorpusConfig(**({"source": str(corpus)} | config)))
+        return caught.value.hint
+
+    assert refused(ConfigError, "train_shards is 3", train_shards=3) == "use -o corpus.train_shards=2"
+    assert refused(ConfigError, "none of the 3 files", val_shard="bb.parquet") == "did you mean b?"
+    assert refused(DataError, "cannot be read", source=str(tmp_path / "nowhere"))
+    assert refused(DataError, "not a path or URL", source="nonsense://x")
+    (tmp_path / "empty").mkdir()
+    assert refused(DataError, "no parquet files", source=str(tmp_path / "empty"))
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "empty" / "one.parquet")
+    assert refused(ConfigError, "only one parquet file", source=str(tmp_path / "empty"))
+
+
+def test_a_shard_is_copied_unchanged_and_counted(corpus, tmp_path):
+    train, _ = resolve_corpus(CorpusConfig(source=str(corpus)))
+    out = tmp_path / "work" / "out"
+    metrics = download_shard(train[0], {}, out, Runtime())
+    assert (out / "text.parquet").read_bytes() == (corpus / "a.parquet").read_bytes()
+    assert {k: metrics[k] for k in ("documents", "characters", "bytes")} == {
+        "documents": 2,
+        "characters": 11,
+        "bytes": 12,
+    }
+    assert [p.name for p in out.parent.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"body": ["a"], "id": [1]}, "no column 'text'; its columns are body, id"),
+        ({"text": [1, 2]}, "holds int64, not strings"),
+        ({"text": pa.array([], pa.string())}, "no text in 0 documents"),
+        ({"text": ["", ""]}, "no text in 2 documents"),
+    ],
+)
+def test_parquet_without_text_is_refused(table, message, tmp_path):
+    path = tmp_path / "shard.parquet"
+    pq.write_table(pa.table(table), path)
+    with pytest.raises(DataError, match=message) as caught:
+        download_shard(ShardConfig(name="shard", url=str(path)), {}, tmp_path / "out", Runtime())
+    assert str(path) in str(caught.value)
+
+
+def test_a_page_or_a_cut_file_is_not_taken_for_parquet(corpus, tmp_path):
+    for name, data, message in (
+        ("page", b"<!DOCTYPE html><html>", "starts with b'<!DOCTYPE"),
+        ("cut", (corpus / "a.parquet").read_bytes()[:-20], "cut short"),
+    ):
+        path = tmp_path / name
+        path.write_bytes(data)
+        with pytest.raises(DataError, match=message):
+            download_shard(ShardConfig(name=name, url=str(path)), {}, tmp_path / "out", Runtime())
+
+
+def test_damaged_text_is_refused(tmp_path):
+    not_utf8 = pa.array([b"\xff\xfe", b"text"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": not_utf8}), tmp_path / "bytes.parquet")
+    table = pa.table({"text": ["some text that stands in the file as it is"]})
+    path = tmp_path / "flipped.parquet"
+    plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    pq.write_table(table, path, write_page_checksum=True, **plain)
+    path.write_bytes(path.read_bytes().replace(b"as it is", b"as it iS", 1))
+    for name in ("bytes", "flipped"):
+        shard = ShardConfig(name=name, url=str(tmp_path / f"{name}.parquet"))
+        with pytest.raises(DataError, match=rf"{name}\.parquet: not a readable parquet file"):
+            download_shard(shard, {}, tmp_path / "out", Runtime())
+
+
+def test_a_download_tells_megabytes_and_their_rate(corpus, tmp_path, monkeypatch):
+    heard = []
+
+    class Tracker:
+        def log(self, metrics, *, step, total_steps):
+            heard.append((sorted(metrics), step, total_steps))
+
+    path = tmp_path / "shard.parquet"
+    texts = [random.Random(i).randbytes(500_000).hex() for i in range(3)]
+    pq.write_table(pa.table({"text": texts}), path, compression="none", use_dictionary=False)
+    monkeypatch.setattr(transfer, "_PIECE_BYTES", 1_100_000)
+    shard = ShardConfig(name="shard", url=str(path))
+    download_shard(shard, {}, tmp_path / "out", Runtime(tracker=Tracker()))
+    rate = ["throughput/mb_per_s"]
+    assert heard == [(rate, 2, 4), (rate, 3, 4), (rate, 4, 4)]
+
+
+def test_toy_shards_and_tasks_are_generated(tmp_path):
+    stats = download_shard(ShardConfig(name="s", index=1, toy=TOY), {}, tmp_path / "s", Runtime())
+    assert stats["documents"] == 50
+    config = resolve_tasks(TasksConfig(toy=TOY))
+    assert config == TasksConfig(toy=TOY)
+    download_tasks(config, {}, tmp_path / "t", Runtime())
+    assert {p.name for p in (tmp_path / "t").iterdir()} == {"tasks", "conversations", "core"}
+
+
+def test_task_files_are_listed_and_copied_as_they_are(tmp_path):
+    source = tmp_path / "source"
+    for name in ("tasks/gsm8k/train.jsonl", "conversations/a.jsonl", "core/core.yaml", "README.md"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(f"content of {name}")
+    config = resolve_tasks(TasksConfig(source=str(source)))
+    assert config.toy is None
+    assert [f.path for f in config.files] == [
+        "conversations/a.jsonl",
+        "core/core.yaml",
+        "tasks/gsm8k/train.jsonl",
+    ]
+    assert download_tasks(config, {}, tmp_path / "out", Runtime())["files"] == 3
+    for file in config.files:
+        assert (tmp_path / "out" / file.path).read_bytes() == (source / file.path).read_bytes()
+    (source / "core/core.yaml").write_text("other")
+    with pytest.raises(DataError, match="were planned"):
+        download_tasks(config, {}, tmp_path / "again", Runtime())
+    with pytest.raises(DataError, match="no files below"):
+        resolve_tasks(TasksConfig(source=str(source / "core")))

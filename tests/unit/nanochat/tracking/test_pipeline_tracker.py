@@ -1,0 +1,201 @@
+"""The window against real MLflow: a local database, a closed port, and a server that never answers.
+
+Importing MLflow and creating its tables takes longer than ten seconds, hence `slow`.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nanochat.tracking import MlflowWindow, run_tags
+from nanochat.tracking import pipeline_tracker as tracking
+
+pytestmark = pytest.mark.slow
+
+_DIGEST = "ab" * 32
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('home')}/mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def client(uri: str) -> Iterator[Any]:
+    """A window's whole life, written down; then MLflow's own client on the same database."""
+    window = MlflowWindow(uri, patience_s=60.0)
+    window.start_run("toy", {"recipe": {"depth": 4}}, run_tags(flow_run_id="flow-1"))
+    tracker = window.stage(
+        "pretrain",
+        tags=run_tags(key="k1", commit="c0ffee", task_run_id="task-1"),
+        params={"model": {"n_layer": 4}, "steps": 3, "prompts": ()},
+        datasets=[("tokenizer", _DIGEST, "s3://bucket/blobs/ab"), ("val_tokens", "cd" * 32, "/store")],
+    )
+    for step in range(3):
+        tracker.log({"train/loss": 3.0 - step, "val/bpb": float("nan")}, step=step, total_steps=3)
+    tracker.log_text("Once upon a time", step=2)
+    tracker.log_text("The end", step=2)
+    window.finish_stage(tracker, "FINISHED", {"seconds": 12.5, "note": "text"}, run_tags(digest="d1"))
+    window.cached("tokenizer", record_tags=run_tags(key="k2", made_by_run="old"), metrics={"vocab": 512})
+    failed = window.stage("sft", tags={}, params={})
+    window.finish_stage(failed, "FAILED")
+    window.stage("publish", tags={}, params={})  # still open when the run ends
+    window.close("FAILED")
+    assert not window.abandoned and not window.disabled and window.errors == window.dropped == 0
+
+    from mlflow import MlflowClient
+
+    yield MlflowClient(tracking_uri=uri)
+
+
+def _runs(client: Any) -> dict[str, Any]:
+    experiment = client.get_experiment_by_name("nanochat")
+    return {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+
+
+def test_each_stage_is_a_run_below_the_pipelines_run(client: Any) -> None:
+    runs = _runs(client)
+    assert set(runs) == {"toy", "pretrain", "tokenizer", "sft", "publish"}
+    parent = runs["toy"].info.run_id
+    children = [run for name, run in runs.items() if name != "toy"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent}
+    assert runs["toy"].data.params["recipe.depth"] == "4"
+
+
+def test_status_of_each_run_is_how_it_ended(client: Any) -> None:
+    status = {name: run.info.status for name, run in _runs(client).items()}
+    assert status == {
+        "toy": "FAILED",
+        "pretrain": "FINISHED",
+        "tokenizer": "FINISHED",
+        "sft": "FAILED",
+        "publish": "FAILED",
+    }
+
+
+def test_metrics_keep_their_steps(client: Any) -> None:
+    run = _runs(client)["pretrain"]
+    history = client.get_metric_history(run.info.run_id, "train/loss")
+    assert [(m.step, m.value) for m in history] == [(0, 3.0), (1, 2.0), (2, 1.0)]
+    assert run.data.metrics["seconds"] == 12.5 and "note" not in run.data.metrics
+
+
+def test_tags_tell_key_digest_commit_and_prefect_runs(client: Any) -> None:
+    runs = _runs(client)
+    tags = runs["pretrain"].data.tags
+    assert {name: tags[name] for name in tags if not name.startswith("mlflow.")} == {
+        "cache.status": "executed",
+        "nanochat.key": "k1",
+        "nanochat.digest": "d1",
+        "prefect.task_run_id": "task-1",
+    }
+    assert tags["mlflow.source.git.commit"] == "c0ffee"
+    assert runs["toy"].data.tags["prefect.flow_run_id"] == "flow-1"
+
+
+def test_a_hit_links_to_the_run_that_made_it(client: Any) -> None:
+    run = _runs(client)["tokenizer"]
+    assert run.data.tags["cache.status"] == "cached"
+    assert run.data.tags["nanochat.made_by_run"] == "old"
+    assert run.data.metrics == {"vocab": 512.0}
+
+
+def test_input_artifacts_carry_their_whole_digest(client: Any) -> None:
+    inputs = _runs(client)["pretrain"].inputs.dataset_inputs
+    found = {i.dataset.name: ({t.key: t.value for t in i.tags}, i.dataset) for i in inputs}
+    tags, dataset = found["tokenizer"]
+    assert tags["nanochat.digest"] == _DIGEST and _DIGEST.startswith(dataset.digest)
+    assert dataset.source_type == "s3" and "s3://bucket/blobs/ab" in dataset.source
+    assert found["val_tokens"][1].source_type == "local"
+
+
+def test_every_sample_of_a_step_is_kept_beside_the_database(client: Any, uri: str) -> None:
+    run = _runs(client)["pretrain"]
+    names = [f.path for f in client.list_artifacts(run.info.run_id, "samples")]
+    assert names == ["samples/step_000002_001.txt", "samples/step_000002_002.txt"]
+    home = Path(uri.removeprefix("sqlite:///")).parent
+    texts = sorted(p.read_text() for p in (home / "mlartifacts").rglob("step_*.txt"))
+    assert texts == ["Once upon a time", "The end"]
+
+
+def test_a_second_window_adds_to_the_same_experiment(client: Any, uri: str) -> None:
+    window = MlflowWindow(uri, patience_s=60.0)
+    window.start_run("second", {}, {})
+    window.close()
+    run_id = window.run_id()
+    assert run_id is not None and window.url() is None
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert len([e for e in client.search_experiments() if e.name == "nanochat"]) == 1
+
+
+def test_an_id_that_is_asked_for_does_not_wait_for_the_next_round_of_writing(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "_PROMPT_S", 60.0)
+    window = MlflowWindow(uri, patience_s=60.0)
+    window._drain.interval_s = 600.0
+    window.start_run("asked", {}, {})
+    assert window.root_id(120.0)
+    for node in ("tokenize/shard_00000", "tokenize/shard_00001"):
+        window.stage(node, tags={}, params={})
+        assert window.run_id(node, wait_s=60.0)
+    assert window._patience_s == 60.0  # kept for a server that does not answer
+    window.close()
+    assert window.errors == window.dropped == 0
+
+
+def _busy_window(uri: str, **limits: float) -> MlflowWindow:
+    window = MlflowWindow(uri, **limits)  # type: ignore[arg-type]
+    window.start_run("toy", {}, {})
+    tracker = window.stage("pretrain", tags={}, params={})
+    for step in range(100):
+        tracker.log({"train/loss": 1.0}, step=step, total_steps=100)
+    window.finish_stage(tracker, "FINISHED")
+    return window
+
+
+def test_closed_port_disables_the_window_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound but not listening: refuses
+        window = _busy_window(f"http://127.0.0.1:{taken.getsockname()[1]}")
+        with caplog.at_level(logging.WARNING):
+            window.close()
+    assert window.disabled and not window.abandoned and window.errors == 3
+    assert window.run_id("pretrain") is None and window.url("pretrain") is None
+    assert len(caplog.records) == 1 and "no answer from MLflow" in caplog.text
+
+
+def test_server_that_never_answers_is_left_behind() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        window = _busy_window(f"http://127.0.0.1:{silent.getsockname()[1]}", patience_s=0.3)
+        window.close()
+        assert window.abandoned and window.errors == 0
+        assert window.run_id("pretrain") is None
+
+
+def test_mlflow_is_imported_by_the_windows_thread_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    importing: list[str] = []
+
+    class _Watch:
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            if name == "mlflow":
+                importing.append(threading.current_thread().name)
+                raise ImportError("not installed here")
+
+    monkeypatch.delitem(sys.modules, "mlflow", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [_Watch(), *sys.meta_path])
+    window = _busy_window(f"sqlite:///{tmp_path}/mlflow.db")
+    window.close()
+    assert set(importing) == {"mlflow-window"} and window.disabled
