@@ -26,7 +26,7 @@ toy:
 
 # say that code changes give the same result (else raise the stage's version first)
 confirm-code:
-    uv run python -m flows.code_digest --confirm
+    uv run python -m flows.plan.confirm_code
 
 # ratios against named baselines, one table each
 bench:

@@ -19,11 +19,12 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BaseModel, Field
 from rich.console import Console
 
-from flows.engine import current_caller, flow_run_id, make_here, run_session
-from flows.execute import Workshop, refuse_other_key
+from flows.display.progress import Progress
+from flows.display.run_display import Windows, mlflow_window
 from flows.plan import Plan, make_plan
-from flows.progress import Progress
-from flows.session import Session, Windows, mlflow_window
+from flows.run.execute import Workshop, refuse_other_key
+from flows.run.prefect_engine import current_caller, flow_run_id, make_here, run_session
+from flows.run.session import Session
 from flows.settings import Settings
 from flows.store import Store
 from nanochat.config import Recipe

@@ -17,7 +17,7 @@ from nanochat.model import reproducible
 # Tests of kernels multiply before any model is made.
 os.environ.setdefault(reproducible.VARIABLE, reproducible.MODE)
 
-from tests.s3_server import s3_store_url  # noqa: F401 - fixtures
+from tests.support.s3_server import s3_server, s3_store_url  # noqa: F401 - fixtures
 
 hypothesis.settings.register_profile("quiet", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("quiet")

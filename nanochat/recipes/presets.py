@@ -11,9 +11,7 @@ from collections.abc import Callable, Sequence
 
 from pydantic import ValidationError
 
-from nanochat.config import (
-    Recipe,
-)
+from nanochat.config import Recipe
 from nanochat.errors import ConfigError
 from nanochat.recipes.classic import d20, d20_spelling, d32
 from nanochat.recipes.july2026 import preset_2026

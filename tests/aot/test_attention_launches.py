@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from kernels.attention import op as attention
-from tests.kernels_support.fake_driver import dry_run
-from tests.kernels_support.launches import meta
+from tests.support.kernels.fake_driver import dry_run
+from tests.support.kernels.launches import meta
 
 MODELS = {"d20": (32, 10), "d32": (8, 16)}  # rows of 2,048 tokens in a micro-batch, heads of dimension 128
 

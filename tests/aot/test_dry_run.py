@@ -9,8 +9,8 @@ import torch
 import triton
 
 from kernels.language import TensorDescriptor, jit, tl
-from tests.kernels_support.fake_driver import dry_run
-from tests.kernels_support.machine_code import faults, inspect
+from tests.support.kernels.fake_driver import dry_run
+from tests.support.kernels.machine_code import faults, inspect
 
 
 @jit

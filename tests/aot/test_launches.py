@@ -7,8 +7,8 @@ import torch
 
 from kernels import qk_norm_rotary, relu_squared
 from kernels.linear_cross_entropy import op as linear_cross_entropy
-from tests.kernels_support.fake_driver import dry_run
-from tests.kernels_support.launches import meta
+from tests.support.kernels.fake_driver import dry_run
+from tests.support.kernels.launches import meta
 
 VOCAB = 65_536
 MODELS = {"d20": (32 * 2048, 1280), "d32": (8 * 2048, 2048)}  # tokens of a micro-batch, width

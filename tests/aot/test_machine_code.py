@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from kernels import configs
-from tests.kernels_support.launches import CASES
-from tests.kernels_support.machine_code import faults
-from tests.kernels_support.machine_code_table import compiled, recorded, worse
+from tests.support.kernels.launches import CASES
+from tests.support.kernels.machine_code import faults
+from tests.support.kernels.machine_code_table import compiled, recorded, worse
 
-COMMAND = "uv run python -m tests.kernels_support.machine_code_table"
+COMMAND = "uv run python -m tests.support.kernels.machine_code_table"
 
 
 def _design(kernel, case):

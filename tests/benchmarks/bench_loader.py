@@ -27,17 +27,16 @@ from typing import Any
 import fsspec
 import numpy as np
 
-from flows.execute import fetch_all
-from flows.records import blob_name
-from flows.stage import Record
-from flows.store import Store
+from flows.run.execute import fetch_all
+from flows.store import Record, Store
+from flows.store.records import blob_name
 from nanochat.data.text.batches import PretrainBatches
 from nanochat.data.text.prefetch import Prefetch
 from nanochat.data.text.token_shards import HEADER_BYTES, TokenShard, write_token_shard
 from nanochat.data.text.tokenize import read_texts
 from tests.benchmarks.measuring import hardware, measure, print_table
-from tests.latency_proxy import slow_line
-from tests.s3_server import BUCKET, find_weed, running_server
+from tests.support.latency_proxy import slow_line
+from tests.support.s3_server import BUCKET, find_weed, running_server
 
 NEEDED = 1_100_000 / 8
 """Tokens per second and GPU of d20 on 8xH100."""

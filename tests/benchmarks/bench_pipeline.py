@@ -20,10 +20,11 @@ from unittest import mock
 from rich.console import Console
 
 from flows import dag
-from flows.execute import Workshop, run_function
+from flows.display.progress import Progress
+from flows.display.run_display import Windows
 from flows.plan import Plan, make_plan
-from flows.progress import Progress
-from flows.session import Session, Windows
+from flows.run.execute import Workshop, run_function
+from flows.run.session import Session
 from flows.settings import Settings
 from flows.stage import Node
 from flows.store import Store
@@ -31,7 +32,7 @@ from nanochat import recipes
 from nanochat.config import Recipe
 from nanochat.runtime import Runtime
 from tests.benchmarks.measuring import Timing, hardware, measure, print_table, seconds_text
-from tests.stand_ins import pretend_to_run, with_stand_in_stages
+from tests.support.stand_ins import pretend_to_run, with_stand_in_stages
 
 
 def recipe_of(shards: int) -> Recipe:
@@ -69,8 +70,8 @@ def run_session(recipe: Recipe, store: Path, scratch: Path) -> int:
 
 def run_flow(recipe: Recipe, store: Path) -> int:
     """Run a recipe as the Prefect flow; return how many nodes were executed."""
-    from flows.engine import Caller
     from flows.pipeline import RuntimeParameters, pipeline
+    from flows.run.prefect_engine import Caller
 
     caller = Caller(Windows(progress=_quiet()))
     caller.run(pipeline, recipe=recipe, store=str(store), runtime=RuntimeParameters(threads=1))
@@ -179,7 +180,7 @@ def _mlflow_or_not(*, wanted: bool) -> Iterator[None]:
 @contextmanager
 def _prefect(scratch: Path) -> Iterator[None]:
     """Point Prefect at the configured server or at one of our own, MLflow at a database of our own."""
-    from flows.windows import local_prefect_server
+    from flows.display.servers import local_prefect_server
 
     quiet = {"PREFECT_LOGGING_LEVEL": "CRITICAL", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     own = {"NANOCHAT_HOME": str(scratch / "home"), **quiet}

@@ -15,9 +15,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from flows.fingerprint import canonical_json, fingerprint
 from flows.store import Store
-from flows.workspace import scan
+from flows.store.fingerprint import canonical_json, fingerprint
+from flows.store.folders import scan
 from tests.benchmarks.measuring import hardware, measure, print_table
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.windows import local_prefect_server
+from flows.display.servers import local_prefect_server
 
 ROOT = Path(__file__).parents[2]
 

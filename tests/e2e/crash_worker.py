@@ -71,11 +71,11 @@ class Nursery:
 
 def nurse() -> None:
     """Import everything, then fork a worker for each line of standard input and say how it ended."""
-    import flows.session
-    from flows.execute import run_function
+    import flows.run.session
+    from flows.run.execute import run_function
     from flows.stages import STAGES
 
-    assert flows.session
+    assert flows.run.session
     for stage in STAGES.values():
         run_function(stage.run)
     importlib.import_module("torch._dynamo")  # what the first optimizer of a process imports, for seconds
@@ -112,13 +112,13 @@ def _work(order: Mapping[str, Any], tell: int) -> int:
 def main(home: Path, url: str, log: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Run the recipe; return its digests, or the error that ended it."""
     from flows.plan import make_plan
-    from flows.session import Session
+    from flows.run.session import Session
     from flows.store import Store
     from nanochat.errors import NanochatError
 
     say = _Log(log)
     if url.startswith("faulty://"):
-        from tests.faulty_fs import register
+        from tests.support.faulty_fs import register
 
         register()
     try:
@@ -184,7 +184,7 @@ def _kill_at(store: Any, moment: int, say: _Log) -> None:
 
 
 def _tell_restarts(say: _Log) -> None:
-    from flows.checkpoints import StoreCheckpoints
+    from flows.store.restart_points import StoreCheckpoints
 
     latest = StoreCheckpoints.latest
 
@@ -198,7 +198,7 @@ def _tell_restarts(say: _Log) -> None:
 
 
 def _workshop(store: Any, home: Path) -> Any:
-    from flows.execute import Workshop
+    from flows.run.execute import Workshop
     from nanochat.runtime import Runtime
 
     runtime = Runtime(threads=1, workers=1, checkpoint_every_s=0.4)
@@ -208,8 +208,8 @@ def _workshop(store: Any, home: Path) -> Any:
 def _windows(say: _Log, kill_in_training_s: float | None) -> Any:
     from rich.console import Console
 
-    from flows.progress import Progress, StageProgress
-    from flows.session import Windows
+    from flows.display.progress import Progress, StageProgress
+    from flows.display.run_display import Windows
 
     class Told(Progress):
         armed = False

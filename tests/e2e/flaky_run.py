@@ -11,11 +11,12 @@ from dataclasses import replace
 from prefect import flow
 from rich.console import Console
 
-from flows.engine import flow_run_id, run_session
-from flows.execute import Workshop
+from flows.display.progress import Progress
+from flows.display.run_display import Windows
 from flows.plan import Plan, Planned, make_plan
-from flows.progress import Progress
-from flows.session import Session, Windows
+from flows.run.execute import Workshop
+from flows.run.prefect_engine import flow_run_id, run_session
+from flows.run.session import Session
 from flows.store import Store
 from nanochat import recipes
 from nanochat.data.sources.corpus import download_shard

@@ -16,12 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 
-from flows import cli, output
+from flows.cli import app as cli
+from flows.cli import output
 from flows.dag import build
-from flows.execute import Workshop
+from flows.display.progress import Progress
+from flows.display.run_display import Windows
 from flows.plan import make_plan
-from flows.progress import Progress
-from flows.session import Session, Windows
+from flows.run.execute import Workshop
+from flows.run.session import Session
 from flows.store import Store
 from nanochat import recipes
 from nanochat.runtime import Runtime

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from flows.store import Store
+from flows.store.verify import verify
 from tests.e2e.conftest import ROOT, SMALL, Nanochat
 from tests.e2e.crash_worker import Nursery
 
@@ -100,7 +101,7 @@ class Site:
 
 def assert_sound(store: Store, reference: dict[str, str]) -> set[str]:
     """Check that all there is, is whole and right; return the nodes that are finished."""
-    findings = list(store.verify())
+    findings = list(verify(store))
     assert findings == []
     records = store.records()
     assert {r.node: r.digest for r in records} == {r.node: reference[r.node] for r in records}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flows.exchange import export_model, import_model
-from flows.scoring import evaluate_model
+from flows.models.import_export import export_model, import_model
+from flows.models.score import evaluate_model
 from flows.store import Store
 from nanochat.formats.published import Choice
 

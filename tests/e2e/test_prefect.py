@@ -14,7 +14,8 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import PrefectHTTPStatusError
 
-from flows import dag, engine
+from flows import dag
+from flows.run import prefect_engine as engine
 from nanochat import recipes
 from nanochat.recipes import small
 from tests.e2e.conftest import ROOT, SMALL, Nanochat, overrides

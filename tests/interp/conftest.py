@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 if os.environ.get("TRITON_INTERPRET") == "1":
-    from tests.kernels_support.interpreter import repair
+    from tests.support.kernels.interpreter import repair
 
     repair()
 else:

@@ -14,8 +14,8 @@ import torch
 from kernels import configs
 from kernels.attention import attention_reference
 from kernels.attention.gpu import launch_backward, launch_forward
-from tests.kernels_support.attention_cases import Case, inputs, relative_errors, run, run_in_float64
-from tests.kernels_support.guards import guarded, intact, poisoned_allocations, shuffled
+from tests.support.kernels.attention_cases import Case, inputs, relative_errors, run, run_in_float64
+from tests.support.kernels.guards import guarded, intact, poisoned_allocations, shuffled
 
 # Norm of the error over that of the truth. Float32: sums of up to 500 products, each rounding 6e-8 (a few of
 # them add up in ds = p * (dp - delta)). 16 bits: the result is rounded once, to 2^-12 or 2^-9 on average, and

@@ -9,8 +9,8 @@ from kernels import configs
 from kernels.linear_cross_entropy import gpu, linear_cross_entropy_reference
 from kernels.linear_cross_entropy import op as module
 from kernels.linear_cross_entropy.cpu import Head
-from tests.kernels_support.errors import assert_close_to_truth, relative_error
-from tests.kernels_support.guards import guarded, intact, poisoned_allocations, shuffled
+from tests.support.kernels.errors import assert_close_to_truth, relative_error
+from tests.support.kernels.guards import guarded, intact, poisoned_allocations, shuffled
 
 HALF, FLOAT = torch.bfloat16, torch.float32
 CASES = [  # tokens, rows of the weight, words among them, width

@@ -11,8 +11,8 @@ import torch
 from kernels.linear_cross_entropy import gpu, linear_cross_entropy_reference
 from kernels.linear_cross_entropy import op as module
 from kernels.linear_cross_entropy.cpu import Head
-from tests.kernels_support.errors import relative_error
-from tests.kernels_support.fake_driver import dry_run  # both ask for a driver, and none of it
+from tests.support.kernels.errors import relative_error
+from tests.support.kernels.fake_driver import dry_run  # both ask for a driver, and none of it
 
 N, V, C, CAP = 96, 320, 64, 15.0
 

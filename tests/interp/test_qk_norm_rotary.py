@@ -7,8 +7,8 @@ import torch
 
 from kernels import configs, qk_norm_rotary
 from kernels.qk_norm_rotary import RMS_EPS, qk_norm_rotary_reference
-from tests.kernels_support.errors import assert_close_to_truth
-from tests.kernels_support.guards import guarded, intact, poisoned_allocations, shuffled
+from tests.support.kernels.errors import assert_close_to_truth
+from tests.support.kernels.guards import guarded, intact, poisoned_allocations, shuffled
 
 CASES = [  # B, T, H, D, rows of the tables
     (1, 1, 1, 16, 1),

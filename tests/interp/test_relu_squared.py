@@ -7,8 +7,8 @@ import torch
 
 from kernels import configs, relu_squared
 from kernels.relu_squared import relu_squared_mlp_reference
-from tests.kernels_support.errors import assert_close_to_truth
-from tests.kernels_support.guards import guarded, intact, poisoned_allocations, shuffled
+from tests.support.kernels.errors import assert_close_to_truth
+from tests.support.kernels.guards import guarded, intact, poisoned_allocations, shuffled
 
 CASES = [(1, 8, 8), (63, 72, 64), (127, 64, 256), (250, 120, 200), (1000, 64, 40)]  # tokens, C, F
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

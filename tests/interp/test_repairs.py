@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kernels.language import jit, tl
-from tests.kernels_support.guards import guarded, intact, poisoned, shuffled
+from tests.support.kernels.guards import guarded, intact, poisoned, shuffled
 
 
 @jit

@@ -20,7 +20,7 @@ from nanochat.optim.optimizer import ModelOptimizer
 from nanochat.optim.schedules import rising_momentum
 from nanochat.train.loop import Cut, Plan, training_steps
 from nanochat.train.state import TrainState
-from tests.recorded_sums import compute_as_recorded, skip_unless_as_recorded
+from tests.support.recorded_sums import compute_as_recorded, skip_unless_as_recorded
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows import dag
-from flows.fingerprint import fingerprint
-from flows.plan import payload_of
+from flows.plan.key import payload_of
 from flows.stages import STAGES
+from flows.store.fingerprint import fingerprint
 from nanochat import recipes
 from nanochat.config import Config, Recipe
 from nanochat.runtime import Runtime

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from flows.cli import app
+from flows.cli.app import app
 from flows.stages import STAGES
 from nanochat import recipes
 

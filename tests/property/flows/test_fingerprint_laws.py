@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.fingerprint import canonical_json, fingerprint
+from flows.store.fingerprint import canonical_json, fingerprint
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 _SCALARS = (

@@ -8,8 +8,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import flows.running
-from flows.cli import app
+import flows.cli.local_run
+from flows.cli.app import app
 from flows.pipeline import RuntimeParameters
 from nanochat.errors import ConfigError
 
@@ -23,7 +23,7 @@ def options_of(monkeypatch, tmp_path):
     def refuse(plan, store, settings, options, console):
         raise Asked(options)
 
-    monkeypatch.setattr(flows.running, "run", refuse)
+    monkeypatch.setattr(flows.cli.local_run, "run_plan", refuse)
     monkeypatch.setenv("NANOCHAT_HOME", str(tmp_path))
 
     def options_of(*words):

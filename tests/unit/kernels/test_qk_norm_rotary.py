@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kernels.qk_norm_rotary import RMS_EPS, forward, qk_norm_rotary, qk_norm_rotary_reference
-from tests.kernels_support.errors import assert_close_to_truth
+from tests.support.kernels.errors import assert_close_to_truth
 
 OPS = torch.ops.nanochat
 

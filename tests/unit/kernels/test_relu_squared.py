@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from kernels.relu_squared import mlp, relu_squared_mlp, relu_squared_mlp_reference
-from tests.kernels_support.errors import assert_close_to_truth
+from tests.support.kernels.errors import assert_close_to_truth
 
 OPS = torch.ops.nanochat
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from kernels.attention import attention, attention_reference, document_starts, visible_pairs
-from tests.kernels_support.attention_cases import inputs, relative_errors, run, run_in_float64
+from tests.support.kernels.attention_cases import inputs, relative_errors, run, run_in_float64
 
 # Errors against float64, relative in norm. A result is rounded to 2^-53, 2^-24, 2^-11 or 2^-8 at most, half
 # of that on average; sums over D and T round several times more, and so do p, ds and the blocks' gradients.

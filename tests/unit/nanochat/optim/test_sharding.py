@@ -14,7 +14,7 @@ from nanochat.errors import DataError
 from nanochat.model.gpt import GPT
 from nanochat.optim.optimizer import ModelOptimizer
 from nanochat.optim.sharding import Sharding
-from tests.ranks import on_ranks
+from tests.support.ranks import on_ranks
 
 VOCABULARY, LENGTH, ROWS = 321, 13, 2
 OPTIMIZER = OptimizerConfig(grad_clip=0.3, weight_decay=0.1)

@@ -13,7 +13,7 @@ import pytest
 
 from nanochat.tracking.database import database_file, database_ready
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 _MAKE_AND_DIE = """
 import os, signal, sqlite3, sys
 from nanochat.tracking.database import database_ready

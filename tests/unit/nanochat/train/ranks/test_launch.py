@@ -37,7 +37,8 @@ from nanochat.config import TokenizeConfig
 from nanochat.runtime import Runtime
 from nanochat.train.ranks.launch import launch
 
-launch("tests.launched:wait_for_a_stop", TokenizeConfig(), {}, Path(sys.argv[1]), Runtime(processes=2))
+runtime = Runtime(processes=2)
+launch("tests.support.launched:wait_for_a_stop", TokenizeConfig(), {}, Path(sys.argv[1]), runtime)
 """
 
 
@@ -112,7 +113,7 @@ def test_a_failed_rank_ends_all_and_its_error_is_raised_here(
 ) -> None:
     runtime, inputs = Runtime(processes=processes, scratch=tmp_path), {"shards": Path("shard_00003")}
     with pytest.raises(error, match=message) as caught:
-        launch(f"tests.launched:{function}", TokenizeConfig(), inputs, tmp_path, runtime)
+        launch(f"tests.support.launched:{function}", TokenizeConfig(), inputs, tmp_path, runtime)
     assert type(caught.value) is error
     assert hint in (caught.value.hint or "")
     assert list(tmp_path.iterdir()) == []

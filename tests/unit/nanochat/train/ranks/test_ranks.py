@@ -21,7 +21,7 @@ from nanochat.train.loop import Cut, Plan, StepResult, training_steps
 from nanochat.train.pretrain import pretrain
 from nanochat.train.ranks.world import World
 from nanochat.train.state import TrainState
-from tests.ranks import on_ranks
+from tests.support.ranks import on_ranks
 
 TINY = ModelConfig(sequence_len=24, vocab_size=97, n_layer=2, n_head=2, n_kv_head=2, n_embd=32)
 PRETRAIN = PretrainConfig(

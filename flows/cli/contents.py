@@ -1,0 +1,59 @@
+"""What is inside an artifact, where there is more to show than its files: tokens, conversations, overlaps.
+
+Reads the store, changes nothing. How the result looks is `flows.cli.tables`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.store import Record, Store
+
+if TYPE_CHECKING:
+    from nanochat.tokenizer.tokenizer import Tokenizer
+
+
+def contents(store: Store, record: Record) -> dict[str, Any] | None:
+    """Return what is in the artifact of a record as plain data, or None if only files are to be told.
+
+    Raises DataError if it is damaged.
+    """
+    describe = {"tokenize": _token_shard, "render": _conversations, "contamination": _overlap}.get(
+        record.stage
+    )
+    if describe is None:
+        return None
+    with tempfile.TemporaryDirectory() as scratch:
+        tokenizer = _tokenizer_of(store, record, Path(scratch) / "tokenizer")
+        return describe(store.fetch(record, Path(scratch) / "artifact"), tokenizer)
+
+
+def _token_shard(folder: Path, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    from nanochat.data.shard_report import describe_shard
+    from nanochat.data.text.token_shards import TokenShard
+
+    return describe_shard(TokenShard.open(folder), tokenizer)
+
+
+def _conversations(folder: Path, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    from nanochat.data.chat.chat_tokens import PARTS, ChatTokens
+    from nanochat.data.shard_report import describe_chat
+
+    return describe_chat({part: ChatTokens.open(folder / part) for part in PARTS}, tokenizer)
+
+
+def _overlap(folder: Path, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    from nanochat.evals.contamination.overlap import FILE_NAME, Overlap, overlap_lines
+
+    return overlap_lines(Overlap.read(folder / FILE_NAME))
+
+
+def _tokenizer_of(store: Store, record: Record, scratch: Path) -> Tokenizer | None:
+    """Return the tokenizer that an artifact was made with; None: it was collected, and only ids are left."""
+    from nanochat.tokenizer.tokenizer import Tokenizer
+
+    made_with = record.inputs.get("tokenizer", {})
+    found = store.find(made_with["stage"], made_with["key"]) if made_with else None
+    return Tokenizer.load(store.fetch(found, scratch)) if found else None

@@ -1,0 +1,58 @@
+"""The verbs that show runs: `report` and `ui`."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli import output
+from flows.cli.options import Overrides, StoreUrl, open_store
+from flows.settings import Settings
+from nanochat import recipes
+from nanochat.errors import NanochatError
+
+
+def report(
+    recipe: Annotated[str, typer.Argument(help="The recipe of the run.")] = "toy",
+    override: Overrides = None,
+    store: StoreUrl = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write it (default: below NANOCHAT_HOME).")
+    ] = None,
+) -> None:
+    """Write a page about a run: stages, curves, benchmarks, samples, costs; from records alone."""
+    from flows.display.report import build_report
+    from flows.plan import make_plan
+
+    settings, opened = open_store(store)
+    planned = make_plan(recipes.find(recipe, override or ()), opened)
+    records = {p.node.id: p.record for p in planned.nodes if p.record}
+    if not records:
+        raise NanochatError(
+            f"no stage of recipe {recipe!r} is in {opened.url}", hint=f"run it: nanochat run {recipe}"
+        )
+    target = out or settings.home / "reports" / f"{planned.recipe.name}.html"
+
+    def read(record: Any, path: str) -> bytes:
+        files = {f.path: f for f in (*record.files, *record.attachments)}
+        return opened.read_bytes(files[path])
+
+    output.show(str(build_report(records, read, target)))
+
+
+def ui() -> None:
+    """Open the Prefect and MLflow pages until Ctrl-C."""
+    from flows.display.servers import serve_pages
+
+    settings = Settings.from_environment()
+    output.say("starting the Prefect and MLflow servers…")
+    with serve_pages(settings.home, settings.mlflow_uri) as (prefect_url, mlflow_url):
+        output.show(f"Prefect  {prefect_url}\nMLflow   {mlflow_url}")
+        output.say("Ctrl-C ends both; runs started meanwhile show up here")
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            output.say("closing")

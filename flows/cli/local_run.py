@@ -1,0 +1,189 @@
+"""`nanochat run` around the Prefect flow: windows open, signals become a stop, results are gathered.
+
+The flow runs on a thread of its own, so that Ctrl-C and SIGTERM reach this process's main thread, which asks
+the stages to keep a restart point and end. A run with nothing to do starts no Prefect unless a server is
+configured, and no MLflow unless its address is.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from flows.display.progress import Progress
+from flows.display.run_display import Windows, mlflow_window
+from flows.plan import Plan
+from flows.run.execute import Workshop
+from flows.run.session import Session
+from flows.settings import Settings
+from flows.store import Record, Store
+from nanochat.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What the command line said about how to run."""
+
+    until: str | None = None
+    force: tuple[str, ...] = ()
+    dispatch: str = "local"
+    runtime: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run leaves: each node's record, and which of them were made just now."""
+
+    records: Mapping[str, Record]
+    executed: tuple[str, ...]
+
+
+def run_plan(
+    plan: Plan, store: Store, settings: Settings, options: RunOptions, console: Console
+) -> RunResult:
+    """Make everything in the plan and name the result as a root of the store."""
+    with Progress(console) as progress:
+        if plan.all_cached and not settings.prefect_api_url:
+            result = _look_up(plan, store, settings, progress)
+        else:
+            result = _run_flow(plan, settings, options, progress)
+    last = plan.nodes[-1].node
+    record = result.records[last.id]
+    store.set_root(f"{plan.recipe.name}-{last.stage.name}", [(record.stage, record.key)])
+    return result
+
+
+def results(store: Store, records: Mapping[str, Record]) -> dict[str, Any]:
+    """Return the `results.json` of each evaluation among the records, by model."""
+    found = {}
+    for record in records.values():
+        for file in record.files:
+            if record.stage.startswith("evaluate_") and file.path == "results.json":
+                found[record.stage.removeprefix("evaluate_")] = json.loads(store.read_bytes(file))
+    return found
+
+
+def unpack(store: Store, record: Record, folder: Path) -> Path:
+    """Fill a folder with links to an artifact and its attachments, replacing links of an earlier run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        if old.is_symlink() or old.is_file():
+            old.unlink()
+    return store.fetch(record, folder, attachments=True)
+
+
+def _look_up(plan: Plan, store: Store, settings: Settings, progress: Progress) -> RunResult:
+    workshop = Workshop(store=store, scratch=settings.home / "scratch", runtime=Runtime())
+    with mlflow_window(plan, settings) if settings.mlflow_asked else nullcontext() as mlflow:
+        session = Session(plan, workshop, Windows(progress=progress, mlflow=mlflow))
+        for planned in plan.nodes:
+            session.make(planned.node.id)
+    return RunResult(session.records, ())
+
+
+def _run_flow(plan: Plan, settings: Settings, options: RunOptions, progress: Progress) -> RunResult:
+    stop = threading.Event()
+    with _prefect(settings, progress), _signals(stop, progress):
+        from flows.pipeline import RuntimeParameters, pipeline
+        from flows.run.prefect_engine import Caller
+
+        call = Caller(Windows(progress=progress, stop=stop))
+        _on_thread(
+            lambda: call.run(
+                pipeline,
+                recipe=plan.recipe,
+                store=settings.store_url,
+                until=options.until,
+                force=options.force,
+                dispatch=options.dispatch,
+                runtime=RuntimeParameters(**options.runtime),
+            )
+        )
+    assert call.session is not None
+    return RunResult(call.session.records, tuple(call.session.executed))
+
+
+@contextmanager
+def _prefect(settings: Settings, progress: Progress) -> Iterator[None]:
+    """Point Prefect at the configured server, or at a local one that lives as long as this run."""
+    quiet = {
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    for name, value in quiet.items():
+        os.environ.setdefault(name, value)
+    if settings.prefect_api_url:
+        yield
+        return
+    from flows.display.servers import local_prefect_server
+
+    progress.say("starting a local Prefect server for this run…")
+    with local_prefect_server(settings.home) as url:
+        os.environ["PREFECT_API_URL"] = url
+        try:
+            yield
+        finally:
+            del os.environ["PREFECT_API_URL"]
+
+
+@contextmanager
+def _signals(stop: threading.Event, progress: Progress) -> Iterator[None]:
+    """Turn the first Ctrl-C or SIGTERM into a stop, the second into an immediate end."""
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+        progress.say("stopping: running stages keep a restart point (once more to end at once)")
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _on_thread(work: Any) -> None:
+    errors: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=guarded, name="pipeline")
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.2)  # short waits, so that signals are handled
+    if errors:
+        raise errors[0]
+
+
+def next_commands(recipe: str, overrides: Sequence[str]) -> list[str]:
+    """Return what to try after a run."""
+    again = " ".join(["nanochat run", recipe, *(f"-o {o}" for o in overrides)])
+    commands = {
+        "nanochat chat": "talk with the model",
+        again: "run again: every stage is cached",
+        f"nanochat plan {recipe} -o sft.epochs=2": "see what one change would run",
+        f"nanochat report {recipe}": "curves, samples and costs of this run",
+        "nanochat ui": "browse runs in Prefect and MLflow",
+    }
+    width = max(len(command) for command in commands if len(command) <= 60)
+    return [f"{command:<{width}}  {what}" for command, what in commands.items()]

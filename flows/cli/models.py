@@ -1,0 +1,180 @@
+"""The verbs about one model: `eval`, `chat`, `import`, `export`. `flows.cli.app` registers them.
+
+Each only parses, calls and prints; heavy modules are imported by the verbs that need them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from flows.cli import output, tables
+from flows.cli.options import AsJson, Ref, StoreUrl, open_store
+
+if TYPE_CHECKING:
+    from flows.models.import_export import Exported
+    from nanochat.formats.published import Choice
+
+ModelRef = Annotated[
+    str,
+    typer.Argument(
+        help="A trained stage, `publish` or `import` (its newest record), stage/<key prefix>, or a published"
+        " folder (./NAME where a stage is called so too)."
+    ),
+]
+Source = Annotated[
+    str | None,
+    typer.Option(help="In a folder with several trainings, this one: sft, rl, mid or base (default: sft)."),
+]
+Tag = Annotated[
+    str | None,
+    typer.Option(help="In a folder with several models, this one, such as d20 (default: deepest)."),
+]
+Step = Annotated[
+    int | None, typer.Option(min=0, help="In a folder with several steps, this one (default: newest).")
+]
+
+
+def evaluate(
+    ref: Ref,
+    store: StoreUrl = None,
+    max_problems: Annotated[int | None, typer.Option(min=1, help="Problems per task at most.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Only these chat tasks; repeatable.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a model of the store (pretrain, midtrain, sft, import) on all, fewer or other problems."""
+    from flows.models.score import evaluate_model
+
+    _, opened = open_store(store)
+    result = evaluate_model(opened, opened.resolve(ref), max_problems=max_problems, tasks=tuple(task or ()))
+    if as_json:
+        output.show_json(result)
+    else:
+        output.show(tables.results_table({ref: result}))
+
+
+def chat(
+    ref: ModelRef = "publish",
+    store: StoreUrl = None,
+    prompt: Annotated[str | None, typer.Option("-p", "--prompt", help="Answer this and exit.")] = None,
+    temperature: Annotated[float, typer.Option(min=0, max=2, help="0 is greedy.")] = 0.6,
+    top_k: Annotated[int, typer.Option(min=1, help="Sample among this many tokens.")] = 50,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
+    seed: Annotated[int, typer.Option(help="Same seed and conversation, same answer.")] = 42,
+    source: Source = None,
+    tag: Tag = None,
+    step: Step = None,
+) -> None:
+    """Talk with a model, or answer one prompt."""
+    from flows.models.find import open_engine
+    from nanochat.chat import terminal
+
+    _, opened = open_store(store)
+    engine = open_engine(opened, ref, _choice(source, tag, step))
+    settings = terminal.ChatSettings(
+        temperature=temperature, top_k=top_k, max_new_tokens=max_tokens, seed=seed
+    )
+    if prompt is not None:
+        print(terminal.answer(engine, prompt, settings))
+        return
+
+    def write(text: str) -> None:
+        print(text, end="", flush=True)
+
+    terminal.chat(engine, lambda: input("you> "), write, settings)
+
+
+def import_folder(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            help="A published model: nanochat's files, flat or in upstream's folders, or transformers'.",
+        ),
+    ],
+    store: StoreUrl = None,
+    source: Source = None,
+    tag: Tag = None,
+    step: Step = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put a published model into the store, for `chat`, `eval` and `export`; the same files are put once."""
+    from flows.models.import_export import import_model
+
+    settings, opened = open_store(store)
+    outcome, found = import_model(
+        opened, settings.home / "scratch", folder.expanduser(), _choice(source, tag, step)
+    )
+    record = outcome.record
+    ref = f"{record.stage}/{record.key[:12]}"
+    if as_json:
+        content = {"record": ref, "key": record.key, "digest": record.digest, "cached": outcome.cached}
+        output.show_json(content | {"format": found.format, "metrics": dict(record.metrics)})
+        return
+    if found.others:
+        output.say(f"took {found.weights[0]}, one of {found.others + 1} checkpoints")
+    output.show(ref)
+    shape = record.metrics
+    output.say(
+        f"{'was there already' if outcome.cached else 'imported'}: {shape['architecture']} model of"
+        f" {shape['layers']} layers, {shape['parameters']:,} parameters, {shape['vocab_size']:,} tokens;"
+        f" step {shape['step']}\nnext: nanochat chat {ref}"
+    )
+
+
+def export(
+    ref: ModelRef,
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The folder to write; it must be new or empty.")
+    ],
+    store: StoreUrl = None,
+    form: Annotated[
+        Literal["nanochat", "transformers"],
+        typer.Option(
+            "--format",
+            help="nanochat: for upstream and its scripts; transformers: for AutoModelForCausalLM.",
+        ),
+    ] = "nanochat",
+    layout: Annotated[
+        Literal["flat", "cache"],
+        typer.Option(
+            help="Of nanochat's format: all files in DIR, or DIR as upstream's base directory.",
+        ),
+    ] = "flat",
+    source: Source = None,
+    tag: Tag = None,
+    step: Step = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a model in a published format, for other programs or to be given away."""
+    from flows.models.import_export import export_model
+
+    _, opened = open_store(store)
+    done = export_model(
+        opened,
+        ref,
+        folder.expanduser(),
+        form=form,
+        layout=layout,
+        choice=_choice(source, tag, step),
+    )
+    if as_json:
+        files = [{"path": path, "size": size} for path, size in done.files]
+        content = {"folder": str(done.folder), "format": form, "step": done.step}
+        output.show_json(content | {"parameters": done.parameters, "files": files})
+        return
+    _tell_exported(done)
+
+
+def _tell_exported(done: Exported) -> None:
+    output.show(str(done.folder))
+    for path, size in done.files:
+        output.say(f"  {path:<32} {tables.bytes_text(size):>10}")
+
+
+def _choice(source: str | None, tag: str | None, step: int | None) -> Choice:
+    from nanochat.formats.published import Choice
+
+    return Choice(source=source, tag=tag, step=step)

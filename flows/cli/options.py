@@ -1,0 +1,32 @@
+"""Options that several verbs of the command line share, and the store that they mean."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.settings import Settings
+from flows.store import Store
+
+StoreUrl = Annotated[
+    str | None, typer.Option("--store", help="Folder or fsspec URL of the store (default: $NANOCHAT_STORE).")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Ref = Annotated[str, typer.Argument(help="A stage (its newest record), a node, or stage/<key prefix>.")]
+
+
+def open_store(url: str | None) -> tuple[Settings, Store]:
+    """Return the settings of this machine and the store that the options name."""
+    settings = Settings.from_environment(store=url)
+    return settings, Store.open(settings.store_url, cache=settings.home / "cache")
+
+
+RecipeName = Annotated[str, typer.Argument(help="A preset; `nanochat recipes` lists them.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-o", "--override", metavar="FIELD=VALUE", help="Change one field by its dotted name; repeatable."
+    ),
+]
+Until = Annotated[str | None, typer.Option(help="Stop after this stage.")]

@@ -1,0 +1,45 @@
+"""Where the words of a command go: data to stdout, everything else to stderr.
+
+Knows nothing of what is said; tables and texts are shaped in `flows.cli.tables`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any, NoReturn
+
+from rich.console import Console
+
+_WIDTH_OF_PIPES = 160
+
+
+def stderr() -> Console:
+    """Return the console for all that is not data."""
+    return Console(stderr=True, highlight=False)
+
+
+def show(what: object) -> None:
+    """Print a text or a table as data."""
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = _WIDTH_OF_PIPES
+    console.print(what, soft_wrap=isinstance(what, str))
+
+
+def show_json(data: Any) -> None:
+    """Print plain data for programs."""
+    print(json.dumps(data, indent=2, default=str))
+
+
+def say(text: str) -> None:
+    """Tell the person something that is not data."""
+    stderr().print(text, markup=False, soft_wrap=True)
+
+
+def fail(message: str, hint: str | None, code: int = 1) -> NoReturn:
+    """Say what went wrong and the way out, and end with an exit code."""
+    say(f"error: {message}")
+    if hint:
+        say(f"hint: {hint}")
+    sys.exit(code)

@@ -1,0 +1,76 @@
+"""How plans look as text, and as plain data for `--json`. Only shapes what it is given."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from rich.table import Table
+
+from flows.cli.tables import PARTS, plain_table
+from flows.display.progress import duration
+from flows.plan import Plan, Planned
+
+WORDS = {"hit": "cached", "run": "run", "wait": "wait"}
+
+
+def plan_table(plan: Plan) -> Table:
+    """One row a stage; the shards of a stage that fans out are counted together."""
+    table = plain_table("stage", "action", "why", "last took")
+    for name, group in _by_stage(plan.nodes).items():
+        counts = Counter(WORDS[p.action] for p in group)
+        action = (
+            ", ".join(f"{n} {word}" for word, n in counts.items())
+            if len(group) > 1
+            else WORDS[group[0].action]
+        )
+        first = next((p for p in group if p.action != "hit"), group[0])
+        seconds = sum(p.seconds or 0.0 for p in group if p.action != "hit")
+        known = any(p.seconds is not None for p in group if p.action != "hit")
+        label = name if len(group) == 1 else f"{name} ({len(group)} {PARTS.get(name, 'shards')})"
+        table.add_row(label, action, first.reason, duration(seconds) if known else "")
+    return table
+
+
+def plan_json(plan: Plan, dollars_per_hour: float | None) -> dict[str, Any]:
+    """Return a plan as plain data."""
+    return {
+        "recipe": plan.recipe.name,
+        "all_cached": plan.all_cached,
+        "predicted_seconds": plan.predicted_s,
+        "predicted_dollars": None if dollars_per_hour is None else plan.predicted_s / 3600 * dollars_per_hour,
+        "nodes": [planned_json(p) for p in plan.nodes],
+    }
+
+
+def plan_summary(plan: Plan, dollars_per_hour: float | None) -> str:
+    """Say in one line how much is cached, and how long the rest took when it last ran."""
+    todo = sum(p.action != "hit" for p in plan.nodes)
+    line = f"{len(plan.nodes) - todo} of {len(plan.nodes)} nodes cached; {todo} to run"
+    if not plan.predicted_s:
+        return line
+    price = "" if dollars_per_hour is None else f", ${plan.predicted_s / 3600 * dollars_per_hour:.2f}"
+    return f"{line}, {duration(plan.predicted_s)} when last measured{price}"
+
+
+def planned_json(planned: Planned) -> dict[str, Any]:
+    """Return one planned node as plain data."""
+    return {
+        "node": planned.node.id,
+        "stage": planned.node.stage.name,
+        "action": WORDS[planned.action],
+        "reason": planned.reason,
+        "key": planned.key,
+        "digest": planned.record.digest if planned.record else None,
+        "code_drift": planned.drift,
+        "last_seconds": planned.seconds,
+        "changes": [{"field": c.field, "before": c.before, "after": c.after} for c in planned.changes],
+    }
+
+
+def _by_stage(nodes: Iterable[Planned]) -> dict[str, list[Planned]]:
+    groups: dict[str, list[Planned]] = {}
+    for planned in nodes:
+        groups.setdefault(planned.node.stage.name, []).append(planned)
+    return groups

@@ -1,0 +1,86 @@
+"""How records, their lineage and samples of their contents look as text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from flows.cli.tables import bytes_text, number_text, plain_table
+from flows.display.progress import duration
+from flows.store import Record, Store
+from flows.store.lineage import lineage
+from flows.store.records import input_refs
+
+
+def lineage_tree(store: Store, record: Record) -> Tree:
+    """Draw a record's ancestors; what was drawn already is only named."""
+    by_ref = {(r.stage, r.key): r for r in lineage(store, record)}
+    drawn: set[tuple[str, str]] = set()
+
+    def grow(parent: Record, branch: Tree) -> None:
+        for ref in dict.fromkeys(input_refs(parent)):
+            made = by_ref.get(ref)
+            if made is None:
+                branch.add(f"{ref[0]}/{ref[1][:12]} (record gone)")
+            else:
+                again = ref in drawn and bool(made.inputs)
+                twig = branch.add(
+                    f"{made.node}  {made.key[:12]}  digest {made.digest[:12]}{' (above)' if again else ''}"
+                )
+                if not again:
+                    drawn.add(ref)
+                    grow(made, twig)
+
+    root = Tree(f"{record.node}  {record.key[:12]}  digest {record.digest[:12]}", highlight=False)
+    grow(record, root)
+    return root
+
+
+def records_table(records: Sequence[Record]) -> Table:
+    """One row a record, newest first."""
+    table = plain_table("record", "node", "made", "time", "size", "digest")
+    for r in records:
+        size = sum(f.size for f in (*r.files, *r.attachments))
+        took = duration(float(r.provenance.get("seconds") or 0))
+        made = str(r.provenance.get("finished_at", ""))
+        table.add_row(f"{r.stage}/{r.key[:12]}", r.node, made, took, bytes_text(size), r.digest[:12])
+    return table
+
+
+def record_text(record: Record, contents: Mapping[str, Any] | None = None) -> str:
+    """One record in full: what was hashed, metrics, provenance, files, and what is in them where known."""
+    parts = {"hashed": record.payload, "metrics": record.metrics, "provenance": record.provenance}
+    lines = [f"{record.stage}/{record.key}", f"node    {record.node}", f"digest  {record.digest}"]
+    for title, part in parts.items():
+        lines += ["", title, json.dumps(part, indent=2, default=str)]
+    lines += ["", "files"]
+    for file in (*record.files, *record.attachments):
+        lines.append(f"  {file.path:<28} {bytes_text(file.size):>10}  {file.sha256[:12]}")
+    if contents:
+        lines += ["", "contents", *_contents_lines(contents)]
+    return "\n".join(lines)
+
+
+def _contents_lines(contents: Mapping[str, Any]) -> list[str]:
+    counts = {k: v for k, v in contents.items() if k not in ("samples", "conversations")}
+    lines = [f"  {k.replace('_', ' '):<24} {number_text(v)}" for k, v in counts.items()]
+    for sample in contents.get("samples", ()):
+        text = json.dumps(sample["text"], ensure_ascii=False)
+        more = "" if sample["whole"] else " …"
+        lines += ["", f"  document {sample['document']}, {sample['tokens']:,} tokens", f"    {text}{more}"]
+    return lines
+
+
+def conversation_text(sample: Mapping[str, Any]) -> Text:
+    """A rendered conversation; what the assistant is trained on is green and has a plus before each line."""
+    text = Text(f"\nconversation {sample['conversation']}, {sample['tokens']:,} tokens (+ is trained on)")
+    for piece in sample["pieces"]:
+        sign, style = ("+", "green") if piece["target"] else (" ", "dim")
+        for line in piece["text"].split("\n"):
+            text.append(f"\n{sign} {line}", style)
+    return text

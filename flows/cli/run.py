@@ -1,0 +1,117 @@
+"""The verb `run`: makes what is not in the store yet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.cli import output, tables
+from flows.cli.options import AsJson, Overrides, RecipeName, StoreUrl, Until, open_store
+from flows.plan import Plan
+from flows.store import Store
+from nanochat import recipes
+from nanochat.errors import ConfigError
+from nanochat.runtime import DEVICES, Runtime
+
+if TYPE_CHECKING:
+    from flows.cli.local_run import RunResult
+
+
+def run(
+    recipe: RecipeName,
+    override: Overrides = None,
+    store: StoreUrl = None,
+    until: Until = None,
+    force: Annotated[
+        list[str] | None, typer.Option(help="Run this stage although it is cached; repeatable.")
+    ] = None,
+    dispatch: Annotated[
+        str, typer.Option(help="local: this process; pools: GPU stages on their work pool.")
+    ] = "local",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: all cores).")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Shards at once (default: as cores).")] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Ranks that train together (default: one per GPU, 1 on cpu).")
+    ] = None,
+    micro_batch_rows: Annotated[
+        int | None, typer.Option(min=1, help="Rows per forward pass (default: what fits).")
+    ] = None,
+    checkpoint_every: Annotated[float, typer.Option(min=0.1, help="Seconds between restart points.")] = 30.0,
+    as_json: AsJson = False,
+) -> None:
+    """Make everything that is not in the store yet, up to the published chat model."""
+    from flows.cli.local_run import RunOptions, next_commands, results, run_plan, unpack
+    from flows.plan import make_plan
+
+    if dispatch not in ("local", "pools"):
+        raise ConfigError(f"--dispatch is {dispatch!r}", hint="use local or pools")
+    if not re.match(DEVICES, device):
+        raise ConfigError(f"--device is {device!r}", hint="use cpu, cuda, or one GPU such as cuda:3")
+    settings, opened = open_store(store)
+    forced = tuple(force or ())
+    planned = make_plan(recipes.find(recipe, override or ()), opened, until=until, force=forced)
+    if dispatch == "local":
+        _require_device(device, planned)
+    runtime = {
+        "device": device,
+        "threads": threads,
+        "workers": workers,
+        "processes": processes,
+        "micro_batch_rows": micro_batch_rows,
+        "checkpoint_every_s": checkpoint_every,
+    }
+    options = RunOptions(until=until, force=forced, dispatch=dispatch, runtime=runtime)
+    done = run_plan(planned, opened, settings, options, output.stderr())
+    published = done.records.get("publish")
+    folder = unpack(opened, published, settings.home / "models" / planned.recipe.name) if published else None
+    _show_run(done, results(opened, done.records), folder, as_json=as_json)
+    if published and not as_json:
+        if done.executed:
+            _exchange(opened, published, planned.recipe.sft.prompts)
+        _show_next(next_commands(recipe, override or ()))
+
+
+def _show_run(done: RunResult, found: Mapping[str, Any], folder: Path | None, *, as_json: bool) -> None:
+    if as_json:
+        nodes = {
+            n: {"key": r.key, "digest": r.digest, "executed": n in done.executed}
+            for n, r in done.records.items()
+        }
+        output.show_json({"nodes": nodes, "results": found, "published": str(folder) if folder else None})
+        return
+    output.show(tables.run_table(done.records, done.executed))
+    if found:
+        output.show("")
+        output.show(tables.results_table(found))
+    if folder:
+        output.show(f"\nmodel card: {folder / 'README.md'}")
+
+
+def _require_device(device: str, planned: Plan) -> None:
+    """Raise ConfigError, before the data is made, if stages are to train on a GPU that is not here."""
+    trains = any(p.action != "hit" and p.node.stage.resources == "gpu" for p in planned.nodes)
+    if trains and device != "cpu":
+        from nanochat.train.run import device_of
+
+        device_of(Runtime(device=device))
+
+
+def _show_next(commands: Sequence[str]) -> None:
+    output.show("\nnext:")
+    for line in commands:
+        output.show(f"  {line}")
+
+
+def _exchange(store: Store, published: Any, prompts: tuple[str, ...]) -> None:
+    from flows.models.find import open_engine
+    from nanochat.chat import terminal
+
+    engine = open_engine(store, f"{published.stage}/{published.key}")
+    for prompt in prompts:
+        reply = terminal.answer(engine, prompt, terminal.ChatSettings(temperature=0.0, max_new_tokens=64))
+        output.show(f"\nyou       {prompt}\nnanochat  {reply}")

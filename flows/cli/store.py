@@ -1,0 +1,106 @@
+"""The verbs about the store: `ls`, `inspect`, `verify`, `gc`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.cli import output, record_tables, tables
+from flows.cli.options import AsJson, Ref, StoreUrl, open_store
+from flows.store.gc import collect
+from flows.store.verify import verify
+
+OptionalRef = Annotated[
+    str | None, typer.Argument(help="A stage (its newest record), or stage/<key prefix>.")
+]
+
+
+def list_records(
+    stage: Annotated[str | None, typer.Argument(help="Only this stage.")] = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the records in the store, newest first."""
+    _, opened = open_store(store)
+    records = opened.records(stage)
+    if as_json:
+        output.show_json([r.to_json() for r in records])
+    elif records:
+        output.show(record_tables.records_table(records))
+    else:
+        output.say(f"{opened.url} has no records{f' of stage {stage!r}' if stage else ''} yet")
+
+
+def inspect(ref: Ref, store: StoreUrl = None, as_json: AsJson = False) -> None:
+    """Show a record: what was hashed, files, metrics, provenance, what is in tokens and chats, lineage."""
+    from flows.cli.contents import contents
+    from flows.cli.record_tables import lineage_tree
+    from flows.store.lineage import lineage
+
+    _, opened = open_store(store)
+    record = opened.resolve(ref)
+    if as_json:
+        more = {
+            "lineage": [r.to_json() for r in lineage(opened, record)],
+            "contents": contents(opened, record),
+        }
+        output.show_json({**record.to_json(), **more})
+        return
+    found = contents(opened, record)
+    output.show(record_tables.record_text(record, found))
+    for sample in (found or {}).get("conversations", ()):
+        output.show(record_tables.conversation_text(sample))
+    output.show("\nlineage")
+    output.show(lineage_tree(opened, record))
+
+
+def verify_store(ref: OptionalRef = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
+    """Read everything in the store again and name what is damaged."""
+    _, opened = open_store(store)
+    findings = list(verify(opened, [ref] if ref else None))
+    if as_json:
+        output.show_json(
+            [{"kind": f.kind, "name": f.name, "problem": f.problem, "used_by": f.used_by} for f in findings]
+        )
+    else:
+        for f in findings:
+            users = ", ".join(f"{stage}/{key[:12]}" for stage, key in f.used_by) or "nothing"
+            output.show(f"{f.kind} {f.name}: {f.problem} (used by {users})")
+        output.say(f"{len(findings)} damaged" if findings else "everything is as recorded")
+    if findings:
+        raise typer.Exit(1)
+
+
+def collect_garbage(
+    store: StoreUrl = None,
+    grace_hours: Annotated[float, typer.Option(min=0, help="Keep what is younger than this.")] = 168.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    without_roots: Annotated[bool, typer.Option(help="Allow it in a store that names no roots.")] = False,
+    keep: Annotated[list[str] | None, typer.Option(help="Keep this record and its lineage for good.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what no finished run and no running stage needs (each run's last result is kept)."""
+    _, opened = open_store(store)
+    for ref in keep or ():
+        record = opened.resolve(ref)
+        opened.set_root(f"keep-{record.stage}-{record.key[:12]}", [(record.stage, record.key)])
+    report = collect(opened, grace_s=grace_hours * 3600, dry_run=dry_run, without_roots=without_roots)
+    if as_json:
+        output.show_json(
+            {
+                "dry_run": dry_run,
+                "records": report.records,
+                "names": report.names,
+                "freed_bytes": report.freed_bytes,
+                "kept_records": report.kept_records,
+            }
+        )
+        return
+    for stage, key in report.records:
+        output.show(f"{stage}/{key[:12]}")
+    verb = "would free" if dry_run else "freed"
+    output.say(
+        f"{verb} {tables.bytes_text(report.freed_bytes)} in {len(report.names)} files"
+        f" ({len(report.records)} records); {report.kept_records} records kept"
+    )

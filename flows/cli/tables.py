@@ -1,0 +1,108 @@
+"""How plans, records and results look as text: rich tables for people, plain data for `--json`.
+
+Only shapes what it is given; reads no store and runs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from flows.display.progress import duration
+from flows.store import Record
+
+PARTS = {"render": "mixtures"}  # what a stage has one node of, if not of a shard
+
+
+def run_table(records: Mapping[str, Record], executed: Iterable[str]) -> Table:
+    """One row a stage: whether it ran, its digest, what it took."""
+    made = set(executed)
+    table = plain_table("stage", "status", "digest", "time", "result")
+    groups: dict[str, list[str]] = {}
+    for node in records:
+        groups.setdefault(node.partition("/")[0], []).append(node)
+    for name, nodes in groups.items():
+        ran = [n for n in nodes if n in made]
+        status = (
+            "cached" if not ran else "done" if len(ran) == len(nodes) else f"{len(ran)} of {len(nodes)} done"
+        )
+        seconds = sum(float(records[n].provenance.get("seconds") or 0) for n in nodes)
+        label = name if len(nodes) == 1 else f"{name} ({len(nodes)} {PARTS.get(name, 'shards')})"
+        digest = records[nodes[0]].digest[:12] if len(nodes) == 1 else ""
+        result = _headline(records[nodes[0]].metrics) if len(nodes) == 1 else ""
+        table.add_row(label, status, digest, duration(seconds), result)
+    return table
+
+
+def results_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
+    """The benchmark table: a row a task, a column a model."""
+    table = plain_table("benchmark", "chance", *results)
+    names = dict.fromkeys(name for result in results.values() for name in result["tasks"])
+    for name in names:
+        chance = next(r["tasks"][name]["baseline"] for r in results.values() if name in r["tasks"])
+        cells = [_percent(r["tasks"].get(name, {}).get("accuracy")) for r in results.values()]
+        table.add_row(name, _percent(chance), *cells)
+    for metric in ("core", "chatcore", "val_bpb"):
+        values = [r["metrics"].get(metric) for r in results.values()]
+        if any(v is not None for v in values):
+            table.add_row(metric, "", *("" if v is None else f"{v:.4f}" for v in values))
+    return table
+
+
+def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a mapping; all have the same keys."""
+    table = plain_table(*rows[0])
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    return table
+
+
+def fields_table(fields: Iterable[tuple[str, Any, str]]) -> Table:
+    """One row a recipe field: its dotted name, value and help text."""
+    table = plain_table("field", "value", "meaning")
+    for name, value, text in fields:
+        table.add_row(name, value_text(value), text)
+    return table
+
+
+def bytes_text(size: float) -> str:
+    """Return a size as people read it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def plain_table(*columns: str) -> Table:
+    """Return an empty table in the one style that all have."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _headline(metrics: Mapping[str, Any]) -> str:
+    shown = ("val/bpb", "val/loss", "train/loss", "core", "chatcore", "bytes_per_token", "tokens")
+    parts = [f"{k} {v:.4g}" for k in shown if isinstance(v := metrics.get(k), int | float)]
+    return ", ".join(parts[:2])
+
+
+def number_text(value: Any) -> str:
+    """Return a number as people read it; anything else as `value_text` does."""
+    return f"{value:,.3f}" if isinstance(value, float) else value_text(value)
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
+def value_text(value: Any) -> str:
+    """Return the value of a recipe field as text."""
+    if isinstance(value, tuple):
+        return ", ".join(value_text(v) for v in value) or "(none)"
+    if hasattr(value, "model_dump"):
+        return " ".join(f"{k}={v}" for k, v in value.model_dump(exclude_defaults=True).items())
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

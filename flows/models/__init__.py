@@ -1,0 +1,1 @@
+"""Models in the store: found by reference, imported, exported, scored again."""

@@ -1,0 +1,134 @@
+"""From a reference to a model: finds model and tokenizer through the lineage, or in a published folder.
+
+`publish`, `import` and the trained stages (`pretrain`, `midtrain`, `sft`) can be named; what such a record
+was made from says which tokenizer, tasks and validation tokens belong to it. What is then done with the
+model (chat, scores, another format) is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.stages import IMPORT, PUBLISH, STAGES
+from flows.store import Record, Store
+from nanochat.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from nanochat.chat.engine import Engine
+    from nanochat.formats.published import Choice, Published
+
+# Each trained stage, and what upstream calls the training.
+TRAINED = {"pretrain": "base", "midtrain": "mid", "sft": "sft"}
+_RESULTS = {"val/bpb": "val_bpb", "val/loss": "val_loss"}
+
+
+def open_engine(store: Store, ref: str, choice: Choice | None = None) -> Engine:
+    """Return an engine for the model that a reference names: a record, or a published folder.
+
+    Raises as `open_model` does.
+    """
+    published = open_model(store, ref, choice)
+    from nanochat.chat.engine import Engine  # heavy, and not needed to say what is wrong with a reference
+
+    return Engine(published.model, published.tokenizer)
+
+
+def open_model(store: Store, ref: str, choice: Choice | None = None) -> Published:
+    """Return the model that a reference names, in float32, with its tokenizer.
+
+    Raises:
+        ConfigError: a folder that is not there, or a choice where there is none.
+        StoreError: the record holds no model, or its parts are gone.
+        DataError: the folder is damaged, hostile or of another format.
+    """
+    folder = folder_of(ref)
+    from nanochat.formats.folder import find_published, read_published
+    from nanochat.formats.published import Choice
+
+    if folder:
+        return read_published(find_published(folder, choice))
+    if choice not in (None, Choice()):
+        raise ConfigError(
+            f"{ref} names one checkpoint of the store, so there is nothing to choose in it",
+            hint="--source, --tag and --step are for published folders",
+        )
+    return open_record(store, store.resolve(ref))
+
+
+def open_record(store: Store, record: Record) -> Published:
+    """Return the model of a record; raises as `open_model` does."""
+    from nanochat.formats.folder import find_published, read_published
+    from nanochat.formats.published import Published
+    from nanochat.formats.transformers_folder import NOTE, read_note
+    from nanochat.model.checkpoint import load_model
+    from nanochat.tokenizer.tokenizer import Tokenizer
+
+    with tempfile.TemporaryDirectory() as scratch:
+        if record.stage == PUBLISH.name:
+            return read_published(find_published(store.fetch(record, Path(scratch))))
+        model_record = trained(store, record)
+        folder = store.fetch(model_record, Path(scratch) / "model")
+        if model_record.stage == IMPORT.name:
+            model, tokenizer = load_model(folder), Tokenizer.load(folder)
+            return Published(model=model, tokenizer=tokenizer, **read_note(folder / NOTE))
+        words = store.fetch(input_of(store, model_record, "tokenizer"), Path(scratch) / "tokenizer")
+        return Published(
+            model=load_model(folder),
+            tokenizer=Tokenizer.load(words),
+            step=int(model_record.metrics.get("steps", 0)),
+            source=TRAINED[model_record.stage],
+            results=_results(model_record.metrics),
+        )
+
+
+def folder_of(ref: str) -> Path | None:
+    """Return the folder that a reference names, or None where it names a record.
+
+    A stage's name is never taken for a folder beside the user; `./sft` is.
+
+    Raises ConfigError for what reads like a path but is no folder.
+    """
+    if ref.partition("/")[0] in (*STAGES, IMPORT.name):
+        return None
+    folder = Path(ref).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists() or ref.startswith((".", "~")) or os.sep in ref:
+        raise ConfigError(
+            f"{ref} is no folder, and no stage of the store is called so",
+            hint=f"name a published folder, or one of {_with_models()}",
+        )
+    return None
+
+
+def trained(store: Store, record: Record) -> Record:
+    """Return the record whose artifact is the model of `record`; raise StoreError where it has none."""
+    if record.stage in TRAINED or record.stage == IMPORT.name:
+        return record
+    if "model" in record.inputs:
+        return input_of(store, record, "model")
+    raise StoreError(f"{record.stage}/{record.key[:12]} holds no model", hint=f"name one of {_with_models()}")
+
+
+def input_of(store: Store, record: Record, name: str) -> Record:
+    """Return the record of one input; raise StoreError where it is gone."""
+    line = record.inputs[name]
+    found = store.find(line["stage"], line["key"])
+    if found is None:
+        raise StoreError(
+            f"{record.stage}/{record.key[:12]} needs {line['stage']}/{line['key'][:12]}, which is gone",
+            hint="run its recipe again: what is missing is made anew",
+        )
+    return found
+
+
+def _with_models() -> str:
+    return ", ".join((*TRAINED, PUBLISH.name, IMPORT.name))
+
+
+def _results(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {theirs: metrics[ours] for ours, theirs in _RESULTS.items() if metrics.get(ours) is not None}

@@ -1,0 +1,156 @@
+"""Models in and out of the store: imports a published folder, exports a model in a published format.
+
+An import is a stage like any other, with a key from the bytes of the files; only no recipe asks for it. An
+export is written beside its target and renamed, so that half of one is never taken for a whole.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from flows.models.find import folder_of, open_model
+from flows.plan.key import payload_of
+from flows.run.execute import Job, Outcome, Workshop, execute
+from flows.stage import Node
+from flows.stages import IMPORT, PUBLISH
+from flows.store import Record, Store
+from flows.store.fingerprint import fingerprint
+from flows.store.storage.base import sha256_of
+from nanochat.config import ImportConfig, SourceFile
+from nanochat.errors import ConfigError
+from nanochat.runtime import NullTracker, Runtime
+
+if TYPE_CHECKING:
+    from nanochat.formats.published import Choice, Found, Published
+
+Format = Literal["nanochat", "transformers"]
+Layout = Literal["flat", "cache"]
+
+
+def import_model(store: Store, scratch: Path, folder: Path, choice: Choice) -> tuple[Outcome, Found]:
+    """Put a published model into the store, to be kept until its root is dropped.
+
+    Raises:
+        ConfigError: there is no such folder or checkpoint.
+        DataError: a file is missing, damaged, hostile or does not fit.
+    """
+    from nanochat.formats.folder import find_published
+
+    found = find_published(folder, choice)
+    node = Node(id=IMPORT.name, stage=IMPORT, config=_config(found, folder))
+    payload = payload_of(node, {})
+    job = Job(node=node, key=fingerprint(payload), payload=payload, inputs={}, lineage={})
+    workshop = Workshop(store=store, scratch=scratch, runtime=Runtime())
+    outcome = execute(job, workshop, NullTracker, dict)
+    store.set_root(f"import-{job.key[:12]}", [(IMPORT.name, job.key)])
+    return outcome, found
+
+
+def _config(found: Found, folder: Path) -> ImportConfig:
+    note = found.description.with_name("nanochat.json")  # says step and results in transformers' format
+    more = [note] if found.format == "transformers" and note.is_file() else []
+    files = [*found.weights, found.description, found.tokenizer, *more]
+    lines = [
+        SourceFile(path=file.name, size_bytes=file.stat().st_size, version=sha256_of(file))
+        for file in files
+        if file.is_file()
+    ]
+    return ImportConfig(
+        format=found.format,
+        step=found.step,
+        source=found.source,
+        files=tuple(lines),
+        folder=str(folder.absolute()),
+        tag=found.tag,
+    )
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written."""
+
+    folder: Path
+    step: int
+    parameters: int
+    files: tuple[tuple[str, int], ...]  # path below the folder, bytes
+
+
+def export_model(
+    store: Store, ref: str, target: Path, *, form: Format, layout: Layout, choice: Choice
+) -> Exported:
+    """Write the model that a reference names to a new folder.
+
+    Raises ConfigError for a target that is in use or an architecture that the format does not have, and
+    as `open_model` does.
+    """
+    from nanochat.model.flops import parameter_count
+
+    if layout == "cache" and form != "nanochat":
+        raise ConfigError("--layout cache is upstream nanochat's own", hint="use it with --format nanochat")
+    _refuse_used(target)
+    record = None if folder_of(ref) else store.resolve(ref)
+    published = open_model(store, ref, choice)
+    with _new_folder(target) as part:
+        _write(part, published, form, layout)
+        if record and record.stage == PUBLISH.name and form == "nanochat":
+            _copy_card(store, record, part)
+    files = sorted(path for path in target.rglob("*") if path.is_file())
+    return Exported(
+        target,
+        published.step,
+        parameter_count(published.model.config),
+        tuple((path.relative_to(target).as_posix(), path.stat().st_size) for path in files),
+    )
+
+
+def _write(folder: Path, published: Published, form: Format, layout: Layout) -> None:
+    from nanochat.formats.nanochat_folder import to_cache_layout, write_nanochat_folder
+    from nanochat.formats.transformers_folder import write_transformers_folder
+
+    if form == "transformers":
+        write_transformers_folder(folder, published)
+        return
+    config = published.model.config
+    write_nanochat_folder(
+        folder,
+        state=published.model.state_dict(),
+        config=config,
+        tokenizer=published.tokenizer,
+        step=published.step,
+        results=published.results,
+    )
+    if layout == "cache":
+        to_cache_layout(folder, published.source, f"d{config.n_layer}")
+
+
+def _copy_card(store: Store, record: Record, folder: Path) -> None:
+    """Put the model card and the results beside the weights, as the publish stage did."""
+    with tempfile.TemporaryDirectory() as scratch:
+        kept = store.fetch(record, Path(scratch), attachments=True)
+        for name in ("README.md", "results.json"):
+            shutil.copyfile(kept / name, folder / name)
+
+
+def _refuse_used(target: Path) -> None:
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ConfigError(f"{target} exists already and is not an empty folder", hint="name a new folder")
+
+
+@contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+    """Give a folder that becomes `target` once the block has ended well."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.parent / f".{target.name}.{os.getpid()}.part"
+    part.mkdir()
+    try:
+        yield part
+        part.replace(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -1,0 +1,99 @@
+"""Scores a model of the store on the benchmarks again, with fewer or other problems; keeps nothing.
+
+A model that was trained here is asked what its own recipe asks. An imported one is asked what the newest
+evaluation in the store asked, its validation text encoded with the model's own tokenizer.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.models.find import input_of, trained
+from flows.run.execute import run_function
+from flows.stages import EVALUATE_BASE, EVALUATE_MID, EVALUATE_SFT, IMPORT, TOKENIZE
+from flows.store import Record, Store
+from flows.store.lineage import lineage
+from nanochat.config import EvaluateConfig, TokenizeConfig
+from nanochat.errors import StoreError
+from nanochat.runtime import Runtime
+
+_EVALUATED_BY = {"pretrain": EVALUATE_BASE, "midtrain": EVALUATE_MID, "sft": EVALUATE_SFT}
+_IMPORTED = {"base": EVALUATE_BASE, "mid": EVALUATE_MID}  # all others are chat models
+
+
+def evaluate_model(
+    store: Store, record: Record, *, max_problems: int | None = None, tasks: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the results of the model that a record names.
+
+    The settings are those of the evaluation that the data is taken from, or the defaults.
+    """
+    model = trained(store, record)
+    imported = model.stage == IMPORT.name
+    evaluation, parts = (_newest if imported else _own)(store, model)
+    config = EvaluateConfig(**evaluation.payload["config"]) if evaluation else EvaluateConfig()
+    change: dict[str, Any] = {"max_problems": max_problems or config.max_problems}
+    if tasks:
+        change |= {"chat_tasks": tuple(tasks), "core": False}
+    stage = _EVALUATED_BY.get(model.stage) or _IMPORTED.get(model.payload["config"]["source"], EVALUATE_SFT)
+    with tempfile.TemporaryDirectory() as scratch:
+        inputs = {name: store.fetch(part, Path(scratch) / name) for name, part in parts.items()}
+        if imported:
+            inputs["val_tokens"] = _encode(inputs, Path(scratch) / "val_tokens")
+        out = Path(scratch) / "out"
+        out.mkdir()
+        run_function(stage.run)(config.model_copy(update=change), inputs, out, Runtime())
+        return dict(json.loads((out / "results.json").read_text(encoding="utf-8")))
+
+
+def _own(store: Store, model: Record) -> tuple[Record | None, dict[str, Record]]:
+    """Return a model's own evaluation, if there was one, and the parts that belong to it."""
+    ancestors = {r.stage: r for r in lineage(store, model)} | {model.stage: model}
+    stage = _EVALUATED_BY[model.stage].name
+    recorded = [r for r in store.records(stage) if r.inputs["model"]["key"] == model.key]
+    return (recorded[0] if recorded else None), {
+        "model": model,
+        "tokenizer": input_of(store, model, "tokenizer"),
+        "tasks": _tasks(store, recorded, ancestors),
+        "val_tokens": input_of(store, ancestors["pretrain"], "val_tokens"),
+    }
+
+
+def _newest(store: Store, model: Record) -> tuple[Record, dict[str, Record]]:
+    """Return an evaluation in the store, and its data around an imported model."""
+    stages = (EVALUATE_SFT, EVALUATE_MID, EVALUATE_BASE)
+    found = next((r for stage in stages for r in store.records(stage.name)), None)
+    if found is None:
+        raise StoreError(
+            f"{store.url} has no evaluation yet, and so no problems to ask {model.stage}/{model.key[:12]}",
+            hint="run a recipe with --until evaluate_base first: its data is used",
+        )
+    shard = input_of(store, input_of(store, found, "val_tokens"), "shard")
+    return found, {
+        "model": model,
+        "tokenizer": model,
+        "tasks": input_of(store, found, "tasks"),
+        "shard": shard,
+    }
+
+
+def _encode(inputs: Mapping[str, Path], out: Path) -> Path:
+    """Write the validation text in tokens of the model's own tokenizer."""
+    out.mkdir()
+    run_function(TOKENIZE.run)(TokenizeConfig(), inputs, out, Runtime())
+    return out
+
+
+def _tasks(store: Store, recorded: Sequence[Record], ancestors: Mapping[str, Record]) -> Record:
+    if recorded:
+        return input_of(store, recorded[0], "tasks")
+    if "tasks" in ancestors:
+        return ancestors["tasks"]
+    raise StoreError(
+        "no chat and evaluation data belongs to this model yet",
+        hint="run its recipe with --until evaluate_base first",
+    )

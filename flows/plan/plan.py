@@ -1,0 +1,232 @@
+"""The DAG held against the store: which nodes are hits, which must run, which wait, and why.
+
+A plan reads records and nothing else; it runs nothing. Keys of nodes whose inputs must still be made are
+not known yet ("wait"): such a node turns out to be a hit if its inputs come out with the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from flows import dag
+from flows.plan.changes import Change, changes_since, sentence
+from flows.plan.code_digest import code_digest
+from flows.plan.key import NoDigests, payload_of
+from flows.stage import Node
+from flows.store import Record, Ref, Store
+from flows.store.fingerprint import fingerprint
+from flows.store.records import finished_at
+from nanochat.config import EvaluateConfig, OverlapConfig, Recipe, TasksConfig
+from nanochat.data.sources.required import require_core, require_tasks
+from nanochat.errors import ConfigError
+
+Action = Literal["hit", "run", "wait"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """What will happen to one node, and why."""
+
+    node: Node
+    action: Action
+    reason: str
+    key: str | None = None  # None while an input is still unknown
+    payload: Mapping[str, Any] | None = None  # what the key is the hash of
+    record: Record | None = None  # the hit
+    changes: tuple[Change, ...] = ()
+    drift: bool = False  # a hit whose code has changed since, its version not
+    seconds: float | None = None  # what it took last time
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All nodes of a recipe in an order in which they can run."""
+
+    recipe: Recipe
+    nodes: tuple[Planned, ...]
+    by_id: Mapping[str, Planned] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_id", {p.node.id: p for p in self.nodes})
+
+    @property
+    def all_cached(self) -> bool:
+        """Whether there is nothing to do."""
+        return all(p.action == "hit" for p in self.nodes)
+
+    @property
+    def predicted_s(self) -> float:
+        """Seconds that the nodes that are not hits took the last time they ran."""
+        return sum(p.seconds or 0.0 for p in self.nodes if p.action != "hit")
+
+
+def make_plan(recipe: Recipe, store: Store, *, until: str | None = None, force: Sequence[str] = ()) -> Plan:
+    """Hold a recipe against a store; raise ConfigError for an unknown stage or a data set that is nowhere."""
+    nodes = _select(dag.build(recipe), until)
+    _check_names(force, nodes)
+    _check_tasks(nodes)
+    shelf = _Shelf(store)
+    found: dict[str, Planned] = {}
+    for level in _levels(nodes):
+        keyed = {n.id: _keyed(n, found) for n in level}
+        wanted = {n.id: (n.stage.name, key) for n in level if (key := keyed[n.id][0])}
+        records = shelf.find(wanted.values())
+        for node in level:
+            key, payload = keyed[node.id]
+            record = records.get(wanted[node.id]) if key else None
+            found[node.id] = _decide(node, key, payload, record, found, node.stage.name in force, shelf)
+    needed = _rebuild_missing(nodes, found, store)
+    return Plan(recipe, tuple(needed[n.id] for n in nodes))
+
+
+def _decide(
+    node: Node,
+    key: str | None,
+    payload: Mapping[str, Any] | None,
+    record: Record | None,
+    found: Mapping[str, Planned],
+    forced: bool,
+    shelf: _Shelf,
+) -> Planned:
+    if record is not None and not forced:
+        drift = record.provenance.get("code_digest") not in (None, code_digest(node.stage))
+        reason = f"made {record.provenance.get('finished_at', 'earlier')}"
+        if drift:
+            reason += "; its code has changed since, its version not"
+        return Planned(
+            node=node, action="hit", reason=reason, key=key, payload=payload, record=record, drift=drift
+        )
+    last = shelf.nearest(node)
+    seconds = last.provenance.get("seconds") if last else None
+    changes = changes_since(last, payload or {**payload_of(node, NoDigests()), "inputs": None})
+    if key is None:
+        waits = [i for i in dag.input_ids(node) if found[i].action != "hit"]
+        reason = "waits for " + _names(waits) + (f"; {sentence(changes)}" if changes else "")
+        return Planned(node=node, action="wait", reason=reason, changes=changes, seconds=seconds)
+    if forced and record is not None:
+        reason = "forced"
+    elif last is None:
+        reason = "not in this store yet"
+    else:
+        reason = sentence(changes) or "its record is gone"
+    return Planned(
+        node=node, action="run", reason=reason, key=key, payload=payload, changes=changes, seconds=seconds
+    )
+
+
+def _rebuild_missing(nodes: Sequence[Node], found: dict[str, Planned], store: Store) -> dict[str, Planned]:
+    """Turn hits whose bytes are gone into runs, but only those whose bytes somebody needs.
+
+    The bytes of the last nodes (which nothing in the plan reads) count as needed.
+    """
+    read_by = defaultdict(list)
+    for node in nodes:
+        for i in dag.input_ids(node):
+            read_by[i].append(node.id)
+    hits = [p.record for p in found.values() if p.record is not None]
+    missing = store.missing_blobs(hits)
+    for node in reversed(nodes):
+        planned = found[node.id]
+        needed = not read_by[node.id] or any(found[r].action != "hit" for r in read_by[node.id])
+        if planned.record is not None and needed and (planned.node.stage.name, planned.key) in missing:
+            found[node.id] = Planned(
+                node=node,
+                action="run",
+                reason="its record is here but its bytes are gone, and they are needed",
+                key=planned.key,
+                payload=planned.payload,
+                seconds=planned.record.provenance.get("seconds"),
+            )
+    return found
+
+
+class _Shelf:
+    """The records of each stage, listed once and each read once: a plan's cost grows with its nodes alone."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._listed: dict[str, dict[Ref, float]] = {}
+        self._read: dict[Ref, Record] = {}
+        self._nearest: dict[str, tuple[Record | None, dict[str, Record]]] = {}
+
+    def find(self, refs: Iterable[Ref]) -> dict[Ref, Record]:
+        """Return those of the records that exist, whether or not their bytes do."""
+        present = [ref for ref in refs if ref in self._of(ref[0])]
+        self._load(present)
+        return {ref: self._read[ref] for ref in present if ref in self._read}
+
+    def nearest(self, node: Node) -> Record | None:
+        """Return the newest record of this very node, else the stage's newest."""
+        name = node.stage.name
+        if name not in self._nearest:
+            times = self._of(name)
+            self._load(times)
+            records = [self._read[ref] for ref in times if ref in self._read]
+            records.sort(key=lambda r: finished_at(r, times[r.stage, r.key]))
+            self._nearest[name] = (records[-1] if records else None, {r.node: r for r in records})
+        newest, by_node = self._nearest[name]
+        return by_node.get(node.id, newest if "/" not in node.id else None)
+
+    def _of(self, stage: str) -> dict[Ref, float]:
+        if stage not in self._listed:
+            self._listed[stage] = self._store.listed(stage)
+        return self._listed[stage]
+
+    def _load(self, refs: Iterable[Ref]) -> None:
+        self._read |= self._store.load_all(ref for ref in refs if ref not in self._read)
+
+
+def _keyed(node: Node, found: Mapping[str, Planned]) -> tuple[str | None, Mapping[str, Any] | None]:
+    records = {i: found[i].record for i in dag.input_ids(node)}
+    if any(record is None for record in records.values()):
+        return None, None
+    payload = payload_of(node, {i: record.digest for i, record in records.items() if record})
+    return fingerprint(payload), payload
+
+
+def _levels(nodes: Sequence[Node]) -> Iterable[list[Node]]:
+    """Group nodes so that each group needs only earlier groups: one store look-up a group."""
+    depth: dict[str, int] = {}
+    groups: dict[int, list[Node]] = defaultdict(list)
+    for node in nodes:
+        depth[node.id] = 1 + max((depth[i] for i in dag.input_ids(node)), default=-1)
+        groups[depth[node.id]].append(node)
+    return [groups[d] for d in sorted(groups)]
+
+
+def _select(nodes: Sequence[Node], until: str | None) -> tuple[Node, ...]:
+    if until is None:
+        return tuple(nodes)
+    _check_names([until], nodes)
+    wanted = dag.ancestors(nodes, [n.id for n in nodes if n.stage.name == until])
+    return tuple(n for n in nodes if n.id in wanted)
+
+
+def _check_names(names: Sequence[str], nodes: Sequence[Node]) -> None:
+    known = list(dict.fromkeys(n.stage.name for n in nodes))
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"there is no stage {name!r} here", hint=f"stages: {', '.join(known)}")
+
+
+def _check_tasks(nodes: Sequence[Node]) -> None:
+    """Refuse data sets that are nowhere now, and not after the hours of training before they are read."""
+    configs = {node.stage.name: node.config for node in nodes}
+    source = configs.get("tasks")
+    if not isinstance(source, TasksConfig):
+        return
+    for config in configs.values():
+        require_tasks(source, config)
+    readers = (configs.get(name) for name in ("contamination", "evaluate_base"))
+    if any(isinstance(config, EvaluateConfig | OverlapConfig) and config.core for config in readers):
+        require_core(source)
+
+
+def _names(ids: Sequence[str]) -> str:
+    by_stage: dict[str, int] = defaultdict(int)
+    for i in ids:
+        by_stage[i.partition("/")[0]] += 1
+    return ", ".join(name if n == 1 else f"{name} ({n})" for name, n in by_stage.items())

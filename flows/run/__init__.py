@@ -1,0 +1,1 @@
+"""Makes what a plan says: one node, one session, or the whole run as Prefect tasks."""

@@ -1,0 +1,215 @@
+"""Make one artifact: lease, inputs, run, commit. Plain functions without Prefect.
+
+`execute` is what a worker does with one node whose key is known; whoever calls it (the Prefect task, a
+test) decides order, retries and concurrency.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from flows.run.provenance import describe
+from flows.run.scratch import drop_partial, partial_folder, scratch_folder
+from flows.stage import Node, RunFunction
+from flows.store import Record, Store
+from nanochat.errors import ConfigError, Interrupted, LeaseLost
+from nanochat.runtime import Runtime, Tracker
+from nanochat.train.ranks.launch import launch
+
+logger = logging.getLogger(__name__)
+InputRecords = Mapping[str, Record | tuple[Record, ...]]
+_FETCHES = 8  # artifacts fetched at once; their files are read side by side as well
+_LOOK_S = 0.2  # how late a wait sees that the whole run was asked to stop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One node with everything that is known before it runs."""
+
+    node: Node
+    key: str
+    payload: Mapping[str, Any]
+    inputs: InputRecords
+    lineage: Mapping[str, Record]  # all ancestors by node id
+    force: bool = False  # run although the record exists, and replace it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """Where jobs are done: the store, a scratch folder and the runtime settings."""
+
+    store: Store
+    scratch: Path
+    runtime: Runtime
+    dollars_per_hour: float | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The record of a node and whether it was made just now."""
+
+    record: Record
+    cached: bool
+
+
+def execute(
+    job: Job, workshop: Workshop, tracker: Callable[[], Tracker], extra: Callable[[], Mapping[str, Any]]
+) -> Outcome:
+    """Return the job's record, making the artifact if the store does not have it.
+
+    Another process making the same artifact is waited for. `tracker` and then `extra`
+    (what joins the record's provenance) are called only if the stage runs.
+    """
+    store, stage = workshop.store, job.node.stage
+    if not job.force and (record := store.find(stage.name, job.key)):
+        return Outcome(record, cached=True)
+    while True:
+        workshop.runtime.raise_if_stopped()
+        try:
+            return _execute_once(job, workshop, tracker, extra)
+        except LeaseLost as error:
+            logger.warning("%s: %s", job.node.id, error)
+
+
+def _execute_once(
+    job: Job, workshop: Workshop, tracker: Callable[[], Tracker], extra: Callable[[], Mapping[str, Any]]
+) -> Outcome:
+    """Take the lease, run, commit; LeaseLost if somebody else took over meanwhile."""
+    store, stage = workshop.store, job.node.stage
+    stop = _LinkedEvent(workshop.runtime.stop)
+    held = store.acquire(
+        stage.name,
+        job.key,
+        needs=[(r.stage, r.key) for r in records_of(job.inputs)],
+        stop=stop,
+        on_lost=stop.set,
+        ignore_record=job.force,
+    )
+    if isinstance(held, Record):
+        return Outcome(held, cached=True)
+    with held as lease, scratch_folder(workshop.scratch) as scratch:
+        runtime = replace(
+            workshop.runtime,
+            stop=stop,
+            tracker=tracker(),
+            checkpoints=store.checkpoints(stage.name, job.key, lease),
+            scratch=scratch,
+            partial=partial_folder(workshop.scratch, job.key),
+        )
+        started = time.time()
+        out = scratch / "out"
+        out.mkdir()
+        try:
+            metrics = _run(job.node, _inputs(job, store, scratch), out, runtime)
+        except Interrupted:
+            if lease.lost.is_set():  # that was what stopped the stage, and no user
+                lease.check()
+            raise
+        finally:
+            runtime.tracker.close()
+        lease.check()
+        record = store.commit(
+            stage=stage.name,
+            node=job.node.id,
+            key=job.key,
+            payload=job.payload,
+            folder=out,
+            attachments=stage.attachments,
+            metrics=metrics,
+            provenance={**describe(stage, started, workshop.dollars_per_hour, runtime), **extra()},
+            inputs=_input_summary(job.inputs),
+            lease=lease,
+            replace=job.force,
+        )
+        store.drop_checkpoints(stage.name, job.key)
+        drop_partial(workshop.scratch, job.key)
+    return Outcome(record, cached=False)
+
+
+def _run(node: Node, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> Mapping[str, Any]:
+    """Run a node's stage function here, or on several ranks where it can and shall."""
+    if node.stage.spreads and runtime.processes > 1:
+        return launch(node.stage.run, node.config, inputs, out, runtime)
+    return run_function(node.stage.run)(node.config, inputs, out, runtime)
+
+
+def run_function(name: str) -> RunFunction:
+    """Import a stage's run function, named `module:function`."""
+    module, _, function = name.partition(":")
+    return cast(RunFunction, getattr(importlib.import_module(module), function))
+
+
+def refuse_other_key(planned: str, own: str, node_id: str) -> None:
+    """Raise ConfigError if a worker's own key differs from the one that was planned for it."""
+    if planned != own:
+        raise ConfigError(
+            f"{node_id} was planned with key {planned[:12]}, but this worker computes {own[:12]}",
+            hint="planner and worker run different code or recipes; deploy the same commit to both",
+        )
+
+
+def _inputs(job: Job, store: Store, scratch: Path) -> dict[str, Path]:
+    folders: dict[str, Path] = {}
+    for name, records in job.inputs.items():
+        folder = scratch / "inputs" / name
+        if isinstance(records, Record):
+            folders[name] = store.fetch(records, folder)
+        else:
+            fetch_all(store, records, folder)
+            folders[name] = folder
+    if job.node.stage.wants_lineage:
+        folders["lineage"] = scratch / "inputs" / "lineage"
+        folders["lineage"].mkdir(parents=True)
+        for node_id, record in job.lineage.items():
+            path = folders["lineage"] / f"{node_id.replace('/', '__')}.json"
+            path.write_text(json.dumps(record.to_json()), encoding="utf-8")
+    return folders
+
+
+def fetch_all(store: Store, records: Sequence[Record], folder: Path) -> None:
+    """Fetch artifacts into numbered folders, several at a time: training waits for its shards only here."""
+    targets = [folder / f"{i:05d}" for i in range(len(records))]
+    with ThreadPoolExecutor(_FETCHES) as pool:
+        list(pool.map(store.fetch, records, targets))
+
+
+def records_of(inputs: InputRecords) -> list[Record]:
+    """Return all records among a job's inputs, in order."""
+    return [r for value in inputs.values() for r in ([value] if isinstance(value, Record) else value)]
+
+
+def _input_summary(inputs: InputRecords) -> dict[str, Any]:
+    def line(record: Record) -> dict[str, str]:
+        return {"stage": record.stage, "node": record.node, "key": record.key, "digest": record.digest}
+
+    return {k: line(v) if isinstance(v, Record) else [line(r) for r in v] for k, v in inputs.items()}
+
+
+class _LinkedEvent(threading.Event):
+    """Set when itself or its parent is set: a lost lease stops one stage, a signal stops all."""
+
+    def __init__(self, parent: threading.Event) -> None:
+        super().__init__()
+        self._parent = parent
+
+    def is_set(self) -> bool:
+        return super().is_set() or self._parent.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until either is set, looking at the parent now and then."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self.is_set():
+            left = _LOOK_S if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                return False
+            super().wait(min(left, _LOOK_S))
+        return True

@@ -1,0 +1,270 @@
+"""A session as Prefect tasks: one task per node, lineage edges, `Cached` states, retries, progress artifacts.
+
+Prefect schedules and shows; what is cached is decided by our store alone (`NO_CACHE`), and a hit returns a
+completed state named `Cached`. Tasks hand each other small summaries, never artifacts.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, cast
+from uuid import UUID
+
+from prefect import Task, task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.deployments import run_deployment
+from prefect.futures import PrefectFuture
+from prefect.states import Completed
+from prefect.utilities.urls import url_for
+
+from flows.display.run_display import Windows
+from flows.run.execute import Outcome
+from flows.run.scheduler import Lanes
+from flows.run.session import Session
+from flows.store.storage.retry import explain
+from nanochat.errors import Interrupted, SourceUnavailable, StageFailed, StoreUnavailable
+
+logger = logging.getLogger(__name__)
+
+STAGE_DEPLOYMENT = "nanochat-stage/gpu"
+
+
+@dataclass
+class Caller:
+    """A program that runs the flow in its own process: lends its windows, and gets the session to read."""
+
+    windows: Windows
+    session: Session | None = None
+
+    def run(self, flow: Callable[..., Any], **parameters: Any) -> Any:
+        """Call a flow, which then finds this caller."""
+        token = current_caller.set(self)
+        try:
+            return flow(**parameters)
+        finally:
+            current_caller.reset(token)
+
+
+# A flow run that a worker starts finds no caller here and opens windows of its own.
+current_caller: ContextVar[Caller | None] = ContextVar("current_caller", default=None)
+
+_TRANSIENT = (StoreUnavailable, SourceUnavailable, ConnectionError, TimeoutError)
+
+
+def run_session(
+    session: Session,
+    *,
+    dispatch: str = "local",
+    retries: int = 2,
+    retry_delay_s: float = 5.0,
+    pool_runtime: Mapping[str, Any] | None = None,
+) -> None:
+    """Run every node of a session as Prefect tasks inside the current flow run.
+
+    With dispatch "pools", GPU stages run in their own deployment, there with `pool_runtime`.
+    Raises StageFailed naming the first stage that failed, Interrupted if the run was asked to stop.
+    """
+    errors: dict[str, BaseException] = {}
+
+    @task(
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        task_run_name="{node_id}",
+        retries=retries,
+        retry_delay_seconds=retry_delay_s,
+        retry_condition_fn=lambda _task, _run, state: _transient(state),
+    )
+    def run_stage(node_id: str, inputs: Mapping[str, Any]) -> Any:
+        try:
+            if _goes_to_pool(session, node_id, dispatch):
+                outcome = _make_in_pool(session, node_id, pool_runtime or {})
+            else:
+                outcome = make_here(session, node_id)
+        except BaseException as error:
+            errors[node_id] = error
+            raise
+        errors.pop(node_id, None)
+        return _as_state(node_id, outcome)
+
+    futures = _submit_all(session, run_stage)
+    _raise_first(errors)
+    for node_id, future in futures.items():
+        if node_id not in session.records:  # Prefect gave up on it before or after our part
+            raise StageFailed(f"stage {node_id} was not made: {future.state}", hint="run it again")
+
+
+def _submit_all(session: Session, run_stage: Task[..., Any]) -> dict[str, PrefectFuture[Any]]:
+    """Submit each node once its inputs are done and its lane has room; return all futures when all are done.
+
+    Prefect's own waiting would keep a thread for each task that waits, and start tasks in the order of
+    their submission: every download before the first stage that needs only some of them.
+    """
+    lanes = Lanes([p.node for p in session.plan.nodes], session.workshop.runtime.workers)
+    futures: dict[str, PrefectFuture[Any]] = {}
+    finished = SimpleQueue[str]()
+    while not lanes.all_done:
+        for node in lanes.take_ready():
+            upstream = {
+                name: futures[value] if isinstance(value, str) else [futures[i] for i in value]
+                for name, value in node.inputs.items()
+            }
+            future = run_stage.with_options(name=node.stage.name).submit(node.id, upstream)
+            futures[node.id] = future
+            future.add_done_callback(partial(_tell, finished, node.id))
+        lanes.done(finished.get())
+    return futures
+
+
+def _tell(finished: SimpleQueue[str], node_id: str, _: PrefectFuture[Any]) -> None:
+    finished.put(node_id)
+
+
+def _goes_to_pool(session: Session, node_id: str, dispatch: str) -> bool:
+    planned = session.plan.by_id[node_id]
+    return dispatch == "pools" and planned.node.stage.resources == "gpu" and planned.action != "hit"
+
+
+def make_here(session: Session, node_id: str) -> Outcome:
+    """Make a node in this process, telling its progress to Prefect."""
+    tracker = _ProgressArtifact(node_id, _mlflow_link(session, node_id))
+    return session.make(node_id, trackers=(tracker,), extra={"prefect": _prefect_ids()})
+
+
+def _make_in_pool(session: Session, node_id: str, runtime: Mapping[str, Any]) -> Outcome:
+    """Let the stage deployment's own work pool make a node; the record comes back through the store."""
+    job = session.job(session.plan.by_id[node_id].node)
+    store = session.workshop.store
+    known = store.find(job.node.stage.name, job.key)
+    if known is None or job.force:
+        mlflow = session.windows.mlflow
+        run = cast(
+            FlowRun,
+            run_deployment(
+                STAGE_DEPLOYMENT,
+                parameters={
+                    "recipe": session.plan.recipe.model_dump(mode="json"),
+                    "node_id": node_id,
+                    "key": job.key,
+                    "store": store.url,
+                    "force": job.force,
+                    "runtime": dict(runtime),
+                    "mlflow_parent": mlflow.root_id() if mlflow else None,
+                },
+                tags=[node_id, job.key[:12]],
+            ),
+        )
+        if run.state is None or not run.state.is_completed():
+            raise StageFailed(
+                f"{node_id} failed in its work pool: {run.state}", hint=f"see flow run {run.id}"
+            )
+    record = store.find(job.node.stage.name, job.key)
+    if record is None:
+        raise StageFailed(
+            f"{node_id} finished in its work pool but left no record in {store.url}",
+            hint="the worker must reach the same store; a local folder serves only workers of this machine",
+        )
+    outcome = Outcome(record, cached=known is not None and not job.force)
+    session.adopt(node_id, outcome, {"prefect": _prefect_ids()})
+    return outcome
+
+
+def _as_state(node_id: str, outcome: Outcome) -> State[dict[str, str]] | dict[str, str]:
+    record = outcome.record
+    # A fresh object each time: Prefect draws lineage by the identity of what tasks return.
+    summary = {"node": node_id, "stage": record.stage, "key": record.key, "digest": record.digest}
+    if not outcome.cached:
+        return summary
+    return Completed(name="Cached", message=f"{record.stage}/{record.key[:12]}", data=summary)
+
+
+def _transient(state: State[Any]) -> bool:
+    try:
+        state.result()
+    except _TRANSIENT:
+        return True
+    except BaseException:
+        return False
+    return False
+
+
+def _raise_first(errors: Mapping[str, BaseException]) -> None:
+    for error in errors.values():
+        if isinstance(error, Interrupted):
+            raise error
+    for node_id, error in errors.items():
+        what = f"stage {node_id} failed"
+        told = explain(error, what) if isinstance(error, OSError) else None  # such as a full scratch disk
+        if told is None:
+            told = StageFailed(f"{what}: {error}", hint=getattr(error, "hint", None))
+        raise StageFailed(str(told), hint=told.hint) from error
+
+
+def flow_run_id() -> str:
+    """Return the id of the current flow run, or an empty text outside of one."""
+    flow = FlowRunContext.get()
+    return str(flow.flow_run.id) if flow and flow.flow_run else ""
+
+
+def _prefect_ids() -> dict[str, str]:
+    """Return what leads from a record or an MLflow run back to Prefect: ids and the page of this run."""
+    ids = {"flow_run_id": flow_run_id()}
+    if run := TaskRunContext.get():
+        ids["task_run_id"] = str(run.task_run.id)
+    kind = "task-run" if "task_run_id" in ids else "flow-run"
+    page = url_for(kind, obj_id=ids.get("task_run_id", ids["flow_run_id"]))
+    return {**ids, "prefect_url": page} if page else ids
+
+
+def _mlflow_link(session: Session, node_id: str) -> Callable[[], str | None]:
+    mlflow = session.windows.mlflow
+    return lambda: mlflow.url(node_id) if mlflow else None
+
+
+@dataclass
+class _ProgressArtifact:
+    """Tells a stage's progress to the Prefect UI, at most every few seconds; a failure only silences it."""
+
+    node_id: str
+    link: Callable[[], str | None]
+    every_s: float = 5.0
+    _artifact: UUID | None = None
+    _next: float = 0.0
+    _broken: bool = False
+
+    def log(self, metrics: Mapping[str, float], *, step: int, total_steps: int) -> None:
+        """Update the bar."""
+        now = time.monotonic()
+        if self._broken or (now < self._next and step < total_steps):
+            return
+        self._next = now + self.every_s
+        percent = 100.0 * step / max(total_steps, 1)
+        numbers = ", ".join(f"{k} {v:.4g}" for k, v in metrics.items())
+        link = self.link()
+        text = f"step {step}/{total_steps}: {numbers}" + (f" — [metrics in MLflow]({link})" if link else "")
+        try:
+            if self._artifact is None:
+                key = f"progress-{self.node_id.replace('/', '-').replace('_', '-').lower()}"
+                self._artifact = create_progress_artifact(percent, key=key, description=text)  # type: ignore[assignment]
+            else:
+                update_progress_artifact(self._artifact, percent, description=text)
+        except Exception as error:  # a window: whatever goes wrong there must not reach the stage
+            self._broken = True
+            logger.warning("progress of %s is no longer sent to Prefect: %s", self.node_id, error)
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Parameters are on the flow run."""
+
+    def log_text(self, text: str, *, step: int) -> None:
+        """Samples are in the logs and in MLflow."""
+
+    def close(self) -> None:
+        """Nothing is held open."""

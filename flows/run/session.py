@@ -1,0 +1,178 @@
+"""One run of a plan: makes its nodes one by one and tells the windows about it. No Prefect here.
+
+Whoever drives a session (the Prefect engine, a test) calls `make` for each node once everything it needs is
+made; the session knows keys, records and trackers, the driver knows order, threads and retries.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from flows import dag
+from flows.display.run_display import Windows
+from flows.plan import Plan
+from flows.plan.code_digest import code_digest
+from flows.plan.key import payload_of
+from flows.run.execute import Job, Outcome, Workshop, execute, records_of, refuse_other_key
+from flows.run.scratch import sweep
+from flows.stage import Node
+from flows.store import Record
+from flows.store.fingerprint import fingerprint
+from nanochat.errors import Interrupted
+from nanochat.runtime import Tracker
+from nanochat.tracking import MultiTracker, StageTracker, run_tags
+
+logger = logging.getLogger(__name__)
+
+
+class Session:
+    """The state of one run: the records known so far, by node id."""
+
+    def __init__(
+        self, plan: Plan, workshop: Workshop, windows: Windows, *, force: tuple[str, ...] = ()
+    ) -> None:
+        self.plan = plan
+        self.workshop = workshop
+        self.windows = windows
+        self.records: dict[str, Record] = {}
+        self.executed: list[str] = []
+        self._force = force
+        # Shards run side by side; stages that use all cores or the GPU do not.
+        self._device = threading.Lock()
+        sweep(workshop.scratch)  # what killed runs left
+        # Digests of the code as it is now, not as edited while stages run; and on this thread, because
+        # CPython before 3.11.8 fails when two threads parse at once (SystemError: AST constructor …).
+        for planned in plan.nodes:
+            if planned.action != "hit":
+                code_digest(planned.node.stage)
+
+    def make(
+        self, node_id: str, *, trackers: tuple[Tracker, ...] = (), extra: Mapping[str, Any] | None = None
+    ) -> Outcome:
+        """Return a node's outcome; its inputs must have been made by this session.
+
+        `trackers` hear what the stage says besides the windows; `extra` joins the provenance.
+        """
+        planned = self.plan.by_id[node_id]
+        if planned.action == "hit" and planned.record is not None:
+            outcome = Outcome(planned.record, cached=True)
+        else:
+            job = self.job(planned.node)
+            if planned.key is not None:
+                refuse_other_key(planned.key, job.key, node_id)
+            outcome = self._run(job, trackers, extra or {})
+        self.adopt(node_id, outcome, extra)
+        return outcome
+
+    def adopt(self, node_id: str, outcome: Outcome, extra: Mapping[str, Any] | None = None) -> None:
+        """Take over a node's outcome, whoever made it; `extra` as in `make`."""
+        self.records[node_id] = outcome.record
+        if outcome.cached:
+            self._tell_cached(node_id, outcome.record, (extra or {}).get("prefect", {}))
+        else:
+            self.executed.append(node_id)
+            self.windows.progress.finished(node_id, f"done   {outcome.record.digest[:12]}")
+
+    def job(self, node: Node) -> Job:
+        """Return the job of a node from the records of its inputs."""
+        records = self.records
+        payload = payload_of(node, {i: records[i].digest for i in dag.input_ids(node)})
+        lineage = set[str]()
+        if node.stage.wants_lineage:
+            lineage = dag.ancestors([p.node for p in self.plan.nodes], [node.id]) - {node.id}
+        return Job(
+            node=node,
+            key=fingerprint(payload),
+            payload=payload,
+            inputs={
+                name: records[value] if isinstance(value, str) else tuple(records[i] for i in value)
+                for name, value in node.inputs.items()
+            },
+            lineage={i: records[i] for i in sorted(lineage)},
+            force=node.stage.name in self._force,
+        )
+
+    def _run(self, job: Job, trackers: tuple[Tracker, ...], extra: Mapping[str, Any]) -> Outcome:
+        node, mlflow = job.node, self.windows.mlflow
+        window: StageTracker | None = None
+
+        def tracker() -> Tracker:
+            nonlocal window
+            if mlflow and window:  # the lease of the first try was lost
+                mlflow.finish_stage(window, "KILLED")
+            shown = self.windows.progress.started(node.id)
+            if mlflow:
+                window = mlflow.stage(
+                    node.id,
+                    tags={
+                        "nanochat.stage": node.stage.name,
+                        **run_tags(key=job.key, **extra.get("prefect", {})),
+                    },
+                    params=dict(_flat(node.config.identity())),
+                    datasets=[
+                        (r.node, r.digest, f"{self.workshop.store.url}#{r.stage}/{r.key}")
+                        for r in records_of(job.inputs)
+                    ],
+                )
+            return MultiTracker([shown, *([window] if window else []), *trackers])
+
+        def provenance() -> dict[str, Any]:
+            return {**extra, "mlflow_run_id": mlflow.run_id(node.id) if mlflow else None}
+
+        def run() -> Outcome:
+            return execute(job, self.workshop, tracker, provenance)
+
+        try:
+            if node.stage.resources == "gpu":
+                with self._device:
+                    outcome = run()
+            else:
+                outcome = run()
+        except Interrupted as error:
+            self.windows.progress.finished(node.id, f"stopped {error}")
+            if mlflow and window:
+                mlflow.finish_stage(window, "KILLED")
+            raise
+        except BaseException as error:
+            self.windows.progress.finished(node.id, f"failed  {type(error).__name__}: {error}")
+            if mlflow and window:
+                mlflow.finish_stage(window, "FAILED", {}, {"error": str(error)[:500]})
+            raise
+        if mlflow and window and outcome.cached:  # another run took over and has made it
+            mlflow.finish_stage(window, "KILLED")
+        elif mlflow and window:
+            record = outcome.record
+            tags = run_tags(digest=record.digest, commit=record.provenance.get("commit"))
+            mlflow.finish_stage(window, "FINISHED", _numbers(record.metrics), tags)
+        return outcome
+
+    def _tell_cached(self, node_id: str, record: Record, prefect: Mapping[str, str]) -> None:
+        self.windows.progress.finished(node_id, f"cached  {record.digest[:12]}")
+        if self.windows.mlflow:
+            made = record.provenance
+            tags = run_tags(
+                key=record.key,
+                digest=record.digest,
+                commit=made.get("commit"),
+                made_by_run=made.get("mlflow_run_id"),
+                **prefect,
+            )
+            self.windows.mlflow.cached(
+                node_id,
+                record_tags={"nanochat.stage": record.stage, **tags},
+                metrics=_numbers(record.metrics),
+            )
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {k: float(v) for k, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]]:
+    pairs: list[tuple[str, object]] = []
+    for key, item in value.items():
+        pairs += _flat(item, f"{prefix}{key}.") if isinstance(item, Mapping) else [(f"{prefix}{key}", item)]
+    return pairs

@@ -1,0 +1,245 @@
+"""Leases: who is making an artifact right now, so that nobody else makes it too.
+
+`leases/<stage>/<key>.<fence>.json` says who holds a stage and until when. Taking a lease is creating the file
+of the next fence number, which only one can do; that atomic create is the only thing asked of a storage. The
+holder renews its own file from a thread. A holder that died stops renewing, and once its time is up (at once
+if it was a process of this machine) the next one creates the following number. A holder that slept through
+that sees the higher number, or finds its file gone, and must not publish: `check` raises `LeaseLost`.
+
+Clocks of different machines must agree to within half the time to live. Not here: what is done under a lease.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+from flows.store.records import Ref
+from flows.store.storage.base import Storage
+from nanochat.errors import LeaseLost, StoreError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaseInfo:
+    """What a lease file says."""
+
+    stage: str
+    key: str
+    fence: int
+    holder: str  # unique to one acquisition
+    expires: float  # seconds since the epoch
+    host: str
+    pid: int
+    started: float  # when the process began: tells it from a later one with the same pid
+    needs: tuple[Ref, ...] = ()  # records that the work reads; garbage collection keeps them
+
+    @property
+    def name(self) -> str:
+        """Name of its file."""
+        return f"leases/{self.stage}/{self.key}.{self.fence}.json"
+
+    @property
+    def live(self) -> bool:
+        """Whether the holder may still be at work."""
+        if self.host == this_machine() and not _running(self.pid, self.started):
+            return False
+        return time.time() < self.expires
+
+    def to_bytes(self) -> bytes:
+        """Return the file's content."""
+        return json.dumps(asdict(self), sort_keys=True).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> LeaseInfo:
+        """Read a lease file."""
+        fields = json.loads(data)
+        return cls(**{**fields, "needs": tuple((stage, key) for stage, key in fields["needs"])})
+
+
+class Lease:
+    """The right to make and publish one artifact; renewed by a thread until released."""
+
+    def __init__(
+        self, storage: Storage, info: LeaseInfo, ttl_s: float, on_lost: Callable[[], None] | None = None
+    ) -> None:
+        self.storage = storage
+        self.info = info
+        self.ttl_s = ttl_s
+        self.lost = threading.Event()
+        self._on_lost = on_lost
+        self._released = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._heartbeat, name=f"lease {info.stage}", daemon=True)
+        self._thread.start()
+
+    @property
+    def fence(self) -> int:
+        """Number of this tenure; a later holder has a higher one."""
+        return self.info.fence
+
+    def check(self) -> None:
+        """Return if this is still the holder, else raise `LeaseLost`. Call right before publishing."""
+        with self._lock:
+            if self._released.is_set():
+                raise LeaseLost(f"{self.info.stage}/{self.info.key[:12]}: the lease was released")
+            try:
+                self._prove()
+            except LeaseLost:
+                self._tell_lost()
+                raise
+
+    def release(self) -> None:
+        """Stop renewing, then give the lease up; the next one can have it at once."""
+        self._released.set()
+        self._thread.join()  # a renewal under way would bring the file back
+        if not self.lost.is_set():
+            try:
+                self.storage.delete(self.info.name)
+            except StoreError as error:  # it runs out by itself
+                logger.warning("%s/%s: lease not released: %s", self.info.stage, self.info.key[:12], error)
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _prove(self) -> None:
+        """Raise `LeaseLost` if somebody else holds the lease."""
+        successor = f"leases/{self.info.stage}/{self.info.key}.{self.fence + 1}.json"
+        try:
+            mine = self.storage.read_as(self.info.name, LeaseInfo.from_bytes).holder == self.info.holder
+        except FileNotFoundError:
+            mine = False
+        if not mine or self.storage.found(successor):
+            raise LeaseLost(
+                f"{self.info.stage}/{self.info.key[:12]}: another run took over, as this one had"
+                f" not renewed its lease for {self.ttl_s:g} s",
+                hint="nothing was published; the other run's result will be used",
+            )
+
+    def _renew(self) -> None:
+        with self._lock:
+            self._prove()
+            data = LeaseInfo(**{**vars(self.info), "expires": time.time() + self.ttl_s}).to_bytes()
+            self.storage.write(self.info.name, data)
+            self._prove()  # whoever saw the old time in between is seen here or at the next beat
+
+    def _heartbeat(self) -> None:
+        while not self._released.wait(self.ttl_s / 3):
+            try:
+                self._renew()
+            except LeaseLost as error:
+                logger.error("%s", error)
+                self._tell_lost()
+                return
+            except Exception as error:  # an outage is no loss; `check` decides before anything is published
+                logger.warning("%s: lease not renewed: %s", self.info.stage, error)
+
+    def _tell_lost(self) -> None:
+        if not self.lost.is_set():
+            self.lost.set()
+            if self._on_lost:
+                self._on_lost()
+
+
+def current(storage: Storage, stage: str, key: str) -> LeaseInfo | None:
+    """Return the lease with the highest fence number, live or not."""
+    return _newest(storage, [n for n in storage.listing(f"leases/{stage}") if f"/{key}." in n])
+
+
+def all_leases(storage: Storage) -> list[LeaseInfo]:
+    """Return every lease in the store, live or not."""
+    found = (_read(storage, name) for name in storage.listing("leases"))
+    return [info for info in found if info]
+
+
+def try_acquire(
+    storage: Storage,
+    stage: str,
+    key: str,
+    *,
+    ttl_s: float,
+    needs: tuple[Ref, ...] = (),
+    on_lost: Callable[[], None] | None = None,
+) -> Lease | LeaseInfo:
+    """Return the lease, or the one who holds it."""
+    held = current(storage, stage, key)
+    if held and held.live:
+        return held
+    wanted = LeaseInfo(
+        stage=stage,
+        key=key,
+        fence=held.fence + 1 if held else 1,
+        holder=uuid.uuid4().hex,
+        expires=time.time() + ttl_s,
+        host=this_machine(),
+        pid=os.getpid(),
+        started=_started(os.getpid()),
+        needs=needs,
+    )
+    created = storage.create(wanted.name, wanted.to_bytes())
+    now = current(storage, stage, key) or wanted
+    if not created or now.fence > wanted.fence:  # numbers begin anew after a release: two may have raced
+        if created:
+            storage.delete(wanted.name)
+        return now
+    if held:
+        logger.warning("%s/%s: taken over from %s, process %d", stage, key[:12], held.host, held.pid)
+        storage.delete(held.name)
+    return Lease(storage, wanted, ttl_s, on_lost)
+
+
+def _newest(storage: Storage, names: list[str]) -> LeaseInfo | None:
+    for name in sorted(names, key=lambda n: int(n.rsplit(".", 2)[1]), reverse=True):
+        info = _read(storage, name)
+        if info:
+            return info
+    return None
+
+
+def _read(storage: Storage, name: str) -> LeaseInfo | None:
+    try:
+        return storage.read_as(name, LeaseInfo.from_bytes)
+    except FileNotFoundError:  # released since it was listed
+        return None
+
+
+@functools.cache
+def this_machine() -> str:
+    """Return a name for this machine, boot and process namespace: where a process id means something."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{socket.gethostname()} {boot[:8]} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return f"{socket.gethostname()} {psutil.boot_time():.0f}"
+
+
+def _started(pid: int) -> float:
+    return float(psutil.Process(pid).create_time())
+
+
+def _running(pid: int, started: float) -> bool:
+    try:
+        process = psutil.Process(pid)
+        return bool(abs(process.create_time() - started) < 1 and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True

@@ -1,0 +1,1 @@
+"""Bytes under names: a folder, S3, or any other fsspec filesystem."""

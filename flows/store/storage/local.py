@@ -1,0 +1,161 @@
+"""A folder of this machine, or one that it has mounted.
+
+A file is written below `parts/`, forced to disk, and then renamed over it or, where it must be the first,
+hard-linked to it: the link fails if there is one already, which is all the agreement that runs need.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from flows.store.storage.base import CHUNK, Found, Storage, sha256_of
+from flows.store.storage.retry import ShortRead
+from nanochat.errors import StoreError, StoreUnavailable
+
+
+class LocalStorage(Storage):
+    """A folder of this machine, or one that it has mounted; hard links give the atomic `create`."""
+
+    shared = False
+    workers = 1
+
+    def check(self) -> None:
+        """Raise where there is something else than a folder; that nothing is there yet is fine."""
+        self._try("open", "", self._check)
+
+    def _check(self) -> None:
+        root = Path(self.root)
+        if root.is_symlink() and not root.exists():
+            raise StoreUnavailable(
+                f"{self.url} leads to {root.readlink()}, which is not there", hint="is its disk mounted?"
+            )
+        if root.exists() and not root.is_dir():
+            raise StoreError(f"{self.url} is a file, not a folder", hint="correct --store")
+
+    def local_path(self, name: str) -> Path:
+        """Return where the object lies."""
+        return Path(self.root, name)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write or replace a small object."""
+
+        def attempt() -> None:
+            with self._part(name) as part:
+                part.write(data)
+                part.publish()
+
+        self._try("write", name, attempt)
+
+    def upload(self, source: Path, name: str) -> None:
+        """Copy a file, read-only from then on."""
+
+        def attempt() -> None:
+            with self._part(name) as part, source.open("rb") as file:
+                shutil.copyfileobj(file, part.file, CHUNK)
+                os.fchmod(part.file.fileno(), 0o444)
+                if part.file.tell() != os.fstat(file.fileno()).st_size:
+                    raise ShortRead(f"{part.file.tell()} bytes arrived")
+                part.publish()
+
+        self._try("upload", name, attempt)
+
+    def refresh(self, source: Path, name: str) -> None:
+        """Set the object's time to now."""
+        self._try("touch", name, lambda: os.utime(self.local_path(name)))
+
+    def _read(self, name: str) -> bytes:
+        return self.local_path(name).read_bytes()
+
+    def _create(self, name: str, data: bytes) -> bool:
+        with self._part(name) as part:
+            part.write(data)
+            return part.publish_new()
+
+    def _part(self, name: str) -> _Part:
+        path, parts = self.local_path(name), Path(self.root, "parts")
+        for folder in (path.parent, parts):
+            folder.mkdir(parents=True, exist_ok=True)
+        return _Part(path, parts / uuid.uuid4().hex)
+
+    def _hash(self, name: str) -> tuple[int, str]:
+        path = self.local_path(name)
+        return path.stat().st_size, sha256_of(path)
+
+    def _found(self, name: str) -> Found | None:
+        try:
+            stat = os.stat(f"{self.root}/{name}")  # noqa: PTH116 - plans do this by the thousand
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return Found(stat.st_size, stat.st_mtime)
+
+    def _listing(self, prefix: str) -> dict[str, Found]:
+        return dict(_walk(self._path(prefix), prefix))
+
+    def _delete(self, name: str) -> None:
+        self.local_path(name).unlink(missing_ok=True)
+
+
+class _Part:
+    """A file being written on the disk of its final place; gone afterwards unless published."""
+
+    def __init__(self, target: Path, path: Path) -> None:
+        self.target = target
+        self.path = path
+
+    def __enter__(self) -> _Part:
+        self.file = self.path.open("wb")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+        self.path.unlink(missing_ok=True)
+
+    def write(self, data: bytes) -> None:
+        self.file.write(data)
+
+    def publish(self) -> None:
+        """Put the file in its place, replacing what is there; on disk before it is visible."""
+        self._sync()
+        self.path.replace(self.target)
+        self._sync_folder()
+
+    def publish_new(self) -> bool:
+        """Put the file in its place unless there is one; return whether it was put."""
+        self._sync()
+        try:
+            os.link(self.path, self.target)  # fails if there is a target; a rename does not
+        except FileExistsError:
+            return False
+        self._sync_folder()
+        return True
+
+    def _sync(self) -> None:
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+    def _sync_folder(self) -> None:
+        handle = os.open(self.target.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _walk(folder: str, prefix: str) -> Iterator[tuple[str, Found]]:
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        name = f"{prefix}/{entry.name}"
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path, name)
+        else:
+            with suppress(FileNotFoundError):
+                stat = entry.stat()
+                yield name, Found(stat.st_size, stat.st_mtime)

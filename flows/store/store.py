@@ -1,0 +1,384 @@
+"""The artifact store: content-addressed files with a record for each finished node, on any fsspec storage.
+
+    blobs/<aa>/<sha256>               immutable bytes, named by themselves
+    records/<stage>/<key>.json        what was hashed, the files, metrics, provenance, inputs
+    leases/<stage>/<key>.<fence>.json who is making it now (`flows.store.leases`)
+    roots/<name>.json                 what garbage collection keeps (`flows.store.gc`)
+    resume/<stage>/<key>/             restart points of a running stage (`flows.store.restart_points`)
+
+Blobs go first, the record last and only if absent: no record, no artifact. Every hit checks that its blobs
+are there; a missing one is a miss with a warning, and a store that cannot be reached is an error, never a
+miss. Keys and payloads are made by the planner; nothing here knows what a stage does.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.store import leases
+from flows.store.folders import Scanned, inside, link, scan
+from flows.store.leases import Lease, LeaseInfo
+from flows.store.records import (
+    ArtifactFile,
+    Record,
+    Ref,
+    blob_name,
+    finished_at,
+    from_bytes,
+    record_name,
+    ref_of,
+    to_bytes,
+)
+from flows.store.restart_points import StoreCheckpoints
+from flows.store.storage.base import Storage, sha256_of
+from flows.store.storage.open import open_storage
+from flows.store.storage.retry import Retry
+from nanochat.errors import Damaged, Interrupted, StoreError
+
+logger = logging.getLogger(__name__)
+_UPLOADS = 4
+_STAT_AT_MOST = 256  # blobs asked for one by one on a remote storage; more are cheaper to list
+_FRESH_S = 3600.0  # a blob older than this is renewed when it is used again, lest a collector takes it
+
+
+class Store:
+    """Artifacts at one URL."""
+
+    def __init__(self, storage: Storage, cache: Path) -> None:
+        self.storage = storage
+        self.cache = cache
+        self._proven = not storage.shared
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        cache: Path | None = None,
+        retry: Retry | None = None,
+    ) -> Store:
+        """Open the store at `url`: a folder, `s3://bucket/prefix`, `memory://name` or another fsspec URL.
+
+        `cache` is a local folder for files of a store elsewhere. Writes nothing; that a shared store keeps
+        its promises is proven when first something is written (`prove`).
+
+        Raises:
+            StoreUnavailable: it cannot be reached, has no such bucket, or refuses the credentials.
+        """
+        storage = open_storage(url, storage_options or {}, retry or Retry())
+        return cls(storage, cache or _default_cache())
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return self.storage.url
+
+    # Reading
+
+    def find(self, stage: str, key: str) -> Record | None:
+        """Return the record of a finished node whose files are all there, or None."""
+        return self._whole(self.load_all([(stage, key)])).get((stage, key))
+
+    def find_many(self, refs: Iterable[Ref]) -> dict[Ref, Record]:
+        """Return those of many records that `find` would return; made for thousands."""
+        return self._whole(self.find_records(refs))
+
+    def find_records(self, refs: Iterable[Ref]) -> dict[Ref, Record]:
+        """Return those of many records that exist, whether or not their blobs do."""
+        wanted = list(dict.fromkeys(refs))
+        listed = {stage: self.listed(stage) for stage in dict.fromkeys(stage for stage, _ in wanted)}
+        return self.load_all(ref for ref in wanted if ref in listed[ref[0]])
+
+    def missing_blobs(self, records: Iterable[Record]) -> set[Ref]:
+        """Return which of these records have lost bytes; warns of each missing blob."""
+        by_ref = {(r.stage, r.key): r for r in records}
+        return set(by_ref) - set(self._whole(by_ref))
+
+    def records(self, stage: str | None = None) -> list[Record]:
+        """Return all readable records, or those of one stage, newest first."""
+        times = self.listed(stage)
+        loaded = self.load_all(times)
+        return sorted(loaded.values(), key=lambda r: finished_at(r, times[r.stage, r.key]), reverse=True)
+
+    def listed(self, stage: str | None = None) -> dict[Ref, float]:
+        """Return which records there are, or those of one stage, and when each was written; reads none."""
+        found = self.storage.listing(f"records/{stage}" if stage else "records")
+        return {ref: file.mtime for name, file in found.items() if (ref := ref_of(name))}
+
+    def load_all(self, refs: Iterable[Ref]) -> dict[Ref, Record]:
+        """Return the readable ones of these records; a damaged one is warned of."""
+
+        def load(ref: Ref) -> Record | None:
+            try:
+                return self.load(*ref)
+            except FileNotFoundError:
+                return None
+            except Damaged as error:
+                logger.warning("%s/%s: damaged record, taken for a miss: %s", *ref, error)
+                return None
+
+        refs = list(refs)
+        loaded = zip(refs, self.storage.each(load, refs), strict=True)
+        return {ref: record for ref, record in loaded if record}
+
+    def resolve(self, ref: str) -> Record:
+        """Return the record that `ref` names: a stage or node (its newest), or `stage/<key prefix>`.
+
+        Raises:
+            StoreError: nothing or several match; says what there is.
+        """
+        stage, _, rest = ref.partition("/")
+        records = self.records(stage)
+        if not records:
+            raise self._unknown_stage(stage)
+        matching = [r for r in records if not rest or r.node == ref] or [
+            r for r in records if r.key.startswith(rest)
+        ]
+        if not matching:
+            raise StoreError(f"{ref}: no record has a key beginning with {rest!r}", hint=_candidates(records))
+        if rest and matching[0].node != ref and len(matching) > 1:
+            raise StoreError(f"{ref}: {len(matching)} records match", hint=_candidates(matching))
+        return matching[0]
+
+    def fetch(self, record: Record, target: Path, *, attachments: bool = False) -> Path:
+        """Fill the folder `target` with links to the read-only files of an artifact; return it.
+
+        Raises:
+            Damaged: a file is missing or its bytes are not what the record says.
+        """
+        target.mkdir(parents=True, exist_ok=True)
+        files = record.files + (record.attachments if attachments else ())
+        self.storage.each(lambda file: link(self.blob_path(file), inside(target, file.path)), files)
+        return target
+
+    def blob_path(self, file: ArtifactFile) -> Path:
+        """Return a local read-only file with the bytes of `file`, downloaded and proven if need be."""
+        name = blob_name(file.sha256)
+        local = self.storage.local_path(name)
+        if local is not None:
+            found = self.storage.found(name)
+            if found is None or found.size != file.size:
+                raise _missing(file, found.size if found else None)
+            return local
+        cached = self.cache / name
+        if not cached.exists() or cached.stat().st_size != file.size:
+            try:
+                self.storage.download(name, cached, file.size, file.sha256)
+            except FileNotFoundError:
+                raise _missing(file, None) from None
+        return cached
+
+    def read_bytes(self, file: ArtifactFile) -> bytes:
+        """Return the bytes of one file, proven by their hash."""
+        path = self.blob_path(file)
+        if sha256_of(path) != file.sha256:
+            raise Damaged(f"{file.path}: blob {file.sha256[:12]} does not match its hash", hint=_HINT_VERIFY)
+        return path.read_bytes()
+
+    # Making
+
+    def prove(self) -> None:
+        """Prove that a shared store keeps conditional writes; raise `StoreError` if not or if read-only."""
+        if not self._proven:
+            self.storage.probe()
+            self._proven = True
+
+    def acquire(
+        self,
+        stage: str,
+        key: str,
+        *,
+        needs: Iterable[Ref] = (),
+        ttl_s: float = 30.0,
+        poll_s: float = 0.5,
+        stop: threading.Event | None = None,
+        on_wait: Callable[[LeaseInfo], None] | None = None,
+        on_lost: Callable[[], None] | None = None,
+        ignore_record: bool = False,
+    ) -> Lease | Record:
+        """Wait until this is the one to make (stage, key), or until somebody else has made it.
+
+        `needs` are the records that the work reads: garbage collection leaves them alone meanwhile. `on_wait`
+        is told once who is waited for, `on_lost` is called from a thread when the lease was lost.
+        `ignore_record` makes again what is there already. Raises `Interrupted` once `stop` is set.
+        """
+        self.prove()
+        told = False
+        while True:
+            if not ignore_record and (record := self.find(stage, key)):
+                return record
+            held = leases.try_acquire(
+                self.storage, stage, key, ttl_s=ttl_s, needs=tuple(needs), on_lost=on_lost
+            )
+            if isinstance(held, Lease):
+                if not ignore_record and (record := self.find(stage, key)):  # published since the look before
+                    held.release()
+                    return record
+                return held
+            if on_wait and not told:
+                told = True
+                on_wait(held)
+            if (stop or threading.Event()).wait(poll_s):
+                raise Interrupted(f"stopped while waiting for {stage}/{key[:12]} on {held.host}")
+
+    def commit(
+        self,
+        *,
+        stage: str,
+        node: str,
+        key: str,
+        payload: Mapping[str, Any],
+        folder: Path,
+        attachments: Sequence[str] = (),
+        metrics: Mapping[str, Any] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        lease: Lease | None = None,
+        replace: bool = False,
+    ) -> Record:
+        """Keep the files of `folder` as the artifact of (stage, key); return its record.
+
+        If there is a whole record already it stands (unless `replace`), and a different result is warned of.
+
+        Raises:
+            StoreError: the folder is empty or holds what cannot be kept, or the store cannot be written.
+            LeaseLost: somebody else took over; nothing was published.
+        """
+        self.prove()
+        scanned = scan(folder, attachments)
+        record = Record(
+            stage=stage,
+            node=node,
+            key=key,
+            payload=payload,
+            files=scanned.files,
+            attachments=scanned.attachments,
+            metrics=metrics or {},
+            provenance=provenance or {},
+            inputs=inputs or {},
+        )
+        data = to_bytes(record)  # before any upload: a value that JSON cannot hold ends here
+        self._upload(scanned)
+        if lease:
+            lease.check()
+        if replace:
+            self.storage.write(record_name(stage, key), data)
+            return record
+        if self.storage.create(record_name(stage, key), data):
+            return record
+        return self._settle(record, data)
+
+    def checkpoints(self, stage: str, key: str, lease: Lease | None = None) -> StoreCheckpoints:
+        """Return where a running stage keeps its restart points."""
+        return StoreCheckpoints(self.storage, stage, key, self.cache, lease)
+
+    def drop_checkpoints(self, stage: str, key: str) -> None:
+        """Remove a stage's restart points, once it has published."""
+        self.checkpoints(stage, key).drop()
+
+    # Keeping
+
+    def set_root(self, name: str, refs: Iterable[Ref]) -> None:
+        """Name records that garbage collection keeps, with all they were made from."""
+        content = {"records": [list(ref) for ref in refs], "set_at": time.time()}
+        self.storage.write(f"roots/{name}.json", json.dumps(content, indent=1).encode())
+
+    def roots(self) -> dict[str, list[Ref]]:
+        """Return the named roots."""
+        found = {}
+        for name in self.storage.listing("roots"):
+            content = self.storage.read_as(name, json.loads)
+            found[Path(name).stem] = [(stage, key) for stage, key in content["records"]]
+        return found
+
+    def drop_root(self, name: str) -> None:
+        """Forget a root."""
+        self.storage.delete(f"roots/{name}.json")
+
+    # Inside
+
+    def load(self, stage: str, key: str) -> Record:
+        """Return a record without looking at its blobs; raise FileNotFoundError or `Damaged`."""
+        return self.storage.read_as(record_name(stage, key), from_bytes)
+
+    def _whole(self, records: Mapping[Ref, Record]) -> dict[Ref, Record]:
+        """Return those whose blobs are all there; others are warned of."""
+        sizes = self._blob_sizes({f.sha256 for r in records.values() for f in (*r.files, *r.attachments)})
+        whole = {}
+        for ref, record in records.items():
+            bad = [f for f in (*record.files, *record.attachments) if sizes.get(f.sha256) != f.size]
+            for file in bad:
+                logger.warning("%s/%s: taken for a miss: %s", *ref, _missing(file, sizes.get(file.sha256)))
+            if not bad:
+                whole[ref] = record
+        return whole
+
+    def _blob_sizes(self, hashes: set[str]) -> dict[str, int]:
+        if self.storage.workers > 1 and len(hashes) > _STAT_AT_MOST:
+            listed = self.storage.listing("blobs")
+            return {Path(name).name: found.size for name, found in listed.items()}
+        ordered = list(hashes)
+        looked = self.storage.each(lambda sha: self.storage.found(blob_name(sha)), ordered)
+        return {sha: found.size for sha, found in zip(ordered, looked, strict=True) if found}
+
+    def _upload(self, scanned: Scanned) -> None:
+        sizes = {f.sha256: f.size for f in (*scanned.files, *scanned.attachments)}
+
+        def put(sha256: str) -> None:
+            name, source = blob_name(sha256), scanned.sources[sha256]
+            found = self.storage.found(name)
+            if found is None or found.size != sizes[sha256]:
+                self.storage.upload(source, name)
+            elif time.time() - found.mtime > _FRESH_S:
+                self.storage.refresh(source, name)
+
+        self.storage.each(put, sizes, workers=_UPLOADS)
+
+    def _settle(self, record: Record, data: bytes) -> Record:
+        """Return the record that stands where there was one before."""
+        there = self.find(record.stage, record.key)
+        if there is None:  # a record that had lost its blobs, or its own bytes: this one heals it
+            self.storage.write(record_name(record.stage, record.key), data)
+            return record
+        if there.digest != record.digest:
+            differing = sorted({f.path for f in set(there.files) ^ set(record.files)})
+            logger.warning(
+                "%s/%s gave another result than before for the same inputs: %s differ; the first one stands",
+                record.stage, record.key, ", ".join(differing),
+            )  # fmt: skip
+        return there
+
+    def _unknown_stage(self, stage: str) -> StoreError:
+        known = sorted({ref[0] for name in self.storage.listing("records") if (ref := ref_of(name))})
+        near = difflib.get_close_matches(stage, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'no records yet'}"
+        return StoreError(f"{self.url} has no record of a stage {stage!r}", hint=hint)
+
+
+_HINT_VERIFY = "`nanochat verify` names all damage; the next run makes what is missing again"
+
+
+def _missing(file: ArtifactFile, size: int | None) -> Damaged:
+    what = "is missing" if size is None else f"has {size} bytes instead of {file.size}"
+    return Damaged(f"blob {file.sha256[:12]} ({file.path}) {what}", hint=_HINT_VERIFY)
+
+
+def _candidates(records: Sequence[Record]) -> str:
+    shown = ", ".join(f"{r.stage}/{r.key[:12]}" for r in records[:8])
+    return f"there is {shown}" + (f" and {len(records) - 8} more" if len(records) > 8 else "")
+
+
+def _default_cache() -> Path:
+    home = os.environ.get("NANOCHAT_HOME")
+    if home:
+        return Path(home) / "cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nanochat" / "cache"

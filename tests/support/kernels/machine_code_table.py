@@ -1,0 +1,75 @@
+"""The recorded machine code of every kernel: `kernels/results/machine_code.csv`.
+
+`uv run python -m tests.support.kernels.machine_code_table` compiles all cases for all architectures (about a
+minute) and writes it; `tests/aot/test_machine_code.py` compares with it.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import tempfile
+from pathlib import Path
+
+import triton
+
+from tests.support.kernels.fake_driver import dry_run
+from tests.support.kernels.launches import ARCHES, CASES, DTYPES, Case
+from tests.support.kernels.machine_code import MachineCode, inspect
+
+PATH = Path(__file__).parents[3] / "kernels/results/machine_code.csv"
+_KEY = ("arch", "kernel", "case", "shape", "bits")
+_COUNTS = tuple(field.name for field in dataclasses.fields(MachineCode))
+Key = tuple[str, ...]
+# The compiler is not quite deterministic: attention's dkv came out with 2,080, 2,096 and 2,112 instructions.
+_SLACK = {"instructions": 1.02}
+
+
+def compiled(case: Case, arch: int) -> dict[Key, MachineCode]:
+    """Compile a case's kernels for an architecture."""
+    with dry_run(arch) as launches:
+        case.run(DTYPES[case.bits])
+    found: dict[Key, MachineCode] = {}
+    for launch in launches:
+        kernel = launch.name.removeprefix("_").removesuffix("_kernel")
+        key = (str(arch), kernel, case.name, case.shape, str(case.bits))
+        if key not in found:
+            found[key] = inspect(launch.kernel)
+    return found
+
+
+def recorded() -> dict[Key, MachineCode]:
+    """Read the table."""
+    with PATH.open(newline="") as file:
+        return {tuple(row[name] for name in _KEY): _parse(row) for row in csv.DictReader(file)}
+
+
+def worse(now: MachineCode, before: MachineCode) -> list[str]:
+    """Return in words what got worse."""
+    costs = ("registers", "stack", "spills", "shared", "instructions", "serialized")
+    return [
+        f"{name} {getattr(before, name)} -> {getattr(now, name)}"
+        for name in costs
+        if getattr(now, name) > getattr(before, name) * _SLACK.get(name, 1)
+    ]
+
+
+def _parse(row: dict[str, str]) -> MachineCode:
+    counts = {name: int(row[name]) for name in _COUNTS if name != "serialized"}
+    return MachineCode(**counts, serialized=row["serialized"] == "True")
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as cache, PATH.open("w", newline="") as file:
+        triton.knobs.cache.dir = cache
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow((*_KEY, *_COUNTS))
+        for arch in ARCHES:
+            for case in CASES:
+                for key, code in compiled(case, arch).items():
+                    writer.writerow((*key, *dataclasses.astuple(code)))
+    print(f"wrote {PATH}")
+
+
+if __name__ == "__main__":
+    main()
