@@ -20,9 +20,9 @@ from pydantic import BaseModel, Field
 from rich.console import Console
 
 from flows.display.progress import Progress
-from flows.display.run_display import Windows, mlflow_window
+from flows.display.run_display import RunDisplay, tracked_in_mlflow
 from flows.plan import Plan, make_plan
-from flows.run.execute import Workshop, refuse_other_key
+from flows.run.execute import ExecutionContext, refuse_other_key
 from flows.run.prefect_engine import current_caller, flow_run_id, make_here, run_session
 from flows.run.session import Session
 from flows.settings import Settings
@@ -45,7 +45,7 @@ class RuntimeParameters(BaseModel):
     processes: int | None = Field(
         default=None, gt=0, description="ranks that train together; empty: one per GPU of device cuda, else 1"
     )
-    checkpoint_every_s: float = Field(default=30.0, gt=0, description="seconds between restart points")
+    restart_point_every_s: float = Field(default=30.0, gt=0, description="seconds between restart points")
     retries: int = Field(default=2, ge=0, description="further tries of a stage after a passing fault")
     retry_delay_s: float = Field(default=5.0, ge=0)
 
@@ -75,8 +75,8 @@ def pipeline(
     settings = Settings.from_environment(store=store)
     opened = Store.open(settings.store_url)
     plan = make_plan(recipe, opened, until=until, force=force)
-    with _windows(plan, settings) as windows:
-        session = Session(plan, _workshop(opened, settings, runtime, windows), windows, force=force)
+    with _display(plan, settings) as display:
+        session = Session(plan, _context(opened, settings, runtime, display), display, force=force)
         if caller := current_caller.get():
             caller.session = session
         run_session(
@@ -107,9 +107,9 @@ def stage(
     opened = Store.open(settings.store_url)
     name = node_id.partition("/")[0]
     plan = make_plan(recipe, opened, until=name, force=(name,) if force else ())
-    with _windows(plan, settings, mlflow_parent) as windows:
+    with _display(plan, settings, mlflow_parent) as display:
         session = Session(
-            plan, _workshop(opened, settings, runtime, windows), windows, force=(name,) if force else ()
+            plan, _context(opened, settings, runtime, display), display, force=(name,) if force else ()
         )
         for planned in plan.nodes:
             if planned.record is not None:
@@ -118,19 +118,21 @@ def stage(
         return make_here(session, node_id).record.digest
 
 
-def _workshop(store: Store, settings: Settings, runtime: RuntimeParameters, windows: Windows) -> Workshop:
-    return Workshop(
+def _context(
+    store: Store, settings: Settings, runtime: RuntimeParameters, display: RunDisplay
+) -> ExecutionContext:
+    return ExecutionContext(
         store=store,
         scratch=settings.home / "scratch",
-        runtime=runtime.to_runtime(windows.stop),
+        runtime=runtime.to_runtime(display.stop),
         dollars_per_hour=settings.dollars_per_hour,
     )
 
 
 @contextmanager
-def _windows(plan: Plan, settings: Settings, mlflow_parent: str | None = None) -> Iterator[Windows]:
-    """Use the caller's progress lines, or plain ones of our own; open the run's MLflow window."""
+def _display(plan: Plan, settings: Settings, mlflow_parent: str | None = None) -> Iterator[RunDisplay]:
+    """Use the caller's progress lines, or plain ones of our own; track the run in MLflow."""
     caller = current_caller.get()
-    lent = caller.windows if caller else Windows(progress=Progress(Console(file=sys.stderr)))
-    with mlflow_window(plan, settings, flow_run_id(), mlflow_parent) as mlflow:
+    lent = caller.display if caller else RunDisplay(progress=Progress(Console(file=sys.stderr)))
+    with tracked_in_mlflow(plan, settings, flow_run_id(), mlflow_parent) as mlflow:
         yield replace(lent, mlflow=mlflow)

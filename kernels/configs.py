@@ -29,7 +29,7 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Config:
+class KernelConfig:
     """How a kernel is launched, and what its machine code must show on sm_90."""
 
     num_warps: int
@@ -46,24 +46,24 @@ class Config:
 
 def _attention(
     arch: int, bits: int, shape: str, forward: _Sizes, dq: _Sizes, dkv: _Sizes
-) -> dict[Row, Config]:
+) -> dict[Row, KernelConfig]:
     """Return three rows, each from BLOCK_M (queries), BLOCK_N (keys), warps and stages."""
     fast = arch == 90 and bits == 16
     sizes = {"attention_forward": forward, "attention_dq": dq, "attention_dkv": dkv}
     return {
-        Row(arch, kernel, shape, bits): Config(
+        Row(arch, kernel, shape, bits): KernelConfig(
             num_warps, num_stages, {"BLOCK_M": m, "BLOCK_N": n}, tensor_core=fast, tma=fast
         )
         for kernel, (m, n, num_warps, num_stages) in sizes.items()
     }
 
 
-def _matmul(m: int, n: int, k: int, num_warps: int, num_stages: int, *, wgmma: bool = False) -> Config:
+def _matmul(m: int, n: int, k: int, num_warps: int, num_stages: int, *, wgmma: bool = False) -> KernelConfig:
     tiles = {"BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": k}
-    return Config(num_warps, num_stages, tiles, tensor_core=wgmma, tma=wgmma)
+    return KernelConfig(num_warps, num_stages, tiles, tensor_core=wgmma, tma=wgmma)
 
 
-def _attention_elsewhere(masked: str) -> dict[Row, Config]:
+def _attention_elsewhere(masked: str) -> dict[Row, KernelConfig]:
     """Return the rows of the devices that no training run of ours uses."""
     small, large = f"head_dim=64{masked}", f"head_dim=128{masked}"
     return {
@@ -77,10 +77,10 @@ def _attention_elsewhere(masked: str) -> dict[Row, Config]:
 
 
 # Float32 products are exact ones on plain cores: right, slow, and never on the training path.
-TABLE: dict[Row, Config] = {
+TABLE: dict[Row, KernelConfig] = {
     # A row of logits a program. It waits for memory: few registers, so that several programs share a core.
-    Row(80, "cross_entropy_rows", "any", 16): Config(8, 1, {"BLOCK": 4096}),
-    Row(80, "cross_entropy_rows", "any", 32): Config(8, 1, {"BLOCK": 2048}),
+    Row(80, "cross_entropy_rows", "any", 16): KernelConfig(8, 1, {"BLOCK": 4096}),
+    Row(80, "cross_entropy_rows", "any", 32): KernelConfig(8, 1, {"BLOCK": 2048}),
     # The larger tile of two that fit: its reduction over columns is not hidden behind the product of another
     # program, but 128 x 128 would ask half as much again of the L2 cache, by count 12.5 TB/s at full speed.
     Row(90, "cross_entropy_losses", "any", 16): _matmul(128, 256, 64, 8, 4, wgmma=True),
@@ -107,14 +107,14 @@ TABLE: dict[Row, Config] = {
     **_attention(90, 16, "head_dim=128 masked", (128, 64, 8, 3), (128, 64, 8, 2), (32, 128, 8, 3)),
     **{row: config for masked in ("", " masked") for row, config in _attention_elsewhere(masked).items()},
     # Heads a program: 32 numbers of x a thread, and several programs a core, which wait for memory in turn.
-    Row(80, "qk_norm_rotary_forward", "any", 16): Config(4, 1, {"ROWS": 32}),
-    Row(80, "qk_norm_rotary_forward", "any", 32): Config(4, 1, {"ROWS": 16}),
-    Row(80, "qk_norm_rotary_backward", "any", 16): Config(4, 1, {"ROWS": 16}),
-    Row(80, "qk_norm_rotary_backward", "any", 32): Config(4, 1, {"ROWS": 16}),
+    Row(80, "qk_norm_rotary_forward", "any", 16): KernelConfig(4, 1, {"ROWS": 32}),
+    Row(80, "qk_norm_rotary_forward", "any", 32): KernelConfig(4, 1, {"ROWS": 16}),
+    Row(80, "qk_norm_rotary_backward", "any", 16): KernelConfig(4, 1, {"ROWS": 16}),
+    Row(80, "qk_norm_rotary_backward", "any", 32): KernelConfig(4, 1, {"ROWS": 16}),
 }
 
 
-def find(kernel: str, dtype: torch.dtype, shape: str = "any") -> Config:
+def find(kernel: str, dtype: torch.dtype, shape: str = "any") -> KernelConfig:
     """Return the configuration for the current device; KeyError names what the table lacks."""
     arch = _arch()
     rows = [row for row in TABLE if row[1:] == (kernel, shape, _BITS[dtype]) and row.arch <= arch]

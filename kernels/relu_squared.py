@@ -131,7 +131,7 @@ def launch_down(dout: Tensor, w_proj: Tensor, a: Tensor) -> Tensor:
     return dh
 
 
-def _plan(kernel: str, left: Tensor, n_columns: int) -> tuple[configs.Config, tuple[int]]:
+def _plan(kernel: str, left: Tensor, n_columns: int) -> tuple[configs.KernelConfig, tuple[int]]:
     """Return the configuration and the grid; refuse widths that TMA cannot load."""
     checks.check_multiple(_OP, "x's width C", left.size(1), 16 // left.element_size())
     checks.check_multiple(_OP, "w_fc's rows F", n_columns, 16 // left.element_size())

@@ -58,7 +58,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Part:
+class StepPart:
     """One part of a step; `share` is of the rate that bounds it."""
 
     name: str
@@ -85,12 +85,12 @@ def product_bytes(rows: int, n_in: int, n_out: int) -> int:
     return 2 * (rows * n_in + n_in * n_out + rows * n_out)
 
 
-def parts(shape: Shape) -> list[Part]:
+def parts(shape: Shape) -> list[StepPart]:
     """Return all parts of a step: forward and backward, then the optimizer."""
     return [*_block_parts(shape), *_loss_parts(shape), *_optimizer_parts(shape)]
 
 
-def _block_parts(s: Shape) -> list[Part]:
+def _block_parts(s: Shape) -> list[StepPart]:
     projections = 3 * 4 * s.layers  # forward and two gradients of q, k, v and the output
     attention = 4 * s.tokens * s.width * (s.length + 1) / 2 * s.layers  # two products over visible pairs
     plain = 4 * s.layers  # of the MLP's six products, the two fused ones apart
@@ -98,53 +98,55 @@ def _block_parts(s: Shape) -> list[Part]:
     mlp_bytes = product_bytes(s.tokens, s.width, s.inner)
     inner_pass = 2 * s.tokens * s.inner
     return [
-        Part(
+        StepPart(
             "attention: projections",
             projections * 2 * s.tokens * s.width**2,
             projections * product_bytes(s.tokens, s.width, s.width),
             PRODUCT,
         ),
-        Part("attention: forward", attention, 4 * s.stream * s.layers, ATTENTION_FORWARD),
-        Part("attention: backward", 2.5 * attention, 8 * s.stream * s.layers, ATTENTION_BACKWARD),
-        Part("MLP: relu_squared up", s.layers * one_mlp, s.layers * mlp_bytes, FUSED_PRODUCT),
-        Part(
+        StepPart("attention: forward", attention, 4 * s.stream * s.layers, ATTENTION_FORWARD),
+        StepPart("attention: backward", 2.5 * attention, 8 * s.stream * s.layers, ATTENTION_BACKWARD),
+        StepPart("MLP: relu_squared up", s.layers * one_mlp, s.layers * mlp_bytes, FUSED_PRODUCT),
+        StepPart(
             "MLP: relu_squared down",
             s.layers * one_mlp,
             s.layers * (mlp_bytes + inner_pass),
             FUSED_PRODUCT,
         ),
-        Part("MLP: other products", plain * one_mlp, plain * mlp_bytes, PRODUCT),
+        StepPart("MLP: other products", plain * one_mlp, plain * mlp_bytes, PRODUCT),
         # Of q and of k: read and written; then gradient and input read and gradient written.
-        Part("qk_norm_rotary", 0, (2 * 2 + 2 * 3) * s.stream * s.layers, MEMORY),
+        StepPart("qk_norm_rotary", 0, (2 * 2 + 2 * 3) * s.stream * s.layers, MEMORY),
         # Compiled: two per layer; sum and branch in, sum and norm out, and as much backward.
-        Part("residual adds and RMS norms", 0, 2 * (4 + 4) * s.stream * s.layers, MEMORY),
-        Part("embedding and outer norms", 0, 10 * s.stream, MEMORY),
+        StepPart("residual adds and RMS norms", 0, 2 * (4 + 4) * s.stream * s.layers, MEMORY),
+        StepPart("embedding and outer norms", 0, 10 * s.stream, MEMORY),
     ]
 
 
-def _loss_parts(s: Shape) -> list[Part]:
+def _loss_parts(s: Shape) -> list[StepPart]:
     logits = 2 * s.tokens * s.vocab
     weight = s.vocab * s.width
     chunks = -(-s.tokens // s.accumulated_chunk)
     products = 3 * logits + chunks * (2 * 2 + 2 * 4) * weight + 4 * s.stream
     return [
-        Part("linear_cross_entropy: products", 6.0 * s.tokens * weight, products, PRODUCT),
-        Part("linear_cross_entropy: rows", 0, 2 * logits, MEMORY),
+        StepPart("linear_cross_entropy: products", 6.0 * s.tokens * weight, products, PRODUCT),
+        StepPart("linear_cross_entropy: rows", 0, 2 * logits, MEMORY),
     ]
 
 
-def _optimizer_parts(s: Shape) -> list[Part]:
+def _optimizer_parts(s: Shape) -> list[StepPart]:
     square, wide = 4 * s.layers * s.width**2, 2 * s.layers * s.width * s.inner
     tables = 2 * s.vocab * s.width
     matrices, m, n = square + wide, s.width, s.inner
     # Five iterations of X X^T, its square, and the product with X.
     muon = 5 * s.layers * (4 * 6 * m**3 + 2 * (4 * m * m * n + 2 * m**3)) / s.gpus
     return [
-        Part("Muon, sharded", muon, 24 * matrices / s.gpus, SMALL_PRODUCT),
-        Part("AdamW, sharded", 0, 28 * tables / s.gpus, MEMORY),
-        Part("weights in bfloat16", 0, 6 * (matrices + tables / 2), MEMORY),
+        StepPart("Muon, sharded", muon, 24 * matrices / s.gpus, SMALL_PRODUCT),
+        StepPart("AdamW, sharded", 0, 28 * tables / s.gpus, MEMORY),
+        StepPart("weights in bfloat16", 0, 6 * (matrices + tables / 2), MEMORY),
         # Reduce-scatter and all-gather in bfloat16, half of it behind backward.
-        Part("gradients and weights between GPUs", 0, 0, LINK, 2 * (matrices + tables) * (1 - 1 / s.gpus)),
+        StepPart(
+            "gradients and weights between GPUs", 0, 0, LINK, 2 * (matrices + tables) * (1 - 1 / s.gpus)
+        ),
     ]
 
 

@@ -2,7 +2,7 @@
 
 A stage function has the form `(config, inputs, out, runtime) -> metrics`: `config` is hashed, everything
 here is not. This module holds only plain data and the two protocols through which a stage speaks to its
-surroundings (checkpoints and tracker); it knows neither the store nor MLflow nor Prefect.
+surroundings (restart_points and tracker); it knows neither the store nor MLflow nor Prefect.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Tracker(Protocol):
         """Flush and stop."""
 
 
-class Checkpoints(Protocol):
+class RestartPoints(Protocol):
     """Where a running stage keeps its own restart points; emptied once the stage has finished."""
 
     def save(self, step: int, folder: Path) -> None:
@@ -56,7 +56,7 @@ class NullTracker:
     def close(self) -> None: ...  # noqa: D102
 
 
-class NoCheckpoints:
+class NoRestartPoints:
     """Keeps nothing: the stage starts from its beginning each time."""
 
     def save(self, step: int, folder: Path) -> None: ...  # noqa: D102
@@ -66,7 +66,7 @@ class NoCheckpoints:
 
 
 @dataclass(frozen=True)
-class FolderCheckpoints:
+class FolderRestartPoints:
     """Restart points in a local folder: for stage functions called directly."""
 
     root: Path
@@ -100,9 +100,9 @@ class Runtime:
     micro_batch_rows: int | None = None  # rows per forward pass; None: as many as suit the device and fit
     processes: int = 1  # ranks that train together; `nanochat.train.ranks.launch` starts them
     workers: int = field(default_factory=lambda: max(os.cpu_count() or 1, 2))  # shards handled at once
-    checkpoint_every_s: float = 30.0
+    restart_point_every_s: float = 30.0
     tracker: Tracker = field(default_factory=NullTracker)
-    checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
+    restart_points: RestartPoints = field(default_factory=NoRestartPoints)
     scratch: Path | None = None  # for temporary files, swept even after a crash; None: the system's folder
     partial: Path | None = None  # folder that outlives a crash: unfinished downloads of this very stage
     stop: threading.Event = field(default_factory=threading.Event)  # set when the run must end soon

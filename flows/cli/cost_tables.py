@@ -18,7 +18,7 @@ from flows.plan import Plan
 from flows.plan.time_left import Expected, expected
 from nanochat.costs.derived import Derived
 from nanochat.costs.forecast import Forecast, StageCost, elapsed_s, forecast
-from nanochat.model.memory import MemoryEstimate
+from nanochat.model.memory_estimate import MemoryEstimate
 
 PARTS = ("weights", "gradients", "optimizer", "copies", "activations", "logits")
 _MEASURED = (

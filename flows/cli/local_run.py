@@ -1,4 +1,4 @@
-"""`nanochat run` around the Prefect flow: windows open, signals become a stop, results are gathered.
+"""`nanochat run` around the Prefect flow: shows progress, turns signals into a stop, gathers results.
 
 The flow runs on a thread of its own, so that Ctrl-C and SIGTERM reach this process's main thread, which asks
 the stages to keep a restart point and end. A run with nothing to do starts no Prefect unless a server is
@@ -22,9 +22,9 @@ from typing import Any
 from rich.console import Console
 
 from flows.display.progress import Progress
-from flows.display.run_display import Windows, mlflow_window
+from flows.display.run_display import RunDisplay, tracked_in_mlflow
 from flows.plan import Plan
-from flows.run.execute import Workshop
+from flows.run.execute import ExecutionContext
 from flows.run.session import Session
 from flows.settings import Settings
 from flows.store import Record, Store
@@ -86,9 +86,9 @@ def unpack(store: Store, record: Record, folder: Path) -> Path:
 
 
 def _look_up(plan: Plan, store: Store, settings: Settings, progress: Progress) -> RunResult:
-    workshop = Workshop(store=store, scratch=settings.home / "scratch", runtime=Runtime())
-    with mlflow_window(plan, settings) if settings.mlflow_asked else nullcontext() as mlflow:
-        session = Session(plan, workshop, Windows(progress=progress, mlflow=mlflow))
+    context = ExecutionContext(store=store, scratch=settings.home / "scratch", runtime=Runtime())
+    with tracked_in_mlflow(plan, settings) if settings.mlflow_asked else nullcontext() as mlflow:
+        session = Session(plan, context, RunDisplay(progress=progress, mlflow=mlflow))
         for planned in plan.nodes:
             session.make(planned.node.id)
     return RunResult(session.records, ())
@@ -100,7 +100,7 @@ def _run_flow(plan: Plan, settings: Settings, options: RunOptions, progress: Pro
         from flows.pipeline import RuntimeParameters, pipeline
         from flows.run.prefect_engine import Caller
 
-        call = Caller(Windows(progress=progress, stop=stop))
+        call = Caller(RunDisplay(progress=progress, stop=stop))
         _on_thread(
             lambda: call.run(
                 pipeline,

@@ -41,7 +41,9 @@ def run(
     micro_batch_rows: Annotated[
         int | None, typer.Option(min=1, help="Rows per forward pass (default: what fits).")
     ] = None,
-    checkpoint_every: Annotated[float, typer.Option(min=0.1, help="Seconds between restart points.")] = 30.0,
+    restart_point_every: Annotated[
+        float, typer.Option(min=0.1, help="Seconds between restart points.")
+    ] = 30.0,
     as_json: AsJson = False,
 ) -> None:
     """Make everything that is not in the store yet, up to the published chat model."""
@@ -63,7 +65,7 @@ def run(
         "workers": workers,
         "processes": processes,
         "micro_batch_rows": micro_batch_rows,
-        "checkpoint_every_s": checkpoint_every,
+        "restart_point_every_s": restart_point_every,
     }
     options = RunOptions(until=until, force=forced, dispatch=dispatch, runtime=runtime)
     done = run_plan(planned, opened, settings, options, output.stderr())
@@ -96,7 +98,7 @@ def _require_device(device: str, planned: Plan) -> None:
     """Raise ConfigError, before the data is made, if stages are to train on a GPU that is not here."""
     trains = any(p.action != "hit" and p.node.stage.resources == "gpu" for p in planned.nodes)
     if trains and device != "cpu":
-        from nanochat.train.run import device_of
+        from nanochat.train.training_run import device_of
 
         device_of(Runtime(device=device))
 

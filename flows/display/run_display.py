@@ -12,24 +12,24 @@ from flows.display.progress import Progress
 from flows.plan import Plan
 from flows.settings import Settings
 from nanochat.errors import Interrupted
-from nanochat.tracking import MlflowWindow
+from nanochat.tracking import PipelineTracker
 
 
 @dataclass(frozen=True, kw_only=True)
-class Windows:
+class RunDisplay:
     """Where people look while a run goes on."""
 
     progress: Progress
-    mlflow: MlflowWindow | None = None
+    mlflow: PipelineTracker | None = None
     stop: threading.Event = field(default_factory=threading.Event)  # set to end the run soon
 
 
 @contextmanager
-def mlflow_window(
+def tracked_in_mlflow(
     plan: Plan, settings: Settings, flow_run_id: str | None = None, parent: str | None = None
-) -> Iterator[MlflowWindow]:
+) -> Iterator[PipelineTracker]:
     """Show a run of `plan` in MLflow while the block runs, or parts of one below the run `parent`."""
-    window = MlflowWindow(settings.mlflow_uri)
+    tracker = PipelineTracker(settings.mlflow_uri)
     recipe = plan.recipe
     tags = {
         "nanochat.recipe": recipe.name,
@@ -37,15 +37,15 @@ def mlflow_window(
         "prefect.flow_run_id": flow_run_id,
     }
     if parent:
-        window.join_run(parent)
+        tracker.join_run(parent)
     else:
-        window.start_run(recipe.name, recipe.model_dump(mode="json"), tags)
+        tracker.start_run(recipe.name, recipe.model_dump(mode="json"), tags)
     status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
     try:
-        yield window
+        yield tracker
         status = "FINISHED"
     except Interrupted:
         status = "KILLED"
         raise
     finally:
-        window.close(status)
+        tracker.close(status)

@@ -1,4 +1,4 @@
-"""The windows on a run: local Prefect and MLflow servers as child processes, loopback only.
+"""The pages that show runs: local Prefect and MLflow servers as child processes, loopback only.
 
 `nanochat run` borrows a Prefect server for as long as it runs when none is configured; `nanochat ui` keeps
 both up. One process at a time holds the shared Prefect database of a home folder, so that history stays in

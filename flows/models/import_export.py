@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from flows.models.find import folder_of, open_model
 from flows.plan.key import payload_of
-from flows.run.execute import Job, Outcome, Workshop, execute
+from flows.run.execute import ExecutionContext, Job, Outcome, execute
 from flows.stage import Node
 from flows.stages import IMPORT, PUBLISH
 from flows.store import Record, Store
@@ -28,13 +28,15 @@ from nanochat.errors import ConfigError
 from nanochat.runtime import NullTracker, Runtime
 
 if TYPE_CHECKING:
-    from nanochat.formats.published import Choice, Found, Published
+    from nanochat.formats.published import CheckpointFiles, Choice, Published
 
 Format = Literal["nanochat", "transformers"]
 Layout = Literal["flat", "cache"]
 
 
-def import_model(store: Store, scratch: Path, folder: Path, choice: Choice) -> tuple[Outcome, Found]:
+def import_model(
+    store: Store, scratch: Path, folder: Path, choice: Choice
+) -> tuple[Outcome, CheckpointFiles]:
     """Put a published model into the store, to be kept until its root is dropped.
 
     Raises:
@@ -47,13 +49,13 @@ def import_model(store: Store, scratch: Path, folder: Path, choice: Choice) -> t
     node = Node(id=IMPORT.name, stage=IMPORT, config=_config(found, folder))
     payload = payload_of(node, {})
     job = Job(node=node, key=fingerprint(payload), payload=payload, inputs={}, lineage={})
-    workshop = Workshop(store=store, scratch=scratch, runtime=Runtime())
-    outcome = execute(job, workshop, NullTracker, dict)
+    context = ExecutionContext(store=store, scratch=scratch, runtime=Runtime())
+    outcome = execute(job, context, NullTracker, dict)
     store.set_root(f"import-{job.key[:12]}", [(IMPORT.name, job.key)])
     return outcome, found
 
 
-def _config(found: Found, folder: Path) -> ImportConfig:
+def _config(found: CheckpointFiles, folder: Path) -> ImportConfig:
     note = found.description.with_name("nanochat.json")  # says step and results in transformers' format
     more = [note] if found.format == "transformers" and note.is_file() else []
     files = [*found.weights, found.description, found.tokenizer, *more]

@@ -68,16 +68,16 @@ def make_plan(recipe: Recipe, store: Store, *, until: str | None = None, force: 
     nodes = _select(dag.build(recipe), until)
     _check_names(force, nodes)
     _check_tasks(nodes)
-    shelf = _Shelf(store)
+    index = _RecordIndex(store)
     found: dict[str, Planned] = {}
     for level in _levels(nodes):
         keyed = {n.id: _keyed(n, found) for n in level}
         wanted = {n.id: (n.stage.name, key) for n in level if (key := keyed[n.id][0])}
-        records = shelf.find(wanted.values())
+        records = index.find(wanted.values())
         for node in level:
             key, payload = keyed[node.id]
             record = records.get(wanted[node.id]) if key else None
-            found[node.id] = _decide(node, key, payload, record, found, node.stage.name in force, shelf)
+            found[node.id] = _decide(node, key, payload, record, found, node.stage.name in force, index)
     needed = _rebuild_missing(nodes, found, store)
     return Plan(recipe, tuple(needed[n.id] for n in nodes))
 
@@ -89,7 +89,7 @@ def _decide(
     record: Record | None,
     found: Mapping[str, Planned],
     forced: bool,
-    shelf: _Shelf,
+    index: _RecordIndex,
 ) -> Planned:
     if record is not None and not forced:
         drift = record.provenance.get("code_digest") not in (None, code_digest(node.stage))
@@ -99,7 +99,7 @@ def _decide(
         return Planned(
             node=node, action="hit", reason=reason, key=key, payload=payload, record=record, drift=drift
         )
-    last = shelf.nearest(node)
+    last = index.nearest(node)
     seconds = last.provenance.get("seconds") if last else None
     changes = changes_since(last, payload or {**payload_of(node, NoDigests()), "inputs": None})
     if key is None:
@@ -143,7 +143,7 @@ def _rebuild_missing(nodes: Sequence[Node], found: dict[str, Planned], store: St
     return found
 
 
-class _Shelf:
+class _RecordIndex:
     """The records of each stage, listed once and each read once: a plan's cost grows with its nodes alone."""
 
     def __init__(self, store: Store) -> None:

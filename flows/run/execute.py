@@ -44,7 +44,7 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workshop:
+class ExecutionContext:
     """Where jobs are done: the store, a scratch folder and the runtime settings."""
 
     store: Store
@@ -62,30 +62,36 @@ class Outcome:
 
 
 def execute(
-    job: Job, workshop: Workshop, tracker: Callable[[], Tracker], extra: Callable[[], Mapping[str, Any]]
+    job: Job,
+    context: ExecutionContext,
+    tracker: Callable[[], Tracker],
+    extra: Callable[[], Mapping[str, Any]],
 ) -> Outcome:
     """Return the job's record, making the artifact if the store does not have it.
 
     Another process making the same artifact is waited for. `tracker` and then `extra`
     (what joins the record's provenance) are called only if the stage runs.
     """
-    store, stage = workshop.store, job.node.stage
+    store, stage = context.store, job.node.stage
     if not job.force and (record := store.find(stage.name, job.key)):
         return Outcome(record, cached=True)
     while True:
-        workshop.runtime.raise_if_stopped()
+        context.runtime.raise_if_stopped()
         try:
-            return _execute_once(job, workshop, tracker, extra)
+            return _execute_once(job, context, tracker, extra)
         except LeaseLost as error:
             logger.warning("%s: %s", job.node.id, error)
 
 
 def _execute_once(
-    job: Job, workshop: Workshop, tracker: Callable[[], Tracker], extra: Callable[[], Mapping[str, Any]]
+    job: Job,
+    context: ExecutionContext,
+    tracker: Callable[[], Tracker],
+    extra: Callable[[], Mapping[str, Any]],
 ) -> Outcome:
     """Take the lease, run, commit; LeaseLost if somebody else took over meanwhile."""
-    store, stage = workshop.store, job.node.stage
-    stop = _LinkedEvent(workshop.runtime.stop)
+    store, stage = context.store, job.node.stage
+    stop = _LinkedEvent(context.runtime.stop)
     held = store.acquire(
         stage.name,
         job.key,
@@ -96,14 +102,14 @@ def _execute_once(
     )
     if isinstance(held, Record):
         return Outcome(held, cached=True)
-    with held as lease, scratch_folder(workshop.scratch) as scratch:
+    with held as lease, scratch_folder(context.scratch) as scratch:
         runtime = replace(
-            workshop.runtime,
+            context.runtime,
             stop=stop,
             tracker=tracker(),
-            checkpoints=store.checkpoints(stage.name, job.key, lease),
+            restart_points=store.restart_points(stage.name, job.key, lease),
             scratch=scratch,
-            partial=partial_folder(workshop.scratch, job.key),
+            partial=partial_folder(context.scratch, job.key),
         )
         started = time.time()
         out = scratch / "out"
@@ -125,13 +131,13 @@ def _execute_once(
             folder=out,
             attachments=stage.attachments,
             metrics=metrics,
-            provenance={**describe(stage, started, workshop.dollars_per_hour, runtime), **extra()},
+            provenance={**describe(stage, started, context.dollars_per_hour, runtime), **extra()},
             inputs=_input_summary(job.inputs),
             lease=lease,
             replace=job.force,
         )
-        store.drop_checkpoints(stage.name, job.key)
-        drop_partial(workshop.scratch, job.key)
+        store.drop_restart_points(stage.name, job.key)
+        drop_partial(context.scratch, job.key)
     return Outcome(record, cached=False)
 
 

@@ -26,9 +26,9 @@ from prefect.futures import PrefectFuture
 from prefect.states import Completed
 from prefect.utilities.urls import url_for
 
-from flows.display.run_display import Windows
+from flows.display.run_display import RunDisplay
 from flows.run.execute import Outcome
-from flows.run.scheduler import Lanes
+from flows.run.scheduler import Scheduler
 from flows.run.session import Session
 from flows.store.storage.retry import explain
 from nanochat.errors import Interrupted, SourceUnavailable, StageFailed, StoreUnavailable
@@ -40,9 +40,9 @@ STAGE_DEPLOYMENT = "nanochat-stage/gpu"
 
 @dataclass
 class Caller:
-    """A program that runs the flow in its own process: lends its windows, and gets the session to read."""
+    """A program that runs the flow in its own process: lends its display, and gets the session to read."""
 
-    windows: Windows
+    display: RunDisplay
     session: Session | None = None
 
     def run(self, flow: Callable[..., Any], **parameters: Any) -> Any:
@@ -54,7 +54,7 @@ class Caller:
             current_caller.reset(token)
 
 
-# A flow run that a worker starts finds no caller here and opens windows of its own.
+# A flow run that a worker starts finds no caller here and makes a display of its own.
 current_caller: ContextVar[Caller | None] = ContextVar("current_caller", default=None)
 
 _TRANSIENT = (StoreUnavailable, SourceUnavailable, ConnectionError, TimeoutError)
@@ -108,11 +108,11 @@ def _submit_all(session: Session, run_stage: Task[..., Any]) -> dict[str, Prefec
     Prefect's own waiting would keep a thread for each task that waits, and start tasks in the order of
     their submission: every download before the first stage that needs only some of them.
     """
-    lanes = Lanes([p.node for p in session.plan.nodes], session.workshop.runtime.workers)
+    scheduler = Scheduler([p.node for p in session.plan.nodes], session.context.runtime.workers)
     futures: dict[str, PrefectFuture[Any]] = {}
     finished = SimpleQueue[str]()
-    while not lanes.all_done:
-        for node in lanes.take_ready():
+    while not scheduler.all_done:
+        for node in scheduler.take_ready():
             upstream = {
                 name: futures[value] if isinstance(value, str) else [futures[i] for i in value]
                 for name, value in node.inputs.items()
@@ -120,7 +120,7 @@ def _submit_all(session: Session, run_stage: Task[..., Any]) -> dict[str, Prefec
             future = run_stage.with_options(name=node.stage.name).submit(node.id, upstream)
             futures[node.id] = future
             future.add_done_callback(partial(_tell, finished, node.id))
-        lanes.done(finished.get())
+        scheduler.done(finished.get())
     return futures
 
 
@@ -142,10 +142,10 @@ def make_here(session: Session, node_id: str) -> Outcome:
 def _make_in_pool(session: Session, node_id: str, runtime: Mapping[str, Any]) -> Outcome:
     """Let the stage deployment's own work pool make a node; the record comes back through the store."""
     job = session.job(session.plan.by_id[node_id].node)
-    store = session.workshop.store
+    store = session.context.store
     known = store.find(job.node.stage.name, job.key)
     if known is None or job.force:
-        mlflow = session.windows.mlflow
+        mlflow = session.display.mlflow
         run = cast(
             FlowRun,
             run_deployment(
@@ -225,7 +225,7 @@ def _prefect_ids() -> dict[str, str]:
 
 
 def _mlflow_link(session: Session, node_id: str) -> Callable[[], str | None]:
-    mlflow = session.windows.mlflow
+    mlflow = session.display.mlflow
     return lambda: mlflow.url(node_id) if mlflow else None
 
 
@@ -256,7 +256,7 @@ class _ProgressArtifact:
                 self._artifact = create_progress_artifact(percent, key=key, description=text)  # type: ignore[assignment]
             else:
                 update_progress_artifact(self._artifact, percent, description=text)
-        except Exception as error:  # a window: whatever goes wrong there must not reach the stage
+        except Exception as error:  # whatever goes wrong in the UI must not reach the stage
             self._broken = True
             logger.warning("progress of %s is no longer sent to Prefect: %s", self.node_id, error)
 

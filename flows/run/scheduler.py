@@ -14,7 +14,7 @@ from flows.dag import input_ids
 from flows.stage import Node
 
 
-class Lanes:
+class Scheduler:
     """The waiting, running and finished nodes of one run, in the order of the plan."""
 
     def __init__(self, nodes: Sequence[Node], workers: int) -> None:

@@ -1,4 +1,4 @@
-"""One run of a plan: makes its nodes one by one and tells the windows about it. No Prefect here.
+"""One run of a plan: makes its nodes one by one and reports to the display. No Prefect here.
 
 Whoever drives a session (the Prefect engine, a test) calls `make` for each node once everything it needs is
 made; the session knows keys, records and trackers, the driver knows order, threads and retries.
@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from flows import dag
-from flows.display.run_display import Windows
+from flows.display.run_display import RunDisplay
 from flows.plan import Plan
 from flows.plan.code_digest import code_digest
 from flows.plan.key import payload_of
-from flows.run.execute import Job, Outcome, Workshop, execute, records_of, refuse_other_key
+from flows.run.execute import ExecutionContext, Job, Outcome, execute, records_of, refuse_other_key
 from flows.run.scratch import sweep
 from flows.stage import Node
 from flows.store import Record
@@ -32,17 +32,17 @@ class Session:
     """The state of one run: the records known so far, by node id."""
 
     def __init__(
-        self, plan: Plan, workshop: Workshop, windows: Windows, *, force: tuple[str, ...] = ()
+        self, plan: Plan, context: ExecutionContext, display: RunDisplay, *, force: tuple[str, ...] = ()
     ) -> None:
         self.plan = plan
-        self.workshop = workshop
-        self.windows = windows
+        self.context = context
+        self.display = display
         self.records: dict[str, Record] = {}
         self.executed: list[str] = []
         self._force = force
         # Shards run side by side; stages that use all cores or the GPU do not.
         self._device = threading.Lock()
-        sweep(workshop.scratch)  # what killed runs left
+        sweep(context.scratch)  # what killed runs left
         # Digests of the code as it is now, not as edited while stages run; and on this thread, because
         # CPython before 3.11.8 fails when two threads parse at once (SystemError: AST constructor …).
         for planned in plan.nodes:
@@ -54,7 +54,7 @@ class Session:
     ) -> Outcome:
         """Return a node's outcome; its inputs must have been made by this session.
 
-        `trackers` hear what the stage says besides the windows; `extra` joins the provenance.
+        `trackers` hear what the stage says besides the display; `extra` joins the provenance.
         """
         planned = self.plan.by_id[node_id]
         if planned.action == "hit" and planned.record is not None:
@@ -74,7 +74,7 @@ class Session:
             self._tell_cached(node_id, outcome.record, (extra or {}).get("prefect", {}))
         else:
             self.executed.append(node_id)
-            self.windows.progress.finished(node_id, f"done   {outcome.record.digest[:12]}")
+            self.display.progress.finished(node_id, f"done   {outcome.record.digest[:12]}")
 
     def job(self, node: Node) -> Job:
         """Return the job of a node from the records of its inputs."""
@@ -96,16 +96,16 @@ class Session:
         )
 
     def _run(self, job: Job, trackers: tuple[Tracker, ...], extra: Mapping[str, Any]) -> Outcome:
-        node, mlflow = job.node, self.windows.mlflow
-        window: StageTracker | None = None
+        node, mlflow = job.node, self.display.mlflow
+        stage_tracker: StageTracker | None = None
 
         def tracker() -> Tracker:
-            nonlocal window
-            if mlflow and window:  # the lease of the first try was lost
-                mlflow.finish_stage(window, "KILLED")
-            shown = self.windows.progress.started(node.id)
+            nonlocal stage_tracker
+            if mlflow and stage_tracker:  # the lease of the first try was lost
+                mlflow.finish_stage(stage_tracker, "KILLED")
+            shown = self.display.progress.started(node.id)
             if mlflow:
-                window = mlflow.stage(
+                stage_tracker = mlflow.stage(
                     node.id,
                     tags={
                         "nanochat.stage": node.stage.name,
@@ -113,17 +113,17 @@ class Session:
                     },
                     params=dict(_flat(node.config.identity())),
                     datasets=[
-                        (r.node, r.digest, f"{self.workshop.store.url}#{r.stage}/{r.key}")
+                        (r.node, r.digest, f"{self.context.store.url}#{r.stage}/{r.key}")
                         for r in records_of(job.inputs)
                     ],
                 )
-            return MultiTracker([shown, *([window] if window else []), *trackers])
+            return MultiTracker([shown, *([stage_tracker] if stage_tracker else []), *trackers])
 
         def provenance() -> dict[str, Any]:
             return {**extra, "mlflow_run_id": mlflow.run_id(node.id) if mlflow else None}
 
         def run() -> Outcome:
-            return execute(job, self.workshop, tracker, provenance)
+            return execute(job, self.context, tracker, provenance)
 
         try:
             if node.stage.resources == "gpu":
@@ -132,26 +132,26 @@ class Session:
             else:
                 outcome = run()
         except Interrupted as error:
-            self.windows.progress.finished(node.id, f"stopped {error}")
-            if mlflow and window:
-                mlflow.finish_stage(window, "KILLED")
+            self.display.progress.finished(node.id, f"stopped {error}")
+            if mlflow and stage_tracker:
+                mlflow.finish_stage(stage_tracker, "KILLED")
             raise
         except BaseException as error:
-            self.windows.progress.finished(node.id, f"failed  {type(error).__name__}: {error}")
-            if mlflow and window:
-                mlflow.finish_stage(window, "FAILED", {}, {"error": str(error)[:500]})
+            self.display.progress.finished(node.id, f"failed  {type(error).__name__}: {error}")
+            if mlflow and stage_tracker:
+                mlflow.finish_stage(stage_tracker, "FAILED", {}, {"error": str(error)[:500]})
             raise
-        if mlflow and window and outcome.cached:  # another run took over and has made it
-            mlflow.finish_stage(window, "KILLED")
-        elif mlflow and window:
+        if mlflow and stage_tracker and outcome.cached:  # another run took over and has made it
+            mlflow.finish_stage(stage_tracker, "KILLED")
+        elif mlflow and stage_tracker:
             record = outcome.record
             tags = run_tags(digest=record.digest, commit=record.provenance.get("commit"))
-            mlflow.finish_stage(window, "FINISHED", _numbers(record.metrics), tags)
+            mlflow.finish_stage(stage_tracker, "FINISHED", _numbers(record.metrics), tags)
         return outcome
 
     def _tell_cached(self, node_id: str, record: Record, prefect: Mapping[str, str]) -> None:
-        self.windows.progress.finished(node_id, f"cached  {record.digest[:12]}")
-        if self.windows.mlflow:
+        self.display.progress.finished(node_id, f"cached  {record.digest[:12]}")
+        if self.display.mlflow:
             made = record.provenance
             tags = run_tags(
                 key=record.key,
@@ -160,7 +160,7 @@ class Session:
                 made_by_run=made.get("mlflow_run_id"),
                 **prefect,
             )
-            self.windows.mlflow.cached(
+            self.display.mlflow.cached(
                 node_id,
                 record_tags={"nanochat.stage": record.stage, **tags},
                 metrics=_numbers(record.metrics),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from flows.store.leases import LeaseInfo, all_leases
 from flows.store.records import Record, Ref, blob_name, input_refs, record_name, ref_of
-from flows.store.storage.base import Found
+from flows.store.storage.base import ObjectInfo
 from flows.store.store import Store
 from nanochat.errors import Damaged, StoreError
 
@@ -68,7 +68,7 @@ def collect(
     )
 
 
-def _reachable(store: Store, starts: Iterable[Ref], listed: Mapping[Ref, Found]) -> dict[Ref, Record]:
+def _reachable(store: Store, starts: Iterable[Ref], listed: Mapping[Ref, ObjectInfo]) -> dict[Ref, Record]:
     """Return the records that `starts` name and all they were made from, as far as they still exist."""
     kept: dict[Ref, Record] = {}
     frontier = {ref for ref in starts if ref in listed}
@@ -94,7 +94,7 @@ def _load(store: Store, ref: Ref) -> Record | None:
 
 def _leftovers(
     store: Store, held: Iterable[LeaseInfo], kept: set[Ref], before: float
-) -> Iterator[tuple[str, Found]]:
+) -> Iterator[tuple[str, ObjectInfo]]:
     """Yield old lease files and restart points of stages that are not running, and unfinished uploads."""
     busy = {(lease.stage, lease.key) for lease in held}
     for folder in ("leases", "resume", "parts", "probe"):
@@ -104,14 +104,14 @@ def _leftovers(
                 yield name, found
 
 
-def _remove(store: Store, doomed: Mapping[str, Found], before: float) -> dict[str, Found]:
+def _remove(store: Store, doomed: Mapping[str, ObjectInfo], before: float) -> dict[str, ObjectInfo]:
     """Remove what is still as old as it was when listed: records first, blobs last."""
 
     def still_old(name: str) -> bool:
         found = store.storage.found(name)
         return found is not None and found.mtime < before
 
-    removed: dict[str, Found] = {}
+    removed: dict[str, ObjectInfo] = {}
     for last in (False, True):
         names = [name for name in doomed if name.startswith("blobs/") is last]
         old = store.storage.each(still_old, names)

@@ -26,8 +26,8 @@ _KEPT = 2
 _MANIFEST = re.compile(r"(?P<step>\d{8,})-[0-9a-f]+/manifest\.json")
 
 
-class StoreCheckpoints:
-    """Restart points of one stage and key, kept in the store; implements `nanochat.runtime.Checkpoints`."""
+class StoreRestartPoints:
+    """Restart points of one stage and key, kept in the store; implements `nanochat.runtime.RestartPoints`."""
 
     def __init__(self, storage: Storage, stage: str, key: str, cache: Path, lease: Lease | None) -> None:
         self.storage = storage

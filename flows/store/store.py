@@ -37,7 +37,7 @@ from flows.store.records import (
     ref_of,
     to_bytes,
 )
-from flows.store.restart_points import StoreCheckpoints
+from flows.store.restart_points import StoreRestartPoints
 from flows.store.storage.base import Storage, sha256_of
 from flows.store.storage.open import open_storage
 from flows.store.storage.retry import Retry
@@ -275,15 +275,15 @@ class Store:
             return record
         if self.storage.create(record_name(stage, key), data):
             return record
-        return self._settle(record, data)
+        return self._keep_former(record, data)
 
-    def checkpoints(self, stage: str, key: str, lease: Lease | None = None) -> StoreCheckpoints:
+    def restart_points(self, stage: str, key: str, lease: Lease | None = None) -> StoreRestartPoints:
         """Return where a running stage keeps its restart points."""
-        return StoreCheckpoints(self.storage, stage, key, self.cache, lease)
+        return StoreRestartPoints(self.storage, stage, key, self.cache, lease)
 
-    def drop_checkpoints(self, stage: str, key: str) -> None:
+    def drop_restart_points(self, stage: str, key: str) -> None:
         """Remove a stage's restart points, once it has published."""
-        self.checkpoints(stage, key).drop()
+        self.restart_points(stage, key).drop()
 
     # Keeping
 
@@ -343,7 +343,7 @@ class Store:
 
         self.storage.each(put, sizes, workers=_UPLOADS)
 
-    def _settle(self, record: Record, data: bytes) -> Record:
+    def _keep_former(self, record: Record, data: bytes) -> Record:
         """Return the record that stands where there was one before."""
         there = self.find(record.stage, record.key)
         if there is None:  # a record that had lost its blobs, or its own bytes: this one heals it

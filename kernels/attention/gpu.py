@@ -337,7 +337,7 @@ def _tiles(name: str, x: Tensor, block: int) -> Any:
     return TensorDescriptor.from_tensor(x.transpose(1, 2), [1, 1, block, x.size(3)])
 
 
-def _config(kernel: str, q: Tensor, k: Tensor, lo: Tensor | None, window: int | None) -> configs.Config:
+def _config(kernel: str, q: Tensor, k: Tensor, lo: Tensor | None, window: int | None) -> configs.KernelConfig:
     plain = lo is None and window is None and q.size(2) == k.size(2)
     try:
         return configs.find(kernel, q.dtype, f"head_dim={q.size(3)}{'' if plain else ' masked'}")

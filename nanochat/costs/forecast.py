@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from nanochat.config import EvaluateConfig, MixtureEntry, Recipe
-from nanochat.costs.published import (
+from nanochat.costs.reference_figures import (
     BPB_S,
     CHARACTERS_PER_TOKEN,
     CHAT_PROBLEMS,
@@ -39,7 +39,7 @@ from nanochat.costs.published import (
 from nanochat.data.chat import spelling
 from nanochat.data.sources.hub import is_hub, published_rows
 from nanochat.model.flops import flops_per_token, parameter_count, parameter_counts
-from nanochat.model.memory import MemoryEstimate, largest_pass
+from nanochat.model.memory_estimate import MemoryEstimate, largest_pass
 from nanochat.recipes.spelling import IDENTITY, IDENTITY_ROWS
 
 # Below this (half a minute of the machine) starting up takes the time, and no published utilisation holds.

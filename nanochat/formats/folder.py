@@ -10,11 +10,11 @@ from pathlib import Path
 
 from nanochat.errors import ConfigError, DataError
 from nanochat.formats.nanochat_folder import find_nanochat, read_nanochat
-from nanochat.formats.published import SOURCES, Choice, Found, Published
+from nanochat.formats.published import SOURCES, CheckpointFiles, Choice, Published
 from nanochat.formats.transformers_folder import find_transformers, read_transformers
 
 
-def find_published(folder: Path, choice: Choice | None = None) -> Found:
+def find_published(folder: Path, choice: Choice | None = None) -> CheckpointFiles:
     """Return the files of the checkpoint that is meant.
 
     Raises:
@@ -36,6 +36,6 @@ def find_published(folder: Path, choice: Choice | None = None) -> Found:
     )
 
 
-def read_published(found: Found) -> Published:
+def read_published(found: CheckpointFiles) -> Published:
     """Return what the files hold; raise DataError naming the one that is missing, hostile or does not fit."""
     return read_nanochat(found) if found.format == "nanochat" else read_transformers(found)

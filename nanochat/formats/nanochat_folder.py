@@ -18,8 +18,8 @@ from nanochat.config import ModelConfig
 from nanochat.errors import ConfigError, DataError
 from nanochat.formats.published import (
     SOURCES,
+    CheckpointFiles,
     Choice,
-    Found,
     Published,
     check_vocabulary,
     check_weights,
@@ -105,7 +105,7 @@ class _Candidate(NamedTuple):
         return " ".join(filter(None, (self.source, self.tag, f"step {self.step}")))
 
 
-def find_nanochat(folder: Path, choice: Choice) -> Found | None:
+def find_nanochat(folder: Path, choice: Choice) -> CheckpointFiles | None:
     """Return the files of the checkpoint that is meant, or None where the folder has none.
 
     The default is the newest step of the largest depth of the most finished training.
@@ -126,7 +126,7 @@ def find_nanochat(folder: Path, choice: Choice) -> Found | None:
         raise ConfigError(f"{folder} has no checkpoint with {', '.join(wanted)}", hint=f"there is {there}")
     best = max(fitting, key=_Candidate.rank)
     name = best.weights.name.replace("model_", "meta_").replace(".pt", ".json")
-    return Found(
+    return CheckpointFiles(
         format="nanochat",
         weights=(best.weights,),
         description=best.weights.with_name(name),
@@ -168,7 +168,7 @@ def _tokenizer_file(folder: Path, chosen: _Candidate) -> Path:
     )
 
 
-def read_nanochat(found: Found) -> Published:
+def read_nanochat(found: CheckpointFiles) -> Published:
     """Return model and tokenizer of a checkpoint; raise DataError naming the file that does not fit."""
     from nanochat.model.checkpoint import model_from_state
 

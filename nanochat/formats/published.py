@@ -41,7 +41,7 @@ class Choice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class CheckpointFiles:
     """The files of one checkpoint."""
 
     format: Literal["nanochat", "transformers"]
@@ -122,7 +122,7 @@ def check_weights(config: ModelConfig, state: Mapping[str, Tensor], weights: Pat
         )
 
 
-def check_vocabulary(published: Published, found: Found) -> Published:
+def check_vocabulary(published: Published, found: CheckpointFiles) -> Published:
     """Return what was read; raise DataError where the tokenizer is another model's."""
     model, tokenizer = published.model.config.vocab_size, published.tokenizer.vocab_size
     if model != tokenizer:

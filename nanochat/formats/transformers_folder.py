@@ -25,8 +25,8 @@ from nanochat.config import ModelConfig
 from nanochat.errors import ConfigError, DataError
 from nanochat.formats.published import (
     SOURCES,
+    CheckpointFiles,
     Choice,
-    Found,
     Published,
     check_vocabulary,
     check_weights,
@@ -182,7 +182,7 @@ def _renamed(name: str, whole: Mapping[str, str], old: str, new: str, parts: Map
     return f"{new}{layer}.{part}.weight" if name.startswith(old) and part else name
 
 
-def find_transformers(folder: Path, choice: Choice) -> Found | None:
+def find_transformers(folder: Path, choice: Choice) -> CheckpointFiles | None:
     """Return the files of a transformers folder, or None where it is none."""
     config = folder / "config.json"
     if not config.is_file():
@@ -199,7 +199,7 @@ def find_transformers(folder: Path, choice: Choice) -> Found | None:
     if tokenizer is None:
         raise DataError(f"{folder}: no tokenizer.json", hint="fetch all files of the model")
     note = read_note(folder / NOTE)
-    return Found(
+    return CheckpointFiles(
         format="transformers",
         weights=_weight_files(folder),
         description=config,
@@ -226,7 +226,7 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
     return tuple(folder / name for name in names)
 
 
-def read_transformers(found: Found) -> Published:
+def read_transformers(found: CheckpointFiles) -> Published:
     """Return model and tokenizer of a transformers folder; raise DataError naming what does not fit."""
     from nanochat.model.checkpoint import model_from_state
 

@@ -17,7 +17,7 @@ _EPS = 1e-10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class ParameterGroup:
     """Parameters that are trained alike, by name."""
 
     weights: Mapping[str, Tensor]
@@ -29,7 +29,7 @@ class Group:
 class AdamW:
     """The optimizer of all parameters but the matrices in the blocks."""
 
-    def __init__(self, groups: Sequence[Group]) -> None:
+    def __init__(self, groups: Sequence[ParameterGroup]) -> None:
         self.groups = [group for group in groups if group.weights]
         weights = {name: weight for group in self.groups for name, weight in group.weights.items()}
         self._averages = {name: torch.zeros_like(weight) for name, weight in weights.items()}

@@ -19,7 +19,7 @@ from nanochat.config import OptimizerConfig
 from nanochat.errors import DataError
 from nanochat.model.architecture import ParameterKind
 from nanochat.model.gpt import GPT
-from nanochat.optim.adamw import AdamW, Group
+from nanochat.optim.adamw import AdamW, ParameterGroup
 from nanochat.optim.muon import CLASSIC, NORMALIZED, MatrixRule, Muon
 from nanochat.optim.sharding import Group as Processes
 from nanochat.optim.sharding import Sharding
@@ -30,7 +30,7 @@ _NORM_ELEMENTS = 1 << 18  # whose squares exist in float64 at once
 
 
 @dataclass(frozen=True)
-class AdamWGroup:
+class AdamWSetting:
     """How AdamW trains the parameters of one kind."""
 
     lr: float
@@ -42,30 +42,30 @@ class AdamWGroup:
 class Setting:
     """How the parameters of an architecture are trained."""
 
-    adamw: Callable[[OptimizerConfig, float], dict[ParameterKind, AdamWGroup]]
+    adamw: Callable[[OptimizerConfig, float], dict[ParameterKind, AdamWSetting]]
     """From configuration and width factor to the groups."""
     matrix_rule: MatrixRule
     decays_matrices: bool
     """Whether the configured weight decay is that of the matrices; else it is AdamW's."""
 
 
-def _classic_groups(config: OptimizerConfig, width_factor: float) -> dict[ParameterKind, AdamWGroup]:
+def _classic_groups(config: OptimizerConfig, width_factor: float) -> dict[ParameterKind, AdamWSetting]:
     betas, decay = (0.8, 0.95), config.weight_decay
     return {
-        "lm_head": AdamWGroup(config.unembedding_lr * width_factor, betas, decay),
-        "wte": AdamWGroup(config.embedding_lr * width_factor, betas, decay),
+        "lm_head": AdamWSetting(config.unembedding_lr * width_factor, betas, decay),
+        "wte": AdamWSetting(config.embedding_lr * width_factor, betas, decay),
     }
 
 
-def _groups_2026(config: OptimizerConfig, width_factor: float) -> dict[ParameterKind, AdamWGroup]:
+def _groups_2026(config: OptimizerConfig, width_factor: float) -> dict[ParameterKind, AdamWSetting]:
     embedding_lr = config.embedding_lr * width_factor
     return {
-        "lm_head": AdamWGroup(config.unembedding_lr * width_factor, (0.8, 0.96), 0.01),
-        "wte": AdamWGroup(embedding_lr, (0.8, 0.995), 0.001),
-        "value_embeds": AdamWGroup(embedding_lr * 0.5, (0.8, 0.995), 0.01),
-        "resid_lambdas": AdamWGroup(config.scalar_lr * 0.01, (0.8, 0.95), 0.05),
-        "x0_lambdas": AdamWGroup(config.scalar_lr, (0.96, 0.95), 0.0),
-        "scalars": AdamWGroup(_SMEAR_LR, (0.8, 0.95), 0.0),
+        "lm_head": AdamWSetting(config.unembedding_lr * width_factor, (0.8, 0.96), 0.01),
+        "wte": AdamWSetting(embedding_lr, (0.8, 0.995), 0.001),
+        "value_embeds": AdamWSetting(embedding_lr * 0.5, (0.8, 0.995), 0.01),
+        "resid_lambdas": AdamWSetting(config.scalar_lr * 0.01, (0.8, 0.95), 0.05),
+        "x0_lambdas": AdamWSetting(config.scalar_lr, (0.96, 0.95), 0.0),
+        "scalars": AdamWSetting(_SMEAR_LR, (0.8, 0.95), 0.0),
     }
 
 
@@ -101,7 +101,7 @@ class ModelOptimizer:
         shards = self._sharding.shards
         self._adamw = AdamW(
             [
-                Group(
+                ParameterGroup(
                     weights={name: shards[name].weight for name in named if name in shards},
                     lr=groups[kind].lr * lr_factor,
                     betas=groups[kind].betas,

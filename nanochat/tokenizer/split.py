@@ -125,14 +125,14 @@ def characters(raw: bytes) -> int:
     return len(raw.translate(None, _CONTINUING))
 
 
-class Part(NamedTuple):
+class Stretch(NamedTuple):
     """A stretch of text: `text` still has to be cut into words, `word` is one word."""
 
     kind: Literal["text", "word"]
     text: str
 
 
-def isolate_long_runs(text: str, limit: int = _LONG_RUN) -> Iterator[Part]:
+def isolate_long_runs(text: str, limit: int = _LONG_RUN) -> Iterator[Stretch]:
     """Cut words of about `limit` or more blanks out of a text, exactly where `PATTERN` cuts.
 
     The look-ahead makes tiktoken's backtracking engine fail on about a million blanks that no newline
@@ -145,8 +145,8 @@ def isolate_long_runs(text: str, limit: int = _LONG_RUN) -> Iterator[Part]:
             if not at_end and text[run.end()] in "\r\n":
                 continue  # one word with its newline, found without the look-ahead
             if run.start() > start:
-                yield Part("text", text[start : run.start()])
+                yield Stretch("text", text[start : run.start()])
             start = run.end() if at_end else run.end() - 1  # the last blank goes with what follows
-            yield Part("word", text[run.start() : start])
+            yield Stretch("word", text[run.start() : start])
     if start < len(text):
-        yield Part("text", text[start:])
+        yield Stretch("text", text[start:])

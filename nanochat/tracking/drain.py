@@ -62,7 +62,7 @@ class Drain:
         self._progress = 0
         self._failures = 0
         self._next_sample = 0.0
-        self._thread = threading.Thread(target=self._run, name="mlflow-window", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="mlflow-tracker", daemon=True)
 
     @property
     def loaded(self) -> bool:

@@ -20,7 +20,7 @@ Dataset = tuple[str, str, str]  # name, digest (sha256 in hex), source (URL or p
 
 @dataclass(eq=False)
 class RunHandle:
-    """One run of the window; its MLflow id is known once the draining thread has created it."""
+    """One run of the tracker; its MLflow id is known once the draining thread has created it."""
 
     name: str
     parent: RunHandle | None = None

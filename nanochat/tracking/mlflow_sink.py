@@ -141,7 +141,7 @@ def _input(dataset: Dataset) -> Any:
 def load_mlflow(uri: str, experiment: str) -> Callable[[], MlflowSink]:
     """Import MLflow, which takes seconds, and return what connects."""
     _quiet()
-    # MLflow's own tables use what SQLAlchemy 2.1 deprecates; as an error it would close the window.
+    # MLflow's own tables use what SQLAlchemy 2.1 deprecates; as an error it would close the tracker.
     warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")
     import mlflow  # noqa: F401
 

@@ -1,10 +1,10 @@
-"""Trackers, and the MLflow window: a view of a pipeline run that can never hold it up.
+"""A pipeline run in MLflow, shown without ever holding the run up.
 
-`MlflowWindow` is made once per pipeline run: a parent run, and below it one run per stage. Its methods only
-append to a bounded queue; one daemon thread imports MLflow (seconds of CPU), creates the runs and writes in
-batches. Every MLflow error is caught and counted. A server that was never reached disables the window; an
+`PipelineTracker` is made once per pipeline run: a parent run, and below it one run per stage. Its methods
+only append to a bounded queue; one daemon thread imports MLflow (seconds of CPU), creates the runs and writes
+in batches. Every MLflow error is caught and counted. A server that was never reached disables the tracker; an
 outage in mid-run is waited out by the thread, not by the stage. The record of a stage is the JSONL file in
-its artifact, never MLflow. This is the only module that imports MLflow, and only in that thread.
+its artifact, never MLflow. Only `mlflow_sink` imports MLflow, and only in that thread.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _PROMPT_S = 0.2  # what each answer may take: a run has up to thousands of stage
 
 
 class StageTracker:
-    """The tracker of one stage's MLflow run; made by `MlflowWindow.stage`."""
+    """The tracker of one stage's MLflow run; made by `PipelineTracker.stage`."""
 
     def __init__(self, queue: TrackingQueue, run: RunHandle) -> None:
         self._queue = queue
@@ -58,10 +58,10 @@ class StageTracker:
         self._queue.put(AddText(self.run, text, step))
 
     def close(self) -> None:
-        """Do nothing: `MlflowWindow.finish_stage` ends the run, as only the engine knows how it went."""
+        """Do nothing: `PipelineTracker.finish_stage` ends the run, as only the engine knows how it went."""
 
 
-class MlflowWindow:
+class PipelineTracker:
     """Shows one pipeline run in MLflow. Every method returns at once unless its docstring says otherwise.
 
     All waiting on a server that does not answer promptly comes out of one budget, `patience_s`.
@@ -81,7 +81,7 @@ class MlflowWindow:
 
     @property
     def disabled(self) -> bool:
-        """Whether the window gave up on its server."""
+        """Whether the tracker gave up on its server."""
         return self._drain.gave_up
 
     @property
@@ -173,7 +173,7 @@ class MlflowWindow:
         return self._root.run_id
 
     def url(self, node_id: str | None = None) -> str | None:
-        """Return the page of a run whose id is already known, if the window looks at a server."""
+        """Return the page of a run whose id is already known, if the tracker looks at a server."""
         run_id = self.run_id(node_id, wait_s=0.0)
         if run_id is None or not self.uri.startswith(("http://", "https://")):
             return None

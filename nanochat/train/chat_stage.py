@@ -12,7 +12,7 @@ from nanochat.model.checkpoint import load_model
 from nanochat.model.gpt import GPT
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.tokenizer import Tokenizer
-from nanochat.train.run import device_of
+from nanochat.train.training_run import device_of
 from nanochat.train.validation import chat_answer, require_vocabulary
 
 

@@ -2,7 +2,7 @@
 
 A hook is called after a step with what the step measured, on every rank at the same step; what only one rank
 has to do (texts, files, tracker) is done by rank 0 while the others wait for it in the next step. Which hooks
-a run has is put together in `nanochat.train.run`.
+a run has is put together in `nanochat.train.training_run`.
 """
 
 from __future__ import annotations
@@ -75,15 +75,15 @@ class Keeper:
 
     def _agreed(self) -> tuple[bool, bool]:
         """Return whether any rank was asked to stop, and whether a restart point is due by rank 0's clock."""
-        late = time.monotonic() - self._saved >= self.runtime.checkpoint_every_s
+        late = time.monotonic() - self._saved >= self.runtime.restart_point_every_s
         wishes = self.state.world.gather(self.runtime.stop.is_set(), late)
         return any(stop for stop, _ in wishes), bool(wishes[0][1])
 
     def _kept(self) -> str:
         """Say what rank 0 has kept, once it has; the same on all ranks."""
-        latest = self.runtime.checkpoints.latest() if self.state.world.main else None
+        latest = self.runtime.restart_points.latest() if self.state.world.main else None
         step = self.state.world.gather(latest[0] if latest else -1)[0][0]
         return f"step {int(step)} is kept" if step >= 0 else "nothing is kept"
 
     def _save(self) -> None:
-        self.state.save(self.runtime.checkpoints, self.run, self.runtime.scratch)
+        self.state.save(self.runtime.restart_points, self.run, self.runtime.scratch)

@@ -1,15 +1,15 @@
-"""The one training loop: pretraining, midtraining and SFT differ only in the `Plan` they hand it.
+"""The one training loop: pretraining, midtraining and SFT differ only in the `TrainingPlan` they hand it.
 
 `training_steps` takes one optimizer step at a time and yields what it measured; logging, evaluation, samples
-and restart points are hooks around it (`nanochat.train.run`). Nothing here is random: batches are functions
-of the step, and each rank takes its rows of them (`World.rows`), so the global batch is the same for any
-number of ranks.
+and restart points are hooks around it (`nanochat.train.training_run`). Nothing here is random: batches are
+functions of the step, and each rank takes its rows of them (`RankGroup.rows`), so the global batch is the
+same for any number of ranks.
 
 A rank cuts its rows into micro-batches, whose sums of losses are divided by the number of targets in the
 whole global batch; gradients are summed over micro-batches and ranks. So neither cut changes what is
 computed. Both change the order in which floats are added, and with it the last bits: the default cut
 therefore depends on the batch's shape and the kind of device only (and on a GPU's memory where that is
-short: `nanochat.train.memory`), and equal bits are promised for equal numbers of ranks.
+short: `nanochat.train.micro_batch`), and equal bits are promised for equal numbers of ranks.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ DEFAULT_CUT = Cut()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TrainingPlan:
     """What one training run does at each step."""
 
     steps: int
@@ -81,7 +81,7 @@ class StepResult:
     seconds: float
 
 
-def training_steps(state: TrainState, plan: Plan, cut: Cut = DEFAULT_CUT) -> Iterator[StepResult]:
+def training_steps(state: TrainState, plan: TrainingPlan, cut: Cut = DEFAULT_CUT) -> Iterator[StepResult]:
     """Train until the plan's last step, yielding after each one; `state` is always whole at a yield."""
     rows = state.world.rows(plan.batch_rows)
     with Prefetch(lambda step: plan.batch(step, rows), plan.steps) as batch:
@@ -89,7 +89,7 @@ def training_steps(state: TrainState, plan: Plan, cut: Cut = DEFAULT_CUT) -> Ite
             yield _take_step(state, plan, cut, batch)
 
 
-def _take_step(state: TrainState, plan: Plan, cut: Cut, batch: Callable[[int], Batch]) -> StepResult:
+def _take_step(state: TrainState, plan: TrainingPlan, cut: Cut, batch: Callable[[int], Batch]) -> StepResult:
     started = time.perf_counter()
     inputs, targets = batch(state.step)
     counted, tokens = state.world.total(_count(targets), int(_used_lengths(targets).sum()))

@@ -15,9 +15,9 @@ from nanochat.errors import ConfigError
 from nanochat.optim.schedules import midtrain_multiplier, rising_momentum
 from nanochat.runtime import Runtime
 from nanochat.train.chat_stage import ChatStage
-from nanochat.train.loop import DEFAULT_CUT, Cut, Plan
-from nanochat.train.ranks.world import World
-from nanochat.train.run import Job, train
+from nanochat.train.loop import DEFAULT_CUT, Cut, TrainingPlan
+from nanochat.train.ranks.rank_group import RankGroup
+from nanochat.train.training_run import TrainingJob, train
 from nanochat.train.validation import bits_per_byte
 
 
@@ -38,11 +38,11 @@ def midtrain(
     batches = MidtrainBatches(chat.training, batch_rows, length, bos, config.seed)
     val = MidtrainBatches(chat.validation, DEFAULT_CUT.rows_of(length, model.device.type), length, bos)
 
-    def measure(cut: Cut, world: World) -> float:
+    def measure(cut: Cut, world: RankGroup) -> float:
         return bits_per_byte(model, (val.batch(i) for i in range(val.steps)), tokenizer, cut, world)
 
     steps = batches.steps * config.epochs
-    plan = Plan(
+    plan = TrainingPlan(
         steps=steps,
         batch_rows=batch_rows,
         longest=length,
@@ -50,7 +50,7 @@ def midtrain(
         lr_multiplier=lambda step: midtrain_multiplier(step, steps),
         momentum=rising_momentum,
     )
-    job = Job(
+    job = TrainingJob(
         config=config,
         plan=plan,
         measure_name="val/bpb",

@@ -1,4 +1,4 @@
-"""Pretraining: next-token prediction on token shards. A stage function; the loop is `nanochat.train.run`."""
+"""Pretraining: next-token prediction on token shards. The run around it is `nanochat.train.training_run`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from nanochat.model.gpt import GPT
 from nanochat.optim.schedules import pretrain_schedule
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.tokenizer import Tokenizer
-from nanochat.train.loop import DEFAULT_CUT, Cut, Plan
-from nanochat.train.ranks.world import World
-from nanochat.train.run import Job, device_of, train
+from nanochat.train.loop import DEFAULT_CUT, Cut, TrainingPlan
+from nanochat.train.ranks.rank_group import RankGroup
+from nanochat.train.training_run import TrainingJob, device_of, train
 from nanochat.train.validation import bits_per_byte, require_vocabulary
 
 _SAMPLE_TOKENS = 32
@@ -47,7 +47,7 @@ def pretrain(
     model.init_weights(torch.Generator().manual_seed(config.seed))
     val_rows = DEFAULT_CUT.rows_of(length, device.type)
 
-    def measure(cut: Cut, world: World) -> float:
+    def measure(cut: Cut, world: RankGroup) -> float:
         val = val_batches(val_shard, val_rows, length, config.eval_tokens)
         return bits_per_byte(model, val, tokenizer, cut, world)
 
@@ -56,7 +56,7 @@ def pretrain(
         return tokenizer.decode(tokens)
 
     schedule = pretrain_schedule(config)
-    plan = Plan(
+    plan = TrainingPlan(
         steps=config.steps,
         batch_rows=batch_rows,
         longest=length,
@@ -65,7 +65,7 @@ def pretrain(
         momentum=schedule.momentum,
         weight_decay=schedule.weight_decay,
     )
-    job = Job(
+    job = TrainingJob(
         config=config,
         plan=plan,
         measure_name="val/bpb",

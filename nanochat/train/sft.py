@@ -14,9 +14,9 @@ from nanochat.data.chat.chat_batches import SftBatches
 from nanochat.optim.schedules import fixed_momentum, sft_multiplier
 from nanochat.runtime import Runtime
 from nanochat.train.chat_stage import ChatStage
-from nanochat.train.loop import Cut, Plan
-from nanochat.train.ranks.world import World
-from nanochat.train.run import Job, train
+from nanochat.train.loop import Cut, TrainingPlan
+from nanochat.train.ranks.rank_group import RankGroup
+from nanochat.train.training_run import TrainingJob, train
 from nanochat.train.validation import mean_loss
 
 _VAL_ROWS = 8
@@ -29,11 +29,11 @@ def sft(config: SftConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     batches = SftBatches(chat.training, config.batch_rows, pad, config.seed)
     val = SftBatches(chat.validation, _VAL_ROWS, pad)
 
-    def measure(cut: Cut, world: World) -> float:
+    def measure(cut: Cut, world: RankGroup) -> float:
         return mean_loss(chat.model, (val.batch(i) for i in range(val.steps)), cut, world)
 
     steps = batches.steps * config.epochs
-    plan = Plan(
+    plan = TrainingPlan(
         steps=steps,
         batch_rows=batches.batch_rows,
         longest=batches.longest,
@@ -41,7 +41,7 @@ def sft(config: SftConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         lr_multiplier=lambda step: sft_multiplier(step, steps),
         momentum=fixed_momentum,
     )
-    job = Job(
+    job = TrainingJob(
         config=config,
         plan=plan,
         lr_factor=config.init_lr_frac,

@@ -4,7 +4,7 @@ A restart point is a folder: `state.pt` (weights, optimizer, step: tensors and p
 `weights_only`), `run.json` (which run it belongs to) and the lines of the journal so far. There is no random
 state in it, since nothing in the loop draws numbers, and no position in the data, since batches are functions
 of the step. It is the same for any number of ranks: rank 0 writes the whole state, every rank reads it. Where
-restart points live is `Runtime.checkpoints`.
+restart points live is `Runtime.restart_points`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import torch
 from nanochat.errors import DataError
 from nanochat.model.gpt import GPT
 from nanochat.optim.optimizer import ModelOptimizer
-from nanochat.runtime import Checkpoints
-from nanochat.train.ranks.world import ALONE, World
+from nanochat.runtime import RestartPoints
+from nanochat.train.ranks.rank_group import ALONE, RankGroup
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class TrainState:
 
     model: GPT
     optimizer: ModelOptimizer
-    world: World = ALONE
+    world: RankGroup = ALONE
     step: int = 0  # finished steps
     seconds: float = 0.0  # spent in steps, over all attempts
     journal: Journal = field(default_factory=Journal)
@@ -74,7 +74,9 @@ class TrainState:
         """Return what forward and backward passes of training go through."""
         return self.model if self.compiled is None else self.compiled
 
-    def save(self, checkpoints: Checkpoints, run: Mapping[str, Any], scratch: Path | None = None) -> None:
+    def save(
+        self, restart_points: RestartPoints, run: Mapping[str, Any], scratch: Path | None = None
+    ) -> None:
         """Keep a restart point, put together in `scratch`; `run` says which run it belongs to.
 
         All ranks call this together: the optimizer's state is spread over them.
@@ -83,13 +85,13 @@ class TrainState:
             return
         optimizer = self.optimizer.state_dict()
         if self.world.main:
-            self._write(optimizer, checkpoints, run, scratch)
+            self._write(optimizer, restart_points, run, scratch)
         self.kept_step = self.step
 
     def _write(
         self,
         optimizer: Mapping[str, Any],
-        checkpoints: Checkpoints,
+        restart_points: RestartPoints,
         run: Mapping[str, Any],
         scratch: Path | None,
     ) -> None:
@@ -104,11 +106,11 @@ class TrainState:
             torch.save(state, folder / _STATE)
             (folder / _RUN).write_text(_canonical(run), encoding="utf-8")
             self.journal.write(folder)
-            checkpoints.save(self.step, folder)
+            restart_points.save(self.step, folder)
 
-    def restore(self, checkpoints: Checkpoints, run: Mapping[str, Any]) -> bool:
+    def restore(self, restart_points: RestartPoints, run: Mapping[str, Any]) -> bool:
         """Continue from the newest restart point, if there is one; DataError if it is of another run."""
-        latest = checkpoints.latest()
+        latest = restart_points.latest()
         if latest is None:
             return False
         step, folder = latest

@@ -16,7 +16,7 @@ from nanochat.model.gpt import GPT, IGNORED
 from nanochat.tokenizer.chat_format import render_for_completion
 from nanochat.tokenizer.tokenizer import Tokenizer
 from nanochat.train.loop import Batch, Cut, Ints, micro_batches
-from nanochat.train.ranks.world import World
+from nanochat.train.ranks.rank_group import RankGroup
 
 _ANSWER_TOKENS = 32
 
@@ -31,7 +31,7 @@ def require_vocabulary(tokenizer: Tokenizer, model: ModelConfig) -> None:
 
 
 def bits_per_byte(
-    model: GPT, batches: Iterable[Batch], tokenizer: Tokenizer, cut: Cut, world: World
+    model: GPT, batches: Iterable[Batch], tokenizer: Tokenizer, cut: Cut, world: RankGroup
 ) -> float:
     """Measure bits per byte in the precision of training; each rank takes some of the batches."""
     mine = itertools.islice(batches, world.rank, None, world.size)
@@ -43,7 +43,7 @@ def bits_per_byte(
 
 
 @torch.no_grad()
-def mean_loss(model: GPT, batches: Iterable[Batch], cut: Cut, world: World) -> float:
+def mean_loss(model: GPT, batches: Iterable[Batch], cut: Cut, world: RankGroup) -> float:
     """Return the mean cross entropy in nats over all targets; each rank takes some of the batches."""
     nats, counted = 0.0, 0
     for batch in itertools.islice(batches, world.rank, None, world.size):

@@ -108,7 +108,7 @@ def bench_local(shards: list[TokenShard], steps: int) -> None:
     tokens = steps * ROWS_PER_GPU * T
     rows = []
     works: list[tuple[str, Callable[[int], object]]] = [
-        ("random windows of one file, no documents (baseline)", read_windows),
+        ("random display of one file, no documents (baseline)", read_windows),
         ("batches from step 0", partial(read, first=0)),
         (f"batches from step {per_epoch:,} (epoch 2)", partial(read, first=per_epoch)),
     ]

@@ -3,8 +3,8 @@
 Run with `uv run python tests/benchmarks/bench_pipeline.py`; it is not collected as a test.
 
 Prints the time per executed and per cached stage for a session without Prefect and for the Prefect flow
-(against `PREFECT_API_URL`, else a local server of its own), without and with its MLflow window, each as a
-ratio to direct calls; and the time of a plan of 240 and 2,400 shards, in an empty and in a full store.
+(against `PREFECT_API_URL`, else a local server of its own), without and with its MLflow stage_tracker, each
+as a ratio to direct calls; and the time of a plan of 240 and 2,400 shards, in an empty and in a full store.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from rich.console import Console
 
 from flows import dag
 from flows.display.progress import Progress
-from flows.display.run_display import Windows
-from flows.plan import Plan, make_plan
-from flows.run.execute import Workshop, run_function
+from flows.display.run_display import RunDisplay
+from flows.plan import TrainingPlan, make_plan
+from flows.run.execute import ExecutionContext, run_function
 from flows.run.session import Session
 from flows.settings import Settings
 from flows.stage import Node
@@ -58,11 +58,11 @@ def call_directly(nodes: Sequence[Node], folder: Path) -> None:
 
 
 def run_session(recipe: Recipe, store: Path, scratch: Path) -> int:
-    """Plan and run a recipe without Prefect; return how many nodes were executed."""
+    """TrainingPlan and run a recipe without Prefect; return how many nodes were executed."""
     opened = Store.open(str(store))
     plan = make_plan(recipe, opened)
-    workshop = Workshop(store=opened, scratch=scratch, runtime=Runtime(threads=1))
-    session = Session(plan, workshop, Windows(progress=_quiet()))
+    context = ExecutionContext(store=opened, scratch=scratch, runtime=Runtime(threads=1))
+    session = Session(plan, context, RunDisplay(progress=_quiet()))
     for planned in plan.nodes:
         session.make(planned.node.id)
     return len(session.executed)
@@ -73,7 +73,7 @@ def run_flow(recipe: Recipe, store: Path) -> int:
     from flows.pipeline import RuntimeParameters, pipeline
     from flows.run.prefect_engine import Caller
 
-    caller = Caller(Windows(progress=_quiet()))
+    caller = Caller(RunDisplay(progress=_quiet()))
     caller.run(pipeline, recipe=recipe, store=str(store), runtime=RuntimeParameters(threads=1))
     assert caller.session is not None
     return len(caller.session.executed)
@@ -164,16 +164,16 @@ def _quiet() -> Progress:
 
 @contextmanager
 def _mlflow_or_not(*, wanted: bool) -> Iterator[None]:
-    """Leave out the flow's MLflow window unless it is wanted."""
+    """Leave MLflow out of the flow unless it is wanted."""
     if wanted:
         yield
         return
 
     @contextmanager
-    def no_windows(plan: Plan, settings: Settings) -> Iterator[Windows]:
-        yield Windows(progress=_quiet())
+    def no_windows(plan: TrainingPlan, settings: Settings) -> Iterator[RunDisplay]:
+        yield RunDisplay(progress=_quiet())
 
-    with mock.patch("flows.pipeline._windows", no_windows):
+    with mock.patch("flows.pipeline._display", no_windows):
         yield
 
 

@@ -71,11 +71,11 @@ def ours(precision: str, compiled: bool) -> Callable[[int], float]:
     from nanochat.config import OptimizerConfig
     from nanochat.optim.optimizer import ModelOptimizer
     from nanochat.optim.schedules import rising_momentum
-    from nanochat.train.loop import Plan, training_steps
+    from nanochat.train.loop import TrainingPlan, training_steps
     from nanochat.train.state import TrainState
 
     model = new_model()
-    plan = Plan(
+    plan = TrainingPlan(
         steps=2**30, batch_rows=ROWS, longest=LENGTH, batch=lambda step, _: batch(step),
         lr_multiplier=lambda _: 1.0, momentum=rising_momentum,
     )  # fmt: skip

@@ -128,7 +128,7 @@ def main(home: Path, url: str, log: Path, settings: Mapping[str, Any]) -> dict[s
         _tell_restarts(say)
         plan = make_plan(recipes.find("toy", settings["overrides"]), store)
         say("planned")
-        session = Session(plan, _workshop(store, home), _windows(say, settings.get("kill_in_training_s")))
+        session = Session(plan, _context(store, home), _display(say, settings.get("kill_in_training_s")))
         for planned in plan.nodes:
             session.make(planned.node.id)
     except NanochatError as error:
@@ -184,32 +184,32 @@ def _kill_at(store: Any, moment: int, say: _Log) -> None:
 
 
 def _tell_restarts(say: _Log) -> None:
-    from flows.store.restart_points import StoreCheckpoints
+    from flows.store.restart_points import StoreRestartPoints
 
-    latest = StoreCheckpoints.latest
+    latest = StoreRestartPoints.latest
 
-    def told(self: StoreCheckpoints) -> tuple[int, Path] | None:
+    def told(self: StoreRestartPoints) -> tuple[int, Path] | None:
         found = latest(self)
         if found:
             say("resumed", self.prefix.split("/")[1], found[0])
         return found
 
-    StoreCheckpoints.latest = told  # type: ignore[method-assign]
+    StoreRestartPoints.latest = told  # type: ignore[method-assign]
 
 
-def _workshop(store: Any, home: Path) -> Any:
-    from flows.run.execute import Workshop
+def _context(store: Any, home: Path) -> Any:
+    from flows.run.execute import ExecutionContext
     from nanochat.runtime import Runtime
 
-    runtime = Runtime(threads=1, workers=1, checkpoint_every_s=0.4)
-    return Workshop(store=store, scratch=home / "scratch", runtime=runtime)
+    runtime = Runtime(threads=1, workers=1, restart_point_every_s=0.4)
+    return ExecutionContext(store=store, scratch=home / "scratch", runtime=runtime)
 
 
-def _windows(say: _Log, kill_in_training_s: float | None) -> Any:
+def _display(say: _Log, kill_in_training_s: float | None) -> Any:
     from rich.console import Console
 
     from flows.display.progress import Progress, StageProgress
-    from flows.display.run_display import Windows
+    from flows.display.run_display import RunDisplay
 
     class Told(Progress):
         armed = False
@@ -229,7 +229,7 @@ def _windows(say: _Log, kill_in_training_s: float | None) -> Any:
             say("failed" if outcome.startswith("failed") else "finished", node)
             super().finished(node, outcome)
 
-    return Windows(progress=Told(Console(file=io.StringIO()), quiet=True))
+    return RunDisplay(progress=Told(Console(file=io.StringIO()), quiet=True))
 
 
 if __name__ == "__main__":

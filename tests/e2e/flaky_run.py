@@ -12,9 +12,9 @@ from prefect import flow
 from rich.console import Console
 
 from flows.display.progress import Progress
-from flows.display.run_display import Windows
+from flows.display.run_display import RunDisplay
 from flows.plan import Plan, Planned, make_plan
-from flows.run.execute import Workshop
+from flows.run.execute import ExecutionContext
 from flows.run.prefect_engine import flow_run_id, run_session
 from flows.run.session import Session
 from flows.store import Store
@@ -45,9 +45,9 @@ def one_download(store: str) -> str:
     opened = Store.open(store)
     plan = make_plan(recipes.find("toy", ["corpus.toy.documents_per_shard=20"]), opened, until="download")
     plan = Plan(plan.recipe, (flaky(plan.nodes[0]),))
-    workshop = Workshop(store=opened, scratch=opened.cache / "scratch", runtime=Runtime(threads=1))
+    context = ExecutionContext(store=opened, scratch=opened.cache / "scratch", runtime=Runtime(threads=1))
     with Progress(Console(stderr=True)) as progress:
-        run_session(Session(plan, workshop, Windows(progress=progress)), retries=1, retry_delay_s=0.0)
+        run_session(Session(plan, context, RunDisplay(progress=progress)), retries=1, retry_delay_s=0.0)
     return flow_run_id()
 
 

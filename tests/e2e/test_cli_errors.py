@@ -20,9 +20,9 @@ from flows.cli import app as cli
 from flows.cli import output
 from flows.dag import build
 from flows.display.progress import Progress
-from flows.display.run_display import Windows
+from flows.display.run_display import RunDisplay
 from flows.plan import make_plan
-from flows.run.execute import Workshop
+from flows.run.execute import ExecutionContext
 from flows.run.session import Session
 from flows.store import Store
 from nanochat import recipes
@@ -50,9 +50,9 @@ def made(tmp_path_factory):
     home = tmp_path_factory.mktemp("made") / "home"
     store = Store.open(str(home / "store"), cache=home / "cache")
     plan = make_plan(recipes.find("toy", TINY[1::2]), store, until="tokenizer")
-    workshop = Workshop(store=store, scratch=home / "scratch", runtime=Runtime(threads=1))
+    context = ExecutionContext(store=store, scratch=home / "scratch", runtime=Runtime(threads=1))
     with Progress(output.stderr(), quiet=True) as progress:
-        session = Session(plan, workshop, Windows(progress=progress))
+        session = Session(plan, context, RunDisplay(progress=progress))
         for planned in plan.nodes:
             session.make(planned.node.id)
     return home

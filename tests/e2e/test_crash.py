@@ -173,7 +173,7 @@ def _assert_swept(site: Site, reference: dict[str, str]) -> None:
 
 
 def _command_line(nanochat: Nanochat) -> subprocess.Popen[str]:
-    options = ["--threads", "1", "--checkpoint-every", "0.4", *WORDS]
+    options = ["--threads", "1", "--restart-point-every", "0.4", *WORDS]
     return subprocess.Popen(
         [sys.executable, "-m", "flows", "run", "toy", *options],
         cwd=ROOT, env=nanochat.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

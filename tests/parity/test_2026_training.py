@@ -24,7 +24,7 @@ from nanochat.model.gpt import GPT
 from nanochat.optim import muon
 from nanochat.optim.optimizer import ModelOptimizer
 from nanochat.optim.schedules import fixed_momentum
-from nanochat.train.loop import Plan, training_steps
+from nanochat.train.loop import TrainingPlan, training_steps
 from nanochat.train.state import TrainState
 
 
@@ -47,7 +47,7 @@ def train(folder: Path, golden) -> tuple[GPT, list[float]]:
     optimizer = OptimizerConfig(weight_decay=golden["optimizer_weight_decay"], grad_clip=None)
     recorded = torch.load(folder / "train_batches.pt", weights_only=True)
     inputs, targets = recorded["inputs"].long().numpy(), recorded["targets"].long().numpy()
-    plan = Plan(
+    plan = TrainingPlan(
         steps=8,
         batch_rows=inputs.shape[1],
         longest=inputs.shape[2],

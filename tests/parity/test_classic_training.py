@@ -18,7 +18,7 @@ from nanochat.evals.bpb import bits_per_byte
 from nanochat.model.checkpoint import model_from_state
 from nanochat.optim.optimizer import ModelOptimizer
 from nanochat.optim.schedules import rising_momentum
-from nanochat.train.loop import Cut, Plan, training_steps
+from nanochat.train.loop import Cut, TrainingPlan, training_steps
 from nanochat.train.state import TrainState
 from tests.support.recorded_sums import compute_as_recorded, skip_unless_as_recorded
 
@@ -45,7 +45,7 @@ def train(folder: Path, golden, batches, kind: type[ModelOptimizer], rows: int |
     model = model_from_state(config, torch.load(path, weights_only=True), source=str(path))
     state = TrainState(model, kind(model, OptimizerConfig()))
     inputs, targets = batches
-    plan = Plan(
+    plan = TrainingPlan(
         steps=12,
         batch_rows=inputs.shape[1],
         longest=inputs.shape[2],

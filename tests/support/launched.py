@@ -12,7 +12,7 @@ from typing import Any
 from nanochat.config import Config
 from nanochat.errors import DataError
 from nanochat.runtime import Runtime
-from nanochat.train.ranks.world import World
+from nanochat.train.ranks.rank_group import RankGroup
 
 
 def fail(config: Config, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> Mapping[str, Any]:
@@ -24,7 +24,7 @@ def die_on_rank_1(
     config: Config, inputs: Mapping[str, Path], out: Path, runtime: Runtime
 ) -> Mapping[str, Any]:
     """Be killed on rank 1 while the others wait for it."""
-    world = World.current()
+    world = RankGroup.current()
     if world.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     world.gather(1.0)
@@ -35,7 +35,7 @@ def wait_for_a_stop(
     config: Config, inputs: Mapping[str, Path], out: Path, runtime: Runtime
 ) -> Mapping[str, Any]:
     """Leave the ids of this process and of torchrun, then look for a stop as the training loop does."""
-    (out / f"{World.current()}.pid").write_text(f"{os.getpid()} {os.getppid()}")
+    (out / f"{RankGroup.current()}.pid").write_text(f"{os.getpid()} {os.getppid()}")
     while True:
         runtime.raise_if_stopped()
         time.sleep(0.1)

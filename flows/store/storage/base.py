@@ -30,7 +30,7 @@ _memory_lock = threading.Lock()  # the memory filesystem is one dict for the who
 
 
 @dataclass(frozen=True)
-class Found:
+class ObjectInfo:
     """One listed object."""
 
     size: int
@@ -128,11 +128,11 @@ class Storage:
         """Return size and sha256 of an object, read whole."""
         return self._try("hash", name, lambda: self._hash(name))
 
-    def found(self, name: str) -> Found | None:
+    def found(self, name: str) -> ObjectInfo | None:
         """Return size and age of an object, or None if there is none."""
         return self._try("look up", name, lambda: self._found(name))
 
-    def listing(self, prefix: str) -> dict[str, Found]:
+    def listing(self, prefix: str) -> dict[str, ObjectInfo]:
         """Return all objects below `prefix/`, by name."""
         return self._try("list", prefix, lambda: self._listing(prefix))
 
@@ -211,13 +211,13 @@ class Storage:
                 size += len(chunk)
         return size, digest.hexdigest()
 
-    def _found(self, name: str) -> Found | None:
+    def _found(self, name: str) -> ObjectInfo | None:
         try:
-            return _as_found(self.fs.info(self._path(name)))
+            return _object_info(self.fs.info(self._path(name)))
         except FileNotFoundError:
             return None
 
-    def _listing(self, prefix: str) -> dict[str, Found]:
+    def _listing(self, prefix: str) -> dict[str, ObjectInfo]:
         self.fs.invalidate_cache()
         try:
             listed: Mapping[str, Mapping[str, Any]] = self.fs.find(self._path(prefix), detail=True)
@@ -228,7 +228,7 @@ class Storage:
         start = len(self.root.lstrip("/")) + 1
         names = {path.lstrip("/")[start:]: info for path, info in listed.items()}
         return {
-            name: _as_found(info)
+            name: _object_info(info)
             for name, info in names.items()
             if name.startswith(f"{prefix}/") and info["type"] == "file"  # some list the folder itself
         }
@@ -238,7 +238,7 @@ class Storage:
             self.fs.rm_file(self._path(name))
 
 
-def _as_found(info: Mapping[str, Any]) -> Found:
+def _object_info(info: Mapping[str, Any]) -> ObjectInfo:
     when = info.get("mtime") or info.get("LastModified") or info.get("created") or info.get("last_modified")
     seconds = when.timestamp() if isinstance(when, datetime) else float(when or 0)
-    return Found(int(info["size"]), seconds)
+    return ObjectInfo(int(info["size"]), seconds)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from flows.store.storage.base import CHUNK, Found, Storage, sha256_of
+from flows.store.storage.base import CHUNK, ObjectInfo, Storage, sha256_of
 from flows.store.storage.retry import ShortRead
 from nanochat.errors import StoreError, StoreUnavailable
 
@@ -76,38 +76,38 @@ class LocalStorage(Storage):
             part.write(data)
             return part.publish_new()
 
-    def _part(self, name: str) -> _Part:
+    def _part(self, name: str) -> _PartialFile:
         path, parts = self.local_path(name), Path(self.root, "parts")
         for folder in (path.parent, parts):
             folder.mkdir(parents=True, exist_ok=True)
-        return _Part(path, parts / uuid.uuid4().hex)
+        return _PartialFile(path, parts / uuid.uuid4().hex)
 
     def _hash(self, name: str) -> tuple[int, str]:
         path = self.local_path(name)
         return path.stat().st_size, sha256_of(path)
 
-    def _found(self, name: str) -> Found | None:
+    def _found(self, name: str) -> ObjectInfo | None:
         try:
             stat = os.stat(f"{self.root}/{name}")  # noqa: PTH116 - plans do this by the thousand
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return Found(stat.st_size, stat.st_mtime)
+        return ObjectInfo(stat.st_size, stat.st_mtime)
 
-    def _listing(self, prefix: str) -> dict[str, Found]:
+    def _listing(self, prefix: str) -> dict[str, ObjectInfo]:
         return dict(_walk(self._path(prefix), prefix))
 
     def _delete(self, name: str) -> None:
         self.local_path(name).unlink(missing_ok=True)
 
 
-class _Part:
+class _PartialFile:
     """A file being written on the disk of its final place; gone afterwards unless published."""
 
     def __init__(self, target: Path, path: Path) -> None:
         self.target = target
         self.path = path
 
-    def __enter__(self) -> _Part:
+    def __enter__(self) -> _PartialFile:
         self.file = self.path.open("wb")
         return self
 
@@ -146,7 +146,7 @@ class _Part:
             os.close(handle)
 
 
-def _walk(folder: str, prefix: str) -> Iterator[tuple[str, Found]]:
+def _walk(folder: str, prefix: str) -> Iterator[tuple[str, ObjectInfo]]:
     try:
         entries = list(os.scandir(folder))
     except (FileNotFoundError, NotADirectoryError):
@@ -158,4 +158,4 @@ def _walk(folder: str, prefix: str) -> Iterator[tuple[str, Found]]:
         else:
             with suppress(FileNotFoundError):
                 stat = entry.stat()
-                yield name, Found(stat.st_size, stat.st_mtime)
+                yield name, ObjectInfo(stat.st_size, stat.st_mtime)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flows.store.storage.base import Found, Storage
+from flows.store.storage.base import ObjectInfo, Storage
 from flows.store.storage.retry import Retry, ShortRead
 from nanochat.errors import StoreError, StoreUnavailable
 
@@ -99,12 +99,12 @@ class S3Storage(Storage):
             raise
         return True
 
-    def _found(self, name: str) -> Found | None:
+    def _found(self, name: str) -> ObjectInfo | None:
         try:
             head = self.fs.call_s3("head_object", **self._key(name))
         except FileNotFoundError:
             return None
-        return Found(int(head["ContentLength"]), head["LastModified"].timestamp())
+        return ObjectInfo(int(head["ContentLength"]), head["LastModified"].timestamp())
 
     def _delete(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):

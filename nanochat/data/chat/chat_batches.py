@@ -22,7 +22,7 @@ from nanochat.data.text.token_shards import Tokens
 from nanochat.errors import DataError
 
 
-class _Order:
+class _ConversationOrder:
     """Which conversations an epoch has, and in which order."""
 
     def __init__(self, chat: ChatTokens, chosen: Ints, seed: int) -> None:
@@ -52,7 +52,7 @@ class MidtrainBatches:
     ) -> None:
         """Raise DataError if there are no conversations."""
         self._chat, self._bos_id = chat, bos_id
-        self._order = _Order(chat, np.arange(len(chat)), seed)
+        self._order = _ConversationOrder(chat, np.arange(len(chat)), seed)
         self.batch_rows, self.sequence_len = batch_rows, sequence_len
         self.steps = -(-chat.shard.n_tokens // (batch_rows * sequence_len))
         self._epoch: tuple[int, Tokens] = (0, chat.shard.tokens)
@@ -101,7 +101,7 @@ class SftBatches:
         self._chat, self._pad_id = chat, pad_id
         self._lengths = np.diff(chat.shard.doc_offsets).astype(np.int64)
         self._chosen = np.flatnonzero(_targets(chat))
-        self._order = _Order(chat, self._chosen, seed)
+        self._order = _ConversationOrder(chat, self._chosen, seed)
         self.batch_rows = min(batch_rows, len(self._chosen))
         self.steps = len(self._chosen) // self.batch_rows
 

@@ -177,13 +177,13 @@ def _check_conversations(path: Path, url: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _ParquetPart:
     path: str
     size_bytes: int
     sha256: str | None
 
 
-def _list_parts(data_set: DataSet, config: TasksConfig, folder: Path) -> list[_Part]:
+def _list_parts(data_set: DataSet, config: TasksConfig, folder: Path) -> list[_ParquetPart]:
     revision = quote(config.revision, safe="")
     url = f"{_host(config.source)}/api/datasets/{data_set.repo}/tree/{revision}/{data_set.place}"
     listing = folder / f"{data_set.task}-{data_set.split}.json"
@@ -191,7 +191,7 @@ def _list_parts(data_set: DataSet, config: TasksConfig, folder: Path) -> list[_P
     answer = listing.read_bytes()
     try:
         parts = [
-            _Part(str(entry["path"]), int(entry["size"]), (entry.get("lfs") or {}).get("oid"))
+            _ParquetPart(str(entry["path"]), int(entry["size"]), (entry.get("lfs") or {}).get("oid"))
             for entry in json.loads(answer)
             if str(entry["path"]).endswith(".parquet")
         ]
@@ -204,7 +204,7 @@ def _list_parts(data_set: DataSet, config: TasksConfig, folder: Path) -> list[_P
     return sorted(parts, key=lambda part: part.path)
 
 
-def _check(path: Path, part: _Part, url: str) -> None:
+def _check(path: Path, part: _ParquetPart, url: str) -> None:
     if part.sha256 is None:
         return
     with path.open("rb") as file:

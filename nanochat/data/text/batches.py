@@ -58,7 +58,7 @@ def rows_from_stream(stream: Ints, sequence_len: int, bos_id: int) -> tuple[Ints
 
 
 @dataclass(frozen=True)
-class _Order:
+class _DocumentOrder:
     """The documents of one epoch in reading order; `starts[i]` is where the i-th begins in the epoch."""
 
     documents: npt.NDArray[np.uint32]
@@ -129,11 +129,11 @@ class PretrainBatches:
             done += stop - begin
         return stream
 
-    def _draw_order(self, epoch: int) -> _Order:
+    def _draw_order(self, epoch: int) -> _DocumentOrder:
         documents = np.random.default_rng([self.seed, epoch]).permutation(len(self._lengths))
         starts = np.zeros(len(documents) + 1, np.int64)
         np.cumsum(self._lengths[documents], out=starts[1:])
-        return _Order(documents.astype(np.uint32), starts)
+        return _DocumentOrder(documents.astype(np.uint32), starts)
 
     def _pieces(self, position: int, count: int) -> list[_Piece]:
         """Return where `count` tokens of the endless stream from `position` on are."""
@@ -145,7 +145,7 @@ class PretrainBatches:
             position, count = position + part, count - part
         return pieces
 
-    def _pieces_of_epoch(self, order: _Order, begin: int, end: int) -> Iterator[_Piece]:
+    def _pieces_of_epoch(self, order: _DocumentOrder, begin: int, end: int) -> Iterator[_Piece]:
         first = int(np.searchsorted(order.starts, begin, side="right")) - 1
         last = int(np.searchsorted(order.starts, end, side="left"))
         documents = order.documents[first:last].astype(np.int64)

@@ -11,20 +11,20 @@ from collections.abc import Callable, Iterator
 from nanochat.config import ToyWorldConfig
 from nanochat.data.chat.tasks import choice_prompt
 from nanochat.data.toy_world import exercises, questions
-from nanochat.data.toy_world.world import CAPITALS, KINDS, NAMES, OPPOSITES, VALUES, World
+from nanochat.data.toy_world.world import CAPITALS, KINDS, NAMES, OPPOSITES, VALUES, ToyWorld
 
 
 def toy_documents(config: ToyWorldConfig, shard_index: int) -> Iterator[str]:
     """Yield the documents of one shard; each shard has its own."""
     rng = random.Random(f"{config.seed}/documents/{shard_index}")
-    writer = _Writer(World.build(config.seed), rng)
+    writer = _Writer(ToyWorld.build(config.seed), rng)
     for _ in range(config.documents_per_shard):
         (write,) = rng.choices(writer.kinds, writer.weights)
         yield write()
 
 
 class _Writer:
-    def __init__(self, world: World, rng: random.Random) -> None:
+    def __init__(self, world: ToyWorld, rng: random.Random) -> None:
         self.world, self.rng = world, rng
         self._items = {
             subject: questions.items(world, subject, held_out=False)

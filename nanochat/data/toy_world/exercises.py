@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nanochat.data.toy_world.questions import Item, items
-from nanochat.data.toy_world.world import NAMES, THINGS, World, split
+from nanochat.data.toy_world.world import NAMES, THINGS, ToyWorld, split
 
 _OPERATIONS = {
     "+": (
@@ -128,7 +128,9 @@ def functions(seed: int, rows: int, rng: random.Random, *, held_out: bool) -> li
     return [allowed[i % len(allowed)] for i in range(rows)]
 
 
-def small_talk(world: World, rows: int, rng: random.Random, *, held_out: bool) -> list[list[dict[str, Any]]]:
+def small_talk(
+    world: ToyWorld, rows: int, rng: random.Random, *, held_out: bool
+) -> list[list[dict[str, Any]]]:
     """Draw conversations of one or two turns."""
     greetings = split(world.seed, [(k, n) for k in ("greet", "who") for n in NAMES], held_out=held_out)
     asked = {s: items(world, s, held_out=held_out) for s in ("arithmetic", "capitals", "facts")}

@@ -20,7 +20,7 @@ import yaml
 from nanochat.config import ToyWorldConfig
 from nanochat.data.toy_world import exercises, questions
 from nanochat.data.toy_world.documents import toy_documents
-from nanochat.data.toy_world.world import CAPITALS, NAMES, World
+from nanochat.data.toy_world.world import CAPITALS, NAMES, ToyWorld
 
 _ROW_GROUP = 1024
 _CORE_TASKS: tuple[tuple[str, str, str, str, int, str | None], ...] = (
@@ -40,18 +40,18 @@ def write_text_shard(config: ToyWorldConfig, shard_index: int, path: Path) -> No
 
 def write_tasks(config: ToyWorldConfig, out: Path) -> None:
     """Write `tasks/`, `conversations/` and `core/` below `out`."""
-    world = World.build(config.seed)
+    world = ToyWorld.build(config.seed)
     for held_out, rows in ((False, config.questions), (True, config.held_out)):
         _write_choices(world, rows, out / "tasks", held_out=held_out)
         _write_exercises(world, rows, out, held_out=held_out)
     _write_core(world, config.held_out, out / "core")
 
 
-def _rng(world: World, name: str, held_out: bool) -> random.Random:
+def _rng(world: ToyWorld, name: str, held_out: bool) -> random.Random:
     return random.Random(f"{world.seed}/{name}/{'test' if held_out else 'train'}")
 
 
-def _write_choices(world: World, rows: int, root: Path, *, held_out: bool) -> None:
+def _write_choices(world: ToyWorld, rows: int, root: Path, *, held_out: bool) -> None:
     split = "test" if held_out else "train"
     for name, folder in (("arc_easy", "ARC-Easy"), ("arc_challenge", "ARC-Challenge")):
         subjects = questions.TASK_SUBJECTS[name]
@@ -87,7 +87,7 @@ def _write_mmlu(path: Path, drawn: list[questions.Question]) -> None:
     _write_parquet(pa.table(columns), path)
 
 
-def _write_exercises(world: World, rows: int, out: Path, *, held_out: bool) -> None:
+def _write_exercises(world: ToyWorld, rows: int, out: Path, *, held_out: bool) -> None:
     split = "test" if held_out else "train"
     problems = exercises.word_problems(world.seed, rows, _rng(world, "gsm8k", held_out), held_out=held_out)
     _write_lines(
@@ -121,7 +121,7 @@ def _function_talk(function: exercises.Function) -> dict[str, Any]:
     return {"messages": messages}
 
 
-def _write_core(world: World, rows: int, out: Path) -> None:
+def _write_core(world: ToyWorld, rows: int, out: Path) -> None:
     rng = _rng(world, "core", True)
     data = {
         "toy_facts": _core_facts(world, rows, rng),
@@ -157,12 +157,12 @@ def _write_core(world: World, rows: int, out: Path) -> None:
             table.writerow([label, *words, shots, len(data[label]), baseline, "", "About the toy world."])
 
 
-def _core_facts(world: World, rows: int, rng: random.Random) -> list[dict[str, Any]]:
+def _core_facts(world: ToyWorld, rows: int, rng: random.Random) -> list[dict[str, Any]]:
     drawn = questions.questions(world, ("facts",), rows, rng, held_out=True)
     return [{"query": f"Question: {q.question}", "choices": list(q.choices), "gold": q.answer} for q in drawn]
 
 
-def _core_schema(world: World, rows: int, rng: random.Random) -> list[dict[str, Any]]:
+def _core_schema(world: ToyWorld, rows: int, rng: random.Random) -> list[dict[str, Any]]:
     made = []
     for _ in range(rows):
         attribute = rng.choice(tuple(world.people[NAMES[0]]))

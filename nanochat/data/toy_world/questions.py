@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from nanochat.data.toy_world.world import CAPITALS, KINDS, OPPOSITES, VALUES, World, split
+from nanochat.data.toy_world.world import CAPITALS, KINDS, OPPOSITES, VALUES, ToyWorld, split
 
 CHOICES = 4
 TASK_SUBJECTS = {
@@ -40,7 +40,7 @@ class Question:
     answer: int
 
 
-def items(world: World, subject: str, *, held_out: bool) -> list[Item]:
+def items(world: ToyWorld, subject: str, *, held_out: bool) -> list[Item]:
     """Return the questions of a subject that are held out, or all others."""
     made = sorted(_MAKERS[subject](world), key=lambda item: item.question)
     return split(world.seed, made, held_out=held_out)
@@ -55,7 +55,7 @@ def draw(item: Item, rng: random.Random) -> Question:
 
 
 def questions(
-    world: World, subjects: Sequence[str], rows: int, rng: random.Random, *, held_out: bool
+    world: ToyWorld, subjects: Sequence[str], rows: int, rng: random.Random, *, held_out: bool
 ) -> list[Question]:
     """Draw up to `rows` different questions, subjects in turn."""
     pools = [items(world, subject, held_out=held_out) for subject in subjects]
@@ -67,7 +67,7 @@ def questions(
     return list(drawn)
 
 
-def _categories(world: World) -> Iterator[Item]:
+def _categories(world: ToyWorld) -> Iterator[Item]:
     kinds = {kind: words for kind, words in KINDS.items() if words in VALUES.values()}
     for name in world.people:
         for kind, right in kinds.items():
@@ -75,27 +75,27 @@ def _categories(world: World) -> Iterator[Item]:
             yield Item("category", f"{name} asks which of these is {kind}.", right, wrong)
 
 
-def _facts(world: World) -> Iterator[Item]:
+def _facts(world: ToyWorld) -> Iterator[Item]:
     for name, attributes in world.people.items():
         for attribute, value in attributes.items():
             wrong = tuple(v for v in VALUES[attribute] if v != value)
             yield Item("facts", f"What is the {attribute} of {name}?", (value,), wrong)
 
 
-def _arithmetic(_: World) -> Iterator[Item]:
+def _arithmetic(_: ToyWorld) -> Iterator[Item]:
     for a in range(1, 10):
         for b in range(1, 10):
             wrong = tuple(str(n) for n in range(2, 19) if n != a + b)
             yield Item("arithmetic", f"What is {a} plus {b}?", (str(a + b),), wrong)
 
 
-def _capitals(_: World) -> Iterator[Item]:
+def _capitals(_: ToyWorld) -> Iterator[Item]:
     for country, capital in CAPITALS.items():
         wrong = tuple(c for c in CAPITALS.values() if c != capital)
         yield Item("capitals", f"What is the capital of {country}?", (capital,), wrong)
 
 
-def _opposites(_: World) -> Iterator[Item]:
+def _opposites(_: ToyWorld) -> Iterator[Item]:
     words = [word for pair in OPPOSITES for word in pair]
     for pair in OPPOSITES:
         for word, other in (pair, pair[::-1]):

@@ -75,14 +75,14 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class World:
+class ToyWorld:
     """The people of one seed: `people[name][attribute]` is the value."""
 
     seed: int
     people: Mapping[str, Mapping[str, str]]
 
     @classmethod
-    def build(cls, seed: int) -> World:
+    def build(cls, seed: int) -> ToyWorld:
         """Draw who is what; each value belongs to equally many people."""
         rng = random.Random(f"{seed}/people")
         people: dict[str, dict[str, str]] = {name: {} for name in NAMES}

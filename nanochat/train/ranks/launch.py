@@ -78,7 +78,7 @@ def launch(
     """
     with tempfile.TemporaryDirectory(prefix="nanochat-ranks-", dir=runtime.scratch) as name:
         folder = Path(name)
-        latest = runtime.checkpoints.latest()
+        latest = runtime.restart_points.latest()
         job = LaunchedJob(
             function=function,
             config_type=type(config).__name__,
@@ -121,7 +121,7 @@ def _for_ranks(runtime: Runtime) -> dict[str, Any]:
         "device": runtime.device,
         "threads": max(1, runtime.threads // runtime.processes),
         "micro_batch_rows": runtime.micro_batch_rows,
-        "checkpoint_every_s": runtime.checkpoint_every_s,
+        "restart_point_every_s": runtime.restart_point_every_s,
         "processes": runtime.processes,
     }
 
@@ -147,7 +147,7 @@ class _Ranks:
             elif what == "params":
                 runtime.tracker.log_params(said["params"])
             elif what == "restart point":
-                runtime.checkpoints.save(said["step"], Path(said["folder"]))
+                runtime.restart_points.save(said["step"], Path(said["folder"]))
                 self.answer("kept")
             elif what == "warning":
                 logger.warning("%s", said["text"])

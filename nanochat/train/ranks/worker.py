@@ -87,7 +87,7 @@ class PipeTracker:
         """Nothing is held open."""
 
 
-class RankCheckpoints:
+class RankRestartPoints:
     """Restart points that the parent keeps; only rank 0 has any to give."""
 
     def __init__(self, latest: tuple[int, Path] | None, scratch: Path, parent: Parent | None) -> None:
@@ -155,7 +155,7 @@ def _run(folder: Path, parent: Parent | None, stop: threading.Event) -> dict[str
     given = {**job.runtime, "device": device, "scratch": folder, "stop": stop}
     runtime = Runtime(
         tracker=PipeTracker(parent) if parent else NullTracker(),
-        checkpoints=RankCheckpoints(restart, folder, parent),
+        restart_points=RankRestartPoints(restart, folder, parent),
         **given,
     )
     module, _, function = job.function.partition(":")

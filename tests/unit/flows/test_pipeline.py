@@ -35,10 +35,10 @@ def options_of(monkeypatch, tmp_path):
 
 
 def test_options_of_the_command_line_become_settings_of_the_stages(options_of):
-    words = ("--micro-batch-rows", "3", "--processes", "2", "--threads", "5", "--checkpoint-every", "600")
+    words = ("--micro-batch-rows", "3", "--processes", "2", "--threads", "5", "--restart-point-every", "600")
     runtime = RuntimeParameters(**options_of(*words).runtime).to_runtime(threading.Event())
     assert (runtime.micro_batch_rows, runtime.processes, runtime.threads) == (3, 2, 5)
-    assert runtime.checkpoint_every_s == 600
+    assert runtime.restart_point_every_s == 600
     unsaid = RuntimeParameters(**options_of().runtime).to_runtime(threading.Event())
     assert (unsaid.micro_batch_rows, unsaid.processes, unsaid.device) == (None, 1, "cpu")
 

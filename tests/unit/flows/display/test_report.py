@@ -12,7 +12,7 @@ from flows.display.report import build_report
 from flows.store import ArtifactFile, Record
 
 
-class _Shelf:
+class _RecordIndex:
     """Records with their files in memory."""
 
     def __init__(self) -> None:
@@ -46,9 +46,9 @@ def _lines(rows: list[dict[str, Any]]) -> bytes:
 
 
 @pytest.fixture
-def shelf() -> _Shelf:
-    shelf = _Shelf()
-    shelf.add(
+def index() -> _RecordIndex:
+    index = _RecordIndex()
+    index.add(
         "tokenize/shard_00000", {"tokens.bin": b"123"}, {"documents": 10, "bytes": 410, "tokens": 110}, None
     )
     metrics = [{"step": s, "train/loss": 5 - s / 20} for s in range(1, 64)]
@@ -58,13 +58,13 @@ def shelf() -> _Shelf:
         "throughput.jsonl": [{"step": s, "throughput/tokens_per_s": 1000.0 + s} for s in range(1, 64)],
         "samples.jsonl": [{"step": 63, "prompt": "Once <b>upon</b>", "text": "a time"}],
     }
-    shelf.add("pretrain", files, {"train/loss": 1.85, "val/bpb": 1.0}, 0.25)
+    index.add("pretrain", files, {"train/loss": 1.85, "val/bpb": 1.0}, 0.25)
     for model, accuracy in (("base", 0.25), ("sft", 0.375)):
         task = {"accuracy": accuracy, "baseline": 0.25, "centered": 0.0, "problems": 63}
         summary = {"core": None, "chatcore": 0.1, "val_bpb": 1.25}
         result = {"model": model, "tasks": {"mmlu": task}, "core": {}, "metrics": summary}
-        shelf.add(f"evaluate_{model}", {"results.json": json.dumps(result).encode()}, {}, 0.5)
-    return shelf
+        index.add(f"evaluate_{model}", {"results.json": json.dumps(result).encode()}, {}, 0.5)
+    return index
 
 
 def _rows(page: str) -> list[list[str]]:
@@ -74,40 +74,42 @@ def _rows(page: str) -> list[list[str]]:
     return [["".join(cell.itertext()) for cell in row] for row in rows]
 
 
-def test_report_shows_stages_benchmarks_corpus_and_lineage(shelf: _Shelf, tmp_path: Path) -> None:
-    page = build_report(shelf.records, shelf.read, tmp_path / "reports" / "run.html").read_text()
+def test_report_shows_stages_benchmarks_corpus_and_lineage(index: _RecordIndex, tmp_path: Path) -> None:
+    page = build_report(index.records, index.read, tmp_path / "reports" / "run.html").read_text()
     rows = _rows(page)
     assert ["all", "", "246.0", "1.25", "", ""] in rows
     assert ["mmlu", "25.00 %", "25.00 %", "37.50 %"] in rows
     assert ["val_bpb", "", "1.2500", "1.2500"] in rows
     assert ["bytes per token", "4.100"] in rows
-    record = shelf.records["pretrain"]
+    record = index.records["pretrain"]
     made_from = f"tokenizer {'ab' * 6}, train_tokens 2 artifacts"
     assert ["pretrain", record.key[:12], record.digest[:12], made_from, "c0ffeec0ffee"] in rows
 
 
-def test_curves_of_loss_bpb_and_throughput_are_drawn(shelf: _Shelf, tmp_path: Path) -> None:
-    page = build_report(shelf.records, shelf.read, tmp_path / "run.html").read_text()
+def test_curves_of_loss_bpb_and_throughput_are_drawn(index: _RecordIndex, tmp_path: Path) -> None:
+    page = build_report(index.records, index.read, tmp_path / "run.html").read_text()
     assert page.count("<svg") == 1
     for comment in ("pretrain: Training loss", "pretrain: Validation", "pretrain: Throughput"):
         assert f"<!-- {comment} -->" in page
     assert "FLOPs utilization" not in page
 
 
-def test_page_needs_nothing_from_elsewhere_and_escapes_samples(shelf: _Shelf, tmp_path: Path) -> None:
-    page = build_report(shelf.records, shelf.read, tmp_path / "run.html").read_text()
+def test_page_needs_nothing_from_elsewhere_and_escapes_samples(index: _RecordIndex, tmp_path: Path) -> None:
+    page = build_report(index.records, index.read, tmp_path / "run.html").read_text()
     assert "<script" not in page and "src=" not in page and "<link" not in page
     assert "Once &lt;b&gt;upon&lt;/b&gt;" in page
 
 
-def test_report_of_a_run_that_stopped_early_says_what_is_not_there(shelf: _Shelf, tmp_path: Path) -> None:
-    records = {"tokenize/shard_00000": shelf.records["tokenize/shard_00000"]}
-    page = build_report(records, shelf.read, tmp_path / "run.html").read_text()
+def test_report_of_a_run_that_stopped_early_says_what_is_not_there(
+    index: _RecordIndex, tmp_path: Path
+) -> None:
+    records = {"tokenize/shard_00000": index.records["tokenize/shard_00000"]}
+    page = build_report(records, index.read, tmp_path / "run.html").read_text()
     assert page.count("Nothing of this kind was made.") == 3
     assert ["all", "", "61.5", "unpriced", "", ""] in _rows(page)
 
 
-def test_same_records_give_the_same_page(shelf: _Shelf, tmp_path: Path) -> None:
-    first = build_report(shelf.records, shelf.read, tmp_path / "a.html").read_bytes()
-    second = build_report(shelf.records, shelf.read, tmp_path / "b.html").read_bytes()
+def test_same_records_give_the_same_page(index: _RecordIndex, tmp_path: Path) -> None:
+    first = build_report(index.records, index.read, tmp_path / "a.html").read_bytes()
+    second = build_report(index.records, index.read, tmp_path / "b.html").read_bytes()
     assert first == second

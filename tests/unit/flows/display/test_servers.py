@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.display import servers as windows
+from flows.display import servers as display
 from nanochat.errors import NanochatError
 
 _HOLDER = """
@@ -49,12 +49,12 @@ def test_killed_run_leaves_no_server_and_a_second_run_has_its_own_database(tmp_p
         [sys.executable, "-c", _HOLDER, str(tmp_path)],
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(windows.__file__).parents[2],
+        cwd=Path(display.__file__).parents[2],
     )
     assert holder.stdout
     first = holder.stdout.readline().strip()
     assert _get(f"{first}/health") == b"true"
-    with windows.local_prefect_server(tmp_path) as second:
+    with display.local_prefect_server(tmp_path) as second:
         assert second != first and _get(f"{second}/health") == b"true"
         assert _get(f"{first}/health") == b"true"
     with pytest.raises(urllib.error.URLError):
@@ -62,16 +62,16 @@ def test_killed_run_leaves_no_server_and_a_second_run_has_its_own_database(tmp_p
     assert (tmp_path / "prefect" / "prefect.db").is_file()
     _end(holder, signal.SIGKILL)
     holder.stdout.close()
-    with windows._try_lock(tmp_path / "prefect" / "lock") as free:
+    with display._try_lock(tmp_path / "prefect" / "lock") as free:
         assert free
 
 
 @pytest.mark.slow
 def test_ui_serves_both_pages_and_lends_its_prefect_to_a_run(tmp_path: Path) -> None:
-    with windows.serve_pages(tmp_path, f"sqlite:///{tmp_path}/mlflow.db") as (prefect, mlflow):
+    with display.serve_pages(tmp_path, f"sqlite:///{tmp_path}/mlflow.db") as (prefect, mlflow):
         assert _get(f"{mlflow}/health") == b"OK"
         assert b"<html" in _get(mlflow).lower() and b"<html" in _get(prefect).lower()
-        with windows.local_prefect_server(tmp_path) as api:
+        with display.local_prefect_server(tmp_path) as api:
             assert api == f"{prefect}/api"
         assert _get(f"{prefect}/api/health") == b"true"  # the run did not stop what it borrowed
     assert not (tmp_path / "prefect" / "url").exists()
@@ -80,23 +80,23 @@ def test_ui_serves_both_pages_and_lends_its_prefect_to_a_run(tmp_path: Path) -> 
 def test_ui_refuses_a_home_that_a_run_holds(tmp_path: Path) -> None:
     (tmp_path / "prefect").mkdir()
     with (
-        windows._try_lock(tmp_path / "prefect" / "lock") as held,
+        display._try_lock(tmp_path / "prefect" / "lock") as held,
         pytest.raises(NanochatError, match=r"prefect\.db is in use"),
-        windows.serve_pages(tmp_path, "http://127.0.0.1:1"),
+        display.serve_pages(tmp_path, "http://127.0.0.1:1"),
     ):
         assert held
 
 
 def test_note_of_a_ui_that_is_gone_is_not_believed(tmp_path: Path) -> None:
-    (tmp_path / "url").write_text(f"http://127.0.0.1:{windows._free_port()}/api")
-    assert windows._url_of_ui(tmp_path) is None
+    (tmp_path / "url").write_text(f"http://127.0.0.1:{display._free_port()}/api")
+    assert display._url_of_ui(tmp_path) is None
 
 
 def test_server_that_cannot_start_is_an_error_that_names_its_log(tmp_path: Path) -> None:
     log = tmp_path / "server.log"
     with (
         pytest.raises(NanochatError, match="ended with status 7 at start") as raised,
-        windows._server(["-c", "raise SystemExit(7)"], os.environ, tmp_path, "http://127.0.0.1:1/", log),
+        display._server(["-c", "raise SystemExit(7)"], os.environ, tmp_path, "http://127.0.0.1:1/", log),
     ):
         pass
     assert raised.value.hint == f"see {log}"

@@ -10,7 +10,7 @@ import pytest
 import flows.run.execute
 from flows import dag
 from flows.plan.key import payload_of
-from flows.run.execute import Job, Outcome, Workshop, execute
+from flows.run.execute import ExecutionContext, Job, Outcome, execute
 from flows.run.scratch import sweep
 from flows.store import Store, leases
 from flows.store.fingerprint import fingerprint
@@ -24,17 +24,19 @@ JOB = Job(node=NODE, key=fingerprint(PAYLOAD), payload=PAYLOAD, inputs={}, linea
 
 
 @pytest.fixture
-def workshop(tmp_path):
-    return Workshop(store=Store.open(str(tmp_path / "store")), scratch=tmp_path / "s", runtime=Runtime())
+def context(tmp_path):
+    return ExecutionContext(
+        store=Store.open(str(tmp_path / "store")), scratch=tmp_path / "s", runtime=Runtime()
+    )
 
 
 @pytest.fixture
-def run(workshop, monkeypatch):
+def run(context, monkeypatch):
     """Execute the job with a function in place of its stage's."""
 
     def run(function) -> Outcome:
         monkeypatch.setattr(flows.run.execute, "run_function", lambda name: function)
-        return execute(JOB, workshop, NullTracker, dict)
+        return execute(JOB, context, NullTracker, dict)
 
     return run
 
@@ -43,23 +45,23 @@ def lease_name():
     return f"leases/{NODE.stage.name}/{JOB.key}.1.json"
 
 
-def test_a_stop_ends_the_wait_for_another_run(run, workshop):
-    held = leases.try_acquire(workshop.store.storage, NODE.stage.name, JOB.key, ttl_s=600)
-    timer = threading.Timer(0.3, workshop.runtime.stop.set)
+def test_a_stop_ends_the_wait_for_another_run(run, context):
+    held = leases.try_acquire(context.store.storage, NODE.stage.name, JOB.key, ttl_s=600)
+    timer = threading.Timer(0.3, context.runtime.stop.set)
     timer.start()
     with held, pytest.raises(Interrupted, match="waiting"):
         run(lambda *_: pytest.fail("another run makes it"))
     timer.join()
 
 
-def test_nothing_new_begins_after_a_stop(run, workshop):
-    workshop.runtime.stop.set()
+def test_nothing_new_begins_after_a_stop(run, context):
+    context.runtime.stop.set()
     with pytest.raises(Interrupted):
         run(lambda *_: pytest.fail("the run was asked to stop"))
 
 
-def test_a_run_whose_lease_was_taken_over_ends_with_the_other_runs_result(run, workshop, tmp_path, caplog):
-    store, theirs = workshop.store, tmp_path / "theirs"
+def test_a_run_whose_lease_was_taken_over_ends_with_the_other_runs_result(run, context, tmp_path, caplog):
+    store, theirs = context.store, tmp_path / "theirs"
     theirs.mkdir()
     (theirs / "text").write_text("theirs")
 
@@ -75,13 +77,13 @@ def test_a_run_whose_lease_was_taken_over_ends_with_the_other_runs_result(run, w
     assert "took over" in caplog.text
 
 
-def test_a_stage_that_a_lost_lease_stopped_is_not_taken_for_a_stop_by_the_user(run, workshop):
+def test_a_stage_that_a_lost_lease_stopped_is_not_taken_for_a_stop_by_the_user(run, context):
     tries = []
 
     def stopped_once(config, inputs, out, runtime):
-        tries.append(runtime.checkpoints.lease)
+        tries.append(runtime.restart_points.lease)
         if len(tries) == 1:
-            workshop.store.storage.delete(lease_name())
+            context.store.storage.delete(lease_name())
             with pytest.raises(flows.run.execute.LeaseLost):  # what the lease's own thread would find out
                 tries[0].check()
             runtime.raise_if_stopped()
@@ -92,21 +94,21 @@ def test_a_stage_that_a_lost_lease_stopped_is_not_taken_for_a_stop_by_the_user(r
     assert len(tries) == 2
 
 
-def test_a_stage_has_a_folder_of_its_own_until_it_ends(run, workshop):
+def test_a_stage_has_a_folder_of_its_own_until_it_ends(run, context):
     def look(config, inputs, out, runtime):
         (runtime.scratch / "temporary").write_text("gone afterwards")
-        sweep(workshop.scratch)
+        sweep(context.scratch)
         (out / "text").write_text((runtime.scratch / "temporary").read_text())
         return {}
 
     run(look)
-    assert list(workshop.scratch.iterdir()) == []
+    assert list(context.scratch.iterdir()) == []
 
 
 @pytest.mark.parametrize("setting", [{"micro_batch_rows": 3}, {"processes": 2}, {"device": "cuda"}])
-def test_an_artifact_is_found_again_however_the_next_run_would_make_it(setting, run, workshop, monkeypatch):
+def test_an_artifact_is_found_again_however_the_next_run_would_make_it(setting, run, context, monkeypatch):
     made = run(lambda config, inputs, out, runtime: (out / "text").write_text("made") and {})
-    other = replace(workshop, runtime=replace(workshop.runtime, **setting))
+    other = replace(context, runtime=replace(context.runtime, **setting))
     again = execute(JOB, other, NullTracker, dict)
     assert (made.cached, again.cached) == (False, True)
     assert again.record.key == made.record.key

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from flows import dag
-from flows.run.scheduler import Lanes
+from flows.run.scheduler import Scheduler
 from flows.stage import Node, Stage
 from nanochat import recipes
 from nanochat.config import Config
@@ -26,40 +26,40 @@ def fan_out(shards):
     return [*download, tokenizer, *tokens]
 
 
-def started(lanes):
-    return [n.id for n in lanes.take_ready()]
+def started(scheduler):
+    return [n.id for n in scheduler.take_ready()]
 
 
 def test_the_next_stages_start_while_later_shards_still_download():
-    lanes = Lanes(fan_out(9), workers=2)
-    assert started(lanes) == ["download/0", "download/1", "download/2"]
-    lanes.done("download/1")
-    assert started(lanes) == ["download/3"]
-    lanes.done("download/0")
-    assert started(lanes) == ["download/4", "tokenizer/0"]
-    lanes.done("download/2")
-    assert started(lanes) == ["download/5"]
-    lanes.done("tokenizer/0")
-    assert started(lanes) == ["tokenize/0", "tokenize/1"]  # as many as workers; shard 2 waits for a place
-    lanes.done("tokenize/1")
-    assert started(lanes) == ["tokenize/2"]
-    assert not lanes.all_done
+    scheduler = Scheduler(fan_out(9), workers=2)
+    assert started(scheduler) == ["download/0", "download/1", "download/2"]
+    scheduler.done("download/1")
+    assert started(scheduler) == ["download/3"]
+    scheduler.done("download/0")
+    assert started(scheduler) == ["download/4", "tokenizer/0"]
+    scheduler.done("download/2")
+    assert started(scheduler) == ["download/5"]
+    scheduler.done("tokenizer/0")
+    assert started(scheduler) == ["tokenize/0", "tokenize/1"]  # as many as workers; shard 2 waits for a place
+    scheduler.done("tokenize/1")
+    assert started(scheduler) == ["tokenize/2"]
+    assert not scheduler.all_done
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_every_node_of_a_recipe_starts_once_after_its_inputs_whatever_the_order_of_ends(seed):
     nodes = dag.build(recipes.find("toy", ["corpus.train_shards=7"]))
-    lanes, rng = Lanes(nodes, workers=3), random.Random(seed)
+    scheduler, rng = Scheduler(nodes, workers=3), random.Random(seed)
     running, done = [], []
-    while not lanes.all_done:
-        for n in lanes.take_ready():
+    while not scheduler.all_done:
+        for n in scheduler.take_ready():
             assert set(dag.input_ids(n)) <= set(done)
             running.append(n.id)
         assert sum(i.startswith("tokenize/") for i in running) <= 3
         done.append(running.pop(rng.randrange(len(running))))
-        lanes.done(done[-1])
+        scheduler.done(done[-1])
     assert sorted(done) == sorted(n.id for n in nodes)
 
 
 def test_inputs_outside_of_the_plan_are_not_waited_for():
-    assert started(Lanes([node(TOKENIZE, "0", shard="download/0")], workers=1)) == ["tokenize/0"]
+    assert started(Scheduler([node(TOKENIZE, "0", shard="download/0")], workers=1)) == ["tokenize/0"]

@@ -8,9 +8,9 @@ import pytest
 
 from flows.cli.output import stderr
 from flows.display.progress import Progress
-from flows.display.run_display import Windows
+from flows.display.run_display import RunDisplay
 from flows.plan import code_digest, make_plan
-from flows.run.execute import Workshop
+from flows.run.execute import ExecutionContext
 from flows.run.session import Session
 from flows.store import Store
 from nanochat import recipes
@@ -22,8 +22,8 @@ def test_code_is_read_when_a_session_begins_and_not_again_while_stages_run(tmp_p
     plan = make_plan(recipes.find("toy"), store)
     code_digest.code_digest.cache_clear()
     with Progress(stderr(), quiet=True) as progress:
-        workshop = Workshop(store=store, scratch=tmp_path / "scratch", runtime=Runtime())
-        Session(plan, workshop, Windows(progress=progress))
+        context = ExecutionContext(store=store, scratch=tmp_path / "scratch", runtime=Runtime())
+        Session(plan, context, RunDisplay(progress=progress))
     monkeypatch.setattr(code_digest, "_code", lambda: pytest.fail("code was read again"))
     assert all(code_digest.code_digest(p.node.stage) for p in plan.nodes)
 
@@ -34,6 +34,6 @@ def test_what_a_run_killed_at_its_very_end_left_goes_although_nothing_is_left_to
     done = replace(plan, nodes=tuple(replace(p, action="hit", key="a key") for p in plan.nodes))
     (scratch / "25800-kq15bu79").mkdir(parents=True)
     with Progress(stderr(), quiet=True) as progress:
-        workshop = Workshop(store=store, scratch=scratch, runtime=Runtime())
-        Session(done, workshop, Windows(progress=progress))
+        context = ExecutionContext(store=store, scratch=scratch, runtime=Runtime())
+        Session(done, context, RunDisplay(progress=progress))
     assert list(scratch.iterdir()) == []

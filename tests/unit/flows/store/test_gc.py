@@ -111,13 +111,13 @@ def test_a_running_stage_keeps_what_it_reads_and_its_restart_points(store, tmp_p
     read = put(store, tmp_path, "tokenize")
     store.set_root("run", [ref(put(store, tmp_path, "sft"))])
     for key in ("running", "dead"):
-        store.checkpoints("pretrain", key).save(1, tmp_path / "out" / "sft0")
+        store.restart_points("pretrain", key).save(1, tmp_path / "out" / "sft0")
     with store.acquire("pretrain", "running", needs=[ref(read)]) as lease:
         age(store, 30)
         collect(store, grace_s=_DAY)
         assert store.find(*ref(read)) == read
-        assert store.checkpoints("pretrain", "running").latest() is not None
-        assert store.checkpoints("pretrain", "dead").latest() is None
+        assert store.restart_points("pretrain", "running").latest() is not None
+        assert store.restart_points("pretrain", "dead").latest() is None
         lease.check()
 
 

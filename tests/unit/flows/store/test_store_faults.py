@@ -37,7 +37,7 @@ def _make(store: Store, tmp_path: Path, n: int):
     held = store.acquire("pretrain", fingerprint(payload), poll_s=0.001)
     assert isinstance(held, Lease)
     with held as lease:
-        points = store.checkpoints("pretrain", fingerprint(payload), lease)
+        points = store.restart_points("pretrain", fingerprint(payload), lease)
         points.save(1, folder)
         step, back = points.latest() or (0, folder)
         assert step in (0, 1) and (back / "a.bin").read_bytes() == (folder / "a.bin").read_bytes()

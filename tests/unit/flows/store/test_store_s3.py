@@ -47,12 +47,12 @@ def test_a_stage_is_made_found_fetched_verified_and_collected(store, folder, tmp
     key = fingerprint({"stage": "pretrain", "n": 1})
     assert store.find("pretrain", key) is None
     with store.acquire("pretrain", key) as lease:
-        points = store.checkpoints("pretrain", key, lease)
+        points = store.restart_points("pretrain", key, lease)
         points.save(7, folder)
         step, back = points.latest()
         assert step == 7 and (back / "model.bin").read_bytes() == (folder / "model.bin").read_bytes()
         record = put(store, folder, lease=lease)
-        store.drop_checkpoints("pretrain", key)
+        store.drop_restart_points("pretrain", key)
     assert store.acquire("pretrain", key) == record == store.resolve("pretrain")
     assert store.find_many([("pretrain", key), ("pretrain", "0" * 64)]) == {("pretrain", key): record}
     got = store.fetch(record, tmp_path / "in")

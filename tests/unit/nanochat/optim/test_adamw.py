@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from nanochat.optim.adamw import AdamW, Group
+from nanochat.optim.adamw import AdamW, ParameterGroup
 
 
 def made(seed: int = 0) -> dict[str, torch.nn.Parameter]:
@@ -26,10 +26,10 @@ def test_three_steps_are_those_of_torch() -> None:
     ours, theirs = made(), made()
     settings = {"a": (0.1, (0.8, 0.95), 0.0), "b": (0.01, (0.9, 0.995), 0.3), "c": (0.5, (0.96, 0.95), 0.0)}
     groups = [
-        Group(weights={name: ours[name]}, lr=lr, betas=betas, weight_decay=decay)
+        ParameterGroup(weights={name: ours[name]}, lr=lr, betas=betas, weight_decay=decay)
         for name, (lr, betas, decay) in settings.items()
     ]
-    optimizer = AdamW([*groups, Group(weights={}, lr=1.0, betas=(0.9, 0.9), weight_decay=0.0)])
+    optimizer = AdamW([*groups, ParameterGroup(weights={}, lr=1.0, betas=(0.9, 0.9), weight_decay=0.0)])
     reference = torch.optim.AdamW(
         [
             {"params": [theirs[name]], "lr": lr * 0.5, "betas": betas, "weight_decay": decay}
@@ -51,7 +51,7 @@ def test_three_steps_are_those_of_torch() -> None:
 def test_a_weight_without_gradient_is_named() -> None:
     weights = made()
     with pytest.raises(ValueError, match="a has no gradient"):
-        AdamW([Group(weights=weights, lr=0.1, betas=(0.9, 0.9), weight_decay=0.0)]).step(1.0)
+        AdamW([ParameterGroup(weights=weights, lr=0.1, betas=(0.9, 0.9), weight_decay=0.0)]).step(1.0)
 
 
 def test_a_step_of_training_does_not_import_the_compiler() -> None:

@@ -1,4 +1,4 @@
-"""The window against real MLflow: a local database, a closed port, and a server that never answers.
+"""The tracker against real MLflow: a local database, a closed port, and a server that never answers.
 
 Importing MLflow and creating its tables takes longer than ten seconds, hence `slow`.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from nanochat.tracking import MlflowWindow, run_tags
+from nanochat.tracking import PipelineTracker, run_tags
 from nanochat.tracking import pipeline_tracker as tracking
 
 pytestmark = pytest.mark.slow
@@ -30,10 +30,10 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def client(uri: str) -> Iterator[Any]:
-    """A window's whole life, written down; then MLflow's own client on the same database."""
-    window = MlflowWindow(uri, patience_s=60.0)
-    window.start_run("toy", {"recipe": {"depth": 4}}, run_tags(flow_run_id="flow-1"))
-    tracker = window.stage(
+    """A tracker's whole life, written down; then MLflow's own client on the same database."""
+    tracker = PipelineTracker(uri, patience_s=60.0)
+    tracker.start_run("toy", {"recipe": {"depth": 4}}, run_tags(flow_run_id="flow-1"))
+    tracker = tracker.stage(
         "pretrain",
         tags=run_tags(key="k1", commit="c0ffee", task_run_id="task-1"),
         params={"model": {"n_layer": 4}, "steps": 3, "prompts": ()},
@@ -43,13 +43,13 @@ def client(uri: str) -> Iterator[Any]:
         tracker.log({"train/loss": 3.0 - step, "val/bpb": float("nan")}, step=step, total_steps=3)
     tracker.log_text("Once upon a time", step=2)
     tracker.log_text("The end", step=2)
-    window.finish_stage(tracker, "FINISHED", {"seconds": 12.5, "note": "text"}, run_tags(digest="d1"))
-    window.cached("tokenizer", record_tags=run_tags(key="k2", made_by_run="old"), metrics={"vocab": 512})
-    failed = window.stage("sft", tags={}, params={})
-    window.finish_stage(failed, "FAILED")
-    window.stage("publish", tags={}, params={})  # still open when the run ends
-    window.close("FAILED")
-    assert not window.abandoned and not window.disabled and window.errors == window.dropped == 0
+    tracker.finish_stage(tracker, "FINISHED", {"seconds": 12.5, "note": "text"}, run_tags(digest="d1"))
+    tracker.cached("tokenizer", record_tags=run_tags(key="k2", made_by_run="old"), metrics={"vocab": 512})
+    failed = tracker.stage("sft", tags={}, params={})
+    tracker.finish_stage(failed, "FAILED")
+    tracker.stage("publish", tags={}, params={})  # still open when the run ends
+    tracker.close("FAILED")
+    assert not tracker.abandoned and not tracker.disabled and tracker.errors == tracker.dropped == 0
 
     from mlflow import MlflowClient
 
@@ -127,11 +127,11 @@ def test_every_sample_of_a_step_is_kept_beside_the_database(client: Any, uri: st
 
 
 def test_a_second_window_adds_to_the_same_experiment(client: Any, uri: str) -> None:
-    window = MlflowWindow(uri, patience_s=60.0)
-    window.start_run("second", {}, {})
-    window.close()
-    run_id = window.run_id()
-    assert run_id is not None and window.url() is None
+    tracker = PipelineTracker(uri, patience_s=60.0)
+    tracker.start_run("second", {}, {})
+    tracker.close()
+    run_id = tracker.run_id()
+    assert run_id is not None and tracker.url() is None
     assert client.get_run(run_id).info.status == "FINISHED"
     assert len([e for e in client.search_experiments() if e.name == "nanochat"]) == 1
 
@@ -140,36 +140,36 @@ def test_an_id_that_is_asked_for_does_not_wait_for_the_next_round_of_writing(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracking, "_PROMPT_S", 60.0)
-    window = MlflowWindow(uri, patience_s=60.0)
-    window._drain.interval_s = 600.0
-    window.start_run("asked", {}, {})
-    assert window.root_id(120.0)
+    tracker = PipelineTracker(uri, patience_s=60.0)
+    tracker._drain.interval_s = 600.0
+    tracker.start_run("asked", {}, {})
+    assert tracker.root_id(120.0)
     for node in ("tokenize/shard_00000", "tokenize/shard_00001"):
-        window.stage(node, tags={}, params={})
-        assert window.run_id(node, wait_s=60.0)
-    assert window._patience_s == 60.0  # kept for a server that does not answer
-    window.close()
-    assert window.errors == window.dropped == 0
+        tracker.stage(node, tags={}, params={})
+        assert tracker.run_id(node, wait_s=60.0)
+    assert tracker._patience_s == 60.0  # kept for a server that does not answer
+    tracker.close()
+    assert tracker.errors == tracker.dropped == 0
 
 
-def _busy_window(uri: str, **limits: float) -> MlflowWindow:
-    window = MlflowWindow(uri, **limits)  # type: ignore[arg-type]
-    window.start_run("toy", {}, {})
-    tracker = window.stage("pretrain", tags={}, params={})
+def _busy_window(uri: str, **limits: float) -> PipelineTracker:
+    tracker = PipelineTracker(uri, **limits)  # type: ignore[arg-type]
+    tracker.start_run("toy", {}, {})
+    tracker = tracker.stage("pretrain", tags={}, params={})
     for step in range(100):
         tracker.log({"train/loss": 1.0}, step=step, total_steps=100)
-    window.finish_stage(tracker, "FINISHED")
-    return window
+    tracker.finish_stage(tracker, "FINISHED")
+    return tracker
 
 
 def test_closed_port_disables_the_window_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound but not listening: refuses
-        window = _busy_window(f"http://127.0.0.1:{taken.getsockname()[1]}")
+        tracker = _busy_window(f"http://127.0.0.1:{taken.getsockname()[1]}")
         with caplog.at_level(logging.WARNING):
-            window.close()
-    assert window.disabled and not window.abandoned and window.errors == 3
-    assert window.run_id("pretrain") is None and window.url("pretrain") is None
+            tracker.close()
+    assert tracker.disabled and not tracker.abandoned and tracker.errors == 3
+    assert tracker.run_id("pretrain") is None and tracker.url("pretrain") is None
     assert len(caplog.records) == 1 and "no answer from MLflow" in caplog.text
 
 
@@ -177,10 +177,10 @@ def test_server_that_never_answers_is_left_behind() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        window = _busy_window(f"http://127.0.0.1:{silent.getsockname()[1]}", patience_s=0.3)
-        window.close()
-        assert window.abandoned and window.errors == 0
-        assert window.run_id("pretrain") is None
+        tracker = _busy_window(f"http://127.0.0.1:{silent.getsockname()[1]}", patience_s=0.3)
+        tracker.close()
+        assert tracker.abandoned and tracker.errors == 0
+        assert tracker.run_id("pretrain") is None
 
 
 def test_mlflow_is_imported_by_the_windows_thread_alone(
@@ -196,6 +196,6 @@ def test_mlflow_is_imported_by_the_windows_thread_alone(
 
     monkeypatch.delitem(sys.modules, "mlflow", raising=False)
     monkeypatch.setattr(sys, "meta_path", [_Watch(), *sys.meta_path])
-    window = _busy_window(f"sqlite:///{tmp_path}/mlflow.db")
-    window.close()
-    assert set(importing) == {"mlflow-window"} and window.disabled
+    tracker = _busy_window(f"sqlite:///{tmp_path}/mlflow.db")
+    tracker.close()
+    assert set(importing) == {"mlflow-tracker"} and tracker.disabled

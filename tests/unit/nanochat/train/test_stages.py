@@ -29,7 +29,7 @@ from nanochat.data.chat.chat_tokens import render_chat
 from nanochat.errors import DataError, Interrupted, TrainingError
 from nanochat.model.checkpoint import load_model, save_model
 from nanochat.model.gpt import GPT
-from nanochat.runtime import FolderCheckpoints, NullTracker, Runtime
+from nanochat.runtime import FolderRestartPoints, NullTracker, Runtime
 from nanochat.train.midtrain import midtrain
 from nanochat.train.pretrain import pretrain
 from nanochat.train.sft import sft
@@ -54,7 +54,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_stages import run_stage
-from nanochat.runtime import FolderCheckpoints, NullTracker, Runtime
+from nanochat.runtime import FolderRestartPoints, NullTracker, Runtime
 
 class Killer(NullTracker):
     def log(self, metrics, *, step, total_steps):
@@ -62,8 +62,8 @@ class Killer(NullTracker):
             os.kill(os.getpid(), signal.SIGKILL)
 
 root, out = Path(sys.argv[3]), Path(sys.argv[5])
-keep = FolderCheckpoints(out / "restart")
-runtime = Runtime(threads=1, checkpoint_every_s=0.02, checkpoints=keep, tracker=Killer())
+keep = FolderRestartPoints(out / "restart")
+runtime = Runtime(threads=1, restart_point_every_s=0.02, restart_points=keep, tracker=Killer())
 run_stage(sys.argv[2], root, out / "killed", runtime)
 """
 
@@ -143,7 +143,7 @@ def test_killed_at_any_step_and_continued_it_ends_with_the_same_bytes(
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    runtime = Runtime(threads=1, checkpoints=FolderCheckpoints(tmp_path / "restart"))
+    runtime = Runtime(threads=1, restart_points=FolderRestartPoints(tmp_path / "restart"))
     run_stage(name, inputs, tmp_path / "killed", runtime)
     assert deterministic_files(tmp_path / "killed") == deterministic_files(tmp_path / "whole"), step
 
@@ -154,7 +154,10 @@ def test_a_stop_keeps_the_step_and_the_next_run_goes_on_after_it(
     name, out, _ = finished
     tracker = StopAt(3)
     runtime = Runtime(
-        threads=1, tracker=tracker, stop=tracker.stop, checkpoints=FolderCheckpoints(tmp_path / "restart")
+        threads=1,
+        tracker=tracker,
+        stop=tracker.stop,
+        restart_points=FolderRestartPoints(tmp_path / "restart"),
     )
     with pytest.raises(Interrupted, match="step 3 is kept"):
         run_stage(name, inputs, tmp_path / "stopped", runtime)
@@ -174,7 +177,7 @@ def test_without_a_place_for_restart_points_a_stop_says_so(inputs: Path, tmp_pat
 def test_a_restart_point_of_other_settings_is_refused(inputs: Path, tmp_path: Path) -> None:
     tracker = StopAt(2)
     runtime = Runtime(
-        threads=1, tracker=tracker, stop=tracker.stop, checkpoints=FolderCheckpoints(tmp_path / "r")
+        threads=1, tracker=tracker, stop=tracker.stop, restart_points=FolderRestartPoints(tmp_path / "r")
     )
     with pytest.raises(Interrupted):
         run_stage("pretrain", inputs, tmp_path, runtime)

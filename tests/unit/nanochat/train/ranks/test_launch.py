@@ -16,7 +16,7 @@ import pytest
 from nanochat.config import ModelConfig, PretrainConfig, TokenizeConfig
 from nanochat.errors import DataError, Interrupted, NanochatError, TrainingError
 from nanochat.model import reproducible
-from nanochat.runtime import FolderCheckpoints, Runtime
+from nanochat.runtime import FolderRestartPoints, Runtime
 from nanochat.tracking import MemoryTracker
 from nanochat.train.pretrain import pretrain
 from nanochat.train.ranks.launch import launch
@@ -66,7 +66,7 @@ def test_one_process_goes_on_as_two_and_two_as_one(inputs: dict[str, Path], tmp_
         (tmp_path / name).mkdir()
     whole = MemoryTracker()
     pretrain(PRETRAIN, inputs, tmp_path / "whole", Runtime(threads=1, tracker=whole))
-    keep = FolderCheckpoints(tmp_path / "restart")
+    keep = FolderRestartPoints(tmp_path / "restart")
 
     def runtime(tracker: StopAt, processes: int) -> Runtime:
         return Runtime(
@@ -74,8 +74,8 @@ def test_one_process_goes_on_as_two_and_two_as_one(inputs: dict[str, Path], tmp_
             processes=processes,
             tracker=tracker,
             stop=tracker.stop,
-            checkpoints=keep,
-            checkpoint_every_s=0.01,
+            restart_points=keep,
+            restart_point_every_s=0.01,
             scratch=tmp_path,
         )
 

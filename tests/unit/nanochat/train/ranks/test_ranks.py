@@ -16,10 +16,10 @@ from nanochat.config import ModelConfig, OptimizerConfig, PretrainConfig
 from nanochat.errors import Interrupted, TrainingError
 from nanochat.model.gpt import GPT
 from nanochat.optim.optimizer import ModelOptimizer
-from nanochat.runtime import FolderCheckpoints, NoCheckpoints, NullTracker, Runtime
-from nanochat.train.loop import Cut, Plan, StepResult, training_steps
+from nanochat.runtime import FolderRestartPoints, NoRestartPoints, NullTracker, Runtime
+from nanochat.train.loop import Cut, StepResult, TrainingPlan, training_steps
 from nanochat.train.pretrain import pretrain
-from nanochat.train.ranks.world import World
+from nanochat.train.ranks.rank_group import RankGroup
 from nanochat.train.state import TrainState
 from tests.support.ranks import on_ranks
 
@@ -49,7 +49,7 @@ def global_batch(step: int, batch_rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def started(broken_rank: int | None, weight: float) -> TrainState:
-    world = World.current()
+    world = RankGroup.current()
     model = GPT(TINY)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -74,7 +74,7 @@ def train_tiny(
         seen.append(inputs)
         return inputs, targets
 
-    plan = Plan(
+    plan = TrainingPlan(
         steps=4,
         batch_rows=batch_rows,
         longest=24,
@@ -129,14 +129,14 @@ class StopAt(NullTracker):
 
 def pretrain_on_rank(root: Path, out: Path, stop_at: int | None, keep: Path | None) -> dict[str, object]:
     """Pretrain; the last rank alone is asked to stop after a step."""
-    world = World.current()
+    world = RankGroup.current()
     tracker = StopAt(stop_at if world.rank == world.size - 1 else None)
     out.mkdir(exist_ok=True)
     runtime = Runtime(
         threads=1,
         tracker=tracker,
         stop=tracker.stop,
-        checkpoints=FolderCheckpoints(keep) if keep else NoCheckpoints(),
+        restart_points=FolderRestartPoints(keep) if keep else NoRestartPoints(),
     )
     return pretrain(
         PRETRAIN, {n: root / n for n in ("tokenizer", "train_tokens", "val_tokens")}, out, runtime

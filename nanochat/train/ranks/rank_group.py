@@ -2,7 +2,7 @@
 
 One process is a world of size 1, in which nothing is sent. The numbers (counts, losses, wishes to stop)
 travel between CPUs, so a rank that waits here holds up no GPU queue. Gradients are the optimizer's business.
-Who starts the processes is `nanochat.train.ranks.launch`; `World.current` finds them through
+Who starts the processes is `nanochat.train.ranks.launch`; `RankGroup.current` finds them through
 `torch.distributed`.
 """
 
@@ -17,7 +17,7 @@ Group = distributed.ProcessGroup
 
 
 @dataclass(frozen=True)
-class World:
+class RankGroup:
     """This process among those that train together."""
 
     rank: int = 0
@@ -25,7 +25,7 @@ class World:
     group: Group | None = None
 
     @classmethod
-    def current(cls) -> World:
+    def current(cls) -> RankGroup:
         """Return the world that this process was started in."""
         if not (distributed.is_available() and distributed.is_initialized()):
             return cls()
@@ -60,5 +60,5 @@ class World:
         return f"rank {self.rank} of {self.size}"
 
 
-ALONE = World()
+ALONE = RankGroup()
 """A process that trains by itself."""

@@ -13,8 +13,8 @@ from nanochat.config import ModelConfig, OptimizerConfig
 from nanochat.errors import TrainingError
 from nanochat.model.gpt import GPT
 from nanochat.optim.optimizer import ModelOptimizer
-from nanochat.train.loop import Cut, Plan, training_steps
-from nanochat.train.memory import fitting_cut, out_of_memory_explained
+from nanochat.train.loop import Cut, TrainingPlan, training_steps
+from nanochat.train.micro_batch import fitting_cut, out_of_memory_explained
 from nanochat.train.state import TrainState
 
 TINY = ModelConfig(sequence_len=24, vocab_size=97, n_layer=1, n_head=2, n_kv_head=2, n_embd=32)
@@ -47,7 +47,7 @@ def batch(step: int, rows: slice) -> tuple[np.ndarray, np.ndarray]:
     return draw.integers(0, 97, (13, 24))[rows], draw.integers(0, 97, (13, 24))[rows]
 
 
-PLAN = Plan(
+PLAN = TrainingPlan(
     steps=3,
     batch_rows=13,
     longest=24,

@@ -18,14 +18,14 @@ import torch
 
 from nanochat.errors import TrainingError
 from nanochat.model.gpt import GPT
-from nanochat.train.loop import Cut, Plan, accumulate_gradients
+from nanochat.train.loop import Cut, TrainingPlan, accumulate_gradients
 from nanochat.train.state import TrainState
 
 logger = logging.getLogger(__name__)
 _CPU_MESSAGE = "can't allocate memory"  # what torch says in a plain RuntimeError
 
 
-def fitting_cut(state: TrainState, plan: Plan, rows: int | None = None) -> Cut:
+def fitting_cut(state: TrainState, plan: TrainingPlan, rows: int | None = None) -> Cut:
     """Return the cut for a run whose passes shall have `rows` rows, or as many as fit.
 
     All ranks call this together and get the same. Raises TrainingError saying how many rows do fit.
@@ -48,7 +48,7 @@ def fitting_cut(state: TrainState, plan: Plan, rows: int | None = None) -> Cut:
 
 
 @contextlib.contextmanager
-def out_of_memory_explained(state: TrainState, plan: Plan, cut: Cut) -> Iterator[None]:
+def out_of_memory_explained(state: TrainState, plan: TrainingPlan, cut: Cut) -> Iterator[None]:
     """Say of an allocation that failed after all, in some step, what to try instead."""
     try:
         yield

@@ -24,9 +24,9 @@ from nanochat.model.reproducible import cpu_threads
 from nanochat.optim.optimizer import ModelOptimizer
 from nanochat.runtime import Runtime
 from nanochat.train.hooks import Every, Keeper, Sampler
-from nanochat.train.loop import Cut, Plan, training_steps
-from nanochat.train.memory import fitting_cut, out_of_memory_explained
-from nanochat.train.ranks.world import World
+from nanochat.train.loop import Cut, TrainingPlan, training_steps
+from nanochat.train.micro_batch import fitting_cut, out_of_memory_explained
+from nanochat.train.ranks.rank_group import RankGroup
 from nanochat.train.recorder import Recorder
 from nanochat.train.state import TrainState
 
@@ -34,19 +34,19 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class TrainingJob:
     """What a stage adds to the loop."""
 
     config: PretrainConfig | MidtrainConfig | SftConfig  # also names the run a restart point belongs to
-    plan: Plan
+    plan: TrainingPlan
     lr_factor: float = 1.0
     measure_name: str
-    measure: Callable[[Cut, World], float]  # called by all ranks together
+    measure: Callable[[Cut, RankGroup], float]  # called by all ranks together
     answer: Callable[[str], str]
     statistics: Mapping[str, float]
 
 
-def train(model: GPT, job: Job, out: Path, runtime: Runtime) -> dict[str, Any]:
+def train(model: GPT, job: TrainingJob, out: Path, runtime: Runtime) -> dict[str, Any]:
     """Train `model` in place, write the artifact to `out`, return the run's numbers."""
     with cpu_threads(runtime.threads):
         state, keeper = _start(model, job, runtime)
@@ -65,22 +65,24 @@ def train(model: GPT, job: Job, out: Path, runtime: Runtime) -> dict[str, Any]:
     return {**recorder.summary(job.measure_name), **job.statistics}
 
 
-def _start(model: GPT, job: Job, runtime: Runtime) -> tuple[TrainState, Keeper]:
+def _start(model: GPT, job: TrainingJob, runtime: Runtime) -> tuple[TrainState, Keeper]:
     """Return the run as it begins or goes on, and what keeps its restart points."""
-    world, steps = World.current(), job.plan.steps
+    world, steps = RankGroup.current(), job.plan.steps
     optimizer = ModelOptimizer(model, job.config.optimizer, lr_factor=job.lr_factor, group=world.group)
     model.precision = getattr(torch, job.config.compute.precision)
     compiled = cast(GPT, torch.compile(model)) if job.config.compute.compile else None
     state = TrainState(model, optimizer, world, compiled=compiled)
     run = {"config": job.config.model_dump(mode="json"), "steps": steps}
-    if state.restore(runtime.checkpoints, run):
+    if state.restore(runtime.restart_points, run):
         runtime.tracker.log_text(f"continuing after step {state.step}", step=state.step)
     else:
         logger.info("training %d parameters for %d steps", parameter_count(model.config), steps)
     return state, Keeper(state, runtime, run, steps)
 
 
-def _hooks(state: TrainState, job: Job, cut: Cut, runtime: Runtime) -> tuple[Every[float], Every[None]]:
+def _hooks(
+    state: TrainState, job: TrainingJob, cut: Cut, runtime: Runtime
+) -> tuple[Every[float], Every[None]]:
     steps, config = job.plan.steps, job.config
     sampler = Sampler(state, runtime, config.prompts, job.answer)
     return (

@@ -7,7 +7,7 @@ import torch
 
 from nanochat.config import ModelConfig
 from nanochat.model.gpt import GPT
-from nanochat.model.memory import COMPILED, EAGER, FUSED, largest_pass, training_memory
+from nanochat.model.memory_estimate import COMPILED, EAGER, FUSED, largest_pass, training_memory
 from nanochat.recipes.shared import model_shape
 
 D20 = model_shape(20, vocab_size=65_536, sequence_len=2048)
