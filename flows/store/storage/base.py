@@ -198,7 +198,7 @@ class Storage:
             raise
 
     def _make_folder(self, path: str) -> None:
-        folder = self.fs._parent(path)
+        folder = path.rpartition("/")[0]
         if folder not in self._folders:
             self.fs.makedirs(folder, exist_ok=True)
             self._folders.add(folder)

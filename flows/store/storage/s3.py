@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import fsspec.core
+
 from flows.store.storage.base import ObjectInfo, Storage
 from flows.store.storage.retry import Retry, ShortRead
 from nanochat.errors import StoreError, StoreUnavailable
@@ -48,7 +50,7 @@ class S3Storage(Storage):
             }
         )
         fs.retries = 1
-        storage = cls(url, fs, fs._strip_protocol(url), retry)
+        storage = cls(url, fs, fsspec.core.strip_protocol(url), retry)
         storage._try("open", "", storage._head_bucket)
         return storage
 
