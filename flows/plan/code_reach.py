@@ -3,7 +3,8 @@
 A statement that defines a name is reached by its use. One that defines none (a bare call) is reached where
 its module is imported; one that calls a function of ours to define a name (it may register something) where
 anything of its module is reached. A module that is used as a value, or named by a string, is reached as a
-whole. Imports for type checkers are not followed; what other strings name is not seen.
+whole, a template that a string names as its text. Imports for type checkers are not followed; what other
+strings name is not seen.
 
 Reads source with `ast` and imports nothing of what it reads. What a digest is for stands in
 `flows.plan.code_digest`.
@@ -22,6 +23,7 @@ from flows.plan.code_modules import DEFINITION, IMPORT, LOOP, Module, Target, ru
 
 _OURS = ("nanochat", "kernels")
 _NAMES_MODULE = re.compile(rf"({'|'.join(_OURS)})(\.\w+)+(:\w+)?")
+_NAMES_TEMPLATE = re.compile(r"[\w.-]+\.(jinja|j2)")
 _BY_STRING = "a module"  # the name in a target for a module that a string names; no identifier
 _NO_CODE = frozenset({"ctx", "kind", "type_comment"})
 
@@ -70,6 +72,11 @@ class Code:
         if name not in self._modules:
             self._modules[name] = self._read(name) if name.split(".")[0] in _OURS else None
         return self._modules[name]
+
+    def templates(self, name: str) -> list[str]:
+        """Return the texts of the templates of that name, wherever they stand."""
+        found = (path for layer in _OURS for path in (self._root / layer).rglob(name))
+        return sorted(path.read_text(encoding="utf-8") for path in found)
 
     def resolve(self, imported: Target) -> Target:
         """Return what an import means, through all modules that pass the name on."""
@@ -273,6 +280,8 @@ class _Reader:
         self._scopes.pop()
 
     def _read_constant(self, value: object) -> None:
+        if isinstance(value, str) and _NAMES_TEMPLATE.fullmatch(value):
+            self._text += self._code.templates(value)
         if isinstance(value, str) and _NAMES_MODULE.fullmatch(value):
             module, _, name = value.partition(":")
             if self._code.module(module):

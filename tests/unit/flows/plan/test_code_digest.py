@@ -335,6 +335,13 @@ def test_a_change_marks_exactly_the_stages_that_reach_it(copy, name):
     assert {name for name, stage in ALL.items() if code.digest(stage.run) != reviewed[name]} == FILES_OF[name]
 
 
+def test_a_template_is_code_of_the_stage_that_fills_it(copy):
+    (path,) = copy.rglob("model_card.md.j2")
+    path.write_text(path.read_text(encoding="utf-8") + "One more line.\n", encoding="utf-8")
+    code, reviewed = Code(copy), _reviewed()
+    assert {name for name, stage in ALL.items() if code.digest(stage.run) != reviewed[name]} == {"publish"}
+
+
 class _Reworded(ast.NodeTransformer):
     def visit_Expr(self, node: ast.Expr) -> ast.Expr:
         if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
