@@ -12,8 +12,8 @@ from typing import Any
 
 from rich.table import Table
 
-from flows.cli.tables import bytes_text, rows_table
-from flows.display.progress import duration
+from flows.cli.tables import rows_table
+from flows.display.quantities import bytes_text, duration, number_text
 from flows.plan import Plan
 from flows.plan.time_left import Expected, expected
 from nanochat.costs.derived import Derived
@@ -129,13 +129,9 @@ class PlanCosts:
 
 def derived_table(numbers: Iterable[Derived]) -> Table:
     """One row a number that follows from a recipe's fields."""
-    return rows_table([{"derived": d.name, "value": _number(d.value), "meaning": d.meaning} for d in numbers])
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "unknown"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.7g}"
+    return rows_table(
+        [{"derived": d.name, "value": number_text(d.value, ".7g"), "meaning": d.meaning} for d in numbers]
+    )
 
 
 def _memory_note(memory: MemoryEstimate | None) -> str:

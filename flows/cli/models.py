@@ -12,6 +12,7 @@ import typer
 
 from flows.cli import output, tables
 from flows.cli.options import AsJson, Ref, StoreUrl, open_store
+from flows.display.quantities import bytes_text
 
 if TYPE_CHECKING:
     from flows.models.import_export import Exported
@@ -171,7 +172,7 @@ def export(
 def _tell_exported(done: Exported) -> None:
     output.show(str(done.folder))
     for path, size in done.files:
-        output.say(f"  {path:<32} {tables.bytes_text(size):>10}")
+        output.say(f"  {path:<32} {bytes_text(size):>10}")
 
 
 def _choice(source: str | None, tag: str | None, step: int | None) -> Choice:

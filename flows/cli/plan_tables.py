@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
-from flows.cli.tables import PARTS, plain_table
-from flows.display.progress import duration
+from flows.cli.tables import plain_table, stage_label
+from flows.display.quantities import duration
 from flows.plan import Plan, Planned
 
 WORDS = {"hit": "cached", "run": "run", "wait": "wait"}
@@ -28,8 +28,7 @@ def plan_table(plan: Plan) -> Table:
         first = next((p for p in group if p.action != "hit"), group[0])
         seconds = sum(p.seconds or 0.0 for p in group if p.action != "hit")
         known = any(p.seconds is not None for p in group if p.action != "hit")
-        label = name if len(group) == 1 else f"{name} ({len(group)} {PARTS.get(name, 'shards')})"
-        table.add_row(label, action, first.reason, duration(seconds) if known else "")
+        table.add_row(stage_label(name, len(group)), action, first.reason, duration(seconds) if known else "")
     return table
 
 

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from flows.cli.tables import bytes_text, number_text, plain_table
-from flows.display.progress import duration
+from flows.cli.tables import plain_table
+from flows.display.quantities import bytes_text, duration, number_text
 from flows.store import Record, Store
 from flows.store.lineage import lineage
 from flows.store.records import input_refs
@@ -68,7 +68,10 @@ def record_text(record: Record, contents: Mapping[str, Any] | None = None) -> st
 
 def _contents_lines(contents: Mapping[str, Any]) -> list[str]:
     counts = {k: v for k, v in contents.items() if k not in ("samples", "conversations")}
-    lines = [f"  {k.replace('_', ' '):<24} {number_text(v)}" for k, v in counts.items()]
+    lines = [
+        f"  {k.replace('_', ' '):<24} {v if isinstance(v, str) else number_text(v, ',.3f')}"
+        for k, v in counts.items()
+    ]
     for sample in contents.get("samples", ()):
         text = json.dumps(sample["text"], ensure_ascii=False)
         more = "" if sample["whole"] else " …"

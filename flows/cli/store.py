@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import output, record_tables, tables
+from flows.cli import output, record_tables
 from flows.cli.options import AsJson, Ref, StoreUrl, open_store
+from flows.display.quantities import bytes_text
 from flows.store.gc import collect
 from flows.store.verify import verify
 
@@ -101,6 +102,6 @@ def collect_garbage(
         output.show(f"{stage}/{key[:12]}")
     verb = "would free" if dry_run else "freed"
     output.say(
-        f"{verb} {tables.bytes_text(report.freed_bytes)} in {len(report.names)} files"
+        f"{verb} {bytes_text(report.freed_bytes)} in {len(report.names)} files"
         f" ({len(report.records)} records); {report.kept_records} records kept"
     )

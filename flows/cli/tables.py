@@ -10,10 +10,10 @@ from typing import Any
 
 from rich.table import Table
 
-from flows.display.progress import duration
+from flows.display.quantities import duration
 from flows.store import Record
 
-PARTS = {"render": "mixtures"}  # what a stage has one node of, if not of a shard
+_PARTS = {"render": "mixtures"}  # what a stage has one node of, if not of a shard
 
 
 def run_table(records: Mapping[str, Record], executed: Iterable[str]) -> Table:
@@ -29,10 +29,9 @@ def run_table(records: Mapping[str, Record], executed: Iterable[str]) -> Table:
             "cached" if not ran else "done" if len(ran) == len(nodes) else f"{len(ran)} of {len(nodes)} done"
         )
         seconds = sum(float(records[n].provenance.get("seconds") or 0) for n in nodes)
-        label = name if len(nodes) == 1 else f"{name} ({len(nodes)} {PARTS.get(name, 'shards')})"
         digest = records[nodes[0]].digest[:12] if len(nodes) == 1 else ""
         result = _headline(records[nodes[0]].metrics) if len(nodes) == 1 else ""
-        table.add_row(label, status, digest, duration(seconds), result)
+        table.add_row(stage_label(name, len(nodes)), status, digest, duration(seconds), result)
     return table
 
 
@@ -59,21 +58,17 @@ def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def stage_label(name: str, nodes: int) -> str:
+    """Return a stage's name, with how many parts it has if it fans out."""
+    return name if nodes == 1 else f"{name} ({nodes} {_PARTS.get(name, 'shards')})"
+
+
 def fields_table(fields: Iterable[tuple[str, Any, str]]) -> Table:
     """One row a recipe field: its dotted name, value and help text."""
     table = plain_table("field", "value", "meaning")
     for name, value, text in fields:
         table.add_row(name, value_text(value), text)
     return table
-
-
-def bytes_text(size: float) -> str:
-    """Return a size as people read it."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 def plain_table(*columns: str) -> Table:
@@ -88,11 +83,6 @@ def _headline(metrics: Mapping[str, Any]) -> str:
     shown = ("val/bpb", "val/loss", "train/loss", "core", "chatcore", "bytes_per_token", "tokens")
     parts = [f"{k} {v:.4g}" for k in shown if isinstance(v := metrics.get(k), int | float)]
     return ", ".join(parts[:2])
-
-
-def number_text(value: Any) -> str:
-    """Return a number as people read it; anything else as `value_text` does."""
-    return f"{value:,.3f}" if isinstance(value, float) else value_text(value)
 
 
 def _percent(value: float | None) -> str:

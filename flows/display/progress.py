@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from flows.display.quantities import duration
+
 _BAR_WIDTH = 20
 _SHOWN = {
     "train/loss": ("loss", "{:.4f}"),
@@ -129,16 +131,6 @@ class StageProgress:
 
     def close(self) -> None:
         """Nothing is held open."""
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as people read them: `4.2 s`, `3 min 05 s`, `2 h 10 min`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _bar(line: _Line) -> str:
