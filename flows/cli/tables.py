@@ -12,6 +12,7 @@ from rich.table import Table
 
 from flows.display.quantities import duration
 from flows.store import Record
+from nanochat.evals.results import benchmark_rows
 
 _PARTS = {"render": "mixtures"}  # what a stage has one node of, if not of a shard
 
@@ -36,17 +37,11 @@ def run_table(records: Mapping[str, Record], executed: Iterable[str]) -> Table:
 
 
 def results_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
-    """The benchmark table: a row a task, a column a model."""
+    """The benchmark table: a row a chat task and metric, a column a model; CORE's own tasks are left out."""
     table = plain_table("benchmark", "chance", *results)
-    names = dict.fromkeys(name for result in results.values() for name in result["tasks"])
-    for name in names:
-        chance = next(r["tasks"][name]["baseline"] for r in results.values() if name in r["tasks"])
-        cells = [_percent(r["tasks"].get(name, {}).get("accuracy")) for r in results.values()]
-        table.add_row(name, _percent(chance), *cells)
-    for metric in ("core", "chatcore", "val_bpb"):
-        values = [r["metrics"].get(metric) for r in results.values()]
-        if any(v is not None for v in values):
-            table.add_row(metric, "", *("" if v is None else f"{v:.4f}" for v in values))
+    for row in benchmark_rows(results):
+        if row.part != "core":
+            table.add_row(row.name, *row.texts(brief=True))
     return table
 
 
@@ -83,10 +78,6 @@ def _headline(metrics: Mapping[str, Any]) -> str:
     shown = ("val/bpb", "val/loss", "train/loss", "core", "chatcore", "bytes_per_token", "tokens")
     parts = [f"{k} {v:.4g}" for k in shown if isinstance(v := metrics.get(k), int | float)]
     return ", ".join(parts[:2])
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.1%}"
 
 
 def value_text(value: Any) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.store import Record
+from nanochat.evals.results import benchmark_rows
 
 Read = Callable[[Record, str], bytes]
 
@@ -153,17 +154,7 @@ def _benchmarks(records: Mapping[str, Record], read: Read) -> str:
     }
     if not results:
         return ""
-    rows = []
-    for part in ("tasks", "core"):
-        for name in dict.fromkeys(name for result in results.values() for name in result.get(part, {})):
-            found = [result.get(part, {}).get(name) for result in results.values()]
-            chance = next(task["baseline"] for task in found if task is not None)
-            cells = ["–" if task is None else f"{100 * task['accuracy']:.2f} %" for task in found]
-            rows.append([f"{name} (CORE)" if part == "core" else name, f"{100 * chance:.2f} %", *cells])
-    for name in ("core", "chatcore", "val_bpb"):
-        values = [result["metrics"].get(name) for result in results.values()]
-        if any(value is not None for value in values):
-            rows.append([name, "", *(_fixed(value, 4) for value in values)])
+    rows = [[row.label, *row.texts()] for row in benchmark_rows(results)]
     return _table(["benchmark", "chance", *results], rows)
 
 

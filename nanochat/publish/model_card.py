@@ -16,6 +16,7 @@ from jinja2 import Environment, StrictUndefined
 
 from nanochat.config import ModelConfig, PublishConfig
 from nanochat.evals.contamination.overlap import Overlap
+from nanochat.evals.results import ABSENT, METRICS, BenchmarkRow, benchmark_rows, core_label, percent
 
 # Name on the card, and the hub's name of the data set and metric.
 _BENCHMARKS = {
@@ -78,10 +79,10 @@ def front_matter(card: CardInputs) -> dict[str, Any]:
     for name, result in final["tasks"].items():
         title, dataset, metric = _benchmark(name, card.records)
         results.append(_index_entry(title, dataset, metric, round(100 * result["accuracy"], 4)))
-    for name, title in _SUMMARIES.items():
+    for name in METRICS:
         value = final["metrics"].get(name)
         if value is not None:
-            results.append(_index_entry(title, f"nanochat/{name}", name, round(value, 6)))
+            results.append(_index_entry(_SUMMARIES[name], f"nanochat/{name}", name, round(value, 6)))
     return {
         "language": ["en"],
         "license": card.publish.license,
@@ -111,21 +112,17 @@ def _benchmark(name: str, records: Mapping[str, Mapping[str, Any]]) -> tuple[str
 
 def _benchmark_table(card: CardInputs) -> list[tuple[str, ...]]:
     """Return rows of name, chance, base, mid, sft."""
-    results = card.results
-    rows: list[tuple[str, ...]] = []
-    for part in ("tasks", "core"):
-        names = [name for model in MODELS for name in results[model].get(part, {})]
-        for name in dict.fromkeys(names):
-            found = [results[model].get(part, {}).get(name) for model in MODELS]
-            baseline = next(r["baseline"] for r in found if r is not None)
-            label = _benchmark(name, card.records)[0] if part == "tasks" else name
-            cells = ("–" if r is None else f"{100 * r['accuracy']:.2f} %" for r in found)
-            rows.append((f"{label} (CORE)" if part == "core" else label, f"{100 * baseline:.2f} %", *cells))
-    for name, label in _SUMMARIES.items():
-        values = [results[model]["metrics"].get(name) for model in MODELS]
-        if any(value is not None for value in values):
-            rows.append((label, "–", *("–" if v is None else f"{v:.4f}" for v in values)))
+    rows = []
+    for row in benchmark_rows({model: card.results[model] for model in MODELS}):
+        chance, *values = row.texts()
+        rows.append((_benchmark_title(row, card.records), chance or ABSENT, *values))
     return rows
+
+
+def _benchmark_title(row: BenchmarkRow, records: Mapping[str, Mapping[str, Any]]) -> str:
+    if row.part == "tasks":
+        return _benchmark(row.name, records)[0]
+    return _SUMMARIES[row.name] if row.part == "metrics" else row.label
 
 
 def _smallest_sample(results: Mapping[str, Mapping[str, Any]]) -> int | None:
@@ -139,14 +136,14 @@ def _overlap_table(card: CardInputs) -> list[tuple[str, ...]]:
     """Return rows of name, items, judged items, overlapping items, their part of those judged."""
     found = card.overlap
     named = {_benchmark(name, card.records)[0]: task for name, task in found.tasks.items()}
-    named |= {f"{name} (CORE)": task for name, task in found.core.items()}
+    named |= {core_label(name): task for name, task in found.core.items()}
     return [
         (
             name,
             _number(task.items),
             _number(task.judged),
             _number(len(task.overlapping)),
-            "–" if task.part is None else f"{100 * task.part:.2f} %",
+            percent(task.part),
         )
         for name, task in named.items()
     ]
@@ -171,9 +168,9 @@ def _training_stages(records: Mapping[str, Mapping[str, Any]]) -> list[dict[str,
                 "title": title,
                 "steps": _number(metrics.get("steps")),
                 "tokens": _number(metrics.get("tokens")),
-                "flops": _scientific(metrics.get("flops")),
-                "loss": _decimal(metrics.get("train/loss")),
-                "validation": "–" if measure is None else f"{metrics[measure]:.4f} ({measure})",
+                "flops": _number(metrics.get("flops"), ".2e"),
+                "loss": _number(metrics.get("train/loss"), ".4f"),
+                "validation": ABSENT if measure is None else f"{metrics[measure]:.4f} ({measure})",
                 "time": _duration(records[node]["provenance"].get("seconds")),
             }
         )
@@ -189,7 +186,7 @@ def _corpus(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str] | None:
     return {
         "shards": _number(len(shards)),
         **{name: _number(value) for name, value in total.items()},
-        "bytes_per_token": f"{total['bytes'] / words:.3f}" if words > 0 else "–",
+        "bytes_per_token": f"{total['bytes'] / words:.3f}" if words > 0 else ABSENT,
     }
 
 
@@ -244,19 +241,11 @@ def _commit(provenance: Mapping[str, Any]) -> str:
     return f"{commit[:12]} with local changes" if provenance.get("dirty") else str(commit[:12])
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.0f}"
-
-
-def _decimal(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
-
-
-def _scientific(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2e}"
+def _number(value: float | None, form: str = ",.0f") -> str:
+    return ABSENT if value is None else format(value, form)
 
 
 def _duration(seconds: float | None) -> str:
     if seconds is None:
-        return "–"
+        return ABSENT
     return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.errors import DataError
+from nanochat.evals.results import core_label, percent
 
 FILE_NAME = "contamination.json"
 
@@ -100,9 +101,9 @@ def overlap_lines(overlap: Overlap) -> dict[str, int | str]:
         "documents": overlap.documents,
         "overlapping_documents": overlap.overlapping_documents,
     }
-    named = [*overlap.tasks.items(), *((f"{name} (CORE)", task) for name, task in overlap.core.items())]
+    named = [*overlap.tasks.items(), *((core_label(name), task) for name, task in overlap.core.items())]
     for name, task in named:
-        part = "" if task.part is None else f" ({100 * task.part:.2f} %)"
+        part = "" if task.part is None else f" ({percent(task.part)})"
         found = f"{len(task.overlapping):,} of {task.judged:,} judged items overlap{part}"
         lines[name] = f"{found}, {task.too_short:,} too short"
     return lines

@@ -1,0 +1,76 @@
+"""The benchmark table: what stands in it, in which order, and how its numbers are written.
+
+Takes the `results.json` of one or more models as `nanochat.evals.evaluate` writes it. The terminal, the
+report and the model card lay the rows out; titles and columns are theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+ABSENT = "–"
+METRICS = ("core", "chatcore", "val_bpb")  # each sums up a model in one number
+
+
+@dataclass(frozen=True)
+class BenchmarkRow:
+    """One task or metric, with its value for each model in turn."""
+
+    part: str  # of results.json: tasks, core or metrics
+    name: str
+    chance: float | None  # accuracy of guessing; None for a metric
+    values: tuple[float | None, ...]  # accuracies, or a metric's values; None where a model was not asked
+
+    @property
+    def label(self) -> str:
+        """Return a name that tells a CORE task from the chat task of the same name."""
+        return core_label(self.name) if self.part == "core" else self.name
+
+    def texts(self, *, brief: bool = False) -> tuple[str, ...]:
+        """Return chance (empty for a metric) and the values as text; `brief` is the form for a terminal."""
+        if self.part == "metrics":
+            return ("", *(_text(value, "{:.4f}", brief) for value in self.values))
+        return tuple(percent(part, brief=brief) for part in (self.chance, *self.values))
+
+
+def benchmark_rows(results: Mapping[str, Mapping[str, Any]]) -> list[BenchmarkRow]:
+    """Return the rows of a table with a column for each model of `results` (model -> `results.json`)."""
+    return [*_task_rows("tasks", results), *_task_rows("core", results), *_metric_rows(results)]
+
+
+def core_label(name: str) -> str:
+    """Return the name of a CORE task where it stands beside chat tasks."""
+    return f"{name} (CORE)"
+
+
+def percent(part: float | None, *, brief: bool = False) -> str:
+    """Return a part of one in percent: `12.34 %` on a page, `12.3%` in a terminal."""
+    return _text(None if part is None else 100 * part, "{:.1f}%" if brief else "{:.2f} %", brief)
+
+
+def _task_rows(part: str, results: Mapping[str, Mapping[str, Any]]) -> list[BenchmarkRow]:
+    rows = []
+    tables = [result.get(part, {}) for result in results.values()]
+    for name in dict.fromkeys(name for table in tables for name in table):
+        found = [table.get(name) for table in tables]
+        chance = next(task["baseline"] for task in found if task is not None)
+        values = tuple(None if task is None else task["accuracy"] for task in found)
+        rows.append(BenchmarkRow(part, name, chance, values))
+    return rows
+
+
+def _metric_rows(results: Mapping[str, Mapping[str, Any]]) -> list[BenchmarkRow]:
+    values = {name: tuple(result["metrics"].get(name) for result in results.values()) for name in METRICS}
+    return [
+        BenchmarkRow("metrics", name, None, found)
+        for name, found in values.items()
+        if any(value is not None for value in found)
+    ]
+
+
+def _text(value: float | None, form: str, brief: bool) -> str:
+    if value is None:
+        return "" if brief else ABSENT
+    return form.format(value)

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+
+from nanochat.evals.results import benchmark_rows, percent
+
+
+def _task(accuracy, baseline):
+    return {"accuracy": accuracy, "baseline": baseline}
+
+
+BASE = {
+    "tasks": {"arc_easy": _task(0.25, 0.25)},
+    "core": {"arc_easy": _task(0.4375, 0.25)},
+    "metrics": {"core": 0.0833, "chatcore": None, "val_bpb": 1.23456},
+}
+CHAT = {
+    "tasks": {"gsm8k": _task(0.06349, 0.0), "arc_easy": _task(0.37512, 0.25)},
+    "core": {},
+    "metrics": {"core": None, "chatcore": None, "val_bpb": 1.5},
+}
+
+
+def test_rows_are_chat_tasks_then_core_tasks_then_the_metrics_that_any_model_has():
+    rows = benchmark_rows({"base": BASE, "sft": CHAT})
+    assert [(row.label, row.chance, row.values) for row in rows] == [
+        ("arc_easy", 0.25, (0.25, 0.37512)),
+        ("gsm8k", 0.0, (None, 0.06349)),
+        ("arc_easy (CORE)", 0.25, (0.4375, None)),
+        ("core", None, (0.0833, None)),
+        ("val_bpb", None, (1.23456, 1.5)),
+    ]
+
+
+def test_a_page_says_what_is_absent_and_a_terminal_leaves_it_empty():
+    rows = {row.label: row for row in benchmark_rows({"base": BASE, "sft": CHAT})}
+    assert rows["gsm8k"].texts() == ("0.00 %", "–", "6.35 %")
+    assert rows["gsm8k"].texts(brief=True) == ("0.0%", "", "6.3%")
+    assert rows["core"].texts() == ("", "0.0833", "–")
+    assert rows["core"].texts(brief=True) == ("", "0.0833", "")
+
+
+@pytest.mark.parametrize(("part", "page", "brief"), [(1.0, "100.00 %", "100.0%"), (None, "–", "")])
+def test_the_ends_of_a_percentage(part, page, brief):
+    assert (percent(part), percent(part, brief=True)) == (page, brief)
+
+
+def test_results_without_models_have_no_rows():
+    assert benchmark_rows({}) == []
