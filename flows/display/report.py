@@ -1,22 +1,26 @@
 """A run's report: one HTML file with plots, made from records and the files they name, nothing else.
 
 `read` gives the bytes of one file of a record's artifact, so this module knows no store. What a record or
-file does not have is left out of the page; what is missing is said. Plots are SVG inside the page.
+file does not have is left out of the page; what is missing is said. Plots are SVG inside the page. What is
+prepared here is plain text; `report.html.j2` lays it out and escapes it.
 """
 
 from __future__ import annotations
 
-import html
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, StrictUndefined
+
 from flows.store import Record
-from nanochat.evals.results import benchmark_rows
+from nanochat.evals.results import ABSENT, benchmark_rows
 
 Read = Callable[[Record, str], bytes]
+Row = list[str | None]
 
 _TRAINING = ("pretrain", "midtrain", "sft")
 _EVALUATIONS = {"base": "evaluate_base", "mid": "evaluate_mid", "sft": "evaluate_sft"}
@@ -26,41 +30,40 @@ _PLOTS = {  # title -> the series that it may show, of which a stage has some
     "Throughput": ("throughput/tokens_per_s",),
     "Model FLOPs utilization": ("throughput/mfu",),
 }
+_SERIES = ("metrics.jsonl", "throughput.jsonl")
 _SAMPLES_SHOWN = 12
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; margin: 1rem 0 }
-td, th { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: left }
-pre { background: #f5f5f5; padding: .6rem; white-space: pre-wrap } svg { max-width: 100%; height: auto }
-"""
 
 
 def build_report(records: Mapping[str, Record], read: Read, target: Path) -> Path:
     """Write the report of the nodes in `records` (node id -> record) to `target`; return it."""
-    parts = [
-        "<h1>nanochat run</h1>",
-        _section("Stages", _stages(records)),
-        _section("Corpus", _corpus(records)),
-        _section("Training", _training(records, read)),
-        _section("Benchmarks", _benchmarks(records, read)),
-        _section("Samples", _samples(records, read)),
-        _section("Lineage", _lineage(records)),
-    ]
-    page = "\n".join(
-        [
-            '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>nanochat run</title>',
-            f"<style>{_STYLE}</style></head><body>",
-            *parts,
-            "</body></html>\n",
-        ]
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    template = files("flows.display").joinpath("report.html.j2").read_text(encoding="utf-8")
+    series = _series(records, read)
+    results = _results(records, read)
+    page = environment.from_string(template).render(
+        stages=_stages(records),
+        corpus=_corpus(records),
+        trained=list(series),
+        training=_training(records),
+        plots=_plots(series),
+        models=list(results),
+        benchmarks=[(row.label, *row.texts()) for row in benchmark_rows(results)],
+        samples=_samples(records, read),
+        lineage=_lineage(records),
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(page, encoding="utf-8")
     return target
 
 
-def _stages(records: Mapping[str, Record]) -> str:
-    rows = []
+def _stages(records: Mapping[str, Record]) -> list[Row]:
+    rows: list[Row] = []
     for node, record in records.items():
         made = record.provenance
         size = sum(file.size for file in record.files)
@@ -79,39 +82,43 @@ def _stages(records: Mapping[str, Record]) -> str:
     priced = [d for d in dollars if d is not None]
     total = _fixed(sum(priced), 2) if priced else "unpriced"
     rows.append(["all", "", _fixed(sum(s or 0 for s in seconds), 1), total, "", ""])
-    return _table(["stage", "made", "seconds", "dollars", "bytes", "digest"], rows)
+    return rows
 
 
-def _corpus(records: Mapping[str, Record]) -> str:
+def _corpus(records: Mapping[str, Record]) -> list[Row]:
     shards = [record.metrics for record in records.values() if record.stage == "tokenize"]
     names = ("documents", "characters", "bytes", "tokens")
     totals = {name: sum(s[name] for s in shards) for name in names if all(name in s for s in shards)}
     if not shards or not totals:
-        return ""
-    rows = [["shards", f"{len(shards):,}"], *([name, f"{value:,}"] for name, value in totals.items())]
+        return []
+    rows: list[Row] = [["shards", f"{len(shards):,}"]]
+    rows += [[name, f"{value:,}"] for name, value in totals.items()]
     words = totals.get("tokens", 0) - totals.get("documents", 0)  # a document's first token has no bytes
     if "bytes" in totals and words > 0:
         rows.append(["bytes per token", f"{totals['bytes'] / words:.3f}"])
-    return _table(["", ""], rows)
+    return rows
 
 
-def _training(records: Mapping[str, Record], read: Read) -> str:
-    series: dict[str, list[dict[str, Any]]] = {}
-    rows = []
-    for node in _TRAINING:
-        if node not in records:
-            continue
-        record = records[node]
-        lines = [*_json_lines(record, read, "metrics.jsonl"), *_json_lines(record, read, "throughput.jsonl")]
-        series[node] = lines
-        numbers = {k: v for k, v in record.metrics.items() if isinstance(v, int | float)}
-        rows += [[node, name, f"{value:,.6g}"] for name, value in numbers.items()]
-    if not series:
-        return ""
-    return _table(["stage", "metric", "value"], rows) + _plots(series)
+def _series(records: Mapping[str, Record], read: Read) -> dict[str, list[dict[str, Any]]]:
+    """Return what each training stage measured on its way."""
+    return {
+        node: [line for name in _SERIES for line in _json_lines(records[node], read, name)]
+        for node in _TRAINING
+        if node in records
+    }
 
 
-def _plots(series: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+def _training(records: Mapping[str, Record]) -> list[Row]:
+    return [
+        [node, name, f"{value:,.6g}"]
+        for node in _TRAINING
+        if node in records
+        for name, value in records[node].metrics.items()
+        if isinstance(value, int | float)
+    ]
+
+
+def _plots(series: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     """Return one row of plots per stage, as SVG."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -138,7 +145,7 @@ def _plots(series: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             FigureCanvasSVG(figure).print_svg(image, metadata={"Date": None})
         text = image.getvalue().decode("utf-8")
         drawn.append(text[text.index("<svg") :])
-    return "\n".join(drawn)
+    return drawn
 
 
 def _curves(lines: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
@@ -146,35 +153,30 @@ def _curves(lines: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str
     return {key: points for key, points in found.items() if points}
 
 
-def _benchmarks(records: Mapping[str, Record], read: Read) -> str:
-    results = {
+def _results(records: Mapping[str, Record], read: Read) -> dict[str, dict[str, Any]]:
+    return {
         model: json.loads(read(records[node], "results.json"))
         for model, node in _EVALUATIONS.items()
         if node in records
     }
-    if not results:
-        return ""
-    rows = [[row.label, *row.texts()] for row in benchmark_rows(results)]
-    return _table(["benchmark", "chance", *results], rows)
 
 
-def _samples(records: Mapping[str, Record], read: Read) -> str:
+def _samples(records: Mapping[str, Record], read: Read) -> dict[str, list[str]]:
     """Return the last samples of each stage that keeps some."""
-    parts = []
-    for node, record in records.items():
-        lines = _json_lines(record, read, "samples.jsonl")[-_SAMPLES_SHOWN:]
-        if lines:
-            shown = "\n".join(f"<pre>{html.escape(_sample_text(line))}</pre>" for line in lines)
-            parts.append(f"<h3>{html.escape(node)}</h3>\n{shown}")
-    return "\n".join(parts)
+    last = {node: _json_lines(record, read, "samples.jsonl") for node, record in records.items()}
+    return {
+        node: [_sample_text(line) for line in lines[-_SAMPLES_SHOWN:]]
+        for node, lines in last.items()
+        if lines
+    }
 
 
 def _sample_text(line: Mapping[str, Any]) -> str:
     return "\n".join(f"{name}: {value}" for name, value in line.items())
 
 
-def _lineage(records: Mapping[str, Record]) -> str:
-    rows = []
+def _lineage(records: Mapping[str, Record]) -> list[Row]:
+    rows: list[Row] = []
     for node, record in records.items():
         made = record.provenance
         commit = (made.get("commit") or "unknown")[:12] + (" + local changes" if made.get("dirty") else "")
@@ -185,7 +187,7 @@ def _lineage(records: Mapping[str, Record]) -> str:
             for name, value in record.inputs.items()
         )
         rows.append([node, record.key[:12], record.digest[:12], inputs, commit])
-    return _table(["artifact", "key", "digest", "made from", "at commit"], rows)
+    return rows
 
 
 def _json_lines(record: Record, read: Read, path: str) -> list[dict[str, Any]]:
@@ -195,20 +197,5 @@ def _json_lines(record: Record, read: Read, path: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in read(record, path).splitlines() if line]
 
 
-def _section(title: str, body: str) -> str:
-    return f"<h2>{title}</h2>\n{body or '<p>Nothing of this kind was made.</p>'}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return an HTML table; every cell is escaped."""
-    top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-    lines = ["".join(f"<td>{html.escape(_cell(cell))}</td>" for cell in row) for row in rows]
-    return f"<table><tr>{top}</tr>\n" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "\n</table>"
-
-
-def _cell(value: object) -> str:
-    return "–" if value is None else str(value)
-
-
 def _fixed(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:,.{digits}f}"
+    return ABSENT if value is None else f"{value:,.{digits}f}"

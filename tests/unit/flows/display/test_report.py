@@ -67,11 +67,18 @@ def index() -> _RecordIndex:
     return index
 
 
+def _body(page: str) -> ElementTree.Element:
+    """Return the page as a tree; it is XML apart from its head."""
+    return ElementTree.fromstring(page[page.index("<body>") : page.index("</body>") + len("</body>")])
+
+
 def _rows(page: str) -> list[list[str]]:
-    """Return the cells of every table row; the page is XML apart from its head."""
-    body = page[page.index("<body>") : page.index("</body>") + len("</body>")]
-    rows = ElementTree.fromstring(body).iter("tr")
-    return [["".join(cell.itertext()) for cell in row] for row in rows]
+    """Return the cells of every table row."""
+    return [["".join(cell.itertext()) for cell in row] for row in _body(page).iter("tr")]
+
+
+def _texts(page: str, tag: str) -> list[str]:
+    return ["".join(element.itertext()) for element in _body(page).iter(tag)]
 
 
 def test_report_shows_stages_benchmarks_corpus_and_lineage(index: _RecordIndex, tmp_path: Path) -> None:
@@ -94,10 +101,28 @@ def test_curves_of_loss_bpb_and_throughput_are_drawn(index: _RecordIndex, tmp_pa
     assert "FLOPs utilization" not in page
 
 
-def test_page_needs_nothing_from_elsewhere_and_escapes_samples(index: _RecordIndex, tmp_path: Path) -> None:
+def test_page_needs_nothing_from_elsewhere(index: _RecordIndex, tmp_path: Path) -> None:
     page = build_report(index.records, index.read, tmp_path / "run.html").read_text()
     assert "<script" not in page and "src=" not in page and "<link" not in page
-    assert "Once &lt;b&gt;upon&lt;/b&gt;" in page
+
+
+def test_hostile_text_is_shown_and_never_part_of_the_page(index: _RecordIndex, tmp_path: Path) -> None:
+    evil = "</pre></td><script>alert('1')</script> &amp; \"{{ 7 * 7 }}\""
+    metrics = [{"step": 1, "train/loss": 5.0}, {"step": 2, "train/loss": 4.0}]
+    files = {"metrics.jsonl": metrics, "samples.jsonl": [{evil: evil}]}
+    index.add("pretrain", files, {f"metric {evil}": 1.5}, None)
+    task = {evil: {"accuracy": 0.5, "baseline": 0.25}}
+    result = {"tasks": task, "core": task, "metrics": {}}
+    index.add("evaluate_base", {"results.json": json.dumps(result).encode()}, {}, None)
+    index.add(f"node {evil}", {"samples.jsonl": [{"text": evil}]}, {}, None)
+    page = build_report(index.records, index.read, tmp_path / "run.html").read_text()
+    assert "<script" not in page
+    assert ["pretrain", f"metric {evil}", "1.5"] in _rows(page)
+    assert [evil, "25.00 %", "50.00 %", "–"] in _rows(page)
+    assert [f"{evil} (CORE)", "25.00 %", "50.00 %", "–"] in _rows(page)
+    assert _rows(page)[-1][0] == f"node {evil}"
+    assert _texts(page, "h3") == ["pretrain", f"node {evil}"]
+    assert _texts(page, "pre") == [f"{evil}: {evil}", f"text: {evil}"]
 
 
 def test_report_of_a_run_that_stopped_early_says_what_is_not_there(
