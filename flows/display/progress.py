@@ -6,18 +6,20 @@ text. All of it goes to stderr; what a stage means is never told by colour alone
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from rich.console import Console
-from rich.live import Live
+from rich.progress import BarColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as LiveTasks
+from rich.table import Column
 from rich.text import Text
 
 from flows.display.quantities import duration
 
-_BAR_WIDTH = 20
 _SHOWN = {
     "train/loss": ("loss", "{:.4f}"),
     "val/loss": ("val loss", "{:.4f}"),
@@ -31,18 +33,6 @@ _SHOWN = {
 _UNITS = {"throughput/mb_per_s": "MB", "throughput/documents_per_s": "documents"}
 
 
-@dataclass
-class _Line:
-    """State of one running stage."""
-
-    started: float
-    step: int = 0
-    total_steps: int = 0
-    first: tuple[int, float] | None = None  # (step, time) of the first report: a resumed stage starts late
-    values: dict[str, float] = field(default_factory=dict)
-    printed: float = 0.0
-
-
 class Progress:
     """Shows running stages; thread-safe, since shards run side by side."""
 
@@ -51,35 +41,43 @@ class Progress:
         self._quiet = quiet
         self._every_s = every_s
         self._lock = threading.RLock()
-        self._lines: dict[str, _Line] = {}
-        self._live = (
-            Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._tasks = LiveTasks(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=12),
+            # Wrapped where the terminal is narrow: no number is lost.
+            TextColumn("{task.fields[numbers]}", markup=False, table_column=Column(overflow="fold")),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+            refresh_per_second=4,
+            speed_estimate_period=math.inf,  # a step of a big model may take longer than any period
+            transient=True,
+            get_time=time.monotonic,
+            disable=quiet or not console.is_interactive,
         )
 
     def __enter__(self) -> Progress:
-        if self._live and not self._quiet:
-            self._live.start()
+        self._tasks.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._live and not self._quiet:
-            self._live.stop()
+        self._tasks.stop()
 
     def started(self, node: str) -> StageProgress:
         """Announce a stage and return its tracker."""
         with self._lock:
-            self._lines[node] = _Line(started=time.monotonic())
-        self._refresh()
+            self._end(node)  # a stage that lost its lease starts again
+            self._tasks.add_task(node, total=None, values={}, numbers="", left="", printed=-math.inf)
         return StageProgress(self, node)
 
     def finished(self, node: str, outcome: str) -> None:
         """Print a stage's last line."""
         with self._lock:
-            line = self._lines.pop(node, None)
-        detail = f"  {_describe(line, last=True)}" if line and line.total_steps else ""
-        took = f"  {duration(time.monotonic() - line.started)}" if line else ""
-        self.say(f"{node:<24} {outcome}{took}{detail}")
-        self._refresh()
+            task = self._end(node)
+        took = f"  {duration(task.elapsed or 0.0)}" if task else ""
+        numbers = f"  {task.fields['numbers']}" if task and task.fields["numbers"] else ""
+        self.say(f"{node:<24} {outcome}{took}{numbers}")
 
     def say(self, text: str) -> None:
         """Print one line above the live ones."""
@@ -89,26 +87,34 @@ class Progress:
 
     def report(self, node: str, metrics: Mapping[str, float], step: int, total_steps: int) -> None:
         """Take a report from a running stage."""
-        now = time.monotonic()
         with self._lock:
-            line = self._lines.get(node)
-            if line is None:
+            task = self._find(node)
+            if task is None:
                 return
-            line.step, line.total_steps = step, total_steps
-            line.first = line.first or (step, now)
-            line.values.update(metrics)
-            due = self._live is None and now - line.printed >= self._every_s
+            if step < task.completed:  # an evaluation counts each of its tasks from the start
+                began = task.start_time
+                self._tasks.reset(task.id)
+                task.start_time = began
+            values = task.fields["values"] | metrics
+            numbers = _numbers(step, total_steps, values)
+            self._tasks.update(
+                task.id, completed=step, total=total_steps, values=values, numbers=numbers, left="left"
+            )
+            now = time.monotonic()
+            due = self._tasks.disable and now - task.fields["printed"] >= self._every_s
             if due:
-                line.printed = now
+                task.fields["printed"] = now
         if due:
-            self.say(f"{node:<24} {_describe(line)}")
-        self._refresh()
+            self.say(f"{node:<24} {numbers}{_time_left(task)}")
 
-    def _refresh(self) -> None:
-        if self._live and not self._quiet:
-            with self._lock:
-                rows = [f"{node:<24} {_bar(line)}{_describe(line)}" for node, line in self._lines.items()]
-            self._live.update(Text("\n".join(rows)))
+    def _find(self, node: str) -> Task | None:
+        return next((task for task in self._tasks.tasks if task.description == node), None)
+
+    def _end(self, node: str) -> Task | None:
+        task = self._find(node)
+        if task:
+            self._tasks.remove_task(task.id)
+        return task
 
 
 @dataclass(frozen=True)
@@ -133,32 +139,16 @@ class StageProgress:
         """Nothing is held open."""
 
 
-def _bar(line: _Line) -> str:
-    if not line.total_steps:
-        return ""
-    full = round(_BAR_WIDTH * line.step / line.total_steps)
-    return "█" * full + "░" * (_BAR_WIDTH - full) + "  "
-
-
-def _describe(line: _Line, *, last: bool = False) -> str:
-    if not line.total_steps:
-        return f"running {duration(time.monotonic() - line.started)}"
-    unit = next((name for key, name in _UNITS.items() if key in line.values), None)
-    step = f"{line.step:,} of {line.total_steps:,} {unit}" if unit else f"step {line.step}/{line.total_steps}"
-    parts = [step]
-    parts += [
-        f"{name} {form.format(line.values[key])}"
-        for key, (name, form) in _SHOWN.items()
-        if key in line.values
-    ]
-    parts += [f"{key[5:]} {value:.3f}" for key, value in line.values.items() if key.startswith("eval/")]
-    if not last and (left := _seconds_left(line)) is not None:
-        parts.append(f"{duration(left)} left")
+def _numbers(step: int, total_steps: int, values: Mapping[str, float]) -> str:
+    """Return how far a stage is and what it measured."""
+    unit = next((name for key, name in _UNITS.items() if key in values), None)
+    parts = [f"{step:,} of {total_steps:,} {unit}" if unit else f"step {step}/{total_steps}"]
+    parts += [f"{name} {form.format(values[key])}" for key, (name, form) in _SHOWN.items() if key in values]
+    parts += [f"{key[5:]} {value:.3f}" for key, value in values.items() if key.startswith("eval/")]
     return "  ".join(parts)
 
 
-def _seconds_left(line: _Line) -> float | None:
-    if line.first is None or line.step <= line.first[0]:
-        return None
-    per_step = (time.monotonic() - line.first[1]) / (line.step - line.first[0])
-    return per_step * (line.total_steps - line.step)
+def _time_left(task: Task) -> str:
+    if not task.speed or task.remaining is None:
+        return ""
+    return f"  {duration(task.remaining / task.speed)} left"
