@@ -123,7 +123,7 @@ def _context(
 ) -> ExecutionContext:
     return ExecutionContext(
         store=store,
-        scratch=settings.home / "scratch",
+        scratch=settings.scratch,
         runtime=runtime.to_runtime(display.stop),
         dollars_per_hour=settings.dollars_per_hour,
     )

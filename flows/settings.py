@@ -1,7 +1,8 @@
 """Where things are kept and how fast they run on this machine: read from the environment once, at the edge.
 
 None of it is part of a result. Options of the command line come before these variables:
-`NANOCHAT_HOME`, `NANOCHAT_STORE`, `NANOCHAT_DOLLARS_PER_HOUR`, `MLFLOW_TRACKING_URI`, `PREFECT_API_URL`.
+`NANOCHAT_HOME` (default: `nanochat` in `XDG_CACHE_HOME`), `NANOCHAT_STORE`, `NANOCHAT_DOLLARS_PER_HOUR`,
+`MLFLOW_TRACKING_URI`, `PREFECT_API_URL`.
 """
 
 from __future__ import annotations
@@ -25,11 +26,20 @@ class Settings:
     prefect_api_url: str | None = None
     dollars_per_hour: float | None = None
 
+    @property
+    def cache(self) -> Path:
+        """Where files of a store elsewhere are kept on this machine."""
+        return cache_folder(self.home)
+
+    @property
+    def scratch(self) -> Path:
+        """Where stages at work have their folders."""
+        return self.home / "scratch"
+
     @classmethod
     def from_environment(cls, env: Mapping[str, str] = os.environ, *, store: str | None = None) -> Settings:
         """Read the settings; `store` (from the command line) wins over `NANOCHAT_STORE`."""
-        cache = Path(env.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-        home = Path(env.get("NANOCHAT_HOME") or cache / "nanochat").expanduser().absolute()
+        home = home_folder(env)
         return cls(
             home=home,
             store_url=store or env.get("NANOCHAT_STORE") or str(home / "store"),
@@ -38,6 +48,17 @@ class Settings:
             prefect_api_url=env.get("PREFECT_API_URL"),
             dollars_per_hour=_price(env.get("NANOCHAT_DOLLARS_PER_HOUR")),
         )
+
+
+def home_folder(env: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder below which everything of this user is kept that has no other place."""
+    caches = Path(env.get("XDG_CACHE_HOME") or "~/.cache")
+    return Path(env.get("NANOCHAT_HOME") or caches / "nanochat").expanduser().absolute()
+
+
+def cache_folder(home: Path | None = None) -> Path:
+    """Return the folder for files of a store elsewhere, below `home` or the home of the environment."""
+    return (home or home_folder()) / "cache"
 
 
 def _price(text: str | None) -> float | None:

@@ -86,7 +86,7 @@ def unpack(store: Store, record: Record, folder: Path) -> Path:
 
 
 def _look_up(plan: Plan, store: Store, settings: Settings, progress: Progress) -> RunResult:
-    context = ExecutionContext(store=store, scratch=settings.home / "scratch", runtime=Runtime())
+    context = ExecutionContext(store=store, scratch=settings.scratch, runtime=Runtime())
     with tracked_in_mlflow(plan, settings) if settings.mlflow_asked else nullcontext() as mlflow:
         session = Session(plan, context, RunDisplay(progress=progress, mlflow=mlflow))
         for planned in plan.nodes:

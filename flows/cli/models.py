@@ -105,9 +105,8 @@ def import_folder(
     from flows.models.import_export import import_model
 
     settings, opened = open_store(store)
-    outcome, found = import_model(
-        opened, settings.home / "scratch", folder.expanduser(), _choice(source, tag, step)
-    )
+    choice = _choice(source, tag, step)
+    outcome, found = import_model(opened, settings.scratch, folder.expanduser(), choice)
     record = outcome.record
     ref = f"{record.stage}/{record.key[:12]}"
     if as_json:

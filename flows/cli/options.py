@@ -19,7 +19,7 @@ Ref = Annotated[str, typer.Argument(help="A stage (its newest record), a node, o
 def open_store(url: str | None) -> tuple[Settings, Store]:
     """Return the settings of this machine and the store that the options name."""
     settings = Settings.from_environment(store=url)
-    return settings, Store.open(settings.store_url, cache=settings.home / "cache")
+    return settings, Store.open(settings.store_url, cache=settings.cache)
 
 
 RecipeName = Annotated[str, typer.Argument(help="A preset; `nanochat recipes` lists them.")]

@@ -16,13 +16,13 @@ from __future__ import annotations
 import difflib
 import json
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flows.settings import cache_folder
 from flows.store import leases
 from flows.store.folders import Scanned, inside, link, scan
 from flows.store.leases import Lease, LeaseInfo
@@ -68,14 +68,15 @@ class Store:
     ) -> Store:
         """Open the store at `url`: a folder, `s3://bucket/prefix`, `memory://name` or another fsspec URL.
 
-        `cache` is a local folder for files of a store elsewhere. Writes nothing; that a shared store keeps
-        its promises is proven when first something is written (`prove`).
+        `cache` is a local folder for files of a store elsewhere (default: `flows.settings.cache_folder`).
+        Writes nothing; that a shared store keeps its promises is proven when first something is written
+        (`prove`).
 
         Raises:
             StoreUnavailable: it cannot be reached, has no such bucket, or refuses the credentials.
         """
         storage = open_storage(url, storage_options or {}, retry or Retry())
-        return cls(storage, cache or _default_cache())
+        return cls(storage, cache or cache_folder())
 
     @property
     def url(self) -> str:
@@ -375,10 +376,3 @@ def _missing(file: ArtifactFile, size: int | None) -> Damaged:
 def _candidates(records: Sequence[Record]) -> str:
     shown = ", ".join(f"{r.stage}/{r.key[:12]}" for r in records[:8])
     return f"there is {shown}" + (f" and {len(records) - 8} more" if len(records) > 8 else "")
-
-
-def _default_cache() -> Path:
-    home = os.environ.get("NANOCHAT_HOME")
-    if home:
-        return Path(home) / "cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nanochat" / "cache"
