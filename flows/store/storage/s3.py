@@ -8,7 +8,6 @@ alone: those of s3fs and botocore would multiply with them.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,10 +38,8 @@ class S3Storage(Storage):
             "max_pool_connections": 2 * cls.workers,
             **options.get("config_kwargs", {}),
         }
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         fs = s3fs.S3FileSystem(
             **{
-                "endpoint_url": endpoint,
                 "use_listings_cache": False,
                 "skip_instance_cache": True,
                 **options,
