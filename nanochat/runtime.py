@@ -2,7 +2,8 @@
 
 A stage function has the form `(config, inputs, out, runtime) -> metrics`: `config` is hashed, everything
 here is not. This module holds only plain data and the two protocols through which a stage speaks to its
-surroundings (restart_points and tracker); it knows neither the store nor MLflow nor Prefect.
+surroundings (restart_points and tracker), with the names that settings have there; it knows neither the store
+nor MLflow nor Prefect.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from nanochat.errors import Interrupted
 
@@ -89,6 +90,17 @@ class FolderRestartPoints:
 
     def _steps(self) -> list[int]:
         return sorted(int(p.name) for p in self.root.glob("[0-9]*")) if self.root.exists() else []
+
+
+def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings in one level of dotted names, as people read them; an empty level is a value."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            flat |= dotted(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from flows.store import Record
+from nanochat.runtime import dotted
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ def changes_since(record: Record | None, payload: Mapping[str, Any]) -> tuple[Ch
     """Return the fields of `payload` that differ from those of a record; inputs of None are not compared."""
     if record is None:
         return ()
-    before, after = dict(_flat(record.payload)), dict(_flat(payload))
+    before, after = dotted(record.payload), dotted(payload)
     stage = str(payload["stage"])
     ignore_inputs = payload["inputs"] is None
     return tuple(
@@ -40,14 +41,6 @@ def _readable(name: str, stage: str) -> str:
     if section == "config":
         return f"{stage}.{rest}"
     return f"input {rest}" if section == "inputs" else f"stage {name}"
-
-
-def _flat(value: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for key, item in value.items():
-            yield from _flat(item, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, list(value) if isinstance(value, tuple) else value
 
 
 def _short(value: Any) -> str:

@@ -111,7 +111,7 @@ class Session:
                         "nanochat.stage": node.stage.name,
                         **run_tags(key=job.key, **extra.get("prefect", {})),
                     },
-                    params=dict(_flat(node.config.identity())),
+                    params=node.config.identity(),
                     datasets=[
                         (r.node, r.digest, f"{self.context.store.url}#{r.stage}/{r.key}")
                         for r in records_of(job.inputs)
@@ -169,10 +169,3 @@ class Session:
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {k: float(v) for k, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]]:
-    pairs: list[tuple[str, object]] = []
-    for key, item in value.items():
-        pairs += _flat(item, f"{prefix}{key}.") if isinstance(item, Mapping) else [(f"{prefix}{key}", item)]
-    return pairs

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+from nanochat.runtime import dotted
 from nanochat.tracking.drain import Drain
 from nanochat.tracking.event_queue import (
     AddDatasets,
@@ -51,7 +52,7 @@ class StageTracker:
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Queue settings; nested ones get dotted names."""
-        self._queue.put(AddParams(self.run, _flat(params)))
+        self._queue.put(AddParams(self.run, _as_text(params)))
 
     def log_text(self, text: str, *, step: int) -> None:
         """Queue a sample."""
@@ -98,7 +99,7 @@ class PipelineTracker:
         """Begin the parent run and start the draining thread."""
         self._root = RunHandle(name)
         self._begin(self._root, tags)
-        self._queue.put(AddParams(self._root, _flat(params)))
+        self._queue.put(AddParams(self._root, _as_text(params)))
         self._drain.start()
 
     def join_run(self, run_id: str) -> None:
@@ -119,7 +120,7 @@ class PipelineTracker:
         run = RunHandle(node_id, parent=self._root)
         self._runs[node_id] = run
         self._begin(run, {"cache.status": "executed", **tags})
-        self._queue.put(AddParams(run, _flat(params)))
+        self._queue.put(AddParams(run, _as_text(params)))
         if datasets:
             self._queue.put(AddDatasets(run, tuple(datasets)))
         self._drain.open_runs.add(run)
@@ -207,15 +208,8 @@ class PipelineTracker:
         self._queue.put(EndRun(run, status, _now_ms()))
 
 
-def _flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, str]:
-    """Return nested settings as dotted names with text values."""
-    flat: dict[str, str] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{name}."))
-        else:
-            flat[f"{prefix}{name}"] = str(value)
-    return flat
+def _as_text(params: Mapping[str, object]) -> dict[str, str]:
+    return {name: str(value) for name, value in dotted(params).items()}
 
 
 def _now_ms() -> int:
