@@ -1,4 +1,4 @@
-"""The tree of errors that reach a user.
+"""The tree of errors that reach a user, and which failures may pass.
 
 NanochatError
 ├── ConfigError          a recipe or setting that cannot work
@@ -13,9 +13,25 @@ NanochatError
 └── StageFailed          a stage of a run failed; names it and the way on
 
 Each message says what, the value, the limit; `hint` says the way out and is shown on its own line.
+What is tried again, by the store, by a transfer, by a run and for MLflow, is decided here alone; how often
+and how patiently, by each of them.
 """
 
 from __future__ import annotations
+
+import errno
+import socket
+
+_ANSWERS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
+_NETWORK = (TimeoutError, ConnectionError, EOFError, socket.gaierror)
+_NETWORK_LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "requests", "urllib3", "gcsfs", "httpx")
+_TRY_AGAIN = {
+    errno.EIO, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET,
+    errno.ECONNREFUSED, errno.ECONNABORTED, errno.EPIPE, errno.ENETDOWN, errno.ENETUNREACH,
+    errno.EHOSTUNREACH, errno.ENETRESET, errno.EREMOTEIO,
+}  # fmt: skip
+_TRY_AGAIN_STATUSES = {408, 425, 429}
+_CREDENTIALS = "NoCredentials PartialCredentials CredentialRetrieval TokenRetrieval UnauthorizedSSOToken"
 
 
 class NanochatError(Exception):
@@ -64,3 +80,37 @@ class Interrupted(NanochatError):
 
 class StageFailed(NanochatError):
     """A stage of a run failed."""
+
+
+def is_transient(error: BaseException) -> bool:
+    """Return whether the same work may succeed a moment later.
+
+    Of our own errors those that say so; of others timeouts, broken connections, I/O errors and short
+    answers (an OSError without a number). Not a missing file, refused access, a full disk, or a bug.
+    """
+    if isinstance(error, NanochatError):
+        return isinstance(error, StoreUnavailable | SourceUnavailable)
+    if isinstance(error, _ANSWERS) or is_refusal(error) or is_about_credentials(error):
+        return False
+    if isinstance(error, _NETWORK) or type(error).__module__.split(".")[0] in _NETWORK_LIBRARIES:
+        return True
+    return isinstance(error, OSError) and (error.errno is None or error.errno in _TRY_AGAIN)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Return whether a server understood and said no, so that asking again is useless."""
+    status = _http_status(error)
+    return isinstance(status, int) and 400 <= status < 500 and status not in _TRY_AGAIN_STATUSES
+
+
+def _http_status(error: BaseException) -> object:
+    if ask := getattr(error, "get_http_status_code", None):  # MLflow
+        return ask()
+    of_answer = getattr(getattr(error, "response", None), "status_code", None)  # httpx, requests
+    return getattr(error, "status", of_answer)  # aiohttp
+
+
+def is_about_credentials(error: BaseException) -> bool:
+    """Return whether there are no credentials to ask with."""
+    name = type(error).__name__.removesuffix("Error")
+    return type(error).__module__.startswith("botocore") and name in _CREDENTIALS.split()

@@ -31,7 +31,7 @@ from flows.run.execute import Outcome
 from flows.run.scheduler import Scheduler
 from flows.run.session import Session
 from flows.store.storage.retry import explain
-from nanochat.errors import Interrupted, SourceUnavailable, StageFailed, StoreUnavailable
+from nanochat.errors import Interrupted, StageFailed, is_transient
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +56,6 @@ class Caller:
 
 # A flow run that a worker starts finds no caller here and makes a display of its own.
 current_caller: ContextVar[Caller | None] = ContextVar("current_caller", default=None)
-
-_TRANSIENT = (StoreUnavailable, SourceUnavailable, ConnectionError, TimeoutError)
 
 
 def run_session(
@@ -189,10 +187,8 @@ def _as_state(node_id: str, outcome: Outcome) -> State[dict[str, str]] | dict[st
 def _transient(state: State[Any]) -> bool:
     try:
         state.result()
-    except _TRANSIENT:
-        return True
-    except BaseException:
-        return False
+    except BaseException as error:
+        return is_transient(error)
     return False
 
 

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import psutil
 
+from nanochat.errors import is_refusal
 from nanochat.tracking.event_queue import (
     AddMetrics,
     BeginRun,
@@ -132,9 +133,9 @@ class Drain:
                 self.errors += 1
                 _log.debug("%s: %s", self._name, error)
                 refusals += 1 if self.sink is not None and self.sink.answers() else 0
-                if self.sink is None and _is_final(error):
+                if self.sink is None and is_refusal(error):
                     raise _GaveUp from error
-                if _is_final(error) or refusals >= 2:
+                if is_refusal(error) or refusals >= 2:
                     self.rejected += 1
                     return
             self._failures += 1
@@ -160,9 +161,3 @@ class Drain:
         }
         for run in runs:
             self._queue.put(AddMetrics(run, numbers, run.next_system_step(), int(time.time() * 1000)))
-
-
-def _is_final(error: Exception) -> bool:
-    """Return whether the server understood and said no, so that asking again is useless."""
-    status = getattr(error, "get_http_status_code", None)
-    return status is not None and 400 <= status() < 500 and status() not in (408, 429)

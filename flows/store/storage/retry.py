@@ -1,7 +1,6 @@
 """Tries store operations again when that may help, and says in our words what went wrong when it does not.
 
-Transient: timeouts, broken connections, I/O errors, short reads. Never tried again: a missing file (an
-answer, not a failure), refused access, a full disk. No storage access of its own.
+Which failures may pass is `nanochat.errors.is_transient`. No storage access of its own.
 """
 
 from __future__ import annotations
@@ -15,20 +14,21 @@ from typing import NoReturn, TypeVar
 
 import tenacity
 
-from nanochat.errors import Damaged, NanochatError, StoreError, StoreUnavailable
+from nanochat.errors import (
+    Damaged,
+    NanochatError,
+    StoreError,
+    StoreUnavailable,
+    is_about_credentials,
+    is_refusal,
+    is_transient,
+)
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
-_TRY_AGAIN = {
-    errno.EIO, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET,
-    errno.ECONNREFUSED, errno.ECONNABORTED, errno.EPIPE, errno.ENETDOWN, errno.ENETUNREACH,
-    errno.EHOSTUNREACH, errno.ENETRESET, errno.EREMOTEIO,
-}  # fmt: skip
-_NETWORK_LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "requests", "urllib3", "gcsfs", "httpx")
-_CREDENTIALS = "NoCredentials PartialCredentials CredentialRetrieval TokenRetrieval UnauthorizedSSOToken"
 
 
 class ShortRead(OSError):
@@ -53,7 +53,7 @@ class Retry:
         try:
             return operation()  # the machinery of retries is paid for only where it is needed
         except Exception as error:
-            if not is_transient(error):
+            if not _may_pass(error):
                 self._raise(error, what)
             logger.debug("%s failed: %s: %s", what, type(error).__name__, error)
         retrying = tenacity.Retrying(
@@ -61,7 +61,7 @@ class Retry:
             wait=tenacity.wait_exponential_jitter(
                 multiplier=2 * self.first_wait_s, max=self.longest_wait_s, jitter=self.first_wait_s
             ),
-            retry=tenacity.retry_if_exception(is_transient),
+            retry=tenacity.retry_if_exception(_may_pass),
             before_sleep=tenacity.before_sleep_log(logger, logging.DEBUG),
             reraise=True,
         )
@@ -78,17 +78,8 @@ class Retry:
         raise told from error
 
 
-def is_transient(error: BaseException) -> bool:
-    """Return whether the same call may succeed a moment later."""
-    if isinstance(error, FileNotFoundError | FileExistsError | PermissionError | NanochatError):
-        return False
-    if isinstance(error, ShortRead | TimeoutError | ConnectionError | EOFError):
-        return True
-    if type(error).__module__.split(".")[0] in _NETWORK_LIBRARIES:
-        return not _about_credentials(error)
-    if isinstance(error, OSError):
-        return error.errno is None or error.errno in _TRY_AGAIN
-    return False
+def _may_pass(error: BaseException) -> bool:
+    return is_transient(error) and not isinstance(error, NanochatError)  # our own say how it ended
 
 
 def explain(error: Exception, what: str) -> NanochatError | None:
@@ -104,7 +95,7 @@ def explain(error: Exception, what: str) -> NanochatError | None:
         return Damaged(f"{what}: {error}", hint="`nanochat verify` names what else is damaged")
     if isinstance(error, FileNotFoundError | FileExistsError):
         return None
-    if _about_credentials(error) or code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):
+    if is_about_credentials(error) or code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):
         return StoreUnavailable(
             f"{what}: the credentials were refused ({code or error})",
             hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE), and AWS_ENDPOINT_URL"
@@ -124,7 +115,7 @@ def explain(error: Exception, what: str) -> NanochatError | None:
             f"{what}: no answer from the store ({type(error).__name__}: {error})",
             hint="check the network, the endpoint and that the service runs; finished stages are kept",
         )
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) or is_refusal(error):
         return StoreError(f"{what}: {error}")
     return None
 
@@ -136,8 +127,3 @@ def service_code(error: BaseException) -> str | None:
         if isinstance(response, dict):
             return str(response.get("Error", {}).get("Code"))
     return None
-
-
-def _about_credentials(error: BaseException) -> bool:
-    name = type(error).__name__.removesuffix("Error")
-    return type(error).__module__.startswith("botocore") and name in _CREDENTIALS.split()

@@ -23,7 +23,7 @@ from typing import Any
 import fsspec
 import tenacity
 
-from nanochat.errors import DataError, SourceUnavailable
+from nanochat.errors import DataError, SourceUnavailable, is_transient
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,9 @@ def fetch(
                 check_stop()
                 retry(_fetch_piece, filesystem, path, part, size)
                 report(part.stat().st_size, size)
-    except _unreadable() as error:
+    except Exception as error:
+        if not (isinstance(error, _unreadable()) or is_transient(error)):
+            raise
         kind = SourceUnavailable if _is_passing(error) else DataError
         raise kind(
             f"{url}: cannot be read: {type(error).__name__}: {error}",
@@ -248,9 +250,4 @@ def _unreadable() -> tuple[type[BaseException], ...]:
 def _is_passing(error: BaseException) -> bool:
     if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, _unreadable()):
         error = error.__cause__  # fsspec calls every failed look-up of a web address a missing file
-    if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
-        return False
-    status = getattr(error, "status", None)
-    if isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429):
-        return False
-    return isinstance(error, _unreadable())
+    return is_transient(error)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 
 import pytest
+from prefect.states import Failed
 
 from flows.run.execute import refuse_other_key
-from flows.run.prefect_engine import _raise_first
-from nanochat.errors import ConfigError, DataError, Interrupted, StageFailed
+from flows.run.prefect_engine import _raise_first, _transient
+from nanochat.errors import ConfigError, DataError, Interrupted, StageFailed, StoreUnavailable
 
 
 def test_the_first_failure_is_told_with_its_stage_and_its_way_out():
@@ -28,6 +29,20 @@ def test_a_full_disk_under_a_stage_says_what_to_do():
     with pytest.raises(StageFailed, match="stage pretrain failed: no space left") as failed:
         _raise_first({"pretrain": full})
     assert "free space" in failed.value.hint
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (StoreUnavailable("no answer"), True),
+        (OSError(errno.ESTALE, "a network file system went away"), True),
+        (DataError("not parquet"), False),
+        (Interrupted("asked to stop"), False),
+    ],
+    ids=repr,
+)
+def test_a_stage_is_tried_again_after_a_fault_that_may_pass(error, again):
+    assert _transient(Failed(data=error)) is again
 
 
 def test_nothing_is_raised_where_nothing_failed():

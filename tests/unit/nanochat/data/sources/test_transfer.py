@@ -278,6 +278,23 @@ def test_pauses_grow_and_differ_where_nothing_is_asked(server, tmp_path, pauses)
     assert sum(pauses) != round(sum(pauses))
 
 
+def test_a_full_disk_here_is_not_blamed_on_the_source(server, tmp_path):
+    def stop():
+        if server.asked:
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        get(server, tmp_path, check_stop=stop)
+    (part,) = tmp_path.glob("*.part")
+    part.unlink()
+    part.symlink_to("/dev/full")
+    server.asked.clear()
+    with pytest.raises(DataError, match="No space left") as full:
+        get(server, tmp_path)
+    assert not isinstance(full.value, SourceUnavailable)
+    assert len(server.asked) == 1
+
+
 def test_a_stop_ends_a_long_pause(server, tmp_path):
     server.busy, server.retry_after = 99, "200"
     stop = threading.Event()
