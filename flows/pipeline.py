@@ -1,8 +1,8 @@
 """The Prefect flows that deployments point to: the whole pipeline, and one stage for a GPU work pool.
 
-Parameters are typed, so that the server checks them and the UI shows a form. The flows only open what they
-need and hand over to the engine; planning happens once, in the pipeline flow, and a worker that computes
-another key than the planned one refuses.
+Parameters are typed, so that the server checks them and the UI shows a form. A run is planned once: by the
+program in whose process the flow runs, or by the flow where a worker started it. The flows only open what
+they need and hand over to the engine; a worker that computes another key than the planned one refuses.
 """
 
 from __future__ import annotations
@@ -21,18 +21,22 @@ from rich.console import Console
 
 from flows.display.progress import Progress
 from flows.display.run_display import RunDisplay, tracked_in_mlflow
-from flows.plan import Plan, make_plan
+from flows.plan import make_plan
 from flows.run.execute import ExecutionContext, refuse_other_key
-from flows.run.prefect_engine import current_caller, flow_run_id, make_here, run_session
+from flows.run.prefect_engine import Caller, current_caller, flow_run_id, make_here, run_session
 from flows.run.session import Session
 from flows.settings import Settings
 from flows.store import Store
+from nanochat import recipes
 from nanochat.config import Recipe
-from nanochat.recipes import small
 from nanochat.runtime import DEVICES, Runtime
 
 # How many nodes run side by side is decided by the engine; each has a thread for as long as it runs.
 _ON_THREADS: Any = ThreadPoolTaskRunner()
+
+# Made at import, since Prefect reads what its form begins with from the signature. It is frozen data, and
+# this file is imported only to run a flow.
+_FORM_BEGINS_WITH = recipes.find("toy")
 
 
 class RuntimeParameters(BaseModel):
@@ -64,7 +68,7 @@ def _gpus() -> int:
 
 @flow(name="nanochat", persist_result=False, task_runner=_ON_THREADS)
 def pipeline(
-    recipe: Recipe = small.toy(),  # noqa: B008 - frozen data, and what the form begins with
+    recipe: Recipe = _FORM_BEGINS_WITH,
     store: str | None = None,
     until: str | None = None,
     force: tuple[str, ...] = (),
@@ -72,13 +76,8 @@ def pipeline(
     runtime: RuntimeParameters = RuntimeParameters(),  # noqa: B008
 ) -> dict[str, str]:
     """Run a recipe from text shards to a published chat model; return each node's digest."""
-    settings = Settings.from_environment(store=store)
-    opened = Store.open(settings.store_url)
-    plan = make_plan(recipe, opened, until=until, force=force)
-    with _display(plan, settings) as display:
-        session = Session(plan, _context(opened, settings, runtime, display), display, force=force)
-        if caller := current_caller.get():
-            caller.session = session
+    caller = current_caller.get() or _own_caller(recipe, store, until, force)
+    with _session(caller, runtime, force) as session:
         run_session(
             session,
             dispatch=dispatch,
@@ -103,36 +102,38 @@ def stage(
 
     `mlflow_parent` is the pipeline's run in the MLflow that both write to.
     """
-    settings = Settings.from_environment(store=store)
-    opened = Store.open(settings.store_url)
     name = node_id.partition("/")[0]
-    plan = make_plan(recipe, opened, until=name, force=(name,) if force else ())
-    with _display(plan, settings, mlflow_parent) as display:
-        session = Session(
-            plan, _context(opened, settings, runtime, display), display, force=(name,) if force else ()
-        )
-        for planned in plan.nodes:
+    forced = (name,) if force else ()
+    caller = _own_caller(recipe, store, name, forced)
+    with _session(caller, runtime, forced, mlflow_parent) as session:
+        for planned in caller.plan.nodes:
             if planned.record is not None:
                 session.records[planned.node.id] = planned.record
-        refuse_other_key(key, session.job(plan.by_id[node_id].node).key, node_id)
+        refuse_other_key(key, session.job(caller.plan.by_id[node_id].node).key, node_id)
         return make_here(session, node_id).record.digest
 
 
-def _context(
-    store: Store, settings: Settings, runtime: RuntimeParameters, display: RunDisplay
-) -> ExecutionContext:
-    return ExecutionContext(
-        store=store,
-        scratch=settings.scratch,
-        runtime=runtime.to_runtime(display.stop),
-        dollars_per_hour=settings.dollars_per_hour,
-    )
+def _own_caller(recipe: Recipe, store: str | None, until: str | None, force: tuple[str, ...]) -> Caller:
+    """Plan and open for a flow run that a worker started, with plain progress lines."""
+    settings = Settings.from_environment(store=store)
+    opened = Store.open(settings.store_url, cache=settings.cache)
+    plan = make_plan(recipe, opened, until=until, force=force)
+    return Caller(plan, opened, settings, RunDisplay(progress=Progress(Console(file=sys.stderr))))
 
 
 @contextmanager
-def _display(plan: Plan, settings: Settings, mlflow_parent: str | None = None) -> Iterator[RunDisplay]:
-    """Use the caller's progress lines, or plain ones of our own; track the run in MLflow."""
-    caller = current_caller.get()
-    lent = caller.display if caller else RunDisplay(progress=Progress(Console(file=sys.stderr)))
-    with tracked_in_mlflow(plan, settings, flow_run_id(), mlflow_parent) as mlflow:
-        yield replace(lent, mlflow=mlflow)
+def _session(
+    caller: Caller, runtime: RuntimeParameters, force: tuple[str, ...], mlflow_parent: str | None = None
+) -> Iterator[Session]:
+    """Begin a session of what the caller has planned; track it in MLflow."""
+    settings = caller.settings
+    with tracked_in_mlflow(caller.plan, settings, flow_run_id(), mlflow_parent) as mlflow:
+        display = replace(caller.display, mlflow=mlflow)
+        context = ExecutionContext(
+            store=caller.store,
+            scratch=settings.scratch,
+            runtime=runtime.to_runtime(display.stop),
+            dollars_per_hour=settings.dollars_per_hour,
+        )
+        caller.session = Session(caller.plan, context, display, force=force)
+        yield caller.session

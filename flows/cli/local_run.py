@@ -59,7 +59,7 @@ def run_plan(
         if plan.all_cached and not settings.prefect_api_url:
             result = _look_up(plan, store, settings, progress)
         else:
-            result = _run_flow(plan, settings, options, progress)
+            result = _run_flow(plan, store, settings, options, progress)
     last = plan.nodes[-1].node
     record = result.records[last.id]
     store.set_root(f"{plan.recipe.name}-{last.stage.name}", [(record.stage, record.key)])
@@ -94,18 +94,18 @@ def _look_up(plan: Plan, store: Store, settings: Settings, progress: Progress) -
     return RunResult(session.records, ())
 
 
-def _run_flow(plan: Plan, settings: Settings, options: RunOptions, progress: Progress) -> RunResult:
+def _run_flow(
+    plan: Plan, store: Store, settings: Settings, options: RunOptions, progress: Progress
+) -> RunResult:
     stop = threading.Event()
     with _prefect(settings, progress), _signals(stop, progress):
         from flows.pipeline import RuntimeParameters, pipeline
         from flows.run.prefect_engine import Caller
 
-        call = Caller(RunDisplay(progress=progress, stop=stop))
+        call = Caller(plan, store, settings, RunDisplay(progress=progress, stop=stop))
         _on_thread(
             lambda: call.run(
                 pipeline,
-                recipe=plan.recipe,
-                store=settings.store_url,
                 until=options.until,
                 force=options.force,
                 dispatch=options.dispatch,

@@ -27,9 +27,12 @@ from prefect.states import Completed
 from prefect.utilities.urls import url_for
 
 from flows.display.run_display import RunDisplay
+from flows.plan import Plan
 from flows.run.execute import Outcome
 from flows.run.scheduler import Scheduler
 from flows.run.session import Session
+from flows.settings import Settings
+from flows.store import Store
 from flows.store.storage.retry import explain
 from nanochat.errors import Interrupted, StageFailed, is_transient
 
@@ -40,21 +43,27 @@ STAGE_DEPLOYMENT = "nanochat-stage/gpu"
 
 @dataclass
 class Caller:
-    """A program that runs the flow in its own process: lends its display, and gets the session to read."""
+    """A program that runs the flow in its own process: lends what it has, and gets the session to read.
 
+    What is made is the plan that it has shown, from the store that it has opened.
+    """
+
+    plan: Plan
+    store: Store
+    settings: Settings
     display: RunDisplay
     session: Session | None = None
 
     def run(self, flow: Callable[..., Any], **parameters: Any) -> Any:
-        """Call a flow, which then finds this caller."""
+        """Call a flow, which then finds this caller; its parameters are what a retry elsewhere plans from."""
         token = current_caller.set(self)
         try:
-            return flow(**parameters)
+            return flow(recipe=self.plan.recipe, store=self.settings.store_url, **parameters)
         finally:
             current_caller.reset(token)
 
 
-# A flow run that a worker starts finds no caller here and makes a display of its own.
+# A flow run that a worker starts finds no caller here, and is its own.
 current_caller: ContextVar[Caller | None] = ContextVar("current_caller", default=None)
 
 

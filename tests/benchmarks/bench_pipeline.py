@@ -3,7 +3,7 @@
 Run with `uv run python tests/benchmarks/bench_pipeline.py`; it is not collected as a test.
 
 Prints the time per executed and per cached stage for a session without Prefect and for the Prefect flow
-(against `PREFECT_API_URL`, else a local server of its own), without and with its MLflow stage_tracker, each
+(against `PREFECT_API_URL`, else a local server of its own), without and with its MLflow run, each
 as a ratio to direct calls; and the time of a plan of 240 and 2,400 shards, in an empty and in a full store.
 """
 
@@ -13,7 +13,7 @@ import argparse
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from unittest import mock
 
@@ -22,7 +22,7 @@ from rich.console import Console
 from flows import dag
 from flows.display.progress import Progress
 from flows.display.run_display import RunDisplay
-from flows.plan import TrainingPlan, make_plan
+from flows.plan import make_plan
 from flows.run.execute import ExecutionContext, run_function
 from flows.run.session import Session
 from flows.settings import Settings
@@ -58,7 +58,7 @@ def call_directly(nodes: Sequence[Node], folder: Path) -> None:
 
 
 def run_session(recipe: Recipe, store: Path, scratch: Path) -> int:
-    """TrainingPlan and run a recipe without Prefect; return how many nodes were executed."""
+    """Plan and run a recipe without Prefect; return how many nodes were executed."""
     opened = Store.open(str(store))
     plan = make_plan(recipe, opened)
     context = ExecutionContext(store=opened, scratch=scratch, runtime=Runtime(threads=1))
@@ -73,8 +73,10 @@ def run_flow(recipe: Recipe, store: Path) -> int:
     from flows.pipeline import RuntimeParameters, pipeline
     from flows.run.prefect_engine import Caller
 
-    caller = Caller(RunDisplay(progress=_quiet()))
-    caller.run(pipeline, recipe=recipe, store=str(store), runtime=RuntimeParameters(threads=1))
+    settings = Settings.from_environment(store=str(store))
+    opened = Store.open(settings.store_url, cache=settings.cache)
+    caller = Caller(make_plan(recipe, opened), opened, settings, RunDisplay(progress=_quiet()))
+    caller.run(pipeline, runtime=RuntimeParameters(threads=1))
     assert caller.session is not None
     return len(caller.session.executed)
 
@@ -169,11 +171,7 @@ def _mlflow_or_not(*, wanted: bool) -> Iterator[None]:
         yield
         return
 
-    @contextmanager
-    def no_windows(plan: TrainingPlan, settings: Settings) -> Iterator[RunDisplay]:
-        yield RunDisplay(progress=_quiet())
-
-    with mock.patch("flows.pipeline._display", no_windows):
+    with mock.patch("flows.pipeline.tracked_in_mlflow", lambda *_: nullcontext()):
         yield
 
 

@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from flows.display.servers import local_prefect_server
@@ -106,3 +108,13 @@ def overrides(values=None, **more):
     """Return `-o field=value` words for a mapping of dotted names."""
     both = {**(SMALL if values is None else values), **more}
     return [word for name, value in both.items() for word in ("-o", f"{name}={value}")]
+
+
+def write_corpus(folder: Path) -> tuple[Path, bytes]:
+    """Write three text shards; return their folder and the bytes of the one in the middle."""
+    folder.mkdir()
+    words = "the quick brown fox jumps over a lazy dog and sleeps in green grass".split()  # noqa: SIM905
+    for i in range(3):
+        texts = [" ".join(words[(i + j * k) % len(words)] for k in range(40)) for j in range(60)]
+        pq.write_table(pa.table({"text": texts}), folder / f"shard_{i:05d}.parquet")
+    return folder, (folder / "shard_00001.parquet").read_bytes()

@@ -5,10 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
@@ -18,7 +15,7 @@ from flows import dag
 from flows.run import prefect_engine as engine
 from nanochat import recipes
 from nanochat.recipes import small
-from tests.e2e.conftest import ROOT, SMALL, Nanochat, overrides
+from tests.e2e.conftest import ROOT, SMALL, Nanochat, overrides, write_corpus
 from tests.e2e.prefect_view import PrefectView
 
 pytestmark = [
@@ -166,13 +163,3 @@ def test_a_failed_run_is_retried_and_goes_on_where_it_failed(tmp_path, prefect_a
     tasks = prefect.settled(run.id, set(names), since=retried_at)
     expected = {n: "Completed" if n in repaired else "Cached" for n in names}
     assert {n: t.state_name for n, t in tasks.items()} == expected
-
-
-def write_corpus(folder: Path) -> tuple[Path, bytes]:
-    """Write three text shards; return their folder and the bytes of the one in the middle."""
-    folder.mkdir()
-    words = "the quick brown fox jumps over a lazy dog and sleeps in green grass".split()  # noqa: SIM905
-    for i in range(3):
-        texts = [" ".join(words[(i + j * k) % len(words)] for k in range(40)) for j in range(60)]
-        pq.write_table(pa.table({"text": texts}), folder / f"shard_{i:05d}.parquet")
-    return folder, (folder / "shard_00001.parquet").read_bytes()
