@@ -23,7 +23,14 @@ from nanochat.config.data import (
 )
 from nanochat.config.model import SMEAR_CHANNELS, ModelConfig
 from nanochat.config.recipe import EvaluateConfig, ImportConfig, PublishConfig, Recipe
-from nanochat.config.training import ComputeConfig, MidtrainConfig, OptimizerConfig, PretrainConfig, SftConfig
+from nanochat.config.training import (
+    ComputeConfig,
+    MidtrainConfig,
+    OptimizerConfig,
+    PretrainConfig,
+    SftConfig,
+    learning_rates,
+)
 
 __all__ = [
     "SMEAR_CHANNELS",
@@ -49,4 +56,5 @@ __all__ = [
     "TokenizeConfig",
     "TokenizerConfig",
     "ToyWorldConfig",
+    "learning_rates",
 ]

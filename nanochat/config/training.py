@@ -28,6 +28,29 @@ class OptimizerConfig(Config):
     """Largest global gradient norm; None: no clipping."""
 
 
+_REFERENCE_WIDTH = 768  # rates of embeddings and head are those of a model this wide
+_SMEAR_LR = 0.2
+
+
+def learning_rates(model: ModelConfig, optimizer: OptimizerConfig) -> dict[str, float]:
+    """Return the learning rate of each kind of parameter that the architecture has, at multiplier 1."""
+    by_width = (model.n_embd / _REFERENCE_WIDTH) ** -0.5
+    embedding_lr = optimizer.embedding_lr * by_width
+    rates = {
+        "lm_head": optimizer.unembedding_lr * by_width,
+        "wte": embedding_lr,
+        "matrices": optimizer.matrix_lr,
+    }
+    if model.architecture == "2026":
+        rates |= {
+            "value_embeds": embedding_lr * 0.5,
+            "x0_lambdas": optimizer.scalar_lr,
+            "resid_lambdas": optimizer.scalar_lr * 0.01,
+            "scalars": _SMEAR_LR,
+        }
+    return rates
+
+
 class ComputeConfig(Config):
     """How training passes are computed: it changes the last digits of all numbers."""
 

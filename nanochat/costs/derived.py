@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from nanochat.config import ModelConfig, OptimizerConfig, Recipe
+from nanochat.config import Recipe, learning_rates
 from nanochat.costs.forecast import Forecast, training_rows
 from nanochat.model.flops import flops_per_token, parameter_count, tensor_count
 
@@ -24,22 +24,6 @@ class Derived(NamedTuple):
 def derived(recipe: Recipe, cost: Forecast) -> tuple[Derived, ...]:
     """Return the derived numbers of a recipe and its predicted cost."""
     return (*_model(recipe), *_training(recipe, cost), *_learning_rates(recipe), *_costs(cost))
-
-
-def scaled_learning_rates(model: ModelConfig, optimizer: OptimizerConfig) -> dict[str, float]:
-    """Return the learning rates as the optimizer uses them at multiplier 1."""
-    by_width = (model.n_embd / 768) ** -0.5
-    rates = {
-        "lm_head": optimizer.unembedding_lr * by_width,
-        "wte": optimizer.embedding_lr * by_width,
-        "matrices": optimizer.matrix_lr,
-    }
-    if model.architecture == "2026":
-        rates["value_embeds"] = rates["wte"] / 2
-        rates["x0_lambdas"] = optimizer.scalar_lr
-        rates["resid_lambdas"] = optimizer.scalar_lr / 100
-        rates["scalars"] = 0.2
-    return rates
 
 
 def _model(recipe: Recipe) -> Iterator[Derived]:
@@ -70,7 +54,7 @@ def _learning_rates(recipe: Recipe) -> Iterator[Derived]:
         ("sft", recipe.sft.optimizer, recipe.sft.init_lr_frac),
     )
     for stage, optimizer, factor in stages:
-        for group, lr in scaled_learning_rates(recipe.pretrain.model, optimizer).items():
+        for group, lr in learning_rates(recipe.pretrain.model, optimizer).items():
             yield Derived(f"{stage}.lr.{group}", lr * factor, "At the schedule's highest point.")
 
 

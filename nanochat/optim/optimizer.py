@@ -1,8 +1,8 @@
 """The optimizer of a whole model: Muon for the matrices in the blocks, AdamW for all else.
 
-One class for one and for many processes; who updates what is `nanochat.optim.sharding`. Which learning rates,
-betas and decay a parameter has is a setting by the model's architecture (`SETTINGS`). Rates of embeddings and
-head scale with the width as (n_embd / 768) ** -0.5; every rate is multiplied by the schedule at each step.
+One class for one and for many processes; who updates what is `nanochat.optim.sharding`. Which betas and decay
+a parameter has is a setting by the model's architecture (`SETTINGS`); its learning rate follows from the
+configuration (`nanochat.config.learning_rates`) and is multiplied by the schedule at each step.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanochat.config import OptimizerConfig
+from nanochat.config import OptimizerConfig, learning_rates
 from nanochat.errors import DataError
 from nanochat.model.architecture import ParameterKind
 from nanochat.model.gpt import GPT
@@ -24,8 +24,6 @@ from nanochat.optim.muon import CLASSIC, NORMALIZED, MatrixRule, Muon
 from nanochat.optim.sharding import Group as Processes
 from nanochat.optim.sharding import Sharding
 
-_REFERENCE_WIDTH = 768
-_SMEAR_LR = 0.2
 _NORM_ELEMENTS = 1 << 18  # whose squares exist in float64 at once
 
 
@@ -33,7 +31,6 @@ _NORM_ELEMENTS = 1 << 18  # whose squares exist in float64 at once
 class AdamWSetting:
     """How AdamW trains the parameters of one kind."""
 
-    lr: float
     betas: tuple[float, float]
     weight_decay: float
 
@@ -42,30 +39,26 @@ class AdamWSetting:
 class Setting:
     """How the parameters of an architecture are trained."""
 
-    adamw: Callable[[OptimizerConfig, float], dict[ParameterKind, AdamWSetting]]
-    """From configuration and width factor to the groups."""
+    adamw: Callable[[OptimizerConfig], dict[ParameterKind, AdamWSetting]]
+    """From the configuration to the groups."""
     matrix_rule: MatrixRule
     decays_matrices: bool
     """Whether the configured weight decay is that of the matrices; else it is AdamW's."""
 
 
-def _classic_groups(config: OptimizerConfig, width_factor: float) -> dict[ParameterKind, AdamWSetting]:
-    betas, decay = (0.8, 0.95), config.weight_decay
-    return {
-        "lm_head": AdamWSetting(config.unembedding_lr * width_factor, betas, decay),
-        "wte": AdamWSetting(config.embedding_lr * width_factor, betas, decay),
-    }
+def _classic_groups(config: OptimizerConfig) -> dict[ParameterKind, AdamWSetting]:
+    setting = AdamWSetting((0.8, 0.95), config.weight_decay)
+    return {"lm_head": setting, "wte": setting}
 
 
-def _groups_2026(config: OptimizerConfig, width_factor: float) -> dict[ParameterKind, AdamWSetting]:
-    embedding_lr = config.embedding_lr * width_factor
+def _groups_2026(_: OptimizerConfig) -> dict[ParameterKind, AdamWSetting]:
     return {
-        "lm_head": AdamWSetting(config.unembedding_lr * width_factor, (0.8, 0.96), 0.01),
-        "wte": AdamWSetting(embedding_lr, (0.8, 0.995), 0.001),
-        "value_embeds": AdamWSetting(embedding_lr * 0.5, (0.8, 0.995), 0.01),
-        "resid_lambdas": AdamWSetting(config.scalar_lr * 0.01, (0.8, 0.95), 0.05),
-        "x0_lambdas": AdamWSetting(config.scalar_lr, (0.96, 0.95), 0.0),
-        "scalars": AdamWSetting(_SMEAR_LR, (0.8, 0.95), 0.0),
+        "lm_head": AdamWSetting((0.8, 0.96), 0.01),
+        "wte": AdamWSetting((0.8, 0.995), 0.001),
+        "value_embeds": AdamWSetting((0.8, 0.995), 0.01),
+        "resid_lambdas": AdamWSetting((0.8, 0.95), 0.05),
+        "x0_lambdas": AdamWSetting((0.96, 0.95), 0.0),
+        "scalars": AdamWSetting((0.8, 0.95), 0.0),
     }
 
 
@@ -95,15 +88,14 @@ class ModelOptimizer:
             **{name: dict.fromkeys(("exp_avg", "exp_avg_sq"), tuple(p.shape)) for name, p in rows.items()},
             **{name: setting.matrix_rule.state_shapes(p.shape) for name, p in matrices.items()},
         }
-        width_factor = (model.config.n_embd / _REFERENCE_WIDTH) ** -0.5
-        groups = setting.adamw(config, width_factor)
+        groups, rates = setting.adamw(config), learning_rates(model.config, config)
         self._row_names, self._matrix_names = list(rows), list(matrices)
         shards = self._sharding.shards
         self._adamw = AdamW(
             [
                 ParameterGroup(
                     weights={name: shards[name].weight for name in named if name in shards},
-                    lr=groups[kind].lr * lr_factor,
+                    lr=rates[kind] * lr_factor,
                     betas=groups[kind].betas,
                     weight_decay=groups[kind].weight_decay,
                 )
@@ -113,7 +105,7 @@ class ModelOptimizer:
         self._muon = Muon(
             {name: shards[name].weight for name in matrices if name in shards},
             setting.matrix_rule,
-            lr=config.matrix_lr * lr_factor,
+            lr=rates["matrices"] * lr_factor,
             weight_decay=config.weight_decay if setting.decays_matrices else 0.0,
         )
         self._state = {**self._adamw.state(), **self._muon.state()}

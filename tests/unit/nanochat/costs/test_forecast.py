@@ -6,10 +6,8 @@ import pytest
 
 from nanochat import recipes
 from nanochat.costs import forecast as costs
-from nanochat.costs.derived import scaled_learning_rates
 from nanochat.costs.forecast import forecast, training_rows
 from nanochat.data.chat.chat_tokens import held_out
-from nanochat.optim.optimizer import SETTINGS
 
 
 def test_d20_is_predicted_near_the_published_four_hours_and_hundred_dollars():
@@ -98,13 +96,3 @@ def test_rows_that_validate_are_left_out_as_training_leaves_them_out(rows, repea
 def test_toy_rows_never_exceed_the_toy_world():
     toy = recipes.find("toy", ["sft.mixture=[{task: gsm8k, rows: 9999}]"])
     assert costs.mixture_rows(toy, toy.sft.mixture) == toy.tasks.toy.questions
-
-
-@pytest.mark.parametrize("name", ["d20", "2026-d12"])
-def test_shown_learning_rates_are_the_optimizers(name):
-    pretrain = recipes.find(name).pretrain
-    shown = scaled_learning_rates(pretrain.model, pretrain.optimizer)
-    by_width = (pretrain.model.n_embd / 768) ** -0.5
-    groups = SETTINGS[pretrain.model.architecture].adamw(pretrain.optimizer, by_width)
-    used = {kind: group.lr for kind, group in groups.items()} | {"matrices": pretrain.optimizer.matrix_lr}
-    assert shown == pytest.approx(used)
