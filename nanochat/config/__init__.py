@@ -29,6 +29,7 @@ from nanochat.config.training import (
     OptimizerConfig,
     PretrainConfig,
     SftConfig,
+    held_out_rows,
     learning_rates,
 )
 
@@ -56,5 +57,6 @@ __all__ = [
     "TokenizeConfig",
     "TokenizerConfig",
     "ToyWorldConfig",
+    "held_out_rows",
     "learning_rates",
 ]

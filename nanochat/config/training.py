@@ -62,6 +62,18 @@ class ComputeConfig(Config):
 
 _PLAIN = ComputeConfig()
 
+_HELD_OUT_PART = 0.02
+_HELD_OUT_MOST = 256  # enough for a mean with about 1 % of noise, and a second or two on a CPU
+_VALIDATION_HELP = (
+    f"Data sets to validate on; none: the last {100 * _HELD_OUT_PART:.0f} % of the mixture"
+    f" (1 to {_HELD_OUT_MOST} rows), which do not train."
+)
+
+
+def held_out_rows(rows: int) -> int:
+    """Return how many of the rows of a mixture validate, the last ones, where no others are named for it."""
+    return min(max(1, int(_HELD_OUT_PART * rows)), _HELD_OUT_MOST)
+
 
 class PretrainConfig(Config):
     """What is pretrained, on how many tokens."""
@@ -107,8 +119,9 @@ class MidtrainConfig(Config):
 
     mixture: tuple[MixtureEntry, ...] = ()
     """Data sets to mix; none: everything at `tasks.source` that is for training."""
-    validation: tuple[MixtureEntry, ...] = Field(default=(), exclude_if=is_empty)
-    """Data sets to validate on; none: the last 2 % of the mixture (1 to 256 rows), which do not train."""
+    validation: tuple[MixtureEntry, ...] = Field(
+        default=(), exclude_if=is_empty, description=_VALIDATION_HELP
+    )
     optimizer: OptimizerConfig = OptimizerConfig()
     compute: ComputeConfig = Field(default=_PLAIN, exclude_if=lambda compute: compute == _PLAIN)
     batch_tokens: int = Field(default=524_288, gt=0)
@@ -126,8 +139,9 @@ class SftConfig(Config):
 
     mixture: tuple[MixtureEntry, ...] = ()
     """Data sets to mix; none: everything at `tasks.source` that is for training."""
-    validation: tuple[MixtureEntry, ...] = Field(default=(), exclude_if=is_empty)
-    """Data sets to validate on; none: the last 2 % of the mixture (1 to 256 rows), which do not train."""
+    validation: tuple[MixtureEntry, ...] = Field(
+        default=(), exclude_if=is_empty, description=_VALIDATION_HELP
+    )
     optimizer: OptimizerConfig = OptimizerConfig(grad_clip=None)
     compute: ComputeConfig = Field(default=_PLAIN, exclude_if=lambda compute: compute == _PLAIN)
     init_lr_frac: float = Field(default=0.02, gt=0, le=1)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from nanochat.config import EvaluateConfig, MixtureEntry, Recipe
+from nanochat.config import EvaluateConfig, MixtureEntry, Recipe, held_out_rows
 from nanochat.costs.reference_figures import (
     BPB_S,
     CHARACTERS_PER_TOKEN,
@@ -130,7 +130,7 @@ def training_rows(recipe: Recipe, stage: str) -> int | None:
         return None
     if config.validation:
         return rows
-    return rows - min(max(1, int(0.02 * rows)), 256)
+    return rows - held_out_rows(rows)
 
 
 def _entry_rows(recipe: Recipe, entry: MixtureEntry) -> int | None:

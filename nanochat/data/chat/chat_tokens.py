@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from nanochat.config import ChatDataConfig
+from nanochat.config import ChatDataConfig, held_out_rows
 from nanochat.data.chat.tasks import mixture
 from nanochat.data.text.token_shards import TokenShard, write_ids
 from nanochat.errors import DataError
@@ -35,8 +35,6 @@ MASK_FILE = "mask.bin"
 
 Item = TypeVar("Item")
 
-_HELD_OUT_PART = 0.02
-_HELD_OUT_MOST = 256  # enough for a mean with about 1 % of noise, and a second or two on a CPU
 _REPORT_EVERY = 1000
 
 
@@ -131,7 +129,7 @@ def chat_data(root: Path, config: ChatDataConfig) -> tuple[Sequence[Conversation
 
 
 def held_out(conversations: Sequence[Item]) -> tuple[Sequence[Item], Sequence[Item]]:
-    """Split a shuffled mixture: its last 2 % (1 to 256 conversations) validate, the rest trains.
+    """Split a shuffled mixture: its end (`held_out_rows`) validates, the rest trains.
 
     Rows that a mixture repeats may be on both sides.
     """
@@ -140,5 +138,5 @@ def held_out(conversations: Sequence[Item]) -> tuple[Sequence[Item], Sequence[It
             f"the mixture has {len(conversations)} conversations; at least 2 are needed, one to validate",
             hint="give the stage's mixture at least one data set",
         )
-    count = min(max(1, int(_HELD_OUT_PART * len(conversations))), _HELD_OUT_MOST)
+    count = held_out_rows(len(conversations))
     return conversations[:-count], conversations[-count:]
