@@ -16,6 +16,8 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
+from kernels.sizes import LOGIT_CHUNK_BYTES
+
 FLOPS_PER_S, BYTES_PER_S, LINK_BYTES_PER_S = (
     989e12,
     3.35e12,
@@ -44,7 +46,11 @@ class Shape:
     layers: int = 20
     vocab: int = 65_536
     gpus: int = 8
-    accumulated_chunk: int = 6144  # tokens whose logits the loss holds at a time
+
+    @property
+    def accumulated_chunk(self) -> int:
+        """Return the tokens whose logits the loss holds at a time."""
+        return LOGIT_CHUNK_BYTES // (2 * self.vocab)
 
     @property
     def inner(self) -> int:

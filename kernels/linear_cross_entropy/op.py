@@ -35,9 +35,9 @@ from kernels import checks
 from kernels.linear_cross_entropy.cpu import Head, chunk_rows_on_cpu, chunks, losses_on_cpu, rows_on_cpu
 from kernels.linear_cross_entropy.gpu import launch_losses, launch_rows
 from kernels.registration import register
+from kernels.sizes import LOGIT_CHUNK_BYTES
 
 _OP = "linear_cross_entropy"
-_GPU_CHUNK_BYTES = 3 << 28  # 6,144 tokens at a vocabulary of 65,536
 _CPU_SLICE_ROWS = 4096  # of the weight, whose gradient is computed slice by slice
 
 
@@ -101,7 +101,7 @@ def _gradients(
 def _chunk_rows(hidden: Tensor, n_columns: int) -> int:
     if hidden.is_cpu:
         return chunk_rows_on_cpu(n_columns)
-    return max(4096, _GPU_CHUNK_BYTES // (hidden.element_size() * n_columns) // 128 * 128)
+    return max(4096, LOGIT_CHUNK_BYTES // (hidden.element_size() * n_columns) // 128 * 128)
 
 
 def _accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:

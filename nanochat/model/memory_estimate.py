@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
+from kernels.sizes import LOGIT_CHUNK_BYTES
 from nanochat.config import ModelConfig
 from nanochat.model.flops import parameter_counts
 
@@ -28,14 +29,16 @@ class Execution:
     logits_at_once: int | None = None  # bytes of them that exist at a time; None: all of a pass
 
 
-# As this pipeline trains on a GPU, compiled: the loss takes bfloat16 logits in chunks of 0.75 GiB at most and
+# As this pipeline trains on a GPU, compiled: the loss takes bfloat16 logits in chunks and
 # turns them into their gradient in place (`kernels.linear_cross_entropy.op`); activations as upstream's.
-FUSED = Execution(name="fused loss, compiled", activation_bytes=18, logit_bytes=2, logits_at_once=3 << 28)
+FUSED = Execution(
+    name="fused loss, compiled", activation_bytes=18, logit_bytes=2, logits_at_once=LOGIT_CHUNK_BYTES
+)
 # As upstream does it, compiled: logits in bfloat16 (2), capped in float32 (4), and their gradient (4);
 # activations are what its 75,422 MiB for d20 with 32 rows of 2,048 on 8 GPUs leave after all other parts.
 COMPILED = Execution(name="compiled", activation_bytes=18, logit_bytes=10)
 # Operation by operation: what autograd keeps, counted with its saved-tensor hooks (36 classic, 39 for 2026).
-EAGER = Execution(name="eager", activation_bytes=39, logit_bytes=2, logits_at_once=3 << 28)
+EAGER = Execution(name="eager", activation_bytes=39, logit_bytes=2, logits_at_once=LOGIT_CHUNK_BYTES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,17 +60,23 @@ class MemoryEstimate:
         return sum(parts)
 
 
+def optimizer_numbers(model: ModelConfig) -> int:
+    """Return how many numbers the optimizer keeps beside the weights."""
+    counts = parameter_counts(model)
+    matrices = counts["matrices"]
+    return _MUON_STATES * matrices + _ADAMW_STATES * (sum(counts.values()) - matrices)
+
+
 def training_memory(model: ModelConfig, rows: int, gpus: int, how: Execution = FUSED) -> MemoryEstimate:
     """Estimate a training step with `rows` rows a pass on each of `gpus` GPUs."""
     counts = parameter_counts(model)
     parameters, matrices = sum(counts.values()), counts["matrices"]
-    states = _MUON_STATES * matrices + _ADAMW_STATES * (parameters - matrices)
     tokens = rows * model.sequence_len
     return MemoryEstimate(
         rows=rows,
         weights=_FLOAT32 * parameters,
         gradients=_FLOAT32 * parameters,
-        optimizer=_FLOAT32 * states // gpus,
+        optimizer=_FLOAT32 * optimizer_numbers(model) // gpus,
         copies=_BFLOAT16 * (matrices + counts["lm_head"]),
         activations=how.activation_bytes * tokens * model.n_embd * model.n_layer,
         logits=min(how.logit_bytes * tokens * model.vocab_size, how.logits_at_once or sys.maxsize),
