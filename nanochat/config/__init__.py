@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from nanochat.config.base import Config
 from nanochat.config.data import (
+    TOKEN_SHARD_FORMAT,
     ChatDataConfig,
     ContaminationConfig,
     CorpusConfig,
@@ -20,6 +21,7 @@ from nanochat.config.data import (
     TokenizeConfig,
     TokenizerConfig,
     ToyWorldConfig,
+    bytes_per_token,
 )
 from nanochat.config.model import SMEAR_CHANNELS, ModelConfig
 from nanochat.config.recipe import EvaluateConfig, ImportConfig, PublishConfig, Recipe
@@ -35,6 +37,7 @@ from nanochat.config.training import (
 
 __all__ = [
     "SMEAR_CHANNELS",
+    "TOKEN_SHARD_FORMAT",
     "ChatDataConfig",
     "ComputeConfig",
     "Config",
@@ -57,6 +60,7 @@ __all__ = [
     "TokenizeConfig",
     "TokenizerConfig",
     "ToyWorldConfig",
+    "bytes_per_token",
     "held_out_rows",
     "learning_rates",
 ]

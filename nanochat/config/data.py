@@ -8,6 +8,14 @@ from pydantic import Field, field_validator
 
 from nanochat.config.base import Config, is_empty
 
+TOKEN_SHARD_FORMAT = 2
+"""Version of the file that `nanochat.data.text.token_shards` writes."""
+
+
+def bytes_per_token(vocab_size: int) -> int:
+    """Return how wide an id is in a token shard: as narrow as the vocabulary allows."""
+    return 2 if vocab_size <= 2**16 else 4
+
 
 class ToyWorldConfig(Config):
     """Size and seed of the built-in world."""
@@ -125,7 +133,7 @@ class TokenizerConfig(Config):
 class TokenizeConfig(Config):
     """How text becomes tokens; the tokenizer itself is an input."""
 
-    format_version: int = 2
+    format_version: int = TOKEN_SHARD_FORMAT
     """Version of the token shard format."""
 
 

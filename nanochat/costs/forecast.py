@@ -13,11 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from nanochat.config import EvaluateConfig, MixtureEntry, Recipe, held_out_rows
+from nanochat.config import EvaluateConfig, MixtureEntry, Recipe, bytes_per_token, held_out_rows
 from nanochat.costs.reference_figures import (
     BPB_S,
-    CHARACTERS_PER_TOKEN,
-    CHAT_PROBLEMS,
+    BPB_TOKENS,
     CHAT_S,
     CORE_ITEMS,
     CORE_S,
@@ -33,13 +32,13 @@ from nanochat.costs.reference_figures import (
     SEARCHED_CHARACTERS_PER_S,
     SFT_STEP_S,
     SHARD_BYTES,
-    SHARD_CHARACTERS,
     Machine,
 )
 from nanochat.data.chat import spelling
 from nanochat.data.sources.hub import is_hub, published_rows
-from nanochat.model.flops import flops_per_token, parameter_count, parameter_counts
-from nanochat.model.memory_estimate import MemoryEstimate, largest_pass
+from nanochat.model.flops import flops_per_token, parameter_count
+from nanochat.model.memory_estimate import MemoryEstimate, largest_pass, optimizer_numbers
+from nanochat.recipes.shared import CHARACTERS_PER_TOKEN, SHARD_CHARACTERS
 from nanochat.recipes.spelling import IDENTITY, IDENTITY_ROWS
 
 # Below this (half a minute of the machine) starting up takes the time, and no published utilisation holds.
@@ -108,11 +107,10 @@ def forecast(recipe: Recipe, machine: Machine = PUBLISHED) -> Forecast:
     stages = (*_text_stages(recipe), _render(recipe), *training, *_evaluations(recipe), _publish(recipe))
     if sum(cost.flops or 0.0 for cost in training) < _LEAST_FLOPS:
         stages = tuple(replace(cost, seconds=None) for cost in stages)
-    counts = parameter_counts(recipe.pretrain.model)
-    state = 2 * sum(counts.values()) - counts["matrices"]  # one of Muon's, two of AdamW's
-    restart_point = _WEIGHT_BYTES * sum(counts.values()) + _STATE_BYTES * state
-    rows = recipe.pretrain.batch_tokens // recipe.pretrain.model.sequence_len
-    memory = largest_pass(recipe.pretrain.model, rows, machine.gpus, machine.memory_bytes)
+    model = recipe.pretrain.model
+    restart_point = _WEIGHT_BYTES * parameter_count(model) + _STATE_BYTES * optimizer_numbers(model)
+    rows = recipe.pretrain.batch_tokens // model.sequence_len
+    memory = largest_pass(model, rows, machine.gpus, machine.memory_bytes)
     return Forecast(machine, stages, _RESTART_POINTS * restart_point, memory)
 
 
@@ -135,12 +133,10 @@ def training_rows(recipe: Recipe, stage: str) -> int | None:
 
 def _entry_rows(recipe: Recipe, entry: MixtureEntry) -> int | None:
     all_rows: int | None
-    if entry.task in spelling.ROWS:
-        all_rows = spelling.ROWS[entry.task].get(entry.split)
-    elif is_hub(recipe.tasks.source) and entry.task == "identity":
+    if is_hub(recipe.tasks.source) and entry.task == "identity":
         all_rows = IDENTITY_ROWS if recipe.tasks.identity_url == IDENTITY else None
-    elif is_hub(recipe.tasks.source):
-        all_rows = published_rows(entry.task, entry.split)
+    elif is_hub(recipe.tasks.source) or entry.task in spelling.ROWS:
+        all_rows = _published_rows(entry.task, entry.split)
     else:
         toy = recipe.tasks.toy if recipe.tasks.source == "toy" else None
         held_out = entry.split == "test" or entry.task == "test"
@@ -150,9 +146,14 @@ def _entry_rows(recipe: Recipe, entry: MixtureEntry) -> int | None:
     return entry.repeat * min(entry.rows or all_rows, all_rows)
 
 
+def _published_rows(task: str, split: str) -> int | None:
+    spelled = spelling.ROWS.get(task)
+    return published_rows(task, split) if spelled is None else spelled.get(split)
+
+
 def _text_stages(recipe: Recipe) -> Iterator[StageCost]:
     shards = _shards(recipe)
-    basis = "published shards of 250 million characters in 100 MB"
+    basis = f"published shards of {_millions(SHARD_CHARACTERS)} characters in {SHARD_BYTES // 10**6} MB"
     if shards is None:
         for stage in ("download", "tokenizer", "tokenize", "contamination"):
             yield StageCost(stage=stage, basis="sizes of the text are not known")
@@ -176,19 +177,25 @@ def _text_stages(recipe: Recipe) -> Iterator[StageCost]:
             stage="tokenize",
             tokens=tokens,
             seconds=characters / ENCODED_CHARACTERS_PER_S,
-            disk_bytes=tokens * _token_bytes(recipe),
-            basis="4.8 characters a token; 160 million characters a second on 16 cores",
+            disk_bytes=tokens * bytes_per_token(recipe.tokenizer.vocab_size),
+            basis=f"{CHARACTERS_PER_TOKEN} characters a token;"
+            f" {_millions(ENCODED_CHARACTERS_PER_S)} characters a second on 16 cores",
         )
         searched = (shards - 1) * SHARD_CHARACTERS
         yield StageCost(
             stage="contamination",
             seconds=searched / SEARCHED_CHARACTERS_PER_S,
             beside=not recipe.contamination.drop,
-            basis="320 million characters a second on 16 cores",
+            basis=f"{_millions(SEARCHED_CHARACTERS_PER_S)} characters a second on 16 cores",
         )
     if is_hub(recipe.tasks.source):
         seconds = HUB_BYTES / DOWNLOAD_BYTES_PER_S
-        yield StageCost(stage="tasks", seconds=seconds, disk_bytes=HUB_BYTES, basis="about 1.3 GB; 1 Gbit/s")
+        yield StageCost(
+            stage="tasks",
+            seconds=seconds,
+            disk_bytes=HUB_BYTES,
+            basis=f"about {HUB_BYTES / 1e9:.1f} GB; 1 Gbit/s",
+        )
     else:
         yield StageCost(stage="tasks", basis="sizes of the chat data are not known")
 
@@ -203,14 +210,11 @@ def _render(recipe: Recipe) -> StageCost:
         stage="render",
         tokens=tokens,
         seconds=tokens * CHARACTERS_PER_TOKEN / RENDERED_CHARACTERS_PER_S,
-        disk_bytes=tokens * _token_bytes(recipe) + tokens // 8,
+        disk_bytes=tokens * bytes_per_token(recipe.tokenizer.vocab_size) + tokens // 8,
         beside=True,
-        basis="conversations as tokens and masks; 16 million characters a second on one core",
+        basis="conversations as tokens and masks;"
+        f" {_millions(RENDERED_CHARACTERS_PER_S)} characters a second on one core",
     )
-
-
-def _token_bytes(recipe: Recipe) -> int:
-    return 2 if recipe.tokenizer.vocab_size <= 2**16 else 4
 
 
 def _shards(recipe: Recipe) -> int | None:
@@ -268,15 +272,15 @@ def _sft(recipe: Recipe) -> StageCost:
         flops=float(config.epochs * tokens * flops_per_token(recipe.pretrain.model)),
         seconds=steps * SFT_STEP_S * scale,
         disk_bytes=_model_bytes(recipe),
-        basis=f"{rows:,} rows; published: 0.25 s a step for d20, validations included",
+        basis=f"{rows:,} rows; published: {SFT_STEP_S:.2f} s a step for d20, validations included",
     )
 
 
 def _evaluations(recipe: Recipe) -> Iterator[StageCost]:
     config = recipe.evaluate
     scale = _scale(recipe)
-    bits = BPB_S / 2 * config.bpb_tokens / (20 * 524_288)  # one split of the published two
-    chat = CHAT_S * _part(config.max_problems, [CHAT_PROBLEMS.get(t, 0) for t in config.chat_tasks])
+    bits = BPB_S / 2 * config.bpb_tokens / BPB_TOKENS  # one split of the published two
+    chat = CHAT_S * _part(config.max_problems, [_published_rows(t, "test") or 0 for t in config.chat_tasks])
     core = CORE_S * _part(config.core_max_problems, CORE_ITEMS) if config.core else 0.0
     for stage, seconds in (
         ("evaluate_base", bits + chat + core),
@@ -304,6 +308,10 @@ def _asked(config: EvaluateConfig) -> str:
 def _part(most: int | None, sizes: Sequence[int]) -> float:
     """Return which part of all problems is asked when `most` of each task are."""
     return sum(min(most or n, n) for n in sizes) / max(sum(sizes), 1)
+
+
+def _millions(count: float) -> str:
+    return f"{count / 1e6:.0f} million"
 
 
 def _scale(recipe: Recipe) -> float:

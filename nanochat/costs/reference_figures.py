@@ -11,28 +11,18 @@ from nanochat.model.flops import peak_flops
 
 D20_FLOPS_PER_TOKEN = 3_491_758_080
 SFT_STEP_S = 166 / 651  # with its validations
-BPB_S = 66.0  # over 20 * 524,288 tokens of each split
+BPB_S, BPB_TOKENS = 66.0, 20 * 524_288  # tokens of each split
 CORE_S = 262.0
 CHAT_S = 415.0  # mean of 425 s and 406 s
 PUBLISH_S = 30.0  # assumed: writing two folders
 
-# Problems of the chat tasks and items of CORE's 22 tasks, for evaluations that ask only some of them.
-CHAT_PROBLEMS = {
-    "arc_easy": 2_376,
-    "arc_challenge": 1_172,
-    "mmlu": 14_042,
-    "gsm8k": 1_319,
-    "humaneval": 164,
-    "spelling_bee": 256,
-}
+# Items of CORE's 22 tasks, for evaluations that ask only some of them.
 CORE_ITEMS = (
     *(10_042, 2_117, 20_321, 2_376, 1_172, 100, 1_221, 1_838, 500, 5_153, 10_042),
     *(273, 1_267, 1_000, 230, 1_320, 210, 32, 10_570, 7_983, 3_270, 10_000),
 )
 
-# Shards of both published corpora.
-SHARD_CHARACTERS, SHARD_BYTES = 250_000_000, 100_000_000
-CHARACTERS_PER_TOKEN = 4.8
+SHARD_BYTES = 100_000_000  # of both published corpora
 DOWNLOAD_BYTES_PER_S = 100e6  # assumed: a link of 1 Gbit/s
 COUNTED_CHARACTERS_PER_S = 2e9 / 56.8  # the tokenizer's training, published
 ENCODED_CHARACTERS_PER_S = 160e6  # assumed: 16 cores; one encoded 12.5 million a second, reading left out

@@ -22,6 +22,7 @@ from nanochat.recipes.shared import (
     HUB,
     ON_GPUS,
     QUESTIONS,
+    SHARD_CHARACTERS,
     model_shape,
     sft_on_hub_data,
 )
@@ -59,7 +60,9 @@ def _classic(depth: int, *, shards: int, tokenizer_shards: int) -> Recipe:
         ),
         tasks=HUB,
         tokenizer=TokenizerConfig(
-            vocab_size=vocab_size, train_shards=tokenizer_shards, max_chars=tokenizer_shards * 250_000_000
+            vocab_size=vocab_size,
+            train_shards=tokenizer_shards,
+            max_chars=tokenizer_shards * SHARD_CHARACTERS,
         ),
         pretrain=PretrainConfig(
             compute=ON_GPUS,

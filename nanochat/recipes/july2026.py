@@ -20,12 +20,14 @@ from nanochat.config import (
 from nanochat.model.flops import parameter_counts
 from nanochat.recipes.shared import (
     BASE_PROMPTS,
+    CHARACTERS_PER_TOKEN,
     CHAT_VALIDATION,
     DATA_SETS,
     FULL_EVALUATION,
     HUB,
     ON_GPUS,
     QUESTIONS,
+    SHARD_CHARACTERS,
     sft_on_hub_data,
 )
 
@@ -100,11 +102,13 @@ def _2026(depth: int) -> Recipe:
     return Recipe(
         name=f"2026-d{depth}",
         depth=depth,
-        # 4.8 characters a token, and a tenth more than is read; the last shard of the corpus validates.
+        # A tenth more than is read; the last shard of the corpus validates.
         corpus=CorpusConfig(
             source=CLIMBMIX,
             revision="main",
-            train_shards=min(6_542, max(8, math.ceil(1.1 * 4.8 * tokens / 250e6))),
+            train_shards=min(
+                6_542, max(8, math.ceil(1.1 * CHARACTERS_PER_TOKEN * tokens / SHARD_CHARACTERS))
+            ),
             val_shard="6542",
         ),
         tasks=HUB,

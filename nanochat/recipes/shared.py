@@ -13,6 +13,8 @@ from nanochat.config import (
 )
 
 FINEWEB_EDU = "https://huggingface.co/datasets/karpathy/fineweb-edu-100b-shuffle/resolve/{revision}/shard_{index:05d}.parquet"
+SHARD_CHARACTERS = 250_000_000  # of both published corpora
+CHARACTERS_PER_TOKEN = 4.8
 DATA_SETS = (
     "HuggingFaceFW/fineweb-edu",
     "HuggingFaceTB/smol-smoltalk",

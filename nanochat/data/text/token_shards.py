@@ -28,11 +28,11 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from nanochat.config import TOKEN_SHARD_FORMAT, bytes_per_token
 from nanochat.errors import DataError
 from nanochat.tokenizer.split import characters
 
 FILE_NAME = "tokens.bin"
-FORMAT_VERSION = 2
 HEADER_BYTES = 128
 _MAGIC = b"NCTOKENS"
 _HEADER = struct.Struct("<8sHHIQQ32s32s32s")
@@ -76,7 +76,7 @@ def vocabulary_digest(tokenizer: Vocabulary) -> str:
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
     """Return the smallest unsigned type that holds every id of the vocabulary."""
-    return np.dtype("<u2") if vocab_size <= 2**16 else np.dtype("<u4")
+    return np.dtype(f"<u{bytes_per_token(vocab_size)}")
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class Header:
         """Return the bytes of the header."""
         digests = (bytes.fromhex(each) for each in (self.digest, self.tokens_sha256, self.offsets_sha256))
         sizes = (self.dtype.itemsize, self.vocab_size, self.n_documents, self.n_tokens)
-        return _HEADER.pack(_MAGIC, FORMAT_VERSION, *sizes, *digests)
+        return _HEADER.pack(_MAGIC, TOKEN_SHARD_FORMAT, *sizes, *digests)
 
     @classmethod
     def unpack(cls, raw: bytes, file_bytes: int, name: str) -> Header:
@@ -165,9 +165,9 @@ class Header:
         if len(raw) < HEADER_BYTES or not raw.startswith(_MAGIC):
             raise DataError(f"{name}: not a token shard (starts with {raw[:8]!r}, not {_MAGIC!r})")
         _, version, itemsize, vocab_size, n_documents, n_tokens, *digests = _HEADER.unpack(raw)
-        if version != FORMAT_VERSION:
+        if version != TOKEN_SHARD_FORMAT:
             raise DataError(
-                f"{name}: token shard format {version}; this code reads {FORMAT_VERSION}",
+                f"{name}: token shard format {version}; this code reads {TOKEN_SHARD_FORMAT}",
                 hint="tokenize the shard again",
             )
         header = cls(vocab_size, n_documents, n_tokens, *(each.hex() for each in digests))

@@ -18,10 +18,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nanochat.config import TokenizeConfig
+from nanochat.config import TOKEN_SHARD_FORMAT, TokenizeConfig
 from nanochat.data.text.left_out import LeftOut, read_left_out
 from nanochat.data.text.own_process import Report, in_own_process
-from nanochat.data.text.token_shards import FORMAT_VERSION, write_token_shard
+from nanochat.data.text.token_shards import write_token_shard
 from nanochat.errors import DataError
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.tokenizer import Tokenizer
@@ -40,9 +40,9 @@ def tokenize_shard(
     With an input `contamination`, the documents that it lists are left out and counted as dropped.
     Raises DataError if documents, characters or bytes are not those that the text shard was counted with.
     """
-    if config.format_version != FORMAT_VERSION:
+    if config.format_version != TOKEN_SHARD_FORMAT:
         raise DataError(
-            f"tokenize.format_version is {config.format_version}; this code writes {FORMAT_VERSION}"
+            f"tokenize.format_version is {config.format_version}; this code writes {TOKEN_SHARD_FORMAT}"
         )
     text = inputs["shard"] / "text.parquet"
     left_out = read_left_out(inputs["contamination"]) if "contamination" in inputs else None
