@@ -23,7 +23,7 @@ from nanochat.config.data import (
     ToyWorldConfig,
     bytes_per_token,
 )
-from nanochat.config.model import SMEAR_CHANNELS, ModelConfig
+from nanochat.config.model import IGNORED, SMEAR_CHANNELS, ModelConfig
 from nanochat.config.recipe import EvaluateConfig, ImportConfig, PublishConfig, Recipe
 from nanochat.config.training import (
     ComputeConfig,
@@ -36,6 +36,7 @@ from nanochat.config.training import (
 )
 
 __all__ = [
+    "IGNORED",
     "SMEAR_CHANNELS",
     "TOKEN_SHARD_FORMAT",
     "ChatDataConfig",

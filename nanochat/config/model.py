@@ -11,6 +11,8 @@ from nanochat.config.base import Config, multiples
 
 # Channels of an embedding that decide how much of the previous token is mixed in (architecture 2026).
 SMEAR_CHANNELS = 24
+IGNORED = -1
+"""A target that counts for nothing."""
 
 
 def _default_window_pattern(given: Mapping[str, Any]) -> str | None:

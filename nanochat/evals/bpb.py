@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from nanochat.config import IGNORED
 from nanochat.model.gpt import GPT
 
 
@@ -38,7 +39,7 @@ def nats_and_bytes(
         x = torch.from_numpy(np.asarray(inputs, np.int64)).to(model.device)
         y = torch.from_numpy(np.asarray(targets, np.int64)).to(model.device)
         losses = model(x, y, loss_reduction="none").double().cpu().numpy()
-        lengths = np.where(targets >= 0, token_bytes[np.maximum(targets, 0)], 0)
+        lengths = np.where(targets != IGNORED, token_bytes[np.maximum(targets, 0)], 0)
         nats += float(losses[lengths > 0].sum())
         size += int(lengths.sum())
     return nats, size

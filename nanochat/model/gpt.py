@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from kernels.attention import document_starts
 from kernels.linear_cross_entropy import linear_cross_entropy
 from kernels.relu_squared import relu_squared_mlp
-from nanochat.config import SMEAR_CHANNELS, ModelConfig
+from nanochat.config import IGNORED, SMEAR_CHANNELS, ModelConfig
 from nanochat.model import flops
 from nanochat.model.architecture import (
     ParameterKind,
@@ -35,7 +35,6 @@ from nanochat.model.kv_cache import KVCache
 from nanochat.model.reproducible import set_strict
 
 LOGIT_CAP = 15.0
-IGNORED = -1  # target that counts for nothing
 _TABLE_FACTOR = 10  # rotary tables reach this many training contexts at first
 
 

@@ -25,9 +25,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from nanochat.config import IGNORED
 from nanochat.data.text.prefetch import Prefetch
 from nanochat.errors import TrainingError
-from nanochat.model.gpt import GPT, IGNORED
+from nanochat.model.gpt import GPT
 from nanochat.optim.schedules import constant
 from nanochat.train.state import TrainState
 

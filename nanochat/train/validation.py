@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import torch
 
-from nanochat.config import ModelConfig
+from nanochat.config import IGNORED, ModelConfig
 from nanochat.errors import ConfigError
 from nanochat.evals import bpb
 from nanochat.model.generate import greedy
-from nanochat.model.gpt import GPT, IGNORED
+from nanochat.model.gpt import GPT
 from nanochat.tokenizer.chat_format import render_for_completion
 from nanochat.tokenizer.tokenizer import Tokenizer
 from nanochat.train.loop import Batch, Cut, Ints, micro_batches

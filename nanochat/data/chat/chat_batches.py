@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from nanochat.config import IGNORED
 from nanochat.data.chat.chat_tokens import ChatTokens
-from nanochat.data.text.batches import IGNORED, Ints, rows_from_stream
+from nanochat.data.text.batches import Ints, rows_from_stream
 from nanochat.data.text.token_shards import Tokens
 from nanochat.errors import DataError
 

@@ -30,11 +30,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from nanochat.config import IGNORED
 from nanochat.data.text.token_shards import TokenShard
 from nanochat.errors import DataError
-
-IGNORED = -1
-"""A target that is not counted."""
 
 Ints = npt.NDArray[np.int64]
 
