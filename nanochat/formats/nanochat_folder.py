@@ -28,13 +28,14 @@ from nanochat.formats.published import (
 )
 from nanochat.formats.tokenizer_pickle import load_tokenizer_pickle, write_token_bytes, write_tokenizer_pickle
 from nanochat.formats.torch_file import read_weights
+from nanochat.model.architecture import architecture_of_state, plain_name
 from nanochat.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # The settings that upstream's loader passes to its model; it refuses names it does not know. The last one
-# exists in the architecture of 2026 alone, and tells it apart.
+# exists in the architecture of 2026 alone.
 _SHAPE = ("sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd", "window_pattern")
 # What upstream's models do not have stands beside the shape, where upstream does not look.
 _OURS = ("document_token",)
@@ -42,8 +43,6 @@ _NO_RESULTS = {"step", "model_config", *_OURS}
 _FOLDERS = {"sft": "chatsft_checkpoints", "rl": "chatrl_checkpoints"} | {
     name: f"{name}_checkpoints" for name in ("mid", "base")
 }
-_COMPILED = "_orig_mod."  # prefix that torch.compile leaves on names
-_OF_2026 = ("smear_lambda", "value_embeds.")
 
 
 def write_nanochat_folder(
@@ -177,7 +176,7 @@ def read_nanochat(found: CheckpointFiles) -> Published:
     shape = meta.get("model_config")
     if not isinstance(shape, dict):
         raise DataError(f"{found.description} has no model_config, so no model can be built from it")
-    state = {name.removeprefix(_COMPILED): weight for name, weight in read_weights(weights).items()}
+    state = {plain_name(name): weight for name, weight in read_weights(weights).items()}
     ours = {name: meta[name] for name in _OURS if name in meta}
     config = model_config({**_with_architecture(shape, state), **ours}, found.description)
     check_weights(config, state, weights, found.description)
@@ -192,6 +191,6 @@ def read_nanochat(found: CheckpointFiles) -> Published:
 
 
 def _with_architecture(shape: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Name the architecture, which upstream's files do not: by its own setting, or by its weights."""
-    newer = "window_pattern" in shape or any(name.startswith(_OF_2026) for name in state)
+    """Name the architecture, which upstream's files do not; files without windows are from before them."""
+    newer = architecture_of_state(state) == "2026"
     return {"window_pattern": "L", **shape, "architecture": "2026"} if newer else dict(shape)

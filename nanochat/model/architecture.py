@@ -6,6 +6,7 @@ the blocks is the other half of the difference (`nanochat.model.gpt`). No tensor
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,6 +41,19 @@ ARCHITECTURES = {
 def architecture_of(config: ModelConfig) -> Architecture:
     """Return the numbers of the configured architecture."""
     return ARCHITECTURES[config.architecture]
+
+
+def plain_name(name: str) -> str:
+    """Return the name of a weight without what torch.compile puts before it."""
+    return name.removeprefix("_orig_mod.")
+
+
+def architecture_of_state(names: Iterable[str]) -> Literal["classic", "2026"] | None:
+    """Tell the architecture from the names of the weights; None: no model of this project or of upstream."""
+    found = {plain_name(name) for name in names}
+    if "transformer.wte.weight" not in found:
+        return None
+    return "2026" if "resid_lambdas" in found else "classic"
 
 
 def vocabulary_rows(config: ModelConfig) -> int:

@@ -7,9 +7,8 @@ nanochat folders (`model_%06d.pt`) are not read here (`nanochat.publish`).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import torch
 from pydantic import ValidationError
@@ -19,11 +18,11 @@ from torch import Tensor
 
 from nanochat.config import ModelConfig
 from nanochat.errors import DataError
+from nanochat.model.architecture import architecture_of_state, plain_name
 from nanochat.model.gpt import GPT
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
-_COMPILED = "_orig_mod."  # prefix that torch.compile leaves on names
 
 
 def save_model(folder: Path, model: GPT) -> None:
@@ -66,7 +65,7 @@ def model_from_state(
     with torch.device(device):
         model = GPT(config)
     expected = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
-    found = {name.removeprefix(_COMPILED): weight for name, weight in state.items()}
+    found = {plain_name(name): weight for name, weight in state.items()}
     problems = _mismatches(expected, found)
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
@@ -80,14 +79,6 @@ def model_from_state(
         )
     model.load_state_dict({name: weight.float() for name, weight in found.items()})
     return model
-
-
-def architecture_of_state(names: Iterable[str]) -> Literal["classic", "2026"] | None:
-    """Tell the architecture from the names of the weights; None: no model of this project or of upstream."""
-    found = {name.removeprefix(_COMPILED) for name in names}
-    if "transformer.wte.weight" not in found:
-        return None
-    return "2026" if "resid_lambdas" in found else "classic"
 
 
 def _mismatches(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Tensor]) -> list[str]:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from nanochat.config import ModelConfig
-from nanochat.model.architecture import has_value_embedding, parameter_kind, vocabulary_rows, windows
+from nanochat.model.architecture import (
+    architecture_of_state,
+    has_value_embedding,
+    parameter_kind,
+    vocabulary_rows,
+    windows,
+)
+from nanochat.model.gpt import GPT
 
 
 def july(**fields: object) -> ModelConfig:
@@ -43,3 +50,9 @@ def test_only_the_2026_vocabulary_is_padded() -> None:
 def test_a_name_that_no_architecture_has_belongs_to_no_kind() -> None:
     with pytest.raises(KeyError, match="lm_heads"):
         parameter_kind("lm_heads.weight")
+
+
+def test_weights_tell_their_architecture(classic: GPT, july: GPT) -> None:
+    assert architecture_of_state(classic.state_dict()) == "classic"
+    assert architecture_of_state(f"_orig_mod.{name}" for name in july.state_dict()) == "2026"
+    assert architecture_of_state(["layers.0.weight"]) is None

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nanochat.errors import DataError
-from nanochat.model.checkpoint import architecture_of_state, load_model, model_from_state, save_model
+from nanochat.model.checkpoint import load_model, model_from_state, save_model
 from nanochat.model.gpt import GPT
 
 
@@ -73,12 +73,6 @@ def test_weights_of_the_right_architecture_that_do_not_fit_are_not_taken_for_the
     with pytest.raises(DataError, match=r"'2026'.*: smear_lambda is missing$") as caught:
         model_from_state(july.config, state, source="x")
     assert caught.value.hint is None
-
-
-def test_weights_tell_their_architecture(classic: GPT, july: GPT) -> None:
-    assert architecture_of_state(classic.state_dict()) == "classic"
-    assert architecture_of_state(f"_orig_mod.{name}" for name in july.state_dict()) == "2026"
-    assert architecture_of_state(["layers.0.weight"]) is None
 
 
 def test_a_configuration_from_before_there_were_two_architectures_is_read(
