@@ -13,6 +13,7 @@ import typer
 from flows.cli import output, tables
 from flows.cli.options import AsJson, Ref, StoreUrl, open_store
 from flows.display.quantities import bytes_text
+from nanochat.config import ChatSettings
 
 if TYPE_CHECKING:
     from flows.models.import_export import Exported
@@ -60,10 +61,12 @@ def chat(
     ref: ModelRef = "publish",
     store: StoreUrl = None,
     prompt: Annotated[str | None, typer.Option("-p", "--prompt", help="Answer this and exit.")] = None,
-    temperature: Annotated[float, typer.Option(min=0, max=2, help="0 is greedy.")] = 0.6,
-    top_k: Annotated[int, typer.Option(min=1, help="Sample among this many tokens.")] = 50,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
-    seed: Annotated[int, typer.Option(help="Same seed and conversation, same answer.")] = 42,
+    temperature: Annotated[float, typer.Option(min=0, max=2, help="0 is greedy.")] = ChatSettings.temperature,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="Sample among this many tokens.")
+    ] = ChatSettings.top_k,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = ChatSettings.max_new_tokens,
+    seed: Annotated[int, typer.Option(help="Same seed and conversation, same answer.")] = ChatSettings.seed,
     source: Source = None,
     tag: Tag = None,
     step: Step = None,
@@ -74,9 +77,7 @@ def chat(
 
     _, opened = open_store(store)
     engine = open_engine(opened, ref, _choice(source, tag, step))
-    settings = terminal.ChatSettings(
-        temperature=temperature, top_k=top_k, max_new_tokens=max_tokens, seed=seed
-    )
+    settings = ChatSettings(temperature=temperature, top_k=top_k, max_new_tokens=max_tokens, seed=seed)
     if prompt is not None:
         print(terminal.answer(engine, prompt, settings))
         return

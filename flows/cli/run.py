@@ -14,6 +14,7 @@ from flows.cli.options import AsJson, Overrides, RecipeName, StoreUrl, Until, op
 from flows.plan import Plan
 from flows.store import Store
 from nanochat import recipes
+from nanochat.config import ChatSettings
 from nanochat.errors import ConfigError
 from nanochat.runtime import DEVICES, Runtime
 
@@ -115,5 +116,5 @@ def _exchange(store: Store, published: Any, prompts: tuple[str, ...]) -> None:
 
     engine = open_engine(store, f"{published.stage}/{published.key}")
     for prompt in prompts:
-        reply = terminal.answer(engine, prompt, terminal.ChatSettings(temperature=0.0, max_new_tokens=64))
+        reply = terminal.answer(engine, prompt, ChatSettings(temperature=0.0, max_new_tokens=64))
         output.show(f"\nyou       {prompt}\nnanochat  {reply}")

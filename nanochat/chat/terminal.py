@@ -8,20 +8,10 @@ depends on a terminal.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from nanochat.chat.engine import Engine, stream_text
+from nanochat.config import ChatSettings
 from nanochat.tokenizer.chat_format import Message, render_for_completion
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChatSettings:
-    """How answers are drawn."""
-
-    temperature: float = 0.6
-    top_k: int | None = 50
-    max_new_tokens: int = 256
-    seed: int = 42
 
 
 class ChatSession:

@@ -25,6 +25,7 @@ from nanochat.config.data import (
 )
 from nanochat.config.model import IGNORED, SMEAR_CHANNELS, ModelConfig
 from nanochat.config.recipe import EvaluateConfig, ImportConfig, PublishConfig, Recipe
+from nanochat.config.sampling import ChatSettings
 from nanochat.config.training import (
     ComputeConfig,
     MidtrainConfig,
@@ -40,6 +41,7 @@ __all__ = [
     "SMEAR_CHANNELS",
     "TOKEN_SHARD_FORMAT",
     "ChatDataConfig",
+    "ChatSettings",
     "ComputeConfig",
     "Config",
     "ContaminationConfig",

@@ -21,7 +21,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nanochat.config import ModelConfig
+from nanochat.config import ChatSettings, ModelConfig
 from nanochat.errors import ConfigError, DataError
 from nanochat.formats.published import (
     SOURCES,
@@ -112,7 +112,7 @@ def read_note(path: Path) -> dict[str, Any]:
 _DOCUMENT_TOKEN = "document_token"  # ours alone: transformers keeps it and does not ask what it means
 
 # As `nanochat chat` samples.
-_SAMPLING = {"do_sample": True, "temperature": 0.6, "top_k": 50}
+_SAMPLING = {"do_sample": True, "temperature": ChatSettings.temperature, "top_k": ChatSettings.top_k}
 
 
 def _token_roles(special: Mapping[str, int]) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from nanochat.chat.terminal import ChatSession, ChatSettings, answer, chat
+from nanochat.chat.terminal import ChatSession, answer, chat
+from nanochat.config import ChatSettings
 from nanochat.tokenizer.tokenizer import Tokenizer
 
 
