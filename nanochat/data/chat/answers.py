@@ -29,7 +29,7 @@ def is_right_number(problem: Problem, reply: str) -> bool:
     return final_number(reply) == problem.answer
 
 
-def final_number(reply: str) -> str | None:
-    """Return the number after the first `####`, without commas, or None."""
-    found = _NUMBER.search(reply)
+def final_number(text: str) -> str | None:
+    """Return the number after the first `####`, as upstream takes it, without commas; None without one."""
+    found = _NUMBER.search(text)
     return found[1].replace(",", "").rstrip(".") if found else None

@@ -25,7 +25,7 @@ import numpy as np
 
 from nanochat.config import MixtureEntry
 from nanochat.data.chat import spelling
-from nanochat.data.chat.answers import Problem
+from nanochat.data.chat.answers import Problem, final_number
 from nanochat.data.chat.messages import FORM, shown, wrong_in
 from nanochat.data.chat.rows import Numbered, Row, bad_row, read_objects, read_rows
 from nanochat.data.chat.task_files import HELD_OUT, OWN, SUFFIXES, TASK_FILES, task_file
@@ -37,7 +37,6 @@ if TYPE_CHECKING:  # at run time the planner would pay for loading the tokenizer
 Kind = Literal["choice", "math", "code", "chat"]
 
 _CALCULATION = re.compile(r"<<([^<>]*)>>")
-_FINAL_NUMBER = re.compile(r"#### *(-?[0-9.,]+)")
 
 
 @dataclass(frozen=True)
@@ -119,12 +118,6 @@ def calculation_parts(answer: str) -> list[Part]:
         elif piece:
             parts.append({"type": "text", "text": piece})
     return parts
-
-
-def final_number(text: str) -> str | None:
-    """Return the number after the last `####` without commas, or None."""
-    found = _FINAL_NUMBER.findall(text)
-    return found[-1].replace(",", "").rstrip(".") if found else None
 
 
 class Mixture(Sequence["Conversation"]):
@@ -263,7 +256,7 @@ def _load_gsm8k(name: str, path: Path) -> ChatTask:
     rows = read_objects(path, {"question": str, "answer": str})
     for number, row in rows:
         if final_number(row["answer"]) is None:
-            raise bad_row(path, number, "the answer does not end in '#### <number>'")
+            raise bad_row(path, number, "the answer has no '#### <number>'")
 
     def conversation(row: Row) -> Conversation:
         return [

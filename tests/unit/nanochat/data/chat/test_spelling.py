@@ -7,7 +7,8 @@ import pytest
 from nanochat.chat.calculator import calculate
 from nanochat.config import MixtureEntry
 from nanochat.data.chat import spelling
-from nanochat.data.chat.tasks import final_number, load_task, mixture
+from nanochat.data.chat.answers import final_number
+from nanochat.data.chat.tasks import load_task, mixture
 from nanochat.errors import ConfigError, DataError
 from nanochat.tokenizer.chat_format import render
 

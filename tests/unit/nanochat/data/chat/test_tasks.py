@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nanochat.config import MixtureEntry
-from nanochat.data.chat.tasks import calculation_parts, choice_prompt, final_number, load_task, mixture
+from nanochat.data.chat.tasks import calculation_parts, choice_prompt, load_task, mixture
 from nanochat.errors import ConfigError, DataError
 
 TASKS = ("arc_easy", "arc_challenge", "mmlu", "gsm8k")
@@ -39,13 +39,6 @@ def test_calculations_become_python_and_output_parts():
         {"type": "text", "text": "6.\n#### 6"},
     ]
     assert calculation_parts("<<1==1=True>>")[0]["text"] == "1==1"
-
-
-@pytest.mark.parametrize(
-    ("text", "number"), [("a\n#### 1,234", "1234"), ("#### -5", "-5"), ("#### 7.", "7"), ("seven", None)]
-)
-def test_the_final_number_is_read_without_commas(text, number):
-    assert final_number(text) == number
 
 
 def test_labels_of_the_data_are_kept(tmp_path):
