@@ -14,16 +14,22 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from pydantic import BaseModel
+
+@runtime_checkable
+class HasIdentity(Protocol):
+    """What says itself which part of it is hashed, such as a `Config`."""
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return that part."""
 
 
 def canonical_json(value: Any) -> str:
     """Return `value` as JSON with sorted keys and no spaces; the same value is always the same text.
 
     Takes None, bool, int, float, str, lists, tuples, mappings with string keys, enums of such values,
-    dataclasses and pydantic models.
+    dataclasses and what has an `identity` of its own.
 
     Raises:
         TypeError: a value has no stable form; names the field and the way out.
@@ -56,10 +62,8 @@ def _plain(value: Any, field: str) -> Any:
         return _mapping(value, field)
     if isinstance(value, list | tuple):
         return [_plain(item, f"{field}[{i}]") for i, item in enumerate(value)]
-    if isinstance(value, BaseModel):
-        skipped = getattr(value, "location_fields", ())  # where bytes are is not what they are
-        names = [name for name in type(value).model_fields if name not in skipped]
-        return {name: _plain(getattr(value, name), f"{field}.{name}") for name in names}
+    if isinstance(value, HasIdentity) and not isinstance(value, type):
+        return _plain(value.identity(), field)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [f.name for f in dataclasses.fields(value)]
         return {name: _plain(getattr(value, name), f"{field}.{name}") for name in names}
