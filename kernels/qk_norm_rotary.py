@@ -28,7 +28,8 @@ from kernels.language import jit, tl, triton
 from kernels.registration import register
 
 _OP = "qk_norm_rotary"
-RMS_EPS = 1.1920929e-07  # what `F.rms_norm` takes on float32 when none is given
+# What `F.rms_norm` takes on float32 when none is given; pinned so that a torch release cannot change it.
+RMS_EPS = 1.1920929e-07
 
 
 def qk_norm_rotary_reference(x: Tensor, cos: Tensor, sin: Tensor, eps: float = RMS_EPS) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kernels.attention import attention
+from kernels.qk_norm_rotary import RMS_EPS as RMS_EPS  # published folders name it
 from kernels.qk_norm_rotary import qk_norm_rotary
 from nanochat.config import ModelConfig
 from nanochat.model.architecture import (
@@ -25,9 +26,6 @@ from nanochat.model.architecture import (
     windows,
 )
 from nanochat.model.kv_cache import KVCache
-
-# What `F.rms_norm` uses on float32 when no eps is given; pinned so that a torch release cannot change it.
-RMS_EPS = 1.1920929e-07
 
 
 class Linear(nn.Linear):

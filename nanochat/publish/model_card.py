@@ -14,17 +14,17 @@ from typing import Any
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from nanochat.config import ModelConfig, PublishConfig
+from nanochat.config import ModelConfig, PublishConfig, public_data
 from nanochat.evals.contamination.overlap import Overlap
 from nanochat.evals.results import ABSENT, METRICS, BenchmarkRow, benchmark_rows, core_label, percent
 
 # Name on the card, and the hub's name of the data set and metric.
 _BENCHMARKS = {
-    "arc_easy": ("ARC-Easy", "allenai/ai2_arc", "accuracy"),
-    "arc_challenge": ("ARC-Challenge", "allenai/ai2_arc", "accuracy"),
-    "mmlu": ("MMLU", "cais/mmlu", "accuracy"),
-    "gsm8k": ("GSM8K", "openai/gsm8k", "accuracy"),
-    "humaneval": ("HumanEval", "openai/openai_humaneval", "pass@1"),
+    "arc_easy": ("ARC-Easy", public_data.ARC, "accuracy"),
+    "arc_challenge": ("ARC-Challenge", public_data.ARC, "accuracy"),
+    "mmlu": ("MMLU", public_data.MMLU, "accuracy"),
+    "gsm8k": ("GSM8K", public_data.GSM8K, "accuracy"),
+    "humaneval": ("HumanEval", public_data.HUMANEVAL, "pass@1"),
     "spelling_bee": ("SpellingBee", "nanochat/spelling_bee", "accuracy"),
 }
 _SUMMARIES = {"core": "CORE", "chatcore": "ChatCORE", "val_bpb": "Validation bits per byte"}

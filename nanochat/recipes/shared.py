@@ -10,6 +10,7 @@ from nanochat.config import (
     OptimizerConfig,
     SftConfig,
     TasksConfig,
+    public_data,
 )
 
 FINEWEB_EDU = "https://huggingface.co/datasets/karpathy/fineweb-edu-100b-shuffle/resolve/{revision}/shard_{index:05d}.parquet"
@@ -17,10 +18,10 @@ SHARD_CHARACTERS = 250_000_000  # of both published corpora
 CHARACTERS_PER_TOKEN = 4.8
 DATA_SETS = (
     "HuggingFaceFW/fineweb-edu",
-    "HuggingFaceTB/smol-smoltalk",
-    "cais/mmlu",
-    "openai/gsm8k",
-    "allenai/ai2_arc",
+    public_data.SMOLTALK,
+    public_data.MMLU,
+    public_data.GSM8K,
+    public_data.ARC,
 )
 BASE_PROMPTS = (
     "The capital of France is",

@@ -25,7 +25,7 @@ from nanochat.tracking.event_queue import (
     RunHandle,
     TrackingEvent,
 )
-from nanochat.tracking.tags import run_tags
+from nanochat.tracking.tags import CACHE_STATUS, CACHED, DIGEST, EXECUTED, KEY, MADE_BY_RUN, run_tags
 
 # Defaults, so that what the user has set wins. MLflow's own would block each call for four minutes.
 _ENVIRONMENT = {
@@ -91,8 +91,8 @@ class MlflowSink:
         tags = {name: str(value)[:_MAX_TAG_CHARS] for name, value in event.tags.items()}
         if run.parent is not None and run.parent.run_id is not None:
             tags["mlflow.parentRunId"] = run.parent.run_id
-        if event.tags.get("cache.status") == "cached" and "nanochat.made_by_run" not in tags:
-            tags |= self._maker(tags.get("nanochat.key", ""))
+        if event.tags.get(CACHE_STATUS) == CACHED and MADE_BY_RUN not in tags:
+            tags |= self._maker(tags.get(KEY, ""))
         made = self._client.create_run(
             self.experiment_id, start_time=event.time_ms, tags=tags, run_name=run.name
         )
@@ -100,7 +100,7 @@ class MlflowSink:
 
     def _maker(self, key: str) -> dict[str, str]:
         """Name the run that executed a stage whose record could not: MLflow came up after it."""
-        wanted = f"tags.`nanochat.key` = '{key}' and tags.`cache.status` = 'executed'"
+        wanted = f"tags.`{KEY}` = '{key}' and tags.`{CACHE_STATUS}` = '{EXECUTED}'"
         found = self._client.search_runs([self.experiment_id], wanted, max_results=1)
         return run_tags(made_by_run=found[0].info.run_id) if found else {}
 
@@ -134,7 +134,7 @@ def _input(dataset: Dataset) -> Any:
     name, digest, source = dataset
     kind = source.split("://", 1)[0] if "://" in source else "local"
     kept = MlflowDataset(name, digest[:_DIGEST_CHARS], kind, json.dumps({"uri": source}))
-    tags = [InputTag("mlflow.data.context", "input"), InputTag("nanochat.digest", digest)]
+    tags = [InputTag("mlflow.data.context", "input"), InputTag(DIGEST, digest)]
     return DatasetInput(kept, tags)
 
 

@@ -31,6 +31,7 @@ from nanochat.tracking.event_queue import (
     TrackingQueue,
 )
 from nanochat.tracking.mlflow_sink import MlflowSink, load_mlflow
+from nanochat.tracking.tags import CACHE_STATUS, CACHED, EXECUTED
 
 _log = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ class PipelineTracker:
         """Begin the run of a stage that executes; `datasets` are (name, digest, source) of its inputs."""
         run = RunHandle(node_id, parent=self._root)
         self._runs[node_id] = run
-        self._begin(run, {"cache.status": "executed", **tags})
+        self._begin(run, {CACHE_STATUS: EXECUTED, **tags})
         self._queue.put(AddParams(run, _as_text(params)))
         if datasets:
             self._queue.put(AddDatasets(run, tuple(datasets)))
@@ -131,7 +132,7 @@ class PipelineTracker:
         """Show a stage that was a hit; see `run_tags` for the link to the run that made it."""
         run = RunHandle(node_id, parent=self._root)
         self._runs[node_id] = run
-        self._begin(run, {**record_tags, "cache.status": "cached"})
+        self._begin(run, {**record_tags, CACHE_STATUS: CACHED})
         self._end(run, "FINISHED", metrics)
 
     def finish_stage(

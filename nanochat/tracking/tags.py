@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+KEY, DIGEST, MADE_BY_RUN = "nanochat.key", "nanochat.digest", "nanochat.made_by_run"
+CACHE_STATUS = "cache.status"
+EXECUTED, CACHED = "executed", "cached"  # its values
+
 
 def run_tags(
     *,
@@ -15,12 +19,12 @@ def run_tags(
 ) -> dict[str, str]:
     """Return the tags that every stage's run carries, under the names that searches rely on."""
     named = {
-        "nanochat.key": key,
-        "nanochat.digest": digest,
+        KEY: key,
+        DIGEST: digest,
         "mlflow.source.git.commit": commit,
         "prefect.flow_run_id": flow_run_id,
         "prefect.task_run_id": task_run_id,
         "prefect.url": prefect_url,
-        "nanochat.made_by_run": made_by_run,
+        MADE_BY_RUN: made_by_run,
     }
     return {name: value for name, value in named.items() if value}

@@ -22,6 +22,11 @@ TASK_FILES: dict[str, dict[str, str]] = {
     "gsm8k": {s: f"tasks/gsm8k/{s}" for s in ("train", "test")},
     "humaneval": {"test": "tasks/humaneval/HumanEval"},
 }
+
+# The CORE bundle: its folder, and in it the list of its tasks, their baselines and the folder of their items.
+CORE = "core"
+CORE_LIST, CORE_BASELINES, CORE_ITEMS = CORE_PARTS = ("core.yaml", "eval_meta_data.csv", "eval_data")
+
 TOY_CONVERSATIONS = ("functions", "smalltalk", HELD_OUT)
 
 

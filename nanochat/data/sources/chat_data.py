@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nanochat.config import SourceFile, TasksConfig, ToyWorldConfig
+from nanochat.data.chat.task_files import CORE
 from nanochat.data.sources.corpus import TOY, unreadable
 from nanochat.data.sources.hub import download_hub, is_hub, resolve_hub
 from nanochat.data.sources.own_conversations import download_own, is_own, resolve_own
@@ -16,7 +17,7 @@ from nanochat.errors import DataError
 from nanochat.runtime import Runtime
 
 _FILES_AT_ONCE = 8  # of one source, which must not be asked for everything at once
-_TASK_FOLDERS = ("tasks", "conversations", "core")
+_TASK_FOLDERS = ("tasks", "conversations", CORE)
 
 
 def resolve_tasks(config: TasksConfig) -> TasksConfig:

@@ -22,7 +22,9 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from nanochat.config import SourceFile, TasksConfig
+from nanochat.config.public_data import ARC, GSM8K, HUMANEVAL, MMLU, SMOLTALK
 from nanochat.data.chat.spelling import WORDS, read_words
+from nanochat.data.chat.task_files import CORE, CORE_LIST, CORE_PARTS, task_file
 from nanochat.data.sources.transfer import fetch
 from nanochat.errors import ConfigError, DataError
 from nanochat.runtime import Runtime
@@ -31,9 +33,7 @@ logger = logging.getLogger(__name__)
 
 NAME = "hub"
 _HOST = "https://huggingface.co"
-_CORE = "core"
-IDENTITY = "conversations/identity.jsonl"
-_CORE_PARTS = ("core.yaml", "eval_meta_data.csv", "eval_data")
+IDENTITY = f"{task_file('identity', 'train')}.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,27 +48,25 @@ class DataSet:
     rows: int  # when the recipes were published
 
 
-def _data_set(task: str, split: str, path: str, repo: str, place: str, rows: int) -> DataSet:
-    return DataSet(task=task, split=split, path=f"{path}.parquet", repo=repo, place=place, rows=rows)
+def _data_set(task: str, split: str, repo: str, place: str, rows: int) -> DataSet:
+    path = f"{task_file(task, split)}.parquet"
+    return DataSet(task=task, split=split, path=path, repo=repo, place=place, rows=rows)
 
-
-_ARC, _MMLU, _GSM8K = "allenai/ai2_arc", "cais/mmlu", "openai/gsm8k"
-_SMOLTALK, _HUMANEVAL = "HuggingFaceTB/smol-smoltalk", "openai/openai_humaneval"
 
 DATA_SETS = (
-    _data_set("arc_easy", "train", "tasks/arc/ARC-Easy/train", _ARC, "ARC-Easy/train", 2_251),
-    _data_set("arc_easy", "test", "tasks/arc/ARC-Easy/test", _ARC, "ARC-Easy/test", 2_376),
-    _data_set("arc_challenge", "train", "tasks/arc/ARC-Challenge/train", _ARC, "ARC-Challenge/train", 1_119),
-    _data_set("arc_challenge", "test", "tasks/arc/ARC-Challenge/test", _ARC, "ARC-Challenge/test", 1_172),
-    _data_set("mmlu", "train", "tasks/mmlu/auxiliary_train", _MMLU, "all/auxiliary_train", 99_842),
-    _data_set("mmlu", "dev", "tasks/mmlu/dev", _MMLU, "all/dev", 285),
-    _data_set("mmlu", "test", "tasks/mmlu/test", _MMLU, "all/test", 14_042),
-    _data_set("gsm8k", "train", "tasks/gsm8k/train", _GSM8K, "main/train", 7_473),
-    _data_set("gsm8k", "test", "tasks/gsm8k/test", _GSM8K, "main/test", 1_319),
-    _data_set("humaneval", "test", "tasks/humaneval/HumanEval", _HUMANEVAL, "openai_humaneval/test", 164),
-    _data_set("smoltalk", "train", "conversations/smoltalk", _SMOLTALK, "default/train", 460_341),
+    _data_set("arc_easy", "train", ARC, "ARC-Easy/train", 2_251),
+    _data_set("arc_easy", "test", ARC, "ARC-Easy/test", 2_376),
+    _data_set("arc_challenge", "train", ARC, "ARC-Challenge/train", 1_119),
+    _data_set("arc_challenge", "test", ARC, "ARC-Challenge/test", 1_172),
+    _data_set("mmlu", "train", MMLU, "all/auxiliary_train", 99_842),
+    _data_set("mmlu", "dev", MMLU, "all/dev", 285),
+    _data_set("mmlu", "test", MMLU, "all/test", 14_042),
+    _data_set("gsm8k", "train", GSM8K, "main/train", 7_473),
+    _data_set("gsm8k", "test", GSM8K, "main/test", 1_319),
+    _data_set("humaneval", "test", HUMANEVAL, "openai_humaneval/test", 164),
+    _data_set("smoltalk", "train", SMOLTALK, "default/train", 460_341),
     # Held-out conversations are a task of their own; upstream tells of 24K rows.
-    _data_set("test", "train", "conversations/test", _SMOLTALK, "default/test", 24_000),
+    _data_set("test", "train", SMOLTALK, "default/test", 24_000),
 )
 
 
@@ -96,7 +94,7 @@ def resolve_hub(config: TasksConfig) -> TasksConfig:
             hint="give the address of the CORE bundle's zip file",
         )
     files = [SourceFile(path=d.path, version=f"{d.repo}/{d.place}@{config.revision}") for d in DATA_SETS]
-    files.append(SourceFile(path=_CORE, version=PurePosixPath(config.core_url).name))
+    files.append(SourceFile(path=CORE, version=PurePosixPath(config.core_url).name))
     files += [SourceFile(path=extra.path, version=PurePosixPath(extra.url).name) for extra in _extras(config)]
     return config.model_copy(update={"toy": None, "files": tuple(files)})
 
@@ -120,7 +118,7 @@ def _download_all(config: TasksConfig, out: Path, parts: Path, runtime: Runtime)
             runtime.tracker.log({}, step=done, total_steps=total)
     bundle = parts / "core-bundle.zip"
     fetch(config.core_url, bundle, part_folder=parts, check_stop=runtime.raise_if_stopped)
-    _unpack_core(bundle, out / _CORE, config.core_url)
+    _unpack_core(bundle, out / CORE, config.core_url)
     runtime.tracker.log({}, step=len(DATA_SETS) + 1, total_steps=total)
     for done, extra in enumerate(extras, len(DATA_SETS) + 2):
         fetch(extra.url, out / extra.path, part_folder=parts, check_stop=runtime.raise_if_stopped)
@@ -248,15 +246,15 @@ def _unpack_core(bundle: Path, target: Path, url: str) -> None:
         raise DataError(
             f"{url}: not a readable zip file: {error}", hint="is tasks.core_url right?"
         ) from error
-    if not (target / _CORE_PARTS[0]).is_file():
-        raise DataError(f"{url}: no {_CORE_PARTS[0]} in it", hint="is tasks.core_url the CORE bundle?")
+    if not (target / CORE_LIST).is_file():
+        raise DataError(f"{url}: no {CORE_LIST} in it", hint="is tasks.core_url the CORE bundle?")
 
 
 def _members(archive: zipfile.ZipFile) -> Iterator[tuple[zipfile.ZipInfo, PurePosixPath]]:
     """Yield the bundle's own files with their paths below its one top folder; nothing that leaves it."""
     for info in archive.infolist():
         path = PurePosixPath(*PurePosixPath(info.filename).parts[1:])
-        if info.is_dir() or not path.parts or ".." in path.parts or path.parts[0] not in _CORE_PARTS:
+        if info.is_dir() or not path.parts or ".." in path.parts or path.parts[0] not in CORE_PARTS:
             continue
         yield info, path
 

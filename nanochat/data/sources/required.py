@@ -9,11 +9,11 @@ from pathlib import PurePosixPath
 from nanochat.config import Config, EvaluateConfig, MidtrainConfig, OverlapConfig, SftConfig, TasksConfig
 from nanochat.data.chat.spelling import ROWS as SPELLING
 from nanochat.data.chat.spelling import WORDS
-from nanochat.data.chat.task_files import SUFFIXES, TASK_FILES, TOY_CONVERSATIONS, task_file
+from nanochat.data.chat.task_files import CORE, CORE_LIST, SUFFIXES, TASK_FILES, TOY_CONVERSATIONS, task_file
 from nanochat.data.sources.hub import IDENTITY, hub_paths, is_hub
 from nanochat.errors import ConfigError
 
-_CORE = "core/core.yaml"
+_CORE = f"{CORE}/{CORE_LIST}"
 _WITH_ANSWERS = (*TASK_FILES, "spelling_bee")
 _JOINING_HINT = (
     "a folder needs this file, {form}; the hub takes it from the address in tasks.{field},"

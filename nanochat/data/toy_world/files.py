@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from nanochat.config import ToyWorldConfig
+from nanochat.data.chat.task_files import CORE, CORE_BASELINES, CORE_ITEMS, CORE_LIST
 from nanochat.data.toy_world import exercises, questions
 from nanochat.data.toy_world.documents import toy_documents
 from nanochat.data.toy_world.world import CAPITALS, NAMES, ToyWorld
@@ -44,7 +45,7 @@ def write_tasks(config: ToyWorldConfig, out: Path) -> None:
     for held_out, rows in ((False, config.questions), (True, config.held_out)):
         _write_choices(world, rows, out / "tasks", held_out=held_out)
         _write_exercises(world, rows, out, held_out=held_out)
-    _write_core(world, config.held_out, out / "core")
+    _write_core(world, config.held_out, out / CORE)
 
 
 def _rng(world: ToyWorld, name: str, held_out: bool) -> random.Random:
@@ -139,17 +140,17 @@ def _write_core(world: ToyWorld, rows: int, out: Path) -> None:
     tasks = []
     for label, category, kind, shots, _, delimiter in _CORE_TASKS:
         path = f"{category}/{label}.jsonl"
-        _write_lines(out / "eval_data" / path, data[label])
+        _write_lines(out / CORE_ITEMS / path, data[label])
         entry: dict[str, Any] = {"label": label, "dataset_uri": path, "num_fewshot": [int(shots)]}
         entry["icl_task_type"] = kind
         if delimiter is not None:
             entry["continuation_delimiter"] = delimiter
         tasks.append(entry)
-    (out / "core.yaml").write_text(yaml.safe_dump({"icl_tasks": tasks}, sort_keys=False))
+    (out / CORE_LIST).write_text(yaml.safe_dump({"icl_tasks": tasks}, sort_keys=False))
     header = (
         "Eval Task,Task Category,Task Type,#shots,#datapoints,Random baseline,Centered Metric?,Description"
     )
-    with (out / "eval_meta_data.csv").open("w", newline="") as file:
+    with (out / CORE_BASELINES).open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(header.split(","))
         for label, category, kind, shots, baseline, _ in _CORE_TASKS:

@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 
 import yaml
 
+from nanochat.data.chat.task_files import CORE, CORE_BASELINES, CORE_ITEMS, CORE_LIST
 from nanochat.errors import DataError
 
 Kind = Literal["multiple_choice", "schema", "language_modeling"]
@@ -69,11 +70,11 @@ class CoreTask:
 
 def load_core(root: Path, max_items: int | None) -> list[CoreTask]:
     """Read the tasks of `root/core`, at most `max_items` items of each after a fixed shuffle."""
-    folder = root / "core"
-    listing = folder / "core.yaml"
+    folder = root / CORE
+    listing = folder / CORE_LIST
     if not listing.is_file():
         raise DataError(f"{listing} does not exist", hint="without the CORE bundle set evaluate.core=false")
-    baselines = _read_baselines(folder / "eval_meta_data.csv")
+    baselines = _read_baselines(folder / CORE_BASELINES)
     loaded = yaml.safe_load(listing.read_text(encoding="utf-8"))
     entries = loaded.get("icl_tasks") if isinstance(loaded, dict) else None
     if not entries:
@@ -86,14 +87,14 @@ def _load_task(
 ) -> CoreTask:
     try:
         label, kind = str(entry["label"]), entry["icl_task_type"]
-        file = folder / "eval_data" / entry["dataset_uri"]
+        file = folder / CORE_ITEMS / entry["dataset_uri"]
         shots = int(entry["num_fewshot"][0])
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise DataError(f"{folder / 'core.yaml'}: task {entry!r} lacks or garbles {error}") from error
+        raise DataError(f"{folder / CORE_LIST}: task {entry!r} lacks or garbles {error}") from error
     if kind not in _FIELDS:
         raise DataError(f"CORE task {label} is of type {kind!r}; known are {', '.join(_FIELDS)}")
     if label not in baselines:
-        raise DataError(f"CORE task {label} has no baseline in {folder / 'eval_meta_data.csv'}")
+        raise DataError(f"CORE task {label} has no baseline in {folder / CORE_BASELINES}")
     items = list(_read_items(file, _FIELDS[cast(Kind, kind)]))
     random.Random(_SHUFFLE_SEED).shuffle(items)
     return CoreTask(
@@ -108,7 +109,7 @@ def _load_task(
 
 def _read_items(file: Path, fields: Sequence[str]) -> Iterator[Item]:
     if not file.is_file():
-        raise DataError(f"{file} does not exist, but core.yaml lists it")
+        raise DataError(f"{file} does not exist, but {CORE_LIST} lists it")
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
