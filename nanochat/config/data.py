@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -125,9 +125,6 @@ class TokenizerConfig(Config):
     """Characters read at most of one document."""
     min_count: int = Field(default=2, gt=0)
     """Words seen less often are left out: free in compression, and half the work."""
-    pattern: Literal["gpt4", "prose"] = Field(default="gpt4", exclude_if=lambda name: name == "gpt4")
-    """Where words end. `gpt4`: between letters, digits (at most two together) and marks; `prose`, an
-    experiment: at white space only, so that a token may join them."""
 
 
 class TokenizeConfig(Config):

@@ -2,8 +2,8 @@
 between two cuts is encoded once a batch; those that come again are kept and looked up.
 
 A cut lies before each space that something other than white space follows, so most stretches are one word
-with the marks behind it. No pattern of `nanochat.tokenizer.split` has a word that goes on over such a place,
-and none looks back, so a stretch has the same tokens wherever it stands. What is new is encoded by the
+with the marks behind it. No word of the split pattern goes on over such a place, and the pattern does not
+look back, so a stretch has the same tokens wherever it stands. What is new is encoded by the
 function that the lexicon was given. All work on a batch is done on arrays, and memory is bounded: batches
 are taken in windows, and a full lexicon starts anew. This module knows no vocabulary.
 """

@@ -1,9 +1,8 @@
 """Where text is cut into words before byte-pair encoding, and how often each word occurs.
 
-The usual pattern is nanochat's: GPT-4's with at most two digits to a word. A second one, for experiments,
-ends words at white space only. They need possessive quantifiers and a look-ahead, which the linear-time regex
-engine of polars lacks; `count_words` uses equivalent patterns after marking the one place where the
-look-ahead matters. This module does not train and does not encode.
+The pattern is nanochat's: GPT-4's with at most two digits to a word. It needs possessive quantifiers and a
+look-ahead, which the linear-time regex engine of polars lacks; `count_words` uses an equivalent pattern after
+marking the one place where the look-ahead matters. This module does not train and does not encode.
 """
 
 from __future__ import annotations
@@ -18,25 +17,18 @@ import polars as pl
 
 from nanochat.errors import DataError
 
-PatternName = Literal["gpt4", "prose"]
 PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}"
     r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
-"""nanochat's split pattern, in the dialect of tiktoken."""
-PATTERNS: dict[PatternName, str] = {
-    "gpt4": PATTERN,
-    "prose": r" ?\S++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
-}
-"""Split patterns by name. Each begins a word before every space that is followed by no white space, and after
-every newline that is followed by none: the lexicon relies on it."""
+"""nanochat's split pattern, in the dialect of tiktoken. It begins a word before every space that is followed
+by no white space, and after every newline that is followed by none: the lexicon relies on it."""
 
 _MARK = "\ufdd0"  # a noncharacter; in a text of its own it is left out of the counts
-_LINEAR_PATTERNS: dict[PatternName, str] = {
-    "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}\x{FDD0}]?\p{L}+|\p{N}{1,2}"
-    r"| ?[^\s\p{L}\p{N}\x{FDD0}]+[\r\n]*|\s*[\r\n]|\s+",
-    "prose": r" ?[^\s\x{FDD0}]+[\r\n]*|\s*[\r\n]|\s+",
-}
+_LINEAR_PATTERN = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}\x{FDD0}]?\p{L}+|\p{N}{1,2}"
+    r"| ?[^\s\p{L}\p{N}\x{FDD0}]+[\r\n]*|\s*[\r\n]|\s+"
+)
 
 # Unicode White_Space without newlines, as tiktoken's engine has it; Python's \s also takes U+001C to U+001F.
 _BLANKS = "\t\v\f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
@@ -56,9 +48,7 @@ class WordCounts:
     characters: int  # after cutting long documents
 
 
-def count_words(
-    files: Sequence[Path], *, doc_cap: int, max_chars: int, pattern: PatternName = "gpt4"
-) -> WordCounts:
+def count_words(files: Sequence[Path], *, doc_cap: int, max_chars: int) -> WordCounts:
     """Count the words in the `text` column of parquet files.
 
     Of each document the first `doc_cap` characters are read. Files and documents are taken in order; the
@@ -76,7 +66,7 @@ def count_words(
         taken = int((upto - lengths["text"].fill_null(0) < max_chars - characters).sum())
         documents += taken
         characters += int(upto[taken - 1]) if taken else 0
-        words = _split(pl.col("text"), pattern).explode().alias("word")
+        words = _split(pl.col("text")).explode().alias("word")
         counts = texts.head(taken).select(words).drop_nulls().group_by("word").agg(pl.len().alias("count"))
         pending.append(counts.cast(_WORD_SCHEMA).collect(engine="streaming"))
         if sum(map(len, pending)) > len(merged):  # each word is merged a few times, however many files
@@ -102,10 +92,10 @@ def _merge(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat(tables).group_by("word").agg(pl.col("count").sum())
 
 
-def _split(text: pl.Expr, pattern: PatternName) -> pl.Expr:
+def _split(text: pl.Expr) -> pl.Expr:
     """Cut strings into lists of words, as the pattern would."""
     marked = text.str.replace_all(r"(\s)([^\S\r\n][^\s])", "${1}" + _MARK + "${2}")
-    return marked.str.extract_all(_LINEAR_PATTERNS[pattern])
+    return marked.str.extract_all(_LINEAR_PATTERN)
 
 
 def utf8(text: str, name: str = "the text") -> bytes:

@@ -21,7 +21,7 @@ import tiktoken
 from nanochat.errors import DataError
 from nanochat.tokenizer.bpe_training import map_bytes, unmap_bytes
 from nanochat.tokenizer.lexicon import Lexicon
-from nanochat.tokenizer.split import PATTERN, PATTERNS, isolate_long_runs, utf8
+from nanochat.tokenizer.split import PATTERN, isolate_long_runs, utf8
 
 SPECIAL_NAMES = (
     "bos",
@@ -90,7 +90,7 @@ class Tokenizer:
 
         Bytes are taken for UTF-8: a long text takes up to four times its memory as a string.
         """
-        if self.pattern not in PATTERNS.values():  # where it cuts is not known
+        if self.pattern != PATTERN:  # where it cuts is not known
             decoded = (text.decode() if isinstance(text, bytes) else text for text in texts)
             return [self._encode_array(text) for text in decoded]
         try:

@@ -12,7 +12,7 @@ from nanochat.config import TokenizerConfig
 from nanochat.errors import ConfigError
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.bpe_training import train_ranks
-from nanochat.tokenizer.split import PATTERNS, count_words
+from nanochat.tokenizer.split import count_words
 from nanochat.tokenizer.tokenizer import SPECIAL_NAMES, Tokenizer
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ def train_tokenizer(
 ) -> dict[str, float | int]:
     """Train on `inputs["shards"]` (one folder with `text.parquet` per shard) and save into `out`."""
     shards = sorted(inputs["shards"].glob("*/text.parquet"))[: config.train_shards]
-    counts = count_words(shards, doc_cap=config.doc_cap, max_chars=config.max_chars, pattern=config.pattern)
+    counts = count_words(shards, doc_cap=config.doc_cap, max_chars=config.max_chars)
     runtime.raise_if_stopped()
     frequent = counts.words.filter(pl.col("count") >= config.min_count)
     log.info(
@@ -35,7 +35,7 @@ def train_tokenizer(
             hint="lower tokenizer.min_count or read more text",
         )
     ranks = train_ranks(frequent.iter_rows(), config.vocab_size - len(SPECIAL_NAMES))
-    tokenizer = Tokenizer.from_ranks(ranks, PATTERNS[config.pattern])
+    tokenizer = Tokenizer.from_ranks(ranks)
     training = {
         "shards": len(shards),
         "documents": counts.documents,

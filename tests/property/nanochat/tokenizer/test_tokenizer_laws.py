@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nanochat.errors import DataError
 from nanochat.tokenizer import lexicon
 from nanochat.tokenizer.bpe_training import train_ranks
-from nanochat.tokenizer.split import PATTERNS, count_words
+from nanochat.tokenizer.split import count_words
 from nanochat.tokenizer.tokenizer import Tokenizer
 
 TEXT = st.text(
@@ -33,9 +33,9 @@ SOME_WORDS = [
 
 
 # One for all examples, so that most of them meet a lexicon with the words of earlier ones.
-@pytest.fixture(scope="module", params=sorted(PATTERNS))
-def tokenizer(request):
-    return Tokenizer.from_ranks(train_ranks(SOME_WORDS, 264), PATTERNS[request.param])
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer.from_ranks(train_ranks(SOME_WORDS, 264))
 
 
 @pytest.fixture(scope="module")
@@ -88,22 +88,19 @@ def test_bytes_are_encoded_where_they_are_text_and_refused_where_not(tokenizer, 
         assert tokenizer.decode_bytes(tokenizer.encode(text)) == raw
 
 
-@pytest.mark.parametrize("pattern", sorted(PATTERNS))
 @settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(texts=st.lists(TEXT.filter(lambda text: "\ufdd0" not in text), min_size=1, max_size=5).filter(any))
-def test_counted_words_are_the_words_the_encoder_sees(tmp_path, pattern, texts):
+def test_counted_words_are_the_words_the_encoder_sees(tmp_path, texts):
     pl.DataFrame({"text": texts}).write_parquet(tmp_path / "a.parquet")
-    counts = count_words([tmp_path / "a.parquet"], doc_cap=1000, max_chars=10**6, pattern=pattern)
+    counts = count_words([tmp_path / "a.parquet"], doc_cap=1000, max_chars=10**6)
     counted = dict(counts.words.iter_rows())
-    assert counted == Counter(
-        word for text in texts for word in _words(text, list(counted), PATTERNS[pattern])
-    )
+    assert counted == Counter(word for text in texts for word in _words(text, list(counted)))
 
 
-def _words(text: str, candidates: list[str], pattern: str) -> list[str]:
+def _words(text: str, candidates: list[str]) -> list[str]:
     """Words of a text as tiktoken cuts them: a tokenizer that knows every candidate gives one id per word."""
     tokens = {bytes([b]): b for b in range(256)}
     for candidate in candidates:
         tokens.setdefault(candidate.encode(), len(tokens))
-    tokenizer = Tokenizer.from_ranks(tokens, pattern)
+    tokenizer = Tokenizer.from_ranks(tokens)
     return [tokenizer.decode([i]) for i in tokenizer.encode(text)]

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from nanochat.tokenizer import lexicon
-from nanochat.tokenizer.split import PATTERNS
 from nanochat.tokenizer.tokenizer import Tokenizer
 
 NASTY = [
@@ -53,9 +52,9 @@ def _random_texts(seed: int, n: int) -> list[str]:
     return ["".join(rng.choices(words, k=rng.randint(0, 60))) for _ in range(n)]
 
 
-@pytest.fixture(params=sorted(PATTERNS))
-def tokenizer(request):
-    return Tokenizer.from_ranks(RANKS, PATTERNS[request.param])
+@pytest.fixture
+def tokenizer():
+    return Tokenizer.from_ranks(RANKS)
 
 
 def _expected(tokenizer, texts):

@@ -81,26 +81,6 @@ def test_the_number_of_threads_changes_nothing(shards, tmp_path):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "5" / name).read_bytes()
 
 
-def test_the_prose_pattern_gives_tokens_across_letters_and_marks_and_is_kept(tmp_path):
-    target = tmp_path / "shards/shard_00000"
-    target.mkdir(parents=True)
-    rng = random.Random(7)
-    texts = [f" F16s, well, F16s, {_words(rng)}, {_words(rng)}." for _ in range(63)]
-    pl.DataFrame({"text": texts}).write_parquet(target / "text.parquet")
-    _train(tmp_path / "shards", tmp_path / "usual", vocab_size=300)
-    _train(tmp_path / "shards", tmp_path / "prose", vocab_size=300, pattern="prose")
-    text = " F16s, well, F16s"
-    usual, prose = (Tokenizer.load(tmp_path / name) for name in ("usual", "prose"))
-    assert [prose.decode([i]) for i in prose.encode(text)][:2] == [" F16s,", " well,"]
-    assert len(usual.encode(text)) > len(prose.encode(text))
-    assert prose.encode_batch([text])[0].tolist() == prose.encode(text)
-
-
-def test_a_pattern_that_is_not_given_is_in_no_key():
-    assert "pattern" not in TokenizerConfig().identity()
-    assert TokenizerConfig(pattern="prose").identity()["pattern"] == "prose"
-
-
 def test_the_first_merge_joins_the_most_frequent_pair(tmp_path):
     target = tmp_path / "shards/shard_00000"
     target.mkdir(parents=True)
