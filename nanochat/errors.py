@@ -24,7 +24,7 @@ import socket
 
 _ANSWERS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 _NETWORK = (TimeoutError, ConnectionError, EOFError, socket.gaierror)
-_NETWORK_LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "requests", "urllib3", "gcsfs", "httpx")
+_NETWORK_LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "requests", "urllib3", "gcsfs", "httpx", "httpx2")
 _TRY_AGAIN = {
     errno.EIO, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET,
     errno.ECONNREFUSED, errno.ECONNABORTED, errno.EPIPE, errno.ENETDOWN, errno.ENETUNREACH,
@@ -99,15 +99,18 @@ def is_transient(error: BaseException) -> bool:
 
 def is_refusal(error: BaseException) -> bool:
     """Return whether a server understood and said no, so that asking again is useless."""
-    status = _http_status(error)
-    return isinstance(status, int) and 400 <= status < 500 and status not in _TRY_AGAIN_STATUSES
+    status = http_status(error)
+    return status is not None and 400 <= status < 500 and status not in _TRY_AGAIN_STATUSES
 
 
-def _http_status(error: BaseException) -> object:
+def http_status(error: BaseException) -> int | None:
+    """Return the HTTP status that a web client's error carries, whichever client it is of."""
     if ask := getattr(error, "get_http_status_code", None):  # MLflow
-        return ask()
-    of_answer = getattr(getattr(error, "response", None), "status_code", None)  # httpx, requests
-    return getattr(error, "status", of_answer)  # aiohttp
+        status = ask()
+    else:
+        of_answer = getattr(getattr(error, "response", None), "status_code", None)  # httpx, requests
+        status = getattr(error, "status", None) or of_answer  # aiohttp
+    return status if isinstance(status, int) else None
 
 
 def is_about_credentials(error: BaseException) -> bool:

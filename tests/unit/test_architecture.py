@@ -69,6 +69,7 @@ PLACES = {
     "prefect": {"flows.pipeline", "flows.run.prefect_engine"},
     "mlflow": {"nanochat.tracking.mlflow_sink"},
     "triton": {"kernels.language"},
+    "huggingface_hub": {"nanochat.data.sources.hub_client"},
 }
 
 
@@ -138,7 +139,7 @@ def test_a_planted_import_of_a_big_package_is_found(package, tmp_path):
 
 
 def test_the_command_line_starts_without_the_heavy_packages():
-    heavy = ("torch", "prefect", "mlflow", "polars", "matplotlib")
+    heavy = ("torch", "prefect", "mlflow", "polars", "matplotlib", "huggingface_hub")
     code = f"import sys, flows.cli.app; print([m for m in {heavy!r} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert found.stdout.strip() == "[]"

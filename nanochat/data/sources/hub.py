@@ -10,7 +10,6 @@ downloaded.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import shutil
 import tempfile
@@ -19,12 +18,19 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from urllib.parse import quote
 
 from nanochat.config import SourceFile, TasksConfig
 from nanochat.config.public_data import ARC, GSM8K, HUMANEVAL, MMLU, SMOLTALK
 from nanochat.data.chat.spelling import WORDS, read_words
 from nanochat.data.chat.task_files import CORE, CORE_LIST, CORE_PARTS, task_file
+from nanochat.data.sources.hub_client import (
+    HubFile,
+    HubListing,
+    file_address,
+    hub_address,
+    list_data_set,
+    require_online,
+)
 from nanochat.data.sources.transfer import fetch
 from nanochat.errors import ConfigError, DataError
 from nanochat.runtime import Runtime
@@ -32,7 +38,6 @@ from nanochat.runtime import Runtime
 logger = logging.getLogger(__name__)
 
 NAME = "hub"
-_HOST = "https://huggingface.co"
 IDENTITY = f"{task_file('identity', 'train')}.jsonl"
 
 
@@ -87,7 +92,7 @@ def hub_paths(config: TasksConfig) -> list[str]:
 
 def resolve_hub(config: TasksConfig) -> TasksConfig:
     """Return the configuration with the hub's files, without network; raise ConfigError for odd addresses."""
-    _host(config.source)
+    _mirror(config.source)
     if not config.core_url.endswith(".zip"):
         raise ConfigError(
             f"tasks.core_url is {config.core_url}, which does not end in .zip",
@@ -101,6 +106,7 @@ def resolve_hub(config: TasksConfig) -> TasksConfig:
 
 def download_hub(config: TasksConfig, out: Path, runtime: Runtime) -> None:
     """Fetch the data sets, the CORE bundle and what joins them; raise DataError naming the address."""
+    require_online(f"tasks.source {config.source}")
     if runtime.partial is None:
         with tempfile.TemporaryDirectory(prefix="nanochat-hub-", dir=out.parent) as folder:
             _download_all(config, out, Path(folder), runtime)
@@ -112,8 +118,16 @@ def _download_all(config: TasksConfig, out: Path, parts: Path, runtime: Runtime)
     """Keep what was fetched in `parts`, so that a later attempt goes on from there."""
     extras = _extras(config)
     total = len(DATA_SETS) + 1 + len(extras)
+    hub = _mirror(config.source) or hub_address()
+    repos = sorted({d.repo for d in DATA_SETS})
     with ThreadPoolExecutor(max(runtime.workers, 1)) as pool:
-        fetched = pool.map(lambda d: _download(d, config, out / d.path, parts, runtime), DATA_SETS)
+        answers = pool.map(
+            lambda repo: list_data_set(repo, config.revision, hub, runtime.raise_if_stopped), repos
+        )
+        listings = dict(zip(repos, answers, strict=True))
+        fetched = pool.map(
+            lambda d: _download(d, listings[d.repo], hub, out / d.path, parts, runtime), DATA_SETS
+        )
         for done, _ in enumerate(fetched, 1):
             runtime.tracker.log({}, step=done, total_steps=total)
     bundle = parts / "core-bundle.zip"
@@ -126,26 +140,28 @@ def _download_all(config: TasksConfig, out: Path, parts: Path, runtime: Runtime)
         runtime.tracker.log({}, step=done, total_steps=total)
 
 
-def _download(data_set: DataSet, config: TasksConfig, target: Path, folder: Path, runtime: Runtime) -> None:
-    base = f"{_host(config.source)}/datasets/{data_set.repo}"
-    revision = quote(config.revision, safe="")
+def _download(
+    data_set: DataSet, listing: HubListing, hub: str, target: Path, folder: Path, runtime: Runtime
+) -> None:
+    page = f"{hub}/datasets/{data_set.repo}/tree/{listing.commit}/{data_set.place}"
     fetched = []
-    for part in _list_parts(data_set, config, folder):
-        mark = (part.sha256 or str(part.size_bytes))[:16]
-        path = folder / f"{data_set.task}-{data_set.split}-{mark}-{PurePosixPath(part.path).name}"
-        url = f"{base}/resolve/{revision}/{part.path}"
+    for part in _parquet_parts(data_set, listing, page):
+        name = PurePosixPath(part.path).name
+        path = folder / f"{data_set.task}-{data_set.split}-{part.mark[:16]}-{name}"
+        url = file_address(data_set.repo, part.path, listing.commit, hub)
         if not path.exists():
             fetch(
                 url,
                 path,
                 part_folder=folder,
                 size_bytes=part.size_bytes,
-                version=part.sha256,
+                version=part.mark,
+                hub=hub,
                 check_stop=runtime.raise_if_stopped,
             )
         _check(path, part, url)
         fetched.append(path)
-    rows = _join(fetched, target, f"{base}/tree/{revision}/{data_set.place}")
+    rows = _join(fetched, target, page)
     if rows != data_set.rows:
         logger.info("%s/%s has %d rows, not %d", data_set.repo, data_set.place, rows, data_set.rows)
 
@@ -174,35 +190,15 @@ def _check_conversations(path: Path, url: str) -> None:
     check_conversations(path, url)
 
 
-@dataclass(frozen=True)
-class _ParquetPart:
-    path: str
-    size_bytes: int
-    sha256: str | None
+def _parquet_parts(data_set: DataSet, listing: HubListing, page: str) -> list[HubFile]:
+    paths = ((file, PurePosixPath(file.path)) for file in listing.files)
+    found = [f for f, path in paths if str(path.parent) == data_set.place and path.suffix == ".parquet"]
+    if not found:
+        raise DataError(f"{page}: no parquet files", hint="is tasks.revision right?")
+    return sorted(found, key=lambda file: file.path)
 
 
-def _list_parts(data_set: DataSet, config: TasksConfig, folder: Path) -> list[_ParquetPart]:
-    revision = quote(config.revision, safe="")
-    url = f"{_host(config.source)}/api/datasets/{data_set.repo}/tree/{revision}/{data_set.place}"
-    listing = folder / f"{data_set.task}-{data_set.split}.json"
-    fetch(url, listing, part_folder=folder)
-    answer = listing.read_bytes()
-    try:
-        parts = [
-            _ParquetPart(str(entry["path"]), int(entry["size"]), (entry.get("lfs") or {}).get("oid"))
-            for entry in json.loads(answer)
-            if str(entry["path"]).endswith(".parquet")
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{url}: not a listing of files: {answer[:60]!r}", hint="does tasks.source name a hub?"
-        ) from error
-    if not parts:
-        raise DataError(f"{url}: no parquet files", hint=f"is tasks.revision {config.revision!r} right?")
-    return sorted(parts, key=lambda part: part.path)
-
-
-def _check(path: Path, part: _ParquetPart, url: str) -> None:
+def _check(path: Path, part: HubFile, url: str) -> None:
     if part.sha256 is None:
         return
     with path.open("rb") as file:
@@ -259,11 +255,12 @@ def _members(archive: zipfile.ZipFile) -> Iterator[tuple[zipfile.ZipInfo, PurePo
         yield info, path
 
 
-def _host(source: str) -> str:
-    host = source.removeprefix(NAME).removeprefix(":").rstrip("/") or _HOST
-    if not host.startswith(("http://", "https://")):
+def _mirror(source: str) -> str | None:
+    """Return the address of the mirror that the recipe names, if it does."""
+    mirror = source.removeprefix(NAME).removeprefix(":").rstrip("/")
+    if mirror and not mirror.startswith(("http://", "https://")):
         raise ConfigError(
             f"tasks.source is {source!r}; what follows '{NAME}:' is no web address",
             hint=f"use {NAME}, or {NAME}:https://host of a mirror",
         )
-    return host
+    return mirror or None

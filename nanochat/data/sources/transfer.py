@@ -4,35 +4,26 @@ Pieces are fetched by byte range and added to a `.part` file whose name tells so
 so that a later attempt continues it and never mixes two versions. A server that ignores ranges is taken as it
 is; one that asks for patience (`Retry-After`) gets it; one that falls silent is asked again. The size is
 checked, and the sha256 where the server names one, as model hubs do (in the ETag of large files, mostly on
-the answer that redirects to where the bytes are). What is in the file is not looked at.
+the answer that redirects to where the bytes are). The hub's own addresses get the user's token, and a web
+client never takes it along to another host. What is in the file is not looked at.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
 import fsspec
-import tenacity
 
-from nanochat.errors import DataError, SourceUnavailable, is_transient
+from nanochat.data.sources.hub_client import TOKEN_HINT, access_headers, at_mirror
+from nanochat.data.sources.patience import STALL_S, patience
+from nanochat.errors import DataError, SourceUnavailable, http_status, is_transient
 
-logger = logging.getLogger(__name__)
-
-STALL_S = 30.0
-"""So long may a web server send nothing before it is asked again."""
 _PIECE_BYTES = 8 << 20
-_ATTEMPTS = 6
-_LONGEST_ASKED_PAUSE_S = 300.0
-_LOOK_S = 0.5  # how late a pause sees that the run was asked to stop
 _VERSIONS = ("ETag", "etag", "checksum", "md5Hash", "LastModified", "mtime", "created")
 _SHA256 = re.compile(r'"?([0-9a-f]{64})"?')
 
@@ -59,6 +50,7 @@ def fetch(
     part_folder: Path,
     size_bytes: int | None = None,
     version: str | None = None,
+    hub: str | None = None,
     check_stop: Callable[[], None] = lambda: None,
     report: Callable[[int, int], None] = lambda done, total: None,
     pause_s: float = 1.0,
@@ -66,11 +58,13 @@ def fetch(
     """Copy `url` to `target`, which appears only when it is whole; return what the source says about it.
 
     A failing call is tried again up to six times in a row, with growing pauses from `pause_s` seconds on.
-    `report` hears at the start and after each piece how many of all bytes are there.
+    `report` hears at the start and after each piece how many of all bytes are there. `hub` is the address of
+    the hub that gets the user's token where it is not the one of `HF_ENDPOINT`.
     Raises DataError if the source does not exist, keeps failing, or has another size or hash than it says.
     """
-    filesystem, path = filesystem_of(url)
-    retry = _patience(pause_s, check_stop)
+    url = url if hub else at_mirror(url)
+    filesystem, path = filesystem_of(url, hub)
+    retry = patience(check_stop, _is_passing, pause_s=pause_s)
     try:
         info = retry(_source_info, filesystem, path)
         size = _agreed_size(url, info.size, size_bytes)
@@ -89,22 +83,20 @@ def fetch(
     except Exception as error:
         if not (isinstance(error, _unreadable()) or is_transient(error)):
             raise
-        kind = SourceUnavailable if _is_passing(error) else DataError
-        raise kind(
-            f"{url}: cannot be read: {type(error).__name__}: {error}",
-            hint="check the address and the network; what has arrived is kept and the next run goes on there",
-        ) from error
+        raise _unread(url, error, hub) from error
     _check_hash(url, part, info.sha256)
     target.parent.mkdir(parents=True, exist_ok=True)
     part.replace(target)
     return info
 
 
-def filesystem_of(url: str) -> tuple[Any, str]:
+def filesystem_of(url: str, hub: str | None = None) -> tuple[Any, str]:
     """Return the fsspec file system of a URL or local path, never one with a stale listing."""
-    options = {"client_kwargs": {"timeout": _silence()}} if str(url).startswith("http") else {}
+    url, options = str(url) if hub else at_mirror(str(url)), {}
+    if url.startswith("http"):
+        options = {"client_kwargs": {"timeout": _silence(), "headers": access_headers(url, hub)}}
     try:
-        filesystem, path = fsspec.core.url_to_fs(str(url), **options)
+        filesystem, path = fsspec.core.url_to_fs(url, **options)
     except (ValueError, ImportError) as error:
         raise DataError(
             f"{url}: not a path or URL that can be opened: {error}",
@@ -200,40 +192,6 @@ def _check_hash(url: str, part: Path, named: str | None) -> None:
         )
 
 
-def _patience(pause_s: float, check_stop: Callable[[], None]) -> tenacity.Retrying:
-    backoff = tenacity.wait_exponential_jitter(multiplier=pause_s, max=30 * pause_s, jitter=pause_s)
-
-    def wait(state: tenacity.RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        return max(backoff(state), min(_asked_pause_s(error), _LONGEST_ASKED_PAUSE_S))
-
-    def sleep(seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            check_stop()
-            time.sleep(min(left, _LOOK_S))
-
-    return tenacity.Retrying(
-        stop=tenacity.stop_after_attempt(_ATTEMPTS),
-        wait=wait,
-        sleep=sleep,
-        retry=tenacity.retry_if_exception(_is_passing),
-        before_sleep=tenacity.before_sleep_log(logger, logging.WARNING),
-        reraise=True,
-    )
-
-
-def _asked_pause_s(error: BaseException | None) -> float:
-    """Return the seconds that the server asked to wait: `Retry-After` holds a number or a date."""
-    asked = str((getattr(error, "headers", None) or {}).get("Retry-After", "")).strip()
-    if asked.isdecimal():
-        return float(asked)
-    try:
-        return (parsedate_to_datetime(asked) - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError):
-        return 0.0
-
-
 def _silence() -> Any:
     """Return time limits of a web client: none on the whole, `STALL_S` on each wait for bytes."""
     import aiohttp
@@ -247,7 +205,20 @@ def _unreadable() -> tuple[type[BaseException], ...]:
     return (OSError, aiohttp.ClientError, TimeoutError, ValueError)
 
 
+def _unread(url: str, error: BaseException, hub: str | None) -> DataError:
+    """Return the error for a file that does not come, with what its user can do about it."""
+    hint = "check the address and the network; what has arrived is kept and the next run goes on there"
+    if http_status(_cause(error)) in (401, 403) and url.startswith("http") and access_headers(url, hub):
+        hint = TOKEN_HINT
+    kind = SourceUnavailable if _is_passing(error) else DataError
+    return kind(f"{url}: cannot be read: {type(error).__name__}: {error}", hint=hint)
+
+
 def _is_passing(error: BaseException) -> bool:
-    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, _unreadable()):
-        error = error.__cause__  # fsspec calls every failed look-up of a web address a missing file
-    return is_transient(error)
+    return is_transient(_cause(error))
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return what went wrong: fsspec calls every failed look-up of a web address a missing file."""
+    cause = error.__cause__
+    return cause if isinstance(error, FileNotFoundError) and isinstance(cause, _unreadable()) else error

@@ -2,127 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
-import threading
-import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from nanochat import recipes
 from nanochat.config import MixtureEntry, SftConfig, TasksConfig
 from nanochat.data.chat.task_files import TASK_FILES
 from nanochat.data.chat.tasks import load_task, mixture
-from nanochat.data.sources import transfer
+from nanochat.data.sources import patience
 from nanochat.data.sources.chat_data import download_tasks, resolve_tasks
 from nanochat.data.sources.hub import DATA_SETS, published_rows
 from nanochat.data.sources.required import require_tasks
-from nanochat.errors import ConfigError, DataError
+from nanochat.errors import ConfigError, DataError, SourceUnavailable
 from nanochat.runtime import Runtime
 from nanochat.tracking import MemoryTracker
+from tests.support.hub_server import COMMIT, REVISION, HubServer, address, core_bundle, serving
 
-REVISION = "refs%2Fconvert%2Fparquet"
-CHOICES = {"text": ["one", "two"], "label": ["A", "B"]}
-ROWS = {
-    "ai2_arc": {"id": "x", "question": "Which?", "choices": CHOICES, "answerKey": "B"},
-    "mmlu": {"question": "Which?", "subject": "s", "choices": ["a", "b", "c", "d"], "answer": 3},
-    "gsm8k": {"question": "2+3?", "answer": "<<2+3=5>>5\n#### 5"},
-    "openai_humaneval": {
-        "task_id": "0", "prompt": "def f():\n", "canonical_solution": "    return 1\n", "test": "x",
-        "entry_point": "f",
-    },
-    "smol-smoltalk": {
-        "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}],
-        "source": "s",
-    },
-}  # fmt: skip
-
-
-def parquet(repo, rows):
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([ROWS[repo.split("/")[1]]] * rows), sink)
-    return sink.getvalue()
-
-
-def bundle(
-    names=("core.yaml", "eval_meta_data.csv", "eval_data/world/facts.jsonl", "gpt2.csv", "../../evil"),
-):
-    sink = io.BytesIO()
-    with zipfile.ZipFile(sink, "w") as archive:
-        for name in names:
-            archive.writestr(f"eval_bundle/{name}", f"content of {name}")
-    return sink.getvalue()
-
-
-class Hub:
-    """Files by path, and listings made from them."""
-
-    def __init__(self):
-        self.files = {"/eval_bundle.zip": bundle()}
-        for number, data_set in enumerate(DATA_SETS):
-            for part in range(2 if data_set.task == "smoltalk" else 1):
-                path = f"/datasets/{data_set.repo}/resolve/{REVISION}/{data_set.place}/{part:04d}.parquet"
-                self.files[path] = parquet(data_set.repo, number + part + 1)
-        self.answers = {}  # listings that a test replaces
-        self.fetched = []
-
-    def answer(self, path):
-        if path in self.answers:
-            return self.answers[path]
-        if path.startswith("/api/datasets/"):
-            repo, _, rest = path.removeprefix("/api/datasets/").partition("/tree/")
-            revision, _, place = rest.partition("/")
-            folder = f"/datasets/{repo}/resolve/{revision}/"
-            return json.dumps(
-                [
-                    {"type": "file", "path": name.removeprefix(folder), "size": len(data),
-                     "lfs": {"oid": hashlib.sha256(data).hexdigest()}}
-                    for name, data in reversed(self.files.items())
-                    if name.startswith(f"{folder}{place}/")
-                ]
-            ).encode()  # fmt: skip
-        self.fetched.append(path)
-        return self.files.get(path)
+GSM8K_TEST = address("openai/gsm8k", "main/test/0000.parquet")
 
 
 @pytest.fixture
 def hub(monkeypatch):
-    state = Hub()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self):
-            self._say(body=False)
-
-        def do_GET(self):
-            self._say(body=True)
-
-        def _say(self, *, body):
-            data = state.answer(self.path)
-            if data is None:
-                self.send_error(404)
-                return
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            if body:
-                self.wfile.write(data)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    monkeypatch.setattr(transfer, "_ATTEMPTS", 1)
-    state.url = f"http://127.0.0.1:{server.server_port}"
-    yield state
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    monkeypatch.setattr(patience, "_ATTEMPTS", 1)
+    with serving(HubServer()) as hub:
+        yield hub
 
 
 def config_of(hub, **changes):
@@ -188,10 +92,10 @@ def test_a_later_attempt_fetches_only_what_is_missing(hub, tmp_path):
     with pytest.raises(DataError, match=r"eval_bundle\.zip: not a readable zip file") as caught:
         download_tasks(config_of(hub), {}, tmp_path / "first", runtime)
     assert caught.value.hint == "is tasks.core_url right?"
-    hub.files["/eval_bundle.zip"] = bundle()
-    hub.fetched.clear()
+    hub.files["/eval_bundle.zip"] = core_bundle()
+    hub.asked.clear()
     download_tasks(config_of(hub), {}, tmp_path / "second", runtime)
-    assert set(hub.fetched) == {"/eval_bundle.zip"}
+    assert hub.fetched == {"/eval_bundle.zip"}
 
 
 def test_a_plan_asks_nobody_and_another_revision_is_another_key():
@@ -203,43 +107,47 @@ def test_a_plan_asks_nobody_and_another_revision_is_another_key():
 
 
 @pytest.mark.parametrize(
-    ("answer", "message"),
+    ("status", "answer", "message"),
     [
-        (b"<html>", "not a listing of files"),
-        (b'{"error": "nope"}', "not a listing of files"),
-        (b"[]", "no parquet files"),
-        (None, "cannot be read"),
+        (200, b"<html>", "not answered with a listing"),
+        (200, b'{"error": "nope"}', "not answered with a listing"),
+        (200, b'{"id": "openai/gsm8k", "sha": "c0ffee", "siblings": []}', "no parquet files"),
+        (404, b"", "cannot be listed"),
+        (503, b"", "no answer"),
     ],
 )
-def test_a_hub_that_lists_nothing_is_told_by_its_address(hub, tmp_path, answer, message):
-    path = f"/api/datasets/openai/gsm8k/tree/{REVISION}/main/test"
-    hub.answers[path] = answer
+def test_a_hub_that_lists_nothing_is_told_by_its_address(hub, tmp_path, status, answer, message):
+    hub.answers["openai/gsm8k"] = (status, {}, answer)
     with pytest.raises(DataError, match=message) as caught:
         download_tasks(config_of(hub), {}, tmp_path / "out", Runtime())
-    assert f"{hub.url}{path}" in str(caught.value)
+    assert str(caught.value).startswith(f"{hub.url}/datasets/openai/gsm8k")
+    assert isinstance(caught.value, SourceUnavailable) == (status == 503)
     assert caught.value.hint
 
 
+def test_files_come_from_the_commit_that_was_listed(hub, tmp_path):
+    download_tasks(config_of(hub), {}, tmp_path / "out", Runtime())
+    assert {path.split("/")[5] for path in hub.fetched if "/resolve/" in path} == {COMMIT}
+
+
 def test_bytes_other_than_those_listed_are_refused(hub, tmp_path):
-    path = f"/datasets/openai/gsm8k/resolve/{REVISION}/main/test/0000.parquet"
-    listed = hub.answer(f"/api/datasets/openai/gsm8k/tree/{REVISION}/main/test")
-    hub.answers[f"/api/datasets/openai/gsm8k/tree/{REVISION}/main/test"] = listed
-    hub.files[path] = bytes(len(hub.files[path]))
+    hub.answers["openai/gsm8k"] = hub.answer(f"/api/datasets/openai/gsm8k/revision/{REVISION}", None)
+    hub.files[GSM8K_TEST] = bytes(len(hub.files[GSM8K_TEST]))
     with pytest.raises(DataError, match="but the hub lists"):
         download_tasks(config_of(hub), {}, tmp_path / "out", Runtime())
-    hub.files[path] = b"PAR1 and no more"
+    hub.files[GSM8K_TEST] = b"PAR1 and no more"
     with pytest.raises(DataError, match="has 16 bytes"):
         download_tasks(config_of(hub), {}, tmp_path / "out", Runtime())
 
 
 def test_a_listed_file_that_is_no_parquet_is_refused(hub, tmp_path):
-    hub.files[f"/datasets/openai/gsm8k/resolve/{REVISION}/main/test/0000.parquet"] = b"a page about the file"
+    hub.files[GSM8K_TEST] = b"a page about the file"
     with pytest.raises(DataError, match=r"openai/gsm8k.*not readable parquet"):
         download_tasks(config_of(hub), {}, tmp_path / "out", Runtime())
 
 
 def test_a_bundle_without_core_is_refused(hub, tmp_path):
-    hub.files["/eval_bundle.zip"] = bundle(["readme.txt"])
+    hub.files["/eval_bundle.zip"] = core_bundle(("readme.txt",))
     with pytest.raises(DataError, match=r"no core\.yaml in it"):
         download_tasks(config_of(hub), {}, tmp_path / "out", Runtime())
 

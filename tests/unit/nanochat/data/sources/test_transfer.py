@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from nanochat.data.sources import transfer
+from nanochat.data.sources import patience, transfer
 from nanochat.data.sources.transfer import fetch
 from nanochat.errors import DataError, Interrupted, SourceUnavailable
 
@@ -142,7 +142,7 @@ def pauses(monkeypatch):
             made.append(seconds)
             self.now += seconds
 
-    monkeypatch.setattr(transfer, "time", Clock())
+    monkeypatch.setattr(patience, "time", Clock())
     return made
 
 
