@@ -1,7 +1,7 @@
 """The thread between the queue and the place where runs are shown: retries, outages, giving up.
 
-It knows nothing of MLflow: `load` does the slow import and returns what connects, the sink writes. The stage
-that produces the events never waits for this thread; the engine does once, at the end, for a bounded time.
+It knows nothing of MLflow: the sink does the slow import, connects and makes the calls. The stage that puts
+them never waits for this thread; the engine does once, at the end, for a bounded time.
 """
 
 from __future__ import annotations
@@ -9,20 +9,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import psutil
 
 from nanochat.errors import is_refusal
-from nanochat.tracking.event_queue import (
-    AddMetrics,
-    BeginRun,
-    RunHandle,
-    TrackingEvent,
-    TrackingQueue,
-    merge_metrics,
-)
+from nanochat.tracking.call_queue import Call, CallQueue, Point, RunHandle, join_points
 
 _log = logging.getLogger(__name__)
 
@@ -30,10 +23,16 @@ _TAKEN_AT_ONCE = 1000
 
 
 class Sink(Protocol):
-    """Where events go."""
+    """The client whose calls are queued; each raises when that did not work."""
 
-    def write(self, event: TrackingEvent | list[AddMetrics]) -> None:
-        """Write one event, or the metrics of one run; raise when that did not work."""
+    def load(self) -> None:
+        """Import what it needs, which may take seconds."""
+
+    def connect(self) -> None:
+        """Reach the other side; all calls come after it."""
+
+    def add_metrics(self, run: RunHandle, points: Sequence[Point]) -> None:
+        """Write numbers of a run."""
 
     def answers(self) -> bool:
         """Return whether the other side is up."""
@@ -44,21 +43,21 @@ class _GaveUp(Exception):
 
 
 class Drain:
-    """Takes events from a queue and hands them to a sink, in a daemon thread."""
+    """Takes calls from a queue and makes them, in a daemon thread."""
 
     failures_allowed = 3
     interval_s = 0.5
     system_every_s = 5.0
 
-    def __init__(self, name: str, queue: TrackingQueue, load: Callable[[], Callable[[], Sink]]) -> None:
+    def __init__(self, name: str, queue: CallQueue, sink: Sink) -> None:
         self.errors = 0
         self.rejected = 0
         self.gave_up = False
         self.open_runs: set[RunHandle] = set()
-        self.sink: Sink | None = None
         self._name = name
         self._queue = queue
-        self._load = load
+        self._sink = sink
+        self._connected = False
         self._loaded = threading.Event()
         self._progress = 0
         self._failures = 0
@@ -88,12 +87,13 @@ class Drain:
     def _run(self) -> None:
         try:
             psutil.cpu_percent(None)  # the first call only starts the measurement
-            connect = self._load()
+            self._sink.load()
             self._loaded.set()
-            self._retry(lambda: self._connect(connect))
+            self._retry(self._sink.connect)
+            self._connected = True
             while not (self._queue.rest(self.interval_s) and not len(self._queue)):
-                for event in merge_metrics(self._queue.take(_TAKEN_AT_ONCE)):
-                    self._write(event)
+                for call in join_points(self._queue.take(_TAKEN_AT_ONCE)):
+                    self._make(call)
                 self._sample_system()
         except _GaveUp:
             self.gave_up = True
@@ -110,15 +110,12 @@ class Drain:
         self._queue.close()
         self._queue.clear()
 
-    def _connect(self, connect: Callable[[], Sink]) -> None:
-        self.sink = connect()
-
-    def _write(self, event: TrackingEvent | list[AddMetrics]) -> None:
-        sink = self.sink
-        assert sink is not None  # connected before the first event is taken
-        self._retry(lambda: sink.write(event))
-        if isinstance(event, BeginRun):
-            event.run.created.set()  # also when it was refused, so that nobody waits for it
+    def _make(self, call: Call) -> None:
+        run = call.run
+        if run.created.is_set() and run.run_id is None:
+            return  # its creation was refused, and that was counted
+        self._retry(call.make)
+        run.created.set()  # also when the first call was refused, so that nobody waits for it
 
     def _retry(self, work: Callable[[], None]) -> None:
         """Do one piece of work; wait out an outage, leave out what a healthy server refuses."""
@@ -132,8 +129,8 @@ class Drain:
             except Exception as error:
                 self.errors += 1
                 _log.debug("%s: %s", self._name, error)
-                refusals += 1 if self.sink is not None and self.sink.answers() else 0
-                if self.sink is None and is_refusal(error):
+                refusals += 1 if self._connected and self._sink.answers() else 0
+                if not self._connected and is_refusal(error):
                     raise _GaveUp from error
                 if is_refusal(error) or refusals >= 2:
                     self.rejected += 1
@@ -160,4 +157,5 @@ class Drain:
             "system/memory_bytes": float(psutil.virtual_memory().used),
         }
         for run in runs:
-            self._queue.put(AddMetrics(run, numbers, run.next_system_step(), int(time.time() * 1000)))
+            point = Point(numbers, run.next_system_step(), int(time.time() * 1000))
+            self._queue.put(run, self._sink.add_metrics, point, lossy=True)

@@ -1,4 +1,4 @@
-"""Writes events to MLflow, in batches, on the drain's thread: the only module that imports MLflow.
+"""Makes calls to MLflow, in batches, on the drain's thread: the only module that imports MLflow.
 
 It imports it late (seconds of CPU) and makes what MLflow would print or retry for minutes quiet and prompt.
 """
@@ -9,23 +9,15 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
+from nanochat.tracking.call_queue import Point, RunHandle
 from nanochat.tracking.database import database_file, database_ready
-from nanochat.tracking.event_queue import (
-    AddDatasets,
-    AddMetrics,
-    AddParams,
-    AddTags,
-    AddText,
-    BeginRun,
-    Dataset,
-    EndRun,
-    RunHandle,
-    TrackingEvent,
-)
-from nanochat.tracking.tags import CACHE_STATUS, CACHED, DIGEST, EXECUTED, KEY, MADE_BY_RUN, run_tags
+from nanochat.tracking.tags import CACHE_STATUS, CACHED, KEY, MADE_BY_RUN, run_tags
+
+RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+Dataset = tuple[str, str, str]  # name, digest (sha256 in hex), source (URL or path)
 
 # Defaults, so that what the user has set wins. MLflow's own would block each call for four minutes.
 _ENVIRONMENT = {
@@ -44,19 +36,36 @@ _MAX_PARAM_CHARS, _MAX_TAG_CHARS, _MAX_PER_BATCH, _MAX_METRICS, _MAX_DATASETS = 
 
 
 class MlflowSink:
-    """Writes events with MLflow's client; used by the draining thread alone."""
+    """Calls of MLflow's client, which are bound anywhere and made by the draining thread alone."""
+
+    _client: Any
 
     def __init__(self, uri: str, experiment: str) -> None:
+        self.experiment_id: str | None = None  # known once connected
+        self._uri = uri
+        self._experiment = experiment
+        self._texts: dict[tuple[RunHandle, int], int] = {}
+
+    def load(self) -> None:
+        """Import MLflow, which takes seconds."""
+        _quiet()
+        # MLflow's own tables use what SQLAlchemy 2.1 deprecates; as an error it would close the tracker.
+        warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")
+        import mlflow  # noqa: F401
+
+    def connect(self) -> None:
+        """Find the experiment, or make it, and the tables of a local database."""
         from mlflow import MlflowClient
 
-        self._texts: dict[tuple[RunHandle, int], int] = {}
-        with database_ready(uri, _make_tables):
-            self._client = MlflowClient(tracking_uri=uri)
-            found = self._client.get_experiment_by_name(experiment)
-            self.experiment_id: str = (
+        with database_ready(self._uri, _make_tables):
+            self._client = MlflowClient(tracking_uri=self._uri)
+            found = self._client.get_experiment_by_name(self._experiment)
+            self.experiment_id = (
                 found.experiment_id
                 if found
-                else self._client.create_experiment(experiment, artifact_location=_artifacts_beside(uri))
+                else self._client.create_experiment(
+                    self._experiment, artifact_location=_artifacts_beside(self._uri)
+                )
             )
 
     def answers(self) -> bool:
@@ -67,64 +76,60 @@ class MlflowSink:
             return False
         return True
 
-    def write(self, event: TrackingEvent | list[AddMetrics]) -> None:
-        """Write one event, or the metrics of one run."""
-        run = event[0].run if isinstance(event, list) else event.run
-        if isinstance(event, BeginRun):
-            self._begin(event)
-        elif run.run_id is None:
-            return  # its creation was refused, and that was counted
-        elif isinstance(event, list):
-            self._metrics(run.run_id, event)
-        elif isinstance(event, AddParams | AddTags):
-            self._settings(run.run_id, event)
-        elif isinstance(event, AddDatasets):
-            self._client.log_inputs(run.run_id, datasets=[_input(d) for d in event.datasets[:_MAX_DATASETS]])
-        elif isinstance(event, AddText):
-            count = self._texts[run, event.step] = self._texts.get((run, event.step), 0) + 1
-            self._client.log_text(run.run_id, event.text, f"samples/step_{event.step:06d}_{count:03d}.txt")
-        elif isinstance(event, EndRun):
-            self._client.set_terminated(run.run_id, event.status, end_time=event.time_ms)
-
-    def _begin(self, event: BeginRun) -> None:
-        run = event.run
-        tags = {name: str(value)[:_MAX_TAG_CHARS] for name, value in event.tags.items()}
+    def begin(self, run: RunHandle, *, tags: Mapping[str, str], time_ms: int) -> None:
+        """Create a run."""
+        kept = {name: value[:_MAX_TAG_CHARS] for name, value in tags.items()}
         if run.parent is not None and run.parent.run_id is not None:
-            tags["mlflow.parentRunId"] = run.parent.run_id
-        if event.tags.get(CACHE_STATUS) == CACHED and MADE_BY_RUN not in tags:
-            tags |= self._maker(tags.get(KEY, ""))
-        made = self._client.create_run(
-            self.experiment_id, start_time=event.time_ms, tags=tags, run_name=run.name
-        )
+            kept["mlflow.parentRunId"] = run.parent.run_id
+        if kept.get(CACHE_STATUS) == CACHED and MADE_BY_RUN not in kept:
+            kept |= self._maker(kept.get(KEY, ""))
+        made = self._client.create_run(self.experiment_id, start_time=time_ms, tags=kept, run_name=run.name)
         run.run_id = made.info.run_id
+
+    def add_params(self, run: RunHandle, *, params: Mapping[str, str]) -> None:
+        """Write settings, already flat."""
+        from mlflow.entities import Param
+
+        for part in _parts([Param(k, v[:_MAX_PARAM_CHARS]) for k, v in params.items()], _MAX_PER_BATCH):
+            self._client.log_batch(run.run_id, params=part)
+
+    def add_tags(self, run: RunHandle, *, tags: Mapping[str, str]) -> None:
+        """Write tags that became known after the run had begun."""
+        from mlflow.entities import RunTag
+
+        for part in _parts([RunTag(k, v[:_MAX_TAG_CHARS]) for k, v in tags.items()], _MAX_PER_BATCH):
+            self._client.log_batch(run.run_id, tags=part)
+
+    def add_metrics(self, run: RunHandle, points: Sequence[Point]) -> None:
+        """Write numbers of any steps."""
+        from mlflow.entities import Metric
+
+        metrics = [Metric(k, float(v), p.time_ms, p.step) for p in points for k, v in p.numbers.items()]
+        for part in _parts(metrics, _MAX_METRICS):
+            self._client.log_batch(run.run_id, metrics=part)
+
+    def add_datasets(self, run: RunHandle, *, datasets: Sequence[Dataset]) -> None:
+        """Write the input artifacts of a run."""
+        self._client.log_inputs(run.run_id, datasets=[_input(d) for d in datasets[:_MAX_DATASETS]])
+
+    def add_text(self, run: RunHandle, *, text: str, step: int) -> None:
+        """Write a sample made at a step."""
+        count = self._texts[run, step] = self._texts.get((run, step), 0) + 1
+        self._client.log_text(run.run_id, text, f"samples/step_{step:06d}_{count:03d}.txt")
+
+    def end(self, run: RunHandle, *, status: RunStatus, time_ms: int) -> None:
+        """Set the final status of a run."""
+        self._client.set_terminated(run.run_id, status, end_time=time_ms)
 
     def _maker(self, key: str) -> dict[str, str]:
         """Name the run that executed a stage whose record could not: MLflow came up after it."""
-        wanted = f"tags.`{KEY}` = '{key}' and tags.`{CACHE_STATUS}` = '{EXECUTED}'"
+        wanted = f"tags.`nanochat.key` = '{key}' and tags.`cache.status` = 'executed'"
         found = self._client.search_runs([self.experiment_id], wanted, max_results=1)
         return run_tags(made_by_run=found[0].info.run_id) if found else {}
 
-    def _metrics(self, run_id: str, events: list[AddMetrics]) -> None:
-        from mlflow.entities import Metric
 
-        points = [
-            Metric(key, float(value), event.time_ms, event.step)
-            for event in events
-            for key, value in event.metrics.items()
-        ]
-        for start in range(0, len(points), _MAX_METRICS):
-            self._client.log_batch(run_id, metrics=points[start : start + _MAX_METRICS])
-
-    def _settings(self, run_id: str, event: AddParams | AddTags) -> None:
-        from mlflow.entities import Param, RunTag
-
-        items = list((event.params if isinstance(event, AddParams) else event.tags).items())
-        for start in range(0, len(items), _MAX_PER_BATCH):
-            part = items[start : start + _MAX_PER_BATCH]
-            if isinstance(event, AddParams):
-                self._client.log_batch(run_id, params=[Param(k, v[:_MAX_PARAM_CHARS]) for k, v in part])
-            else:
-                self._client.log_batch(run_id, tags=[RunTag(k, str(v)[:_MAX_TAG_CHARS]) for k, v in part])
+def _parts(items: list[Any], size: int) -> list[list[Any]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def _input(dataset: Dataset) -> Any:
@@ -134,18 +139,8 @@ def _input(dataset: Dataset) -> Any:
     name, digest, source = dataset
     kind = source.split("://", 1)[0] if "://" in source else "local"
     kept = MlflowDataset(name, digest[:_DIGEST_CHARS], kind, json.dumps({"uri": source}))
-    tags = [InputTag("mlflow.data.context", "input"), InputTag(DIGEST, digest)]
+    tags = [InputTag("mlflow.data.context", "input"), InputTag("nanochat.digest", digest)]
     return DatasetInput(kept, tags)
-
-
-def load_mlflow(uri: str, experiment: str) -> Callable[[], MlflowSink]:
-    """Import MLflow, which takes seconds, and return what connects."""
-    _quiet()
-    # MLflow's own tables use what SQLAlchemy 2.1 deprecates; as an error it would close the tracker.
-    warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")
-    import mlflow  # noqa: F401
-
-    return lambda: MlflowSink(uri, experiment)
 
 
 def _quiet() -> None:

@@ -13,24 +13,12 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import cast
+from functools import partial
 
 from nanochat.runtime import dotted
+from nanochat.tracking.call_queue import CallQueue, Point, RunHandle
 from nanochat.tracking.drain import Drain
-from nanochat.tracking.event_queue import (
-    AddDatasets,
-    AddMetrics,
-    AddParams,
-    AddTags,
-    AddText,
-    BeginRun,
-    Dataset,
-    EndRun,
-    RunHandle,
-    RunStatus,
-    TrackingQueue,
-)
-from nanochat.tracking.mlflow_sink import MlflowSink, load_mlflow
+from nanochat.tracking.mlflow_sink import Dataset, MlflowSink, RunStatus
 from nanochat.tracking.tags import CACHE_STATUS, CACHED, EXECUTED
 
 _log = logging.getLogger(__name__)
@@ -41,23 +29,25 @@ _PROMPT_S = 0.2  # what each answer may take: a run has up to thousands of stage
 class StageTracker:
     """The tracker of one stage's MLflow run; made by `PipelineTracker.stage`."""
 
-    def __init__(self, queue: TrackingQueue, run: RunHandle) -> None:
+    def __init__(self, queue: CallQueue, sink: MlflowSink, run: RunHandle) -> None:
         self._queue = queue
+        self._sink = sink
         self.run = run
         self.logged: set[str] = set()  # names that have a history, which a last number would spoil
 
     def log(self, metrics: Mapping[str, float], *, step: int, total_steps: int) -> None:
         """Queue the numbers of a step."""
         self.logged.update(metrics)
-        self._queue.put(AddMetrics(self.run, dict(metrics), step, _now_ms()))
+        point = Point(dict(metrics), step, _now_ms())
+        self._queue.put(self.run, self._sink.add_metrics, point, lossy=True)
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Queue settings; nested ones get dotted names."""
-        self._queue.put(AddParams(self.run, _as_text(params)))
+        self._queue.put(self.run, partial(self._sink.add_params, params=_as_text(params)))
 
     def log_text(self, text: str, *, step: int) -> None:
         """Queue a sample."""
-        self._queue.put(AddText(self.run, text, step))
+        self._queue.put(self.run, partial(self._sink.add_text, text=text, step=step), lossy=True)
 
     def close(self) -> None:
         """Do nothing: `PipelineTracker.finish_stage` ends the run, as only the engine knows how it went."""
@@ -74,8 +64,9 @@ class PipelineTracker:
     ) -> None:
         self.uri = uri
         self.abandoned = False  # `close` left before everything was written
-        self._queue = TrackingQueue(capacity)
-        self._drain = Drain(f"MLflow at {uri}", self._queue, lambda: load_mlflow(uri, experiment))
+        self._queue = CallQueue(capacity)
+        self._sink = MlflowSink(uri, experiment)
+        self._drain = Drain(f"MLflow at {uri}", self._queue, self._sink)
         self._patience_s = patience_s
         self._patience_lock = threading.Lock()
         self._root: RunHandle | None = None
@@ -93,14 +84,13 @@ class PipelineTracker:
 
     @property
     def dropped(self) -> int:
-        """How many events were lost: queue full, refused by the server, or server away."""
+        """How many calls were lost: queue full, refused by the server, or server away."""
         return self._queue.dropped + self._drain.rejected
 
     def start_run(self, name: str, params: Mapping[str, object], tags: Mapping[str, str | None]) -> None:
         """Begin the parent run and start the draining thread."""
         self._root = RunHandle(name)
-        self._begin(self._root, tags)
-        self._queue.put(AddParams(self._root, _as_text(params)))
+        self._begin(self._root, tags, params)
         self._drain.start()
 
     def join_run(self, run_id: str) -> None:
@@ -120,13 +110,12 @@ class PipelineTracker:
         """Begin the run of a stage that executes; `datasets` are (name, digest, source) of its inputs."""
         run = RunHandle(node_id, parent=self._root)
         self._runs[node_id] = run
-        self._begin(run, {CACHE_STATUS: EXECUTED, **tags})
-        self._queue.put(AddParams(run, _as_text(params)))
+        self._begin(run, {CACHE_STATUS: EXECUTED, **tags}, params)
         if datasets:
-            self._queue.put(AddDatasets(run, tuple(datasets)))
+            self._queue.put(run, partial(self._sink.add_datasets, datasets=tuple(datasets)))
         self._drain.open_runs.add(run)
         self._drain.sample(run)
-        return StageTracker(self._queue, run)
+        return StageTracker(self._queue, self._sink, run)
 
     def cached(self, node_id: str, *, record_tags: Mapping[str, str], metrics: Mapping[str, object]) -> None:
         """Show a stage that was a hit; see `run_tags` for the link to the run that made it."""
@@ -146,7 +135,7 @@ class PipelineTracker:
         self._drain.open_runs.discard(tracker.run)
         self._drain.sample(tracker.run)
         if tags:
-            self._queue.put(AddTags(tracker.run, dict(tags)))
+            self._queue.put(tracker.run, partial(self._sink.add_tags, tags=dict(tags)))
         last = {k: v for k, v in (metrics or {}).items() if k not in tracker.logged}
         self._end(tracker.run, status, last)
 
@@ -176,11 +165,10 @@ class PipelineTracker:
 
     def url(self, node_id: str | None = None) -> str | None:
         """Return the page of a run whose id is already known, if the tracker looks at a server."""
-        run_id = self.run_id(node_id, wait_s=0.0)
-        if run_id is None or not self.uri.startswith(("http://", "https://")):
+        run_id, experiment_id = self.run_id(node_id, wait_s=0.0), self._sink.experiment_id
+        if run_id is None or experiment_id is None or not self.uri.startswith(("http://", "https://")):
             return None
-        sink = cast(MlflowSink, self._drain.sink)  # there, since a run was made through it
-        return f"{self.uri.rstrip('/')}/#/experiments/{sink.experiment_id}/runs/{run_id}"
+        return f"{self.uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
 
     def close(self, status: RunStatus = "FINISHED", *, limit_s: float = 60.0) -> None:
         """End the parent run if it is ours; wait for the queue while it moves, at most `limit_s` in all."""
@@ -198,15 +186,19 @@ class PipelineTracker:
         elif self.dropped and not self.disabled:
             _log.warning("MLflow at %s: %d events were not shown", self.uri, self.dropped)
 
-    def _begin(self, run: RunHandle, tags: Mapping[str, str | None]) -> None:
+    def _begin(
+        self, run: RunHandle, tags: Mapping[str, str | None], params: Mapping[str, object] | None = None
+    ) -> None:
         known = {name: str(value) for name, value in tags.items() if value is not None}
-        self._queue.put(BeginRun(run, known, _now_ms()))
+        self._queue.put(run, partial(self._sink.begin, tags=known, time_ms=_now_ms()))
+        if params is not None:
+            self._queue.put(run, partial(self._sink.add_params, params=_as_text(params)))
 
     def _end(self, run: RunHandle, status: RunStatus, metrics: Mapping[str, object]) -> None:
         numbers = {k: float(v) for k, v in metrics.items() if isinstance(v, int | float)}
         if numbers:
-            self._queue.put(AddMetrics(run, numbers, 0, _now_ms(), lossy=False))
-        self._queue.put(EndRun(run, status, _now_ms()))
+            self._queue.put(run, self._sink.add_metrics, Point(numbers, 0, _now_ms()))
+        self._queue.put(run, partial(self._sink.end, status=status, time_ms=_now_ms()))
 
 
 def _as_text(params: Mapping[str, object]) -> dict[str, str]:

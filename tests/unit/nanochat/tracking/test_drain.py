@@ -1,17 +1,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from nanochat.tracking.call_queue import CallQueue, Point, RunHandle
 from nanochat.tracking.drain import Drain
-from nanochat.tracking.event_queue import (
-    AddMetrics,
-    BeginRun,
-    EndRun,
-    RunHandle,
-    TrackingEvent,
-    TrackingQueue,
-)
 
 
 class _Refused(Exception):
@@ -23,60 +17,74 @@ class _Refused(Exception):
 class _Server:
     """A place to write to whose failures a test chooses."""
 
-    fail: list[Exception] = field(default_factory=list)  # raised by the next writes, in order
-    always_fail_on: type | None = None
+    fail: list[Exception] = field(default_factory=list)  # raised by the next calls, in order
+    refuses_metrics: Exception | None = None
     up: bool = True
     written: list[object] = field(default_factory=list)
     connects: int = 0
 
-    def connect(self) -> _Server:
+    def load(self) -> None:
+        pass
+
+    def connect(self) -> None:
         self.connects += 1
         if not self.up:
             raise OSError("connection refused")
-        return self
 
     def answers(self) -> bool:
         return self.up and not self.fail
 
-    def write(self, event: TrackingEvent | list[AddMetrics]) -> None:
+    def begin(self, run: RunHandle) -> None:
+        self._write("begin")
+        run.run_id = f"id of {run.name}"
+
+    def add_metrics(self, run: RunHandle, points: Sequence[Point]) -> None:
+        if self.refuses_metrics:
+            raise self.refuses_metrics
+        self._write(list(points))
+
+    def end(self, run: RunHandle) -> None:
+        self._write("end")
+
+    def _write(self, what: object) -> None:
         if self.fail:
             raise self.fail.pop(0)
-        if self.always_fail_on is not None and isinstance(event, self.always_fail_on):
-            raise RuntimeError("internal error")
-        self.written.append(event)
+        self.written.append(what)
 
 
-def _drain(server: _Server) -> tuple[Drain, TrackingQueue]:
-    queue = TrackingQueue(capacity=100)
-    drain = Drain("the test server", queue, lambda: server.connect)
+def _drain(server: _Server) -> tuple[Drain, CallQueue]:
+    queue = CallQueue(capacity=100)
+    drain = Drain("the test server", queue, server)
     drain.interval_s = 0.001
     return drain, queue
 
 
-def _one_run(queue: TrackingQueue) -> tuple[RunHandle, list[object]]:
+def _one_run(queue: CallQueue, server: _Server) -> tuple[RunHandle, list[object]]:
     run = RunHandle("pretrain")
-    points = [AddMetrics(run, {"train/loss": float(s)}, s, 0) for s in range(3)]
-    begin, end = BeginRun(run, {}, 0), EndRun(run, "FINISHED", 0)
-    for event in [begin, *points, end]:
-        queue.put(event)
+    points = [Point({"train/loss": float(s)}, s, 0) for s in range(3)]
+    queue.put(run, server.begin)
+    for point in points:
+        queue.put(run, server.add_metrics, point, lossy=True)
+    queue.put(run, server.end)
     queue.close()
-    return run, [begin, points, end]
+    return run, ["begin", points, "end"]
 
 
 def test_everything_queued_before_closing_is_written_in_order() -> None:
     server = _Server()
     drain, queue = _drain(server)
-    run, expected = _one_run(queue)
+    run, expected = _one_run(queue, server)
     drain.start()
     assert drain.join(30.0, 30.0)
     assert server.written == expected
-    assert run.created.is_set() and not drain.gave_up and drain.errors == 0
+    assert run.created.is_set() and run.run_id == "id of pretrain"
+    assert not drain.gave_up and drain.errors == 0
 
 
 def test_server_never_reached_disables_the_window_after_three_calls() -> None:
     server = _Server(up=False)
     drain, queue = _drain(server)
-    _one_run(queue)
+    _one_run(queue, server)
     drain.start()
     assert drain.join(30.0, 30.0)
     assert drain.gave_up and server.connects == drain.failures_allowed == drain.errors
@@ -86,7 +94,7 @@ def test_server_never_reached_disables_the_window_after_three_calls() -> None:
 def test_outage_in_mid_run_loses_nothing() -> None:
     server = _Server(fail=[OSError("reset"), OSError("reset")])
     drain, queue = _drain(server)
-    _, expected = _one_run(queue)
+    _, expected = _one_run(queue, server)
     drain.start()
     assert drain.join(30.0, 30.0)
     assert server.written == expected
@@ -94,36 +102,47 @@ def test_outage_in_mid_run_loses_nothing() -> None:
 
 
 def test_what_a_healthy_server_cannot_take_is_left_out_and_counted() -> None:
-    server = _Server(always_fail_on=list)
+    server = _Server(refuses_metrics=RuntimeError("internal error"))
     drain, queue = _drain(server)
-    _, (begin, _, end) = _one_run(queue)
+    _one_run(queue, server)
     drain.start()
     assert drain.join(30.0, 30.0)
-    assert server.written == [begin, end]
+    assert server.written == ["begin", "end"]
     assert drain.rejected == 1 and not drain.gave_up
 
 
-def test_a_refused_event_is_not_sent_again() -> None:
-    server = _Server(fail=[_Refused("bad name")])
+def test_a_refused_call_is_not_made_again() -> None:
+    server = _Server(refuses_metrics=_Refused("bad name"))
     drain, queue = _drain(server)
-    run, (_, points, end) = _one_run(queue)
+    _one_run(queue, server)
     drain.start()
     assert drain.join(30.0, 30.0)
-    assert server.written == [points, end]
+    assert server.written == ["begin", "end"]
+    assert drain.errors == drain.rejected == 1
+
+
+def test_a_refused_run_is_not_sent_again_and_nothing_about_it_is() -> None:
+    server = _Server(fail=[_Refused("bad name")])
+    drain, queue = _drain(server)
+    run, _ = _one_run(queue, server)
+    drain.start()
+    assert drain.join(30.0, 30.0)
+    assert server.written == []
     assert drain.errors == drain.rejected == 1
     assert run.created.is_set() and run.run_id is None
 
 
 def test_waiting_for_a_server_that_hangs_ends_while_its_thread_still_hangs() -> None:
     release = threading.Event()
-    queue = TrackingQueue(capacity=10)
 
-    def hang() -> _Server:
-        release.wait(60.0)
-        raise OSError("timed out")
+    class _Hanging(_Server):
+        def connect(self) -> None:
+            release.wait(60.0)
+            raise OSError("timed out")
 
-    drain = Drain("a server that hangs", queue, lambda: hang)
-    _one_run(queue)
+    server = _Hanging()
+    drain, queue = _drain(server)
+    _one_run(queue, server)
     drain.start()
     assert not drain.join(60.0, 0.01)
     release.set()
@@ -135,15 +154,16 @@ def test_machine_load_is_sampled_for_runs_that_are_open() -> None:
     drain, queue = _drain(server)
     drain.system_every_s = 0.0
     run = RunHandle("pretrain")
+    queue.put(run, server.begin)
     drain.open_runs.add(run)
     drain.start()
     for _ in range(2000):
-        if len(server.written) >= 2:
+        if len(server.written) >= 3:
             break
         queue.wait_closed(0.01)
     queue.close()
     assert drain.join(30.0, 30.0)
     batches = [w for w in server.written if isinstance(w, list)]
-    steps = [m.step for batch in batches for m in batch]
+    steps = [point.step for batch in batches for point in batch]
     assert len(steps) >= 2 and steps == list(range(len(steps)))
-    assert set(batches[0][0].metrics) == {"system/cpu_percent", "system/memory_bytes"}
+    assert set(batches[0][0].numbers) == {"system/cpu_percent", "system/memory_bytes"}

@@ -33,17 +33,17 @@ def client(uri: str) -> Iterator[Any]:
     """A tracker's whole life, written down; then MLflow's own client on the same database."""
     tracker = PipelineTracker(uri, patience_s=60.0)
     tracker.start_run("toy", {"recipe": {"depth": 4}}, run_tags(flow_run_id="flow-1"))
-    tracker = tracker.stage(
+    stage = tracker.stage(
         "pretrain",
         tags=run_tags(key="k1", commit="c0ffee", task_run_id="task-1"),
         params={"model": {"n_layer": 4}, "steps": 3, "prompts": ()},
         datasets=[("tokenizer", _DIGEST, "s3://bucket/blobs/ab"), ("val_tokens", "cd" * 32, "/store")],
     )
     for step in range(3):
-        tracker.log({"train/loss": 3.0 - step, "val/bpb": float("nan")}, step=step, total_steps=3)
-    tracker.log_text("Once upon a time", step=2)
-    tracker.log_text("The end", step=2)
-    tracker.finish_stage(tracker, "FINISHED", {"seconds": 12.5, "note": "text"}, run_tags(digest="d1"))
+        stage.log({"train/loss": 3.0 - step, "val/bpb": float("nan")}, step=step, total_steps=3)
+    stage.log_text("Once upon a time", step=2)
+    stage.log_text("The end", step=2)
+    tracker.finish_stage(stage, "FINISHED", {"seconds": 12.5, "note": "text"}, run_tags(digest="d1"))
     tracker.cached("tokenizer", record_tags=run_tags(key="k2", made_by_run="old"), metrics={"vocab": 512})
     failed = tracker.stage("sft", tags={}, params={})
     tracker.finish_stage(failed, "FAILED")
@@ -155,10 +155,10 @@ def test_an_id_that_is_asked_for_does_not_wait_for_the_next_round_of_writing(
 def _busy_window(uri: str, **limits: float) -> PipelineTracker:
     tracker = PipelineTracker(uri, **limits)  # type: ignore[arg-type]
     tracker.start_run("toy", {}, {})
-    tracker = tracker.stage("pretrain", tags={}, params={})
+    stage = tracker.stage("pretrain", tags={}, params={})
     for step in range(100):
-        tracker.log({"train/loss": 1.0}, step=step, total_steps=100)
-    tracker.finish_stage(tracker, "FINISHED")
+        stage.log({"train/loss": 1.0}, step=step, total_steps=100)
+    tracker.finish_stage(stage, "FINISHED")
     return tracker
 
 
