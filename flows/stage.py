@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nanochat.config import Config
+from nanochat.errors import is_transient
 from nanochat.runtime import Runtime
 
 Inputs = Mapping[str, Path]
@@ -21,7 +22,7 @@ RunFunction = Callable[[Any, Inputs, Path, Runtime], Mapping[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """How one kind of artifact is made."""
+    """How one kind of artifact is made, and all that the rest of `flows` must know about it."""
 
     name: str
     version: int  # raise when the same inputs should give another result
@@ -30,7 +31,15 @@ class Stage:
     spreads: bool = False  # its function can run on `Runtime.processes` ranks at once
     attachments: tuple[str, ...] = ()  # files that tell of the run (times, hardware): kept, not identity
     at_once: int | None = None  # nodes of this stage that run side by side; None: `Runtime.workers`
-    wants_lineage: bool = False  # gets `inputs["lineage"]`: the records of all ancestors as JSON files
+    retry_after: Callable[[BaseException], bool] = is_transient  # errors after which it is tried again
+    wants_lineage: bool = False  # gets `inputs["lineage"]`: all ancestors' records and titles as JSON
+    reads_core: bool = False  # needs the CORE bundle where its config has `core`
+    one_of: str = "shards"  # what it has one node of each, where it fans out
+    holds: Literal["tokens", "conversations", "overlap"] | None = None  # what `inspect` shows beside files
+    # Of a stage that trains the model:
+    title: str = ""  # on the model card
+    upstream: str = ""  # upstream's name for the model it leaves, in published folders and tables
+    evaluated_by: Stage | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

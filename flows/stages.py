@@ -1,7 +1,7 @@
-"""One declaration per stage: what it is called, which function makes it, what it needs.
+"""One declaration per stage: what it is called, which function makes it, what it needs, how it is shown.
 
 No logic here. Which stages depend on which stands in `flows.dag`; raise a stage's `version` when the same
-inputs should give another result.
+inputs should give another result. `docs/adding-a-stage.md` shows how one is added.
 """
 
 from __future__ import annotations
@@ -12,9 +12,34 @@ from flows.stage import Stage
 DOWNLOAD = Stage(name="download", version=1, run="nanochat.data.sources.corpus:download_shard", at_once=8)
 TASKS = Stage(name="tasks", version=1, run="nanochat.data.sources.chat_data:download_tasks")
 TOKENIZER = Stage(name="tokenizer", version=1, run="nanochat.tokenizer.train:train_tokenizer")
-TOKENIZE = Stage(name="tokenize", version=1, run="nanochat.data.text.tokenize:tokenize_shard")
-CONTAMINATION = Stage(name="contamination", version=1, run="nanochat.evals.contamination.search:find_overlap")
-RENDER = Stage(name="render", version=1, run="nanochat.data.chat.chat_tokens:render_chat")
+TOKENIZE = Stage(name="tokenize", version=1, run="nanochat.data.text.tokenize:tokenize_shard", holds="tokens")
+CONTAMINATION = Stage(
+    name="contamination",
+    version=1,
+    run="nanochat.evals.contamination.search:find_overlap",
+    reads_core=True,
+    holds="overlap",
+)
+RENDER = Stage(
+    name="render",
+    version=1,
+    run="nanochat.data.chat.chat_tokens:render_chat",
+    one_of="mixtures",
+    holds="conversations",
+)
+EVALUATE_BASE = Stage(
+    name="evaluate_base",
+    version=2,
+    run="nanochat.evals.evaluate:evaluate_base",
+    resources="gpu",
+    reads_core=True,
+)
+EVALUATE_MID = Stage(
+    name="evaluate_mid", version=2, run="nanochat.evals.evaluate:evaluate_chat", resources="gpu"
+)
+EVALUATE_SFT = Stage(
+    name="evaluate_sft", version=2, run="nanochat.evals.evaluate:evaluate_chat", resources="gpu"
+)
 PRETRAIN = Stage(
     name="pretrain",
     version=3,
@@ -22,6 +47,9 @@ PRETRAIN = Stage(
     resources="gpu",
     spreads=True,
     attachments=("throughput.jsonl",),
+    title="Pretraining",
+    upstream="base",
+    evaluated_by=EVALUATE_BASE,
 )
 MIDTRAIN = Stage(
     name="midtrain",
@@ -30,6 +58,9 @@ MIDTRAIN = Stage(
     resources="gpu",
     spreads=True,
     attachments=("throughput.jsonl",),
+    title="Midtraining",
+    upstream="mid",
+    evaluated_by=EVALUATE_MID,
 )
 SFT = Stage(
     name="sft",
@@ -38,15 +69,9 @@ SFT = Stage(
     resources="gpu",
     spreads=True,
     attachments=("throughput.jsonl",),
-)
-EVALUATE_BASE = Stage(
-    name="evaluate_base", version=3, run="nanochat.evals.evaluate:evaluate_base", resources="gpu"
-)
-EVALUATE_MID = Stage(
-    name="evaluate_mid", version=3, run="nanochat.evals.evaluate:evaluate_chat", resources="gpu"
-)
-EVALUATE_SFT = Stage(
-    name="evaluate_sft", version=3, run="nanochat.evals.evaluate:evaluate_chat", resources="gpu"
+    title="Supervised fine-tuning",
+    upstream="sft",
+    evaluated_by=EVALUATE_SFT,
 )
 PUBLISH = Stage(
     name="publish",
@@ -77,3 +102,7 @@ STAGES = {
         PUBLISH,
     )
 }
+
+# The stages that train the model, in order; and by upstream's name of the model, what evaluates it.
+TRAINED = {stage.name: stage for stage in STAGES.values() if stage.upstream}
+EVALUATIONS = {stage.upstream: stage.evaluated_by for stage in TRAINED.values() if stage.evaluated_by}

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.stages import STAGES
 from flows.store import Record, Store
 
 if TYPE_CHECKING:
@@ -20,11 +21,10 @@ def contents(store: Store, record: Record) -> dict[str, Any] | None:
 
     Raises DataError if it is damaged.
     """
-    describe = {"tokenize": _token_shard, "render": _conversations, "contamination": _overlap}.get(
-        record.stage
-    )
-    if describe is None:
+    stage = STAGES.get(record.stage)
+    if stage is None or stage.holds is None:
         return None
+    describe = {"tokens": _token_shard, "conversations": _conversations, "overlap": _overlap}[stage.holds]
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer = _tokenizer_of(store, record, Path(scratch) / "tokenizer")
         return describe(store.fetch(record, Path(scratch) / "artifact"), tokenizer)

@@ -27,6 +27,7 @@ from flows.plan import Plan
 from flows.run.execute import ExecutionContext
 from flows.run.session import Session
 from flows.settings import Settings
+from flows.stages import EVALUATIONS, SFT
 from flows.store import Record, Store
 from nanochat.runtime import Runtime
 
@@ -68,11 +69,12 @@ def run_plan(
 
 def results(store: Store, records: Mapping[str, Record]) -> dict[str, Any]:
     """Return the `results.json` of each evaluation among the records, by model."""
+    models = {stage.name: model for model, stage in EVALUATIONS.items()}
     found = {}
     for record in records.values():
         for file in record.files:
-            if record.stage.startswith("evaluate_") and file.path == "results.json":
-                found[record.stage.removeprefix("evaluate_")] = json.loads(store.read_bytes(file))
+            if record.stage in models and file.path == "results.json":
+                found[models[record.stage]] = json.loads(store.read_bytes(file))
     return found
 
 
@@ -181,7 +183,7 @@ def next_commands(recipe: str, overrides: Sequence[str]) -> list[str]:
     commands = {
         "nanochat chat": "talk with the model",
         again: "run again: every stage is cached",
-        f"nanochat plan {recipe} -o sft.epochs=2": "see what one change would run",
+        f"nanochat plan {recipe} -o {SFT.name}.epochs=2": "see what one change would run",
         f"nanochat report {recipe}": "curves, samples and costs of this run",
         "nanochat ui": "browse runs in Prefect and MLflow",
     }

@@ -14,10 +14,13 @@ from flows.cli import output, tables
 from flows.cli.options import AsJson, Ref, StoreUrl, open_store
 from flows.display.quantities import bytes_text
 from nanochat.config import ChatSettings
+from nanochat.formats.published import SOURCES
 
 if TYPE_CHECKING:
     from flows.models.import_export import Exported
     from nanochat.formats.published import Choice
+
+_SOURCES = " or ".join((", ".join(SOURCES[:-1]), SOURCES[-1]))
 
 ModelRef = Annotated[
     str,
@@ -28,7 +31,7 @@ ModelRef = Annotated[
 ]
 Source = Annotated[
     str | None,
-    typer.Option(help="In a folder with several trainings, this one: sft, rl, mid or base (default: sft)."),
+    typer.Option(help=f"In a folder with several trainings, this one: {_SOURCES} (default: {SOURCES[0]})."),
 ]
 Tag = Annotated[
     str | None,

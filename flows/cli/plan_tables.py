@@ -18,7 +18,7 @@ WORDS = {"hit": "cached", "run": "run", "wait": "wait"}
 def plan_table(plan: Plan) -> Table:
     """One row a stage; the shards of a stage that fans out are counted together."""
     table = plain_table("stage", "action", "why", "last took")
-    for name, group in _by_stage(plan.nodes).items():
+    for group in _by_stage(plan.nodes).values():
         counts = Counter(WORDS[p.action] for p in group)
         action = (
             ", ".join(f"{n} {word}" for word, n in counts.items())
@@ -28,7 +28,8 @@ def plan_table(plan: Plan) -> Table:
         first = next((p for p in group if p.action != "hit"), group[0])
         seconds = sum(p.seconds or 0.0 for p in group if p.action != "hit")
         known = any(p.seconds is not None for p in group if p.action != "hit")
-        table.add_row(stage_label(name, len(group)), action, first.reason, duration(seconds) if known else "")
+        label = stage_label(first.node.stage, len(group))
+        table.add_row(label, action, first.reason, duration(seconds) if known else "")
     return table
 
 

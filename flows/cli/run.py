@@ -75,7 +75,8 @@ def run(
     _show_run(done, results(opened, done.records), folder, as_json=as_json)
     if published and not as_json:
         if done.executed:
-            _exchange(opened, published, planned.recipe.sft.prompts)
+            last_training = list(planned.recipe.training.values())[-1]
+            _exchange(opened, published, last_training.prompts)
         _show_next(next_commands(recipe, override or ()))
 
 

@@ -11,10 +11,10 @@ from typing import Any
 from rich.table import Table
 
 from flows.display.quantities import duration
+from flows.stage import Stage
+from flows.stages import STAGES
 from flows.store import Record
 from nanochat.evals.results import benchmark_rows
-
-_PARTS = {"render": "mixtures"}  # what a stage has one node of, if not of a shard
 
 
 def run_table(records: Mapping[str, Record], executed: Iterable[str]) -> Table:
@@ -32,7 +32,7 @@ def run_table(records: Mapping[str, Record], executed: Iterable[str]) -> Table:
         seconds = sum(float(records[n].provenance.get("seconds") or 0) for n in nodes)
         digest = records[nodes[0]].digest[:12] if len(nodes) == 1 else ""
         result = _headline(records[nodes[0]].metrics) if len(nodes) == 1 else ""
-        table.add_row(stage_label(name, len(nodes)), status, digest, duration(seconds), result)
+        table.add_row(stage_label(STAGES[name], len(nodes)), status, digest, duration(seconds), result)
     return table
 
 
@@ -53,9 +53,9 @@ def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def stage_label(name: str, nodes: int) -> str:
+def stage_label(stage: Stage, nodes: int) -> str:
     """Return a stage's name, with how many parts it has if it fans out."""
-    return name if nodes == 1 else f"{name} ({nodes} {_PARTS.get(name, 'shards')})"
+    return stage.name if nodes == 1 else f"{stage.name} ({nodes} {stage.one_of})"
 
 
 def fields_table(fields: Iterable[tuple[str, Any, str]]) -> Table:

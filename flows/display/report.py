@@ -16,14 +16,13 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from flows.stages import EVALUATIONS, TRAINED
 from flows.store import Record
 from nanochat.evals.results import ABSENT, benchmark_rows
 
 Read = Callable[[Record, str], bytes]
 Row = list[str | None]
 
-_TRAINING = ("pretrain", "midtrain", "sft")
-_EVALUATIONS = {"base": "evaluate_base", "mid": "evaluate_mid", "sft": "evaluate_sft"}
 _PLOTS = {  # title -> the series that it may show, of which a stage has some
     "Training loss": ("train/loss",),
     "Validation": ("val/bpb", "val/loss"),
@@ -103,7 +102,7 @@ def _series(records: Mapping[str, Record], read: Read) -> dict[str, list[dict[st
     """Return what each training stage measured on its way."""
     return {
         node: [line for name in _SERIES for line in _json_lines(records[node], read, name)]
-        for node in _TRAINING
+        for node in TRAINED
         if node in records
     }
 
@@ -111,7 +110,7 @@ def _series(records: Mapping[str, Record], read: Read) -> dict[str, list[dict[st
 def _training(records: Mapping[str, Record]) -> list[Row]:
     return [
         [node, name, f"{value:,.6g}"]
-        for node in _TRAINING
+        for node in TRAINED
         if node in records
         for name, value in records[node].metrics.items()
         if isinstance(value, int | float)
@@ -155,9 +154,9 @@ def _curves(lines: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str
 
 def _results(records: Mapping[str, Record], read: Read) -> dict[str, dict[str, Any]]:
     return {
-        model: json.loads(read(records[node], "results.json"))
-        for model, node in _EVALUATIONS.items()
-        if node in records
+        model: json.loads(read(records[stage.name], "results.json"))
+        for model, stage in EVALUATIONS.items()
+        if stage.name in records
     }
 
 

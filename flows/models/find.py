@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.stages import IMPORT, PUBLISH, STAGES
+from flows.stages import IMPORT, PUBLISH, STAGES, TRAINED
 from flows.store import Record, Store
 from nanochat.errors import ConfigError, StoreError
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from nanochat.chat.engine import Engine
     from nanochat.formats.published import Choice, Published
 
-# Each trained stage, and what upstream calls the training.
-TRAINED = {"pretrain": "base", "midtrain": "mid", "sft": "sft"}
 _RESULTS = {"val/bpb": "val_bpb", "val/loss": "val_loss"}
 
 
@@ -80,7 +78,7 @@ def open_record(store: Store, record: Record) -> Published:
             model=load_model(folder),
             tokenizer=Tokenizer.load(words),
             step=int(model_record.metrics.get("steps", 0)),
-            source=TRAINED[model_record.stage],
+            source=TRAINED[model_record.stage].upstream,
             results=_results(model_record.metrics),
         )
 

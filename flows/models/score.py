@@ -14,15 +14,13 @@ from typing import Any
 
 from flows.models.find import input_of, trained
 from flows.run.execute import run_function
-from flows.stages import EVALUATE_BASE, EVALUATE_MID, EVALUATE_SFT, IMPORT, TOKENIZE
+from flows.stage import Stage
+from flows.stages import EVALUATE_BASE, EVALUATE_SFT, EVALUATIONS, IMPORT, PRETRAIN, TOKENIZE, TRAINED
 from flows.store import Record, Store
 from flows.store.lineage import lineage
 from nanochat.config import EvaluateConfig, TokenizeConfig
 from nanochat.errors import StoreError
 from nanochat.runtime import Runtime
-
-_EVALUATED_BY = {"pretrain": EVALUATE_BASE, "midtrain": EVALUATE_MID, "sft": EVALUATE_SFT}
-_IMPORTED = {"base": EVALUATE_BASE, "mid": EVALUATE_MID}  # all others are chat models
 
 
 def evaluate_model(
@@ -39,7 +37,7 @@ def evaluate_model(
     change: dict[str, Any] = {"max_problems": max_problems or config.max_problems}
     if tasks:
         change |= {"chat_tasks": tuple(tasks), "core": False}
-    stage = _EVALUATED_BY.get(model.stage) or _IMPORTED.get(model.payload["config"]["source"], EVALUATE_SFT)
+    stage = _evaluating(model)
     with tempfile.TemporaryDirectory() as scratch:
         inputs = {name: store.fetch(part, Path(scratch) / name) for name, part in parts.items()}
         if imported:
@@ -50,27 +48,33 @@ def evaluate_model(
         return dict(json.loads((out / "results.json").read_text(encoding="utf-8")))
 
 
+def _evaluating(model: Record) -> Stage:
+    """Return the stage that evaluates models such as this one."""
+    trained_by = TRAINED.get(model.stage)
+    upstream = trained_by.upstream if trained_by else model.payload["config"]["source"]
+    return EVALUATIONS.get(upstream, EVALUATE_SFT)  # those that no stage of ours trains are chat models
+
+
 def _own(store: Store, model: Record) -> tuple[Record | None, dict[str, Record]]:
     """Return a model's own evaluation, if there was one, and the parts that belong to it."""
     ancestors = {r.stage: r for r in lineage(store, model)} | {model.stage: model}
-    stage = _EVALUATED_BY[model.stage].name
-    recorded = [r for r in store.records(stage) if r.inputs["model"]["key"] == model.key]
+    recorded = [r for r in store.records(_evaluating(model).name) if r.inputs["model"]["key"] == model.key]
     return (recorded[0] if recorded else None), {
         "model": model,
         "tokenizer": input_of(store, model, "tokenizer"),
         "tasks": _tasks(store, recorded, ancestors),
-        "val_tokens": input_of(store, ancestors["pretrain"], "val_tokens"),
+        "val_tokens": input_of(store, ancestors[PRETRAIN.name], "val_tokens"),
     }
 
 
 def _newest(store: Store, model: Record) -> tuple[Record, dict[str, Record]]:
     """Return an evaluation in the store, and its data around an imported model."""
-    stages = (EVALUATE_SFT, EVALUATE_MID, EVALUATE_BASE)
-    found = next((r for stage in stages for r in store.records(stage.name)), None)
+    last_training_first = reversed(EVALUATIONS.values())
+    found = next((r for stage in last_training_first for r in store.records(stage.name)), None)
     if found is None:
         raise StoreError(
             f"{store.url} has no evaluation yet, and so no problems to ask {model.stage}/{model.key[:12]}",
-            hint="run a recipe with --until evaluate_base first: its data is used",
+            hint=f"run a recipe with --until {EVALUATE_BASE.name} first: its data is used",
         )
     shard = input_of(store, input_of(store, found, "val_tokens"), "shard")
     return found, {
@@ -95,5 +99,5 @@ def _tasks(store: Store, recorded: Sequence[Record], ancestors: Mapping[str, Rec
         return ancestors["tasks"]
     raise StoreError(
         "no chat and evaluation data belongs to this model yet",
-        hint="run its recipe with --until evaluate_base first",
+        hint=f"run its recipe with --until {EVALUATE_BASE.name} first",
     )

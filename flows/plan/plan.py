@@ -220,7 +220,7 @@ def _check_tasks(nodes: Sequence[Node]) -> None:
         return
     for config in configs.values():
         require_tasks(source, config)
-    readers = (configs.get(name) for name in ("contamination", "evaluate_base"))
+    readers = (node.config for node in nodes if node.stage.reads_core)
     if any(isinstance(config, EvaluateConfig | OverlapConfig) and config.core for config in readers):
         require_core(source)
 

@@ -20,6 +20,7 @@ from typing import Any, cast
 from flows.run.provenance import describe
 from flows.run.scratch import drop_partial, partial_folder, scratch_folder
 from flows.stage import Node, RunFunction
+from flows.stages import STAGES
 from flows.store import Record, Store
 from nanochat.errors import ConfigError, Interrupted, LeaseLost
 from nanochat.runtime import Runtime, Tracker
@@ -177,7 +178,8 @@ def _inputs(job: Job, store: Store, scratch: Path) -> dict[str, Path]:
         folders["lineage"].mkdir(parents=True)
         for node_id, record in job.lineage.items():
             path = folders["lineage"] / f"{node_id.replace('/', '__')}.json"
-            path.write_text(json.dumps(record.to_json()), encoding="utf-8")
+            told = {**record.to_json(), "title": STAGES[record.stage].title}
+            path.write_text(json.dumps(told), encoding="utf-8")
     return folders
 
 

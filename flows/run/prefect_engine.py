@@ -32,9 +32,10 @@ from flows.run.execute import Outcome
 from flows.run.scheduler import Scheduler
 from flows.run.session import Session
 from flows.settings import Settings
+from flows.stage import Stage
 from flows.store import Store
 from flows.store.storage.retry import explain
-from nanochat.errors import Interrupted, StageFailed, is_transient
+from nanochat.errors import Interrupted, StageFailed
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,6 @@ def run_session(
         task_run_name="{node_id}",
         retries=retries,
         retry_delay_seconds=retry_delay_s,
-        retry_condition_fn=lambda _task, _run, state: _transient(state),
     )
     def run_stage(node_id: str, inputs: Mapping[str, Any]) -> Any:
         try:
@@ -124,7 +124,10 @@ def _submit_all(session: Session, run_stage: Task[..., Any]) -> dict[str, Prefec
                 name: futures[value] if isinstance(value, str) else [futures[i] for i in value]
                 for name, value in node.inputs.items()
             }
-            future = run_stage.with_options(name=node.stage.name).submit(node.id, upstream)
+            as_declared = run_stage.with_options(
+                name=node.stage.name, retry_condition_fn=partial(_may_pass, node.stage)
+            )
+            future = as_declared.submit(node.id, upstream)
             futures[node.id] = future
             future.add_done_callback(partial(_tell, finished, node.id))
         scheduler.done(finished.get())
@@ -193,11 +196,12 @@ def _as_state(node_id: str, outcome: Outcome) -> State[dict[str, str]] | dict[st
     return Completed(name="Cached", message=f"{record.stage}/{record.key[:12]}", data=summary)
 
 
-def _transient(state: State[Any]) -> bool:
+def _may_pass(stage: Stage, _task: Any, _run: Any, state: State[Any]) -> bool:
+    """Say whether another try may go better than the one that failed."""
     try:
         state.result()
     except BaseException as error:
-        return is_transient(error)
+        return stage.retry_after(error)
     return False
 
 

@@ -15,7 +15,8 @@ from nanochat.config.data import (
     TokenizeConfig,
     TokenizerConfig,
 )
-from nanochat.config.training import MidtrainConfig, PretrainConfig, SftConfig
+from nanochat.config.model import ModelConfig
+from nanochat.config.training import MidtrainConfig, PretrainConfig, SftConfig, TrainingConfig
 
 
 class EvaluateConfig(Config):
@@ -81,6 +82,17 @@ class Recipe(Config):
     sft: SftConfig = SftConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     publish: PublishConfig = PublishConfig()
+
+    @property
+    def model(self) -> ModelConfig:
+        """The shape of the model, which every training keeps."""
+        return self.pretrain.model
+
+    @property
+    def training(self) -> dict[str, TrainingConfig]:
+        """The sections that train the model, by the name of their stage, in the order of training."""
+        sections = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: section for name, section in sections.items() if isinstance(section, TrainingConfig)}
 
     @model_validator(mode="after")
     def _toy_worlds_agree(self) -> Recipe:

@@ -155,3 +155,6 @@ class SftConfig(Config):
     prompts: tuple[str, ...] = ()
     """User messages that the samples answer."""
     seed: int = 42
+
+
+TrainingConfig = PretrainConfig | MidtrainConfig | SftConfig

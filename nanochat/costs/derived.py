@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from nanochat.config import Recipe, learning_rates
+from nanochat.config import MidtrainConfig, ModelConfig, PretrainConfig, Recipe, SftConfig, learning_rates
 from nanochat.costs.forecast import Forecast, training_rows
 from nanochat.model.flops import flops_per_token, parameter_count, tensor_count
 
@@ -23,38 +23,40 @@ class Derived(NamedTuple):
 
 def derived(recipe: Recipe, cost: Forecast) -> tuple[Derived, ...]:
     """Return the derived numbers of a recipe and its predicted cost."""
-    return (*_model(recipe), *_training(recipe, cost), *_learning_rates(recipe), *_costs(cost))
+    return (*_model(recipe.model), *_training(recipe, cost), *_learning_rates(recipe), *_costs(cost))
 
 
-def _model(recipe: Recipe) -> Iterator[Derived]:
-    model = recipe.pretrain.model
-    parameters = parameter_count(model)
-    tokens = recipe.pretrain.steps * recipe.pretrain.batch_tokens
-    yield Derived("model.parameters", parameters, "Embeddings and head included.")
+def _model(model: ModelConfig) -> Iterator[Derived]:
+    yield Derived("model.parameters", parameter_count(model), "Embeddings and head included.")
     yield Derived("model.tensors", tensor_count(model), "In a checkpoint.")
     yield Derived("model.head_dim", model.n_embd // model.n_head, "Channels of one attention head.")
     yield Derived("model.flops_per_token", flops_per_token(model), "Forward and backward, at full context.")
-    yield Derived("pretrain.tokens", tokens, "steps x batch_tokens.")
-    yield Derived("pretrain.tokens_per_parameter", tokens / parameters, "The horizon.")
-    rows = recipe.pretrain.batch_tokens // model.sequence_len
-    yield Derived("pretrain.batch_rows", rows, "Rows per optimizer step, all ranks together.")
 
 
 def _training(recipe: Recipe, cost: Forecast) -> Iterator[Derived]:
-    for stage in ("midtrain", "sft"):
-        about = "predicted from published lengths of rows" if stage == "midtrain" else "rows // batch_rows"
-        yield Derived(f"{stage}.rows", training_rows(recipe, stage), "Conversations in an epoch.")
+    for stage, config in recipe.training.items():
+        if isinstance(config, PretrainConfig):
+            yield from _text_training(stage, config)
+            continue
+        predicted = isinstance(config, MidtrainConfig)
+        about = "predicted from published lengths of rows" if predicted else "rows // batch_rows"
+        yield Derived(f"{stage}.rows", training_rows(recipe, config), "Conversations in an epoch.")
         yield Derived(f"{stage}.steps", cost.of(stage).steps, f"Optimizer steps: {about}.")
 
 
+def _text_training(stage: str, config: PretrainConfig) -> Iterator[Derived]:
+    tokens = config.steps * config.batch_tokens
+    per_parameter = tokens / parameter_count(config.model)
+    rows = config.batch_tokens // config.model.sequence_len
+    yield Derived(f"{stage}.tokens", tokens, "steps x batch_tokens.")
+    yield Derived(f"{stage}.tokens_per_parameter", per_parameter, "The horizon.")
+    yield Derived(f"{stage}.batch_rows", rows, "Rows per optimizer step, all ranks together.")
+
+
 def _learning_rates(recipe: Recipe) -> Iterator[Derived]:
-    stages = (
-        ("pretrain", recipe.pretrain.optimizer, 1.0),
-        ("midtrain", recipe.midtrain.optimizer, 1.0),
-        ("sft", recipe.sft.optimizer, recipe.sft.init_lr_frac),
-    )
-    for stage, optimizer, factor in stages:
-        for group, lr in learning_rates(recipe.pretrain.model, optimizer).items():
+    for stage, config in recipe.training.items():
+        factor = config.init_lr_frac if isinstance(config, SftConfig) else 1.0
+        for group, lr in learning_rates(recipe.model, config.optimizer).items():
             yield Derived(f"{stage}.lr.{group}", lr * factor, "At the schedule's highest point.")
 
 

@@ -13,7 +13,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from nanochat.config import EvaluateConfig, MixtureEntry, Recipe, bytes_per_token, held_out_rows
+from nanochat.config import (
+    EvaluateConfig,
+    MidtrainConfig,
+    MixtureEntry,
+    Recipe,
+    SftConfig,
+    bytes_per_token,
+    held_out_rows,
+)
 from nanochat.costs.reference_figures import (
     BPB_S,
     BPB_TOKENS,
@@ -89,8 +97,9 @@ class Forecast:
         return self.restart_bytes + sum(stage.disk_bytes or 0 for stage in self.stages)
 
     def of(self, stage: str) -> StageCost:
-        """Return the cost of a stage by name."""
-        return next(cost for cost in self.stages if cost.stage == stage)
+        """Return the cost of a stage by name; nothing is known of one that is not predicted here."""
+        unknown = StageCost(stage=stage, basis="not predicted")
+        return next((cost for cost in self.stages if cost.stage == stage), unknown)
 
 
 def elapsed_s(timed: Iterable[tuple[StageCost, float]]) -> float:
@@ -120,9 +129,8 @@ def mixture_rows(recipe: Recipe, entries: Sequence[MixtureEntry]) -> int | None:
     return sum(n for n in counted if n is not None) if counted and None not in counted else None
 
 
-def training_rows(recipe: Recipe, stage: str) -> int | None:
+def training_rows(recipe: Recipe, config: MidtrainConfig | SftConfig) -> int | None:
     """Return the conversations that a chat stage trains on in an epoch: those held out are not among them."""
-    config = recipe.midtrain if stage == "midtrain" else recipe.sft
     rows = mixture_rows(recipe, config.mixture)
     if rows is None or recipe.tasks.own:  # these are not looked at
         return None
@@ -240,7 +248,7 @@ def _pretrain(recipe: Recipe, machine: Machine) -> StageCost:
 
 def _midtrain(recipe: Recipe, machine: Machine) -> StageCost:
     config = recipe.midtrain
-    rows, tokens = training_rows(recipe, "midtrain"), _mixture_tokens(recipe, config.mixture)
+    rows, tokens = training_rows(recipe, config), _mixture_tokens(recipe, config.mixture)
     if rows is None or tokens is None:
         return _unknown_length(recipe, "midtrain")
     steps = config.epochs * -(-tokens // config.batch_tokens)
@@ -260,7 +268,7 @@ def _midtrain(recipe: Recipe, machine: Machine) -> StageCost:
 
 def _sft(recipe: Recipe) -> StageCost:
     config = recipe.sft
-    rows, tokens = training_rows(recipe, "sft"), _mixture_tokens(recipe, config.mixture)
+    rows, tokens = training_rows(recipe, config), _mixture_tokens(recipe, config.mixture)
     if rows is None or tokens is None:
         return _unknown_length(recipe, "sft")
     steps = config.epochs * (rows // min(config.batch_rows, rows))

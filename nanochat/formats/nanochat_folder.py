@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from nanochat.config import ModelConfig
 from nanochat.errors import ConfigError, DataError
 from nanochat.formats.published import (
+    FOLDERS,
     SOURCES,
     CheckpointFiles,
     Choice,
@@ -40,9 +41,6 @@ _SHAPE = ("sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_emb
 # What upstream's models do not have stands beside the shape, where upstream does not look.
 _OURS = ("document_token",)
 _NO_RESULTS = {"step", "model_config", *_OURS}
-_FOLDERS = {"sft": "chatsft_checkpoints", "rl": "chatrl_checkpoints"} | {
-    name: f"{name}_checkpoints" for name in ("mid", "base")
-}
 
 
 def write_nanochat_folder(
@@ -77,7 +75,7 @@ def write_nanochat_folder(
 def to_cache_layout(folder: Path, source: str, tag: str) -> None:
     """Move the files of a flat folder to where upstream looks for them below its base directory."""
     places = {
-        folder / _FOLDERS[source] / tag: ("model_*.pt", "meta_*.json"),
+        folder / FOLDERS[source] / tag: ("model_*.pt", "meta_*.json"),
         folder / "tokenizer": ("tokenizer.pkl", "token_bytes.pt"),
     }
     for target, patterns in places.items():
@@ -139,7 +137,7 @@ def find_nanochat(folder: Path, choice: Choice) -> CheckpointFiles | None:
 
 def _candidates(folder: Path) -> list[_Candidate]:
     """Look in the folder, in tag folders below it, and in upstream's folders of tag folders."""
-    sources = {name: source for source, name in _FOLDERS.items()}
+    sources = {name: source for source, name in FOLDERS.items()}
     patterns = ["model_*.pt", "*/model_*.pt", *(f"{name}/*/model_*.pt" for name in sources)]
     found = []
     for weights in (path for pattern in patterns for path in folder.glob(pattern)):
@@ -184,7 +182,7 @@ def read_nanochat(found: CheckpointFiles) -> Published:
         model=model_from_state(config, state, source=str(weights)),
         tokenizer=load_tokenizer_pickle(found.tokenizer),
         step=found.step,
-        source=found.source or "sft",
+        source=found.source or SOURCES[0],
         results={name: value for name, value in meta.items() if name not in _NO_RESULTS},
     )
     return check_vocabulary(published, found)

@@ -24,8 +24,14 @@ if TYPE_CHECKING:
     from nanochat.model.gpt import GPT
     from nanochat.tokenizer.tokenizer import Tokenizer
 
-SOURCES = ("sft", "rl", "mid", "base")
-"""Trainings that publish checkpoints, the most finished one first."""
+FOLDERS = {
+    "sft": "chatsft_checkpoints",
+    "rl": "chatrl_checkpoints",
+    "mid": "mid_checkpoints",
+    "base": "base_checkpoints",
+}
+"""Upstream's names of the trainings that publish checkpoints, and of their folders; most finished first."""
+SOURCES = tuple(FOLDERS)
 _LARGEST_JSON = 16 * 2**20
 _LARGEST_NUMBER = 2**24
 _LONGEST_CONTEXT = 131_072  # rotary tables are made for ten times as much: beyond, they would fill the memory
@@ -61,7 +67,7 @@ class Published:
     model: GPT
     tokenizer: Tokenizer
     step: int = 0
-    source: str = "sft"
+    source: str = SOURCES[0]
     results: Mapping[str, Any] = field(default_factory=dict)  # losses, scores, settings
 
 

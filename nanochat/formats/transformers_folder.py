@@ -103,7 +103,7 @@ def write_note(path: Path, published: Published) -> None:
 def read_note(path: Path) -> dict[str, Any]:
     """Return step, source and results as `Published` takes them; nothing where there is no such file."""
     note = read_object(path) if path.is_file() else {}
-    step, source, results = note.get("step", 0), note.get("source", "sft"), note.get("results", {})
+    step, source, results = note.get("step", 0), note.get("source", SOURCES[0]), note.get("results", {})
     if type(step) is not int or step < 0 or source not in SOURCES or not isinstance(results, dict):
         raise DataError(f"{path}: step, source and results must be a number, one of {SOURCES} and an object")
     return {"step": step, "source": source, "results": results}

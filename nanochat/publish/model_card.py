@@ -28,8 +28,6 @@ _BENCHMARKS = {
     "spelling_bee": ("SpellingBee", "nanochat/spelling_bee", "accuracy"),
 }
 _SUMMARIES = {"core": "CORE", "chatcore": "ChatCORE", "val_bpb": "Validation bits per byte"}
-_TRAINING = {"pretrain": "Pretraining", "midtrain": "Midtraining", "sft": "Supervised fine-tuning"}
-MODELS = ("base", "mid", "sft")
 
 
 @dataclass(frozen=True)
@@ -39,9 +37,14 @@ class CardInputs:
     publish: PublishConfig
     model: ModelConfig
     parameters: int
-    results: Mapping[str, Mapping[str, Any]]  # base, mid, sft -> results.json
+    results: Mapping[str, Mapping[str, Any]]  # model -> results.json, the published model last
     overlap: Overlap  # of all training text with the evaluation tasks
-    records: Mapping[str, Mapping[str, Any]]  # node id -> record of an ancestor
+    records: Mapping[str, Mapping[str, Any]]  # node id -> record of an ancestor, with its stage's title
+
+    @property
+    def final(self) -> Mapping[str, Any]:
+        """Results of the model that is published."""
+        return list(self.results.values())[-1]
 
 
 def render_model_card(card: CardInputs) -> str:
@@ -62,9 +65,10 @@ def render_model_card(card: CardInputs) -> str:
         hardware=_hardware(card.records),
         seconds=_seconds(card.records),
         cost=_cost(card.records),
+        models=list(card.results),
         benchmarks=_benchmark_table(card),
         has_core=any(result["metrics"].get("core") is not None for result in card.results.values()),
-        small_samples=_smallest_sample(card.results),
+        small_samples=_smallest_sample(card.final),
         overlap=card.overlap,
         overlap_table=_overlap_table(card),
         dropped=_dropped(card.records),
@@ -74,13 +78,12 @@ def render_model_card(card: CardInputs) -> str:
 
 def front_matter(card: CardInputs) -> dict[str, Any]:
     """Return the card's metadata, benchmark results of the final model included."""
-    final = card.results["sft"]
     results = []
-    for name, result in final["tasks"].items():
+    for name, result in card.final["tasks"].items():
         title, dataset, metric = _benchmark(name, card.records)
         results.append(_index_entry(title, dataset, metric, round(100 * result["accuracy"], 4)))
     for name in METRICS:
-        value = final["metrics"].get(name)
+        value = card.final["metrics"].get(name)
         if value is not None:
             results.append(_index_entry(_SUMMARIES[name], f"nanochat/{name}", name, round(value, 6)))
     return {
@@ -111,9 +114,9 @@ def _benchmark(name: str, records: Mapping[str, Mapping[str, Any]]) -> tuple[str
 
 
 def _benchmark_table(card: CardInputs) -> list[tuple[str, ...]]:
-    """Return rows of name, chance, base, mid, sft."""
+    """Return rows of name, chance, and a value for each model."""
     rows = []
-    for row in benchmark_rows({model: card.results[model] for model in MODELS}):
+    for row in benchmark_rows(card.results):
         chance, *values = row.texts()
         rows.append((_benchmark_title(row, card.records), chance or ABSENT, *values))
     return rows
@@ -125,10 +128,8 @@ def _benchmark_title(row: BenchmarkRow, records: Mapping[str, Mapping[str, Any]]
     return _SUMMARIES[row.name] if row.part == "metrics" else row.label
 
 
-def _smallest_sample(results: Mapping[str, Mapping[str, Any]]) -> int | None:
-    counts = [
-        task["problems"] for part in ("tasks", "core") for task in results["sft"].get(part, {}).values()
-    ]
+def _smallest_sample(result: Mapping[str, Any]) -> int | None:
+    counts = [task["problems"] for part in ("tasks", "core") for task in result.get(part, {}).values()]
     return min(counts, default=None)
 
 
@@ -158,23 +159,28 @@ def _dropped(records: Mapping[str, Mapping[str, Any]]) -> int | None:
 
 def _training_stages(records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
     rows = []
-    for node, title in _TRAINING.items():
-        if node not in records:
-            continue
-        metrics = records[node]["metrics"]
+    titled = [record for record in records.values() if record.get("title")]
+    for record in sorted(titled, key=lambda record: _trainings_before(record, records)):
+        metrics = record["metrics"]
         measure = next((name for name in ("val/bpb", "val/loss") if metrics.get(name) is not None), None)
         rows.append(
             {
-                "title": title,
+                "title": record["title"],
                 "steps": _number(metrics.get("steps")),
                 "tokens": _number(metrics.get("tokens")),
                 "flops": _number(metrics.get("flops"), ".2e"),
                 "loss": _number(metrics.get("train/loss"), ".4f"),
                 "validation": ABSENT if measure is None else f"{metrics[measure]:.4f} ({measure})",
-                "time": _duration(records[node]["provenance"].get("seconds")),
+                "time": _duration(record["provenance"].get("seconds")),
             }
         )
     return rows
+
+
+def _trainings_before(record: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]]) -> int:
+    model = record["inputs"].get("model")
+    before = records.get(model["node"]) if model else None
+    return 0 if before is None else 1 + _trainings_before(before, records)
 
 
 def _corpus(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str] | None:

@@ -17,21 +17,30 @@ from nanochat.evals.contamination import overlap
 from nanochat.formats.nanochat_folder import write_nanochat_folder
 from nanochat.model.checkpoint import load_model
 from nanochat.model.flops import parameter_count
-from nanochat.publish.model_card import MODELS, CardInputs, render_model_card
+from nanochat.publish.model_card import CardInputs, render_model_card
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.tokenizer import Tokenizer
 
+_EVALUATES = "evaluate_"  # begins the name of an input with the results of one model
 _META_NAMES = {"mmlu": "mmlu_acc", "arc_easy": "arc_easy_acc"}
 
 
 def publish(
     config: PublishConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime
 ) -> dict[str, float | int | str]:
-    """Write the published folder from `inputs`: tokenizer, model, evaluate_*, contamination, lineage."""
+    """Write the published folder from `inputs`: tokenizer, model, evaluate_*, contamination, lineage.
+
+    Each `evaluate_*` is about one model; the last of them about the one that is published.
+    """
     runtime.raise_if_stopped()
     model = load_model(inputs["model"])
     tokenizer = Tokenizer.load(inputs["tokenizer"])
-    results = {name: _json(inputs[f"evaluate_{name}"] / "results.json") for name in MODELS}
+    results = {
+        name.removeprefix(_EVALUATES): _json(folder / "results.json")
+        for name, folder in inputs.items()
+        if name.startswith(_EVALUATES)
+    }
+    final = list(results.values())[-1]
     step, losses = _last_step(inputs["model"] / "metrics.jsonl")
     write_nanochat_folder(
         out,
@@ -39,7 +48,7 @@ def publish(
         config=model.config,
         tokenizer=tokenizer,
         step=step,
-        results={**losses, **_meta_accuracies(results["sft"])},
+        results={**losses, **_meta_accuracies(final)},
     )
     found = _overlap(inputs["contamination"])
     everything = {**results, "contamination": found.to_json()}
@@ -69,7 +78,7 @@ def _last_step(metrics: Path) -> tuple[int, dict[str, float]]:
     """Return the number of optimizer steps taken, and the last validation loss if there was one."""
     rows = [json.loads(line) for line in _text(metrics).splitlines() if line]
     if not rows:
-        raise DataError(f"{metrics} has no steps", hint="the SFT artifact is damaged: nanochat verify sft")
+        raise DataError(f"{metrics} has no steps", hint="the model's artifact is damaged: nanochat verify")
     measured = [row["val/loss"] for row in rows if row.get("val/loss") is not None]
     return int(rows[-1]["step"]), ({"val_loss": measured[-1]} if measured else {})
 

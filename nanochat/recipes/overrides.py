@@ -32,7 +32,8 @@ def split(text: str) -> tuple[str, str]:
     path, equals, value = text.partition("=")
     if not equals:
         raise ConfigError(
-            f"override {text!r} has no '='", hint="write it as section.field=value, such as sft.epochs=2"
+            f"override {text!r} has no '='",
+            hint="write it as section.field=value, such as evaluate.core=false",
         )
     return path.strip(), value
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from nanochat.tracking.call_queue import Point, RunHandle
 from nanochat.tracking.database import database_file, database_ready
-from nanochat.tracking.tags import CACHE_STATUS, CACHED, KEY, MADE_BY_RUN, run_tags
+from nanochat.tracking.tags import CACHE_STATUS, CACHED, DIGEST, EXECUTED, KEY, MADE_BY_RUN, run_tags
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 Dataset = tuple[str, str, str]  # name, digest (sha256 in hex), source (URL or path)
@@ -123,7 +123,7 @@ class MlflowSink:
 
     def _maker(self, key: str) -> dict[str, str]:
         """Name the run that executed a stage whose record could not: MLflow came up after it."""
-        wanted = f"tags.`nanochat.key` = '{key}' and tags.`cache.status` = 'executed'"
+        wanted = f"tags.`{KEY}` = '{key}' and tags.`{CACHE_STATUS}` = '{EXECUTED}'"
         found = self._client.search_runs([self.experiment_id], wanted, max_results=1)
         return run_tags(made_by_run=found[0].info.run_id) if found else {}
 
@@ -139,7 +139,7 @@ def _input(dataset: Dataset) -> Any:
     name, digest, source = dataset
     kind = source.split("://", 1)[0] if "://" in source else "local"
     kept = MlflowDataset(name, digest[:_DIGEST_CHARS], kind, json.dumps({"uri": source}))
-    tags = [InputTag("mlflow.data.context", "input"), InputTag("nanochat.digest", digest)]
+    tags = [InputTag("mlflow.data.context", "input"), InputTag(DIGEST, digest)]
     return DatasetInput(kept, tags)
 
 

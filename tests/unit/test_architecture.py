@@ -34,7 +34,7 @@ ALLOWED = {
     "flows.plan": (*_STAGES, "flows.dag", *_ANYWHERE_IN_FLOWS),
     "flows.dag": (*_STAGES, *_ANYWHERE_IN_FLOWS),
     "flows.stages": ("flows.stage",),
-    "flows.stage": ("nanochat.config", "nanochat.runtime"),
+    "flows.stage": _BASICS,
     "flows.store": ("flows.settings", "nanochat.errors", "nanochat.runtime"),
     "flows.settings": ("nanochat.errors",),
     "nanochat": (),

@@ -6,7 +6,15 @@ import difflib
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
-from nanochat.config import Config, EvaluateConfig, MidtrainConfig, OverlapConfig, SftConfig, TasksConfig
+from nanochat.config import (
+    Config,
+    EvaluateConfig,
+    MidtrainConfig,
+    OverlapConfig,
+    Recipe,
+    SftConfig,
+    TasksConfig,
+)
 from nanochat.data.chat.spelling import ROWS as SPELLING
 from nanochat.data.chat.spelling import WORDS
 from nanochat.data.chat.task_files import CORE, CORE_LIST, SUFFIXES, TASK_FILES, TOY_CONVERSATIONS, task_file
@@ -54,10 +62,11 @@ def require_core(source: TasksConfig) -> None:
 
 def _wanted(config: Config) -> Iterator[tuple[str, str, str]]:
     if isinstance(config, MidtrainConfig | SftConfig):
-        stage = "midtrain" if isinstance(config, MidtrainConfig) else "sft"
+        sections = Recipe.model_fields.items()
+        section = next(name for name, field in sections if field.annotation is type(config))
         for field in ("mixture", "validation"):
             for entry in getattr(config, field):
-                yield f"{stage}.{field}", entry.task, entry.split
+                yield f"{section}.{field}", entry.task, entry.split
     elif isinstance(config, EvaluateConfig | OverlapConfig):
         for task in config.chat_tasks:
             yield "evaluate.chat_tasks", task, "test"

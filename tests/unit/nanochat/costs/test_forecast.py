@@ -76,13 +76,19 @@ def test_a_recipe_too_small_for_published_figures_gets_no_hours():
 def test_what_depends_on_unseen_data_is_unknown_and_not_guessed(tmp_path):
     elsewhere = recipes.find("d20", [f"tasks.source={tmp_path}", "corpus.source=texts"])
     predicted = forecast(elsewhere)
-    assert training_rows(elsewhere, "sft") is None
+    assert training_rows(elsewhere, elsewhere.sft) is None
     for stage in ("download", "tokenize", "contamination", "tasks", "midtrain", "sft"):
         assert predicted.of(stage).seconds is None
     assert predicted.of("sft").steps is None
     assert predicted.of("pretrain").seconds is not None
     for override in ("midtrain.mixture=[]", "tasks.own=mine.jsonl"):
-        assert training_rows(recipes.find("d20", [override]), "midtrain") is None
+        changed = recipes.find("d20", [override])
+        assert training_rows(changed, changed.midtrain) is None
+
+
+def test_a_stage_that_is_not_predicted_has_no_time_and_says_so():
+    cost = forecast(recipes.find("d20")).of("import")
+    assert (cost.stage, cost.seconds, cost.basis) == ("import", None, "not predicted")
 
 
 @pytest.mark.parametrize(
@@ -90,7 +96,7 @@ def test_what_depends_on_unseen_data_is_unknown_and_not_guessed(tmp_path):
 )
 def test_rows_that_validate_do_not_count_as_trained(rows, repeat, validating):
     toy = recipes.find("toy", [f"sft.mixture=[{{task: gsm8k, rows: {rows}, repeat: {repeat}}}]"])
-    assert training_rows(toy, "sft") == rows * repeat - validating
+    assert training_rows(toy, toy.sft) == rows * repeat - validating
 
 
 def test_toy_rows_never_exceed_the_toy_world():

@@ -22,6 +22,7 @@ from nanochat.runtime import Runtime
 from nanochat.tokenizer.chat_format import render_for_completion
 from nanochat.tokenizer.tokenizer import Tokenizer
 
+_TITLES = {"pretrain": "Pretraining", "midtrain": "Midtraining", "sft": "Supervised fine-tuning"}
 _COMMIT = "0123456789abcdef"
 _TOKENIZED = {"documents": 10, "bytes": 410, "tokens": 110}
 _CONFIG = PublishConfig(title="tiny", datasets=("nanochat/toy",))
@@ -46,7 +47,9 @@ def _results(model: str, accuracy: float) -> dict[str, Any]:
     }
 
 
-def _record(node: str, metrics: Mapping[str, Any], seconds: float, dollars: float | None) -> dict[str, Any]:
+def _record(
+    node: str, metrics: Mapping[str, Any], seconds: float, dollars: float | None, model: str = "pretrain"
+) -> dict[str, Any]:
     hardware = {"cpu": "Test CPU", "cores": 3, "memory_bytes": 7 * 2**30, "gpu": None, "gpus": 0}
     return {
         "stage": node.split("/")[0],
@@ -54,6 +57,8 @@ def _record(node: str, metrics: Mapping[str, Any], seconds: float, dollars: floa
         "key": hashlib.sha256(node.encode()).hexdigest(),
         "digest": hashlib.sha256(b"x" + node.encode()).hexdigest(),
         "metrics": metrics,
+        "title": _TITLES.get(node, ""),
+        "inputs": {"model": {"node": model}} if node in ("midtrain", "sft") else {},
         "provenance": {
             "seconds": seconds,
             "dollars": dollars,
@@ -226,6 +231,17 @@ def test_card_tells_stages_benchmarks_and_lineage_from_records(
     assert row in lines
     assert any(line.endswith("| 0123456789ab with local changes |") for line in lines)
     assert "- Test CPU, 3 cores, 7 GiB: pretrain, sft, tokenize" in lines
+
+
+def test_card_lists_the_trainings_in_the_order_in_which_each_took_up_the_model_of_the_one_before(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    for record in (_record("midtrain", {}, 1.0, None), _record("sft", {}, 1.0, None, model="midtrain")):
+        (inputs["lineage"] / f"{record['node']}.json").write_text(json.dumps(record), encoding="utf-8")
+    _publish(inputs, tmp_path / "out")
+    titles = [line.split(" | ")[0] for line in _card(tmp_path / "out")[1].splitlines()]
+    rows = [title.removeprefix("| ") for title in titles if title.removeprefix("| ") in _TITLES.values()]
+    assert rows == ["Pretraining", "Midtraining", "Supervised fine-tuning"]
 
 
 def test_cost_is_said_to_be_unknown_where_no_price_was_set(inputs: dict[str, Path], tmp_path: Path) -> None:
