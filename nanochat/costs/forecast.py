@@ -26,6 +26,7 @@ from nanochat.costs.reference_figures import (
     BPB_S,
     BPB_TOKENS,
     CHAT_S,
+    CONVERSATION_TOKENS,
     CORE_ITEMS,
     CORE_S,
     COUNTED_CHARACTERS_PER_S,
@@ -36,13 +37,12 @@ from nanochat.costs.reference_figures import (
     PUBLISH_S,
     PUBLISHED,
     RENDERED_CHARACTERS_PER_S,
-    ROW_TOKENS,
     SEARCHED_CHARACTERS_PER_S,
     SFT_STEP_S,
     SHARD_BYTES,
     Machine,
 )
-from nanochat.data.chat import spelling
+from nanochat.data.chat.task_table import TASKS
 from nanochat.data.sources.hub import is_hub, published_rows
 from nanochat.model.flops import flops_per_token, parameter_count
 from nanochat.model.memory_estimate import MemoryEstimate, largest_pass, optimizer_numbers
@@ -141,10 +141,13 @@ def training_rows(recipe: Recipe, config: MidtrainConfig | SftConfig) -> int | N
 
 def _entry_rows(recipe: Recipe, entry: MixtureEntry) -> int | None:
     all_rows: int | None
-    if is_hub(recipe.tasks.source) and entry.task == "identity":
+    task = TASKS.get(entry.task)
+    if task and task.from_words:
+        all_rows = task.splits[entry.split].rows if entry.split in task.splits else None
+    elif is_hub(recipe.tasks.source) and entry.task == "identity":
         all_rows = IDENTITY_ROWS if recipe.tasks.identity_url == IDENTITY else None
-    elif is_hub(recipe.tasks.source) or entry.task in spelling.ROWS:
-        all_rows = _published_rows(entry.task, entry.split)
+    elif is_hub(recipe.tasks.source):
+        all_rows = published_rows(entry.task, entry.split)
     else:
         toy = recipe.tasks.toy if recipe.tasks.source == "toy" else None
         held_out = entry.split == "test" or entry.task == "test"
@@ -152,11 +155,6 @@ def _entry_rows(recipe: Recipe, entry: MixtureEntry) -> int | None:
     if all_rows is None:
         return None
     return entry.repeat * min(entry.rows or all_rows, all_rows)
-
-
-def _published_rows(task: str, split: str) -> int | None:
-    spelled = spelling.ROWS.get(task)
-    return published_rows(task, split) if spelled is None else spelled.get(split)
 
 
 def _text_stages(recipe: Recipe) -> Iterator[StageCost]:
@@ -288,7 +286,9 @@ def _evaluations(recipe: Recipe) -> Iterator[StageCost]:
     config = recipe.evaluate
     scale = _scale(recipe)
     bits = BPB_S / 2 * config.bpb_tokens / BPB_TOKENS  # one split of the published two
-    chat = CHAT_S * _part(config.max_problems, [_published_rows(t, "test") or 0 for t in config.chat_tasks])
+    chat = CHAT_S * _part(
+        config.max_problems, [TASKS[t].splits["test"].rows for t in config.chat_tasks if t in TASKS]
+    )
     core = CORE_S * _part(config.core_max_problems, CORE_ITEMS) if config.core else 0.0
     for stage, seconds in (
         ("evaluate_base", bits + chat + core),
@@ -334,11 +334,15 @@ def _mixture_tokens(recipe: Recipe, entries: Sequence[MixtureEntry]) -> int | No
     longest = recipe.pretrain.model.sequence_len
     total = 0
     for entry in entries:
-        rows, mean = _entry_rows(recipe, entry), ROW_TOKENS.get(entry.task)
+        rows, mean = _entry_rows(recipe, entry), _row_tokens(entry.task)
         if rows is None or mean is None:
             return None
         total += rows * min(mean, longest)
     return total if entries else None
+
+
+def _row_tokens(task: str) -> int | None:
+    return TASKS[task].row_tokens if task in TASKS else CONVERSATION_TOKENS.get(task)
 
 
 def _unknown_length(recipe: Recipe, stage: str) -> StageCost:

@@ -29,19 +29,12 @@ ENCODED_CHARACTERS_PER_S = 160e6  # assumed: 16 cores; one encoded 12.5 million 
 SEARCHED_CHARACTERS_PER_S = 320e6  # assumed: 16 cores; one did 28 million a second with a part of CORE
 RENDERED_CHARACTERS_PER_S = 16e6  # measured on one core: 38 us for a conversation of 600
 
-# Mean tokens of a rendered conversation. The 567,656 published rows of midtraining made 765 to 771 steps of
-# 524,288 tokens: smoltalk's mean is what that leaves, the others follow from the bytes of their rows.
-# Those of the spelling tasks were measured with upstream's tokenizer, on English words of 9.2 letters.
-ROW_TOKENS = {
+# Mean tokens of a rendered conversation; those of tasks stand in their table. The 567,656 published rows of
+# midtraining made 765 to 771 steps of 524,288 tokens: smoltalk's mean is what the tasks in them leave.
+CONVERSATION_TOKENS = {
     "smoltalk": 826,
     "test": 826,
-    "mmlu": 210,
-    "gsm8k": 190,
-    "arc_easy": 90,
-    "arc_challenge": 100,
     "identity": 450,  # assumed: 2.3 MB of JSON
-    "spelling": 45,
-    "spelling_bee": 180,
 }
 HUB_BYTES = 1_300_000_000  # assumed: 403 million tokens of chat data, compressed by two, and CORE
 

@@ -14,19 +14,11 @@ from typing import Any
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from nanochat.config import ModelConfig, PublishConfig, public_data
+from nanochat.config import ModelConfig, PublishConfig
+from nanochat.data.chat.task_table import TASKS
 from nanochat.evals.contamination.overlap import Overlap
 from nanochat.evals.results import ABSENT, METRICS, BenchmarkRow, benchmark_rows, core_label, percent
 
-# Name on the card, and the hub's name of the data set and metric.
-_BENCHMARKS = {
-    "arc_easy": ("ARC-Easy", public_data.ARC, "accuracy"),
-    "arc_challenge": ("ARC-Challenge", public_data.ARC, "accuracy"),
-    "mmlu": ("MMLU", public_data.MMLU, "accuracy"),
-    "gsm8k": ("GSM8K", public_data.GSM8K, "accuracy"),
-    "humaneval": ("HumanEval", public_data.HUMANEVAL, "pass@1"),
-    "spelling_bee": ("SpellingBee", "nanochat/spelling_bee", "accuracy"),
-}
 _SUMMARIES = {"core": "CORE", "chatcore": "ChatCORE", "val_bpb": "Validation bits per byte"}
 
 
@@ -107,7 +99,10 @@ def _index_entry(name: str, dataset: str, metric: str, value: float) -> dict[str
 
 def _benchmark(name: str, records: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, str]:
     """Return title, data set and metric of a task; the built-in world gets no real benchmark's name."""
-    title, dataset, metric = _BENCHMARKS.get(name, (name, name, "accuracy"))
+    task = TASKS.get(name)
+    title, dataset, metric = (
+        (task.title, task.repo or f"nanochat/{name}", task.metric) if task else (name, name, "accuracy")
+    )
     if records.get("tasks", {}).get("payload", {}).get("config", {}).get("toy"):
         return f"{title} (toy world)", f"nanochat/toy_{name}", metric
     return title, dataset, metric

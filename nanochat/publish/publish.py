@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.config import PublishConfig
+from nanochat.data.chat.task_table import TASKS
 from nanochat.errors import DataError
 from nanochat.evals.contamination import overlap
 from nanochat.formats.nanochat_folder import write_nanochat_folder
@@ -22,7 +23,6 @@ from nanochat.runtime import Runtime
 from nanochat.tokenizer.tokenizer import Tokenizer
 
 _EVALUATES = "evaluate_"  # begins the name of an input with the results of one model
-_META_NAMES = {"mmlu": "mmlu_acc", "arc_easy": "arc_easy_acc"}
 
 
 def publish(
@@ -85,7 +85,9 @@ def _last_step(metrics: Path) -> tuple[int, dict[str, float]]:
 
 def _meta_accuracies(results: Mapping[str, Any]) -> dict[str, float]:
     tasks = results["tasks"]
-    return {key: tasks[task]["accuracy"] for task, key in _META_NAMES.items() if task in tasks}
+    # The last declared first: the order of fields is part of the file's bytes.
+    named = [task for task in reversed(TASKS.values()) if task.upstream_result and task.name in tasks]
+    return {task.upstream_result: tasks[task.name]["accuracy"] for task in named}
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -59,7 +59,7 @@ ALLOWED = {
         *("nanochat.chat", "nanochat.evals.bpb"),  # an evaluation task would decide what is trained
     ),
     "nanochat.formats": (*_BASICS, *_MODEL),
-    "nanochat.publish": (*_BASICS, "nanochat.evals", "nanochat.formats", *_MODEL),
+    "nanochat.publish": (*_BASICS, "nanochat.data.chat", "nanochat.evals", "nanochat.formats", *_MODEL),
     "nanochat.tracking": ("nanochat.errors", "nanochat.runtime"),
     "kernels": (),
 }

@@ -18,18 +18,12 @@ from pathlib import Path
 from string import ascii_lowercase
 from typing import TYPE_CHECKING
 
+from nanochat.data.chat.task_table import TASKS
 from nanochat.errors import DataError
 
 if TYPE_CHECKING:  # at run time the planner would pay for loading the tokenizer
     from nanochat.tokenizer.chat_format import Conversation, Part
 
-# Name of the task -> split -> rows: as many as upstream's midtraining and evaluation take.
-ROWS = {
-    "spelling": {"train": 200_000, "test": 256},
-    "spelling_bee": {"train": 80_000, "test": 256},
-}
-WORDS = "tasks/words.txt"
-"""Where the list is in the data root; the toy world has none."""
 _FIRST_TEST_SEED = 10_000_000
 _ORDER_SEED = 42  # of the words that are spelled, so that both tasks draw other words with one seed
 _WORD = re.compile(r"[^\W\d_]{1,64}")  # the calculator takes no more than 200 characters
@@ -75,7 +69,7 @@ _QUESTIONS = (
 def seeds(task: str, split: str) -> range:
     """Return the seeds of a task's rows."""
     first = _FIRST_TEST_SEED if split == "test" else 0
-    return range(first, first + ROWS[task][split])
+    return range(first, first + TASKS[task].splits[split].rows)
 
 
 def read_words(path: Path, address: str | None = None) -> list[str]:

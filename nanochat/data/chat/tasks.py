@@ -28,7 +28,8 @@ from nanochat.data.chat import spelling
 from nanochat.data.chat.answers import Problem, final_number
 from nanochat.data.chat.messages import FORM, shown, wrong_in
 from nanochat.data.chat.rows import Numbered, Row, bad_row, read_objects, read_rows
-from nanochat.data.chat.task_files import HELD_OUT, OWN, SUFFIXES, TASK_FILES, task_file
+from nanochat.data.chat.task_files import HELD_OUT, OWN, SUFFIXES, task_file
+from nanochat.data.chat.task_table import TASKS, Form, TaskDeclaration
 from nanochat.errors import ConfigError, DataError
 
 if TYPE_CHECKING:  # at run time the planner would pay for loading the tokenizer
@@ -70,13 +71,14 @@ def load_task(root: Path, name: str, split: str = "train") -> ChatTask:
     that cannot be read or a row that lacks something.
     """
     place = task_file(name, split)
-    if name in spelling.ROWS:
-        return _load_spelling(name, split, root / place)
-    if name in _LOADERS:
-        return _LOADERS[name](name, _existing(root, place))
+    declared = TASKS.get(name)
+    if declared and declared.from_words:
+        return _load_spelling(declared, split, root / place)
+    if declared:
+        return _LOADERS[declared.form](name, _existing(root, place))
     path = _file(root, place)
     if path is None:
-        known = [*_LOADERS, *spelling.ROWS, *_conversations(root)]
+        known = [*TASKS, *_conversations(root)]
         near = difflib.get_close_matches(name, known, n=1)
         raise ConfigError(
             f"no task or conversation file {name!r} below {root}",
@@ -167,7 +169,11 @@ def mixture(root: Path, entries: Sequence[MixtureEntry], seed: int, *, own: bool
 
 
 def _everything(root: Path) -> list[MixtureEntry]:
-    found = [name for name, files in TASK_FILES.items() if "train" in files and _file(root, files["train"])]
+    found = [
+        name
+        for name, task in TASKS.items()
+        if "train" in task.splits and not task.from_words and _file(root, task.splits["train"].place)
+    ]
     found += [name for name in _conversations(root) if name != HELD_OUT]
     if not found:
         raise DataError(
@@ -197,12 +203,12 @@ def _existing(root: Path, stem: str) -> Path:
     return path
 
 
-def _load_arc(name: str, path: Path) -> ChatTask:
+def _load_labelled_choices(name: str, path: Path) -> ChatTask:
     rows = read_objects(path, {"question": str, "choices": dict, "answerKey": object})
-    return _choice_task(name, path, [(number, _arc_row(row, path, number)) for number, row in rows])
+    return _choice_task(name, path, [(number, _labelled_row(row, path, number)) for number, row in rows])
 
 
-def _arc_row(row: Row, path: Path, number: int) -> Row:
+def _labelled_row(row: Row, path: Path, number: int) -> Row:
     try:
         letters, choices = tuple(row["choices"]["label"]), list(row["choices"]["text"])
     except (KeyError, TypeError) as error:
@@ -215,12 +221,12 @@ def _arc_row(row: Row, path: Path, number: int) -> Row:
     }
 
 
-def _load_mmlu(name: str, path: Path) -> ChatTask:
+def _load_numbered_choices(name: str, path: Path) -> ChatTask:
     rows = read_objects(path, {"question": str, "choices": list, "answer": object})
-    return _choice_task(name, path, [(number, _mmlu_row(row, path, number)) for number, row in rows])
+    return _choice_task(name, path, [(number, _numbered_row(row, path, number)) for number, row in rows])
 
 
-def _mmlu_row(row: Row, path: Path, number: int) -> Row:
+def _numbered_row(row: Row, path: Path, number: int) -> Row:
     letters = tuple("ABCDEFGHIJ"[: len(row["choices"])])
     by_number = {str(index): letter for index, letter in enumerate(letters)}
     answer = by_number.get(str(row["answer"]))
@@ -252,7 +258,7 @@ def _choice_task(name: str, path: Path, numbered: list[Numbered]) -> ChatTask:
     return ChatTask(name, "choice", baseline, rows, conversation, problem)
 
 
-def _load_gsm8k(name: str, path: Path) -> ChatTask:
+def _load_word_problems(name: str, path: Path) -> ChatTask:
     rows = read_objects(path, {"question": str, "answer": str})
     for number, row in rows:
         if final_number(row["answer"]) is None:
@@ -274,7 +280,7 @@ def _load_gsm8k(name: str, path: Path) -> ChatTask:
     )
 
 
-def _load_humaneval(name: str, path: Path) -> ChatTask:
+def _load_functions(name: str, path: Path) -> ChatTask:
     fields = ("prompt", "entry_point", "canonical_solution", "test")
     rows = [row for _, row in read_objects(path, dict.fromkeys(fields, str))]
 
@@ -296,13 +302,13 @@ def _load_humaneval(name: str, path: Path) -> ChatTask:
     return ChatTask(name, "code", 0.0, rows, conversation, problem)
 
 
-def _load_spelling(name: str, split: str, path: Path) -> ChatTask:
-    words, seeds = spelling.read_words(path), spelling.seeds(name, split)
-    if name == "spelling":
+def _load_spelling(task: TaskDeclaration, split: str, path: Path) -> ChatTask:
+    words, seeds = spelling.read_words(path), spelling.seeds(task.name, split)
+    if task.form == "spelled_words":
         words = spelling.reordered(words)
-        return ChatTask(name, "chat", 0.0, seeds, partial(spelling.spelling, words), lambda _: Problem())
+        return ChatTask(task.name, "chat", 0.0, seeds, partial(spelling.spelling, words), lambda _: Problem())
     return ChatTask(
-        name,
+        task.name,
         "math",
         0.0,
         seeds,
@@ -326,10 +332,9 @@ def load_conversations(path: Path) -> ChatTask:
     return ChatTask(path.stem, "chat", 0.0, rows, conversation, lambda _: Problem())
 
 
-_LOADERS: dict[str, Callable[[str, Path], ChatTask]] = {
-    "arc_easy": _load_arc,
-    "arc_challenge": _load_arc,
-    "mmlu": _load_mmlu,
-    "gsm8k": _load_gsm8k,
-    "humaneval": _load_humaneval,
+_LOADERS: dict[Form, Callable[[str, Path], ChatTask]] = {
+    "labelled_choices": _load_labelled_choices,
+    "numbered_choices": _load_numbered_choices,
+    "word_problems": _load_word_problems,
+    "functions": _load_functions,
 }

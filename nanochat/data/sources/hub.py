@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from nanochat.config import SourceFile, TasksConfig
-from nanochat.config.public_data import ARC, GSM8K, HUMANEVAL, MMLU, SMOLTALK
-from nanochat.data.chat.spelling import WORDS, read_words
+from nanochat.config.public_data import SMOLTALK
+from nanochat.data.chat.spelling import read_words
 from nanochat.data.chat.task_files import CORE, CORE_LIST, CORE_PARTS, task_file
+from nanochat.data.chat.task_table import TASKS, WORDS
 from nanochat.data.sources.hub_client import (
     HubFile,
     HubListing,
@@ -59,16 +60,12 @@ def _data_set(task: str, split: str, repo: str, place: str, rows: int) -> DataSe
 
 
 DATA_SETS = (
-    _data_set("arc_easy", "train", ARC, "ARC-Easy/train", 2_251),
-    _data_set("arc_easy", "test", ARC, "ARC-Easy/test", 2_376),
-    _data_set("arc_challenge", "train", ARC, "ARC-Challenge/train", 1_119),
-    _data_set("arc_challenge", "test", ARC, "ARC-Challenge/test", 1_172),
-    _data_set("mmlu", "train", MMLU, "all/auxiliary_train", 99_842),
-    _data_set("mmlu", "dev", MMLU, "all/dev", 285),
-    _data_set("mmlu", "test", MMLU, "all/test", 14_042),
-    _data_set("gsm8k", "train", GSM8K, "main/train", 7_473),
-    _data_set("gsm8k", "test", GSM8K, "main/test", 1_319),
-    _data_set("humaneval", "test", HUMANEVAL, "openai_humaneval/test", 164),
+    *(
+        _data_set(task.name, name, task.repo, split.hub, split.rows)
+        for task in TASKS.values()
+        if task.repo
+        for name, split in task.splits.items()
+    ),
     _data_set("smoltalk", "train", SMOLTALK, "default/train", 460_341),
     # Held-out conversations are a task of their own; upstream tells of 24K rows.
     _data_set("test", "train", SMOLTALK, "default/test", 24_000),

@@ -15,14 +15,13 @@ from nanochat.config import (
     SftConfig,
     TasksConfig,
 )
-from nanochat.data.chat.spelling import ROWS as SPELLING
-from nanochat.data.chat.spelling import WORDS
-from nanochat.data.chat.task_files import CORE, CORE_LIST, SUFFIXES, TASK_FILES, TOY_CONVERSATIONS, task_file
+from nanochat.data.chat.task_files import CORE, CORE_LIST, SUFFIXES, TOY_CONVERSATIONS, task_file
+from nanochat.data.chat.task_table import TASKS, WORDS
 from nanochat.data.sources.hub import IDENTITY, hub_paths, is_hub
 from nanochat.errors import ConfigError
 
 _CORE = f"{CORE}/{CORE_LIST}"
-_WITH_ANSWERS = (*TASK_FILES, "spelling_bee")
+_WITH_ANSWERS = tuple(name for name, task in TASKS.items() if task.has_answers)
 _JOINING_HINT = (
     "a folder needs this file, {form}; the hub takes it from the address in tasks.{field},"
     " as recipe d20-spelling does; the toy world has none"
@@ -45,7 +44,7 @@ def require_tasks(source: TasksConfig, config: Config) -> None:
             raise ConfigError(message, hint=_nearest(task, _WITH_ANSWERS))
         place = task_file(task, split)
         if place not in there:
-            file = place if task in SPELLING else f"{place}{SUFFIXES[0]}"
+            file = place if place == WORDS else f"{place}{SUFFIXES[0]}"
             message = f"{field} names {task!r}, but tasks.source {source.source} has no {file}"
             hint = _JOINING_HINTS.get(place) or _nearest(task, _names(there) - {task})
             raise ConfigError(message, hint=hint)
@@ -80,7 +79,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 def _files(source: TasksConfig) -> set[str]:
     if source.toy is not None:
-        places = {place for files in TASK_FILES.values() for place in files.values()}
+        places = {split.place for task in TASKS.values() if task.toy for split in task.splits.values()}
         return places | {f"conversations/{name}" for name in TOY_CONVERSATIONS} | {_CORE}
     if is_hub(source.source):
         return {_without_suffix(path) for path in hub_paths(source)} | {_CORE}
@@ -88,9 +87,9 @@ def _files(source: TasksConfig) -> set[str]:
 
 
 def _names(there: set[str]) -> set[str]:
-    tasks = {task for task, files in TASK_FILES.items() if there & set(files.values())}
-    if WORDS in there:
-        tasks |= set(SPELLING)
+    tasks = {
+        name for name, task in TASKS.items() if any(split.place in there for split in task.splits.values())
+    }
     return tasks | {PurePosixPath(place).name for place in there if place.startswith("conversations/")}
 
 

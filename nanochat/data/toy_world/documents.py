@@ -27,9 +27,7 @@ class _Writer:
     def __init__(self, world: ToyWorld, rng: random.Random) -> None:
         self.world, self.rng = world, rng
         self._items = {
-            subject: questions.items(world, subject, held_out=False)
-            for subjects in questions.TASK_SUBJECTS.values()
-            for subject in subjects
+            subject: questions.items(world, subject, held_out=False) for subject in questions.SUBJECTS
         }
         self._functions = exercises.functions(world.seed, 480, rng, held_out=False)
         self._problems = exercises.word_problems(world.seed, 1000, rng, held_out=False)

@@ -1,6 +1,6 @@
 """Writes the toy world's task folder in the layout and formats of the public benchmarks.
 
-Held-out rows are the `test` files, `HumanEval.jsonl`, `conversations/test.jsonl` and the CORE bundle; the
+Held-out rows are the tasks' `test` splits, `conversations/test.jsonl` and the CORE bundle; the
 others are for training. The same configuration gives the same bytes.
 """
 
@@ -19,6 +19,7 @@ import yaml
 
 from nanochat.config import ToyWorldConfig
 from nanochat.data.chat.task_files import CORE, CORE_BASELINES, CORE_ITEMS, CORE_LIST
+from nanochat.data.chat.task_table import TASKS, TaskDeclaration
 from nanochat.data.toy_world import exercises, questions
 from nanochat.data.toy_world.documents import toy_documents
 from nanochat.data.toy_world.world import CAPITALS, NAMES, ToyWorld
@@ -43,8 +44,10 @@ def write_tasks(config: ToyWorldConfig, out: Path) -> None:
     """Write `tasks/`, `conversations/` and `core/` below `out`."""
     world = ToyWorld.build(config.seed)
     for held_out, rows in ((False, config.questions), (True, config.held_out)):
-        _write_choices(world, rows, out / "tasks", held_out=held_out)
-        _write_exercises(world, rows, out, held_out=held_out)
+        for task in TASKS.values():
+            if task.toy:
+                _TASK_WRITERS[task.form](world, task, rows, out, held_out=held_out)
+        _write_conversations(world, rows, out / "conversations", held_out=held_out)
     _write_core(world, config.held_out, out / CORE)
 
 
@@ -52,24 +55,53 @@ def _rng(world: ToyWorld, name: str, held_out: bool) -> random.Random:
     return random.Random(f"{world.seed}/{name}/{'test' if held_out else 'train'}")
 
 
-def _write_choices(world: ToyWorld, rows: int, root: Path, *, held_out: bool) -> None:
-    split = "test" if held_out else "train"
-    for name, folder in (("arc_easy", "ARC-Easy"), ("arc_challenge", "ARC-Challenge")):
-        subjects = questions.TASK_SUBJECTS[name]
-        drawn = questions.questions(world, subjects, rows, _rng(world, name, held_out), held_out=held_out)
-        _write_lines(root / "arc" / folder / f"{split}.jsonl", (_arc(q, i) for i, q in enumerate(drawn)))
-    subjects = questions.TASK_SUBJECTS["mmlu"]
-    extra = 0 if held_out else 5 * len(subjects)
-    rng = _rng(world, "mmlu", held_out)
-    drawn = questions.questions(world, subjects, rows + extra, rng, held_out=held_out)
-    if held_out:
-        _write_mmlu(root / "mmlu" / "test.parquet", drawn)
-    else:
-        _write_mmlu(root / "mmlu" / "dev.parquet", drawn[:extra])
-        _write_mmlu(root / "mmlu" / "auxiliary_train.parquet", drawn[extra:])
+def _draw(world: ToyWorld, task: TaskDeclaration, rows: int, *, held_out: bool) -> list[questions.Question]:
+    rng = _rng(world, task.name, held_out)
+    return questions.questions(world, task.toy, rows, rng, held_out=held_out)
 
 
-def _arc(question: questions.Question, number: int) -> dict[str, Any]:
+def _write_labelled_choices(
+    world: ToyWorld, task: TaskDeclaration, rows: int, out: Path, *, held_out: bool
+) -> None:
+    drawn = _draw(world, task, rows, held_out=held_out)
+    place = task.splits["test" if held_out else "train"].place
+    _write_lines(out / f"{place}.jsonl", (_labelled(q, i) for i, q in enumerate(drawn)))
+
+
+def _write_numbered_choices(
+    world: ToyWorld, task: TaskDeclaration, rows: int, out: Path, *, held_out: bool
+) -> None:
+    extra = 0 if held_out else 5 * len(task.toy)
+    drawn = _draw(world, task, rows + extra, held_out=held_out)
+    parts = {"test": drawn} if held_out else {"dev": drawn[:extra], "train": drawn[extra:]}
+    for split, part in parts.items():
+        _write_numbered(out / f"{task.splits[split].place}.parquet", part)
+
+
+def _write_word_problems(
+    world: ToyWorld, task: TaskDeclaration, rows: int, out: Path, *, held_out: bool
+) -> None:
+    rng = _rng(world, task.name, held_out)
+    problems = exercises.word_problems(world.seed, rows, rng, held_out=held_out)
+    place = task.splits["test" if held_out else "train"].place
+    _write_lines(out / f"{place}.jsonl", ({"question": p.question, "answer": p.answer} for p in problems))
+
+
+def _write_functions(world: ToyWorld, task: TaskDeclaration, rows: int, out: Path, *, held_out: bool) -> None:
+    if held_out:  # the others are conversations
+        rows_of_code = (_function(f, i) for i, f in enumerate(_functions(world, rows, held_out=held_out)))
+        _write_lines(out / f"{task.splits['test'].place}.jsonl", rows_of_code)
+
+
+_TASK_WRITERS = {
+    "labelled_choices": _write_labelled_choices,
+    "numbered_choices": _write_numbered_choices,
+    "word_problems": _write_word_problems,
+    "functions": _write_functions,
+}
+
+
+def _labelled(question: questions.Question, number: int) -> dict[str, Any]:
     return {
         "id": f"toy_{question.subject}_{number}",
         "question": question.question,
@@ -78,7 +110,7 @@ def _arc(question: questions.Question, number: int) -> dict[str, Any]:
     }
 
 
-def _write_mmlu(path: Path, drawn: list[questions.Question]) -> None:
+def _write_numbered(path: Path, drawn: list[questions.Question]) -> None:
     columns = {
         "question": pa.array([q.question for q in drawn], pa.string()),
         "subject": pa.array([f"toy_{q.subject}" for q in drawn], pa.string()),
@@ -88,25 +120,20 @@ def _write_mmlu(path: Path, drawn: list[questions.Question]) -> None:
     _write_parquet(pa.table(columns), path)
 
 
-def _write_exercises(world: ToyWorld, rows: int, out: Path, *, held_out: bool) -> None:
-    split = "test" if held_out else "train"
-    problems = exercises.word_problems(world.seed, rows, _rng(world, "gsm8k", held_out), held_out=held_out)
-    _write_lines(
-        out / "tasks" / "gsm8k" / f"{split}.jsonl",
-        ({"question": p.question, "answer": p.answer} for p in problems),
-    )
-    functions = exercises.functions(world.seed, rows, _rng(world, "functions", held_out), held_out=held_out)
-    if held_out:
-        rows_of_code = (_humaneval(f, i) for i, f in enumerate(functions))
-        _write_lines(out / "tasks" / "humaneval" / "HumanEval.jsonl", rows_of_code)
-    else:
-        _write_lines(out / "conversations" / "functions.jsonl", map(_function_talk, functions))
+def _write_conversations(world: ToyWorld, rows: int, out: Path, *, held_out: bool) -> None:
+    if not held_out:
+        functions = _functions(world, rows, held_out=held_out)
+        _write_lines(out / "functions.jsonl", map(_function_talk, functions))
     talks = exercises.small_talk(world, rows, _rng(world, "smalltalk", held_out), held_out=held_out)
     name = "test" if held_out else "smalltalk"
-    _write_lines(out / "conversations" / f"{name}.jsonl", ({"messages": talk} for talk in talks))
+    _write_lines(out / f"{name}.jsonl", ({"messages": talk} for talk in talks))
 
 
-def _humaneval(function: exercises.Function, number: int) -> dict[str, str]:
+def _functions(world: ToyWorld, rows: int, *, held_out: bool) -> list[exercises.Function]:
+    return exercises.functions(world.seed, rows, _rng(world, "functions", held_out), held_out=held_out)
+
+
+def _function(function: exercises.Function, number: int) -> dict[str, str]:
     return {
         "task_id": f"Toy/{number}",
         "prompt": function.prompt,

@@ -13,11 +13,6 @@ from dataclasses import dataclass
 from nanochat.data.toy_world.world import CAPITALS, KINDS, OPPOSITES, VALUES, ToyWorld, split
 
 CHOICES = 4
-TASK_SUBJECTS = {
-    "arc_easy": ("category",),
-    "arc_challenge": ("facts",),
-    "mmlu": ("arithmetic", "capitals", "opposites"),
-}
 
 
 @dataclass(frozen=True)
@@ -42,7 +37,7 @@ class Question:
 
 def items(world: ToyWorld, subject: str, *, held_out: bool) -> list[Item]:
     """Return the questions of a subject that are held out, or all others."""
-    made = sorted(_MAKERS[subject](world), key=lambda item: item.question)
+    made = sorted(SUBJECTS[subject](world), key=lambda item: item.question)
     return split(world.seed, made, held_out=held_out)
 
 
@@ -103,7 +98,7 @@ def _opposites(_: ToyWorld) -> Iterator[Item]:
             yield Item("opposites", f"What is the opposite of {word}?", (other,), wrong)
 
 
-_MAKERS = {
+SUBJECTS = {
     "category": _categories,
     "facts": _facts,
     "arithmetic": _arithmetic,

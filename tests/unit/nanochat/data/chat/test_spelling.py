@@ -8,6 +8,7 @@ from nanochat.chat.calculator import calculate
 from nanochat.config import MixtureEntry
 from nanochat.data.chat import spelling
 from nanochat.data.chat.answers import final_number
+from nanochat.data.chat.task_table import WORDS
 from nanochat.data.chat.tasks import load_task, mixture
 from nanochat.errors import ConfigError, DataError
 from nanochat.tokenizer.chat_format import render
@@ -17,7 +18,7 @@ LIST = ["strawberry", "banana", "rhythm", "mississippi", "lamp", "quicksand", "z
 
 @pytest.fixture
 def root(tmp_path):
-    path = tmp_path / spelling.WORDS
+    path = tmp_path / WORDS
     path.parent.mkdir()
     path.write_bytes("\r\n".join([*LIST, ""]).encode())
     return tmp_path

@@ -14,7 +14,8 @@ from nanochat.config import (
     TasksConfig,
     ToyWorldConfig,
 )
-from nanochat.data.chat.task_files import TASK_FILES, TOY_CONVERSATIONS
+from nanochat.data.chat.task_files import TOY_CONVERSATIONS
+from nanochat.data.chat.task_table import TASKS
 from nanochat.data.sources.chat_data import resolve_tasks
 from nanochat.data.sources.required import require_core, require_tasks
 from nanochat.data.toy_world.files import write_tasks
@@ -111,6 +112,6 @@ def test_a_missing_core_bundle_is_told_before_training():
 def test_the_toy_world_writes_what_is_said_of_it(tmp_path):
     write_tasks(ToyWorldConfig(documents_per_shard=1, questions=2, held_out=2), tmp_path)
     written = {str(p.relative_to(tmp_path).with_suffix("")) for p in tmp_path.rglob("*.*")}
-    places = {place for files in TASK_FILES.values() for place in files.values()}
+    places = {split.place for task in TASKS.values() if task.toy for split in task.splits.values()}
     places |= {f"conversations/{name}" for name in TOY_CONVERSATIONS}
     assert {w for w in written if not w.startswith("core/")} == places

@@ -8,7 +8,7 @@ import pytest
 
 from nanochat import recipes
 from nanochat.config import MixtureEntry, SftConfig, TasksConfig
-from nanochat.data.chat.task_files import TASK_FILES
+from nanochat.data.chat.task_table import TASKS
 from nanochat.data.chat.tasks import load_task, mixture
 from nanochat.data.sources import patience
 from nanochat.data.sources.chat_data import download_tasks, resolve_tasks
@@ -160,7 +160,8 @@ def test_addresses_that_cannot_work_are_refused_before_anything_is_fetched():
 
 
 def test_the_data_sets_lie_where_tasks_are_looked_for():
-    places = {(task, split): place for task, files in TASK_FILES.items() for split, place in files.items()}
+    scored = [task for task in TASKS.values() if not task.from_words]
+    places = {(task.name, split): part.place for task in scored for split, part in task.splits.items()}
     found = {(d.task, d.split): d.path.removesuffix(".parquet") for d in DATA_SETS}
     assert found.items() >= places.items()
     assert {k: v for k, v in found.items() if k not in places} == {
