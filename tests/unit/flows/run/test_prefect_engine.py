@@ -8,7 +8,8 @@ import pytest
 from prefect.states import Failed
 
 from flows.run.execute import refuse_other_key
-from flows.run.prefect_engine import _raise_first, _transient
+from flows.run.prefect_engine import _may_pass, _raise_first
+from flows.stage import Stage
 from nanochat.errors import ConfigError, DataError, Interrupted, StageFailed, StoreUnavailable
 
 
@@ -42,7 +43,7 @@ def test_a_full_disk_under_a_stage_says_what_to_do():
     ids=repr,
 )
 def test_a_stage_is_tried_again_after_a_fault_that_may_pass(error, again):
-    assert _transient(Failed(data=error)) is again
+    assert _may_pass(Stage(name="s", version=1, run="m:f"), None, None, Failed(data=error)) is again
 
 
 def test_nothing_is_raised_where_nothing_failed():
@@ -53,3 +54,9 @@ def test_a_worker_that_computes_another_key_refuses():
     refuse_other_key("a" * 64, "a" * 64, "pretrain")
     with pytest.raises(ConfigError, match=r"with key a{12}, but this worker computes b{12}"):
         refuse_other_key("a" * 64, "b" * 64, "pretrain")
+
+
+def test_a_stage_is_tried_again_after_the_errors_that_it_declares():
+    stage = Stage(name="s", version=1, run="m:f", retry_after=lambda error: isinstance(error, ValueError))
+    found = [_may_pass(stage, None, None, Failed(data=e)) for e in (ValueError("x"), StoreUnavailable("x"))]
+    assert found == [True, False]
