@@ -18,6 +18,8 @@ from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
+from huggingface_hub import constants
 
 from nanochat.data.sources.hub import DATA_SETS
 
@@ -121,6 +123,14 @@ class HubServer:
             if name.startswith(folder)
         ]  # fmt: skip
         return 200, {}, json.dumps({"id": repo, "sha": COMMIT, "siblings": siblings}).encode()
+
+
+def without_hub_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget what the environment or a login of whoever runs the tests says about the hub."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nowhere")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
 def address(repo: str, path: str) -> str:

@@ -17,7 +17,15 @@ from nanochat.data.sources.required import require_tasks
 from nanochat.errors import ConfigError, DataError, SourceUnavailable
 from nanochat.runtime import Runtime
 from nanochat.tracking import MemoryTracker
-from tests.support.hub_server import COMMIT, REVISION, HubServer, address, core_bundle, serving
+from tests.support.hub_server import (
+    COMMIT,
+    REVISION,
+    HubServer,
+    address,
+    core_bundle,
+    serving,
+    without_hub_settings,
+)
 
 GSM8K_TEST = address("openai/gsm8k", "main/test/0000.parquet")
 
@@ -25,6 +33,7 @@ GSM8K_TEST = address("openai/gsm8k", "main/test/0000.parquet")
 @pytest.fixture
 def hub(monkeypatch):
     monkeypatch.setattr(patience, "_ATTEMPTS", 1)
+    without_hub_settings(monkeypatch)
     with serving(HubServer()) as hub:
         yield hub
 

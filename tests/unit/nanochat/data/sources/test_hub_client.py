@@ -20,7 +20,7 @@ from nanochat.data.sources.hub_client import list_data_set
 from nanochat.data.sources.transfer import fetch
 from nanochat.errors import ConfigError, DataError, SourceUnavailable
 from nanochat.runtime import Runtime
-from tests.support.hub_server import COMMIT, REVISION, HubServer, address, serving
+from tests.support.hub_server import COMMIT, REVISION, HubServer, address, serving, without_hub_settings
 
 ROOT = Path(__file__).parents[5]
 REPO = "openai/gsm8k"
@@ -29,12 +29,10 @@ BEARER = "Bearer hf_right"
 
 
 @pytest.fixture
-def hub(monkeypatch, tmp_path):
+def hub(monkeypatch):
     """The hub that `HF_ENDPOINT` names; the user has no token yet."""
     monkeypatch.setattr(patience, "_ATTEMPTS", 1)
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-login"))
+    without_hub_settings(monkeypatch)
     with serving(HubServer()) as hub:
         hub.token = "hf_right"
         name_hub(monkeypatch, hub.url)
@@ -42,7 +40,8 @@ def hub(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def elsewhere():
+def elsewhere(monkeypatch):
+    without_hub_settings(monkeypatch)
     with serving(HubServer()) as other:
         yield other
 
@@ -64,7 +63,7 @@ def listing(hub, revision=REVISION):
 
 
 def run_python(code, **variables):
-    env = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
     return subprocess.run(
         [sys.executable, "-c", code],
         env=env | variables,
@@ -141,12 +140,13 @@ def test_a_hub_that_asks_for_patience_gets_it(hub, monkeypatch):
     assert not hub.busy
 
 
-def test_a_hub_that_is_away_may_be_back_later():
+def test_a_hub_that_is_away_may_be_back_later(monkeypatch):
+    without_hub_settings(monkeypatch)
+    monkeypatch.setattr(patience, "_ATTEMPTS", 1)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         hub = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(SourceUnavailable, match="no answer"):
-            patch.setattr(patience, "_ATTEMPTS", 1)
+        with pytest.raises(SourceUnavailable, match="no answer"):
             list_data_set(REPO, REVISION, hub, lambda: None)
 
 
