@@ -23,7 +23,10 @@ def report(
         Path | None, typer.Option(help="Where to write it (default: below NANOCHAT_HOME).")
     ] = None,
 ) -> None:
-    """Write a page about a run: stages, curves, benchmarks, samples, costs; from records alone."""
+    """Write one HTML page about a run, from records alone.
+
+    It shows stages, curves, benchmarks, samples and costs.
+    """
     from flows.display.report import build_report
     from flows.plan import make_plan
 

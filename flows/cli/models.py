@@ -49,7 +49,10 @@ def evaluate(
     task: Annotated[list[str] | None, typer.Option(help="Only these chat tasks; repeatable.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a model of the store (pretrain, midtrain, sft, import) on all, fewer or other problems."""
+    """Score a model of the store again.
+
+    It can be of pretrain, midtrain, sft or import; on all problems, on fewer, or on other tasks.
+    """
     from flows.models.score import evaluate_model
 
     _, opened = open_store(store)
@@ -105,7 +108,10 @@ def import_folder(
     step: Step = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put a published model into the store, for `chat`, `eval` and `export`; the same files are put once."""
+    """Put a published model folder into the store.
+
+    `chat`, `eval` and `export` then take it as `import`; the same files are stored once.
+    """
     from flows.models.import_export import import_model
 
     settings, opened = open_store(store)
@@ -152,7 +158,7 @@ def export(
     step: Step = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a model in a published format, for other programs or to be given away."""
+    """Write a model as a folder that other programs load."""
     from flows.models.import_export import export_model
 
     _, opened = open_store(store)

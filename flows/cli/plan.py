@@ -22,7 +22,7 @@ def plan(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what `run` would do, stage by stage, why, and what that will cost; run nothing."""
+    """Show what `run` would do, why, and what it would cost."""
     from flows.cli.cost_tables import PlanCosts
     from flows.plan import make_plan
 
@@ -46,7 +46,7 @@ def why(
     store: StoreUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say field by field why a stage is cached, runs or waits."""
+    """Show field by field why a stage is cached, runs or waits."""
     from flows.plan import make_plan
 
     _, opened = open_store(store)

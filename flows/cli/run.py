@@ -47,7 +47,10 @@ def run(
     ] = 30.0,
     as_json: AsJson = False,
 ) -> None:
-    """Make everything that is not in the store yet, up to the published chat model."""
+    """Make all that is missing, up to the published chat model.
+
+    What the store has is not made again. After Ctrl-C or a crash, the same command goes on.
+    """
     from flows.cli.local_run import RunOptions, next_commands, results, run_plan, unpack
     from flows.plan import make_plan
 

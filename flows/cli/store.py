@@ -34,7 +34,10 @@ def list_records(
 
 
 def inspect(ref: Ref, store: StoreUrl = None, as_json: AsJson = False) -> None:
-    """Show a record: what was hashed, files, metrics, provenance, what is in tokens and chats, lineage."""
+    """Show one record: what was hashed, what was made, lineage.
+
+    Of tokens, conversations and overlaps with benchmarks it also shows what is in the files.
+    """
     from flows.cli.contents import contents
     from flows.cli.record_tables import lineage_tree
     from flows.store.lineage import lineage
@@ -57,7 +60,7 @@ def inspect(ref: Ref, store: StoreUrl = None, as_json: AsJson = False) -> None:
 
 
 def verify_store(ref: OptionalRef = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
-    """Read everything in the store again and name what is damaged."""
+    """Read everything in the store and name what is damaged."""
     _, opened = open_store(store)
     findings = list(verify(opened, [ref] if ref else None))
     if as_json:
@@ -81,7 +84,10 @@ def collect_garbage(
     keep: Annotated[list[str] | None, typer.Option(help="Keep this record and its lineage for good.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove what no finished run and no running stage needs (each run's last result is kept)."""
+    """Remove what no finished run and no running stage needs.
+
+    The last result of each run is kept, with everything that it was made from.
+    """
     _, opened = open_store(store)
     for ref in keep or ():
         record = opened.resolve(ref)

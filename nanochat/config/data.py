@@ -118,7 +118,7 @@ class TokenizerConfig(Config):
     vocab_size: int = Field(default=65536, ge=300, le=2**24)
     """Number of token ids, the nine special tokens included."""
     train_shards: int = Field(default=8, gt=0)
-    """The first so many training shards are read."""
+    """Training shards that it reads, the first ones."""
     max_chars: int = Field(default=2_000_000_000, gt=0)
     """Characters read at most, over all shards."""
     doc_cap: int = Field(default=10_000, gt=0)
@@ -138,7 +138,7 @@ class ContaminationConfig(Config):
     """How pretraining text is held against the evaluation tasks."""
 
     ngram_words: int = Field(default=13, gt=0)
-    """A document overlaps with an item if they share so many words in a row."""
+    """A document overlaps with an item if they share this number of words in a row."""
     drop: bool = False
     """Whether documents that overlap are left out of the training tokens. The tokenizer still learns from
     them, and the validation shard stays whole."""
@@ -162,8 +162,9 @@ class MixtureEntry(Config):
     """Name of the data set: `arc_easy`, `arc_challenge`, `mmlu`, `gsm8k`, `humaneval`, `spelling`,
     `spelling_bee`, or the name of a file below `conversations/`."""
     split: str = "train"
+    """Which part of the data set, such as `train` or `test`."""
     rows: int | None = Field(default=None, gt=0)
-    """The first so many rows after shuffling; None: all."""
+    """Rows that are taken, the first after shuffling; None: all."""
     shuffle: bool = Field(default=True, exclude_if=bool)
     """Whether the data set is shuffled before its first rows are taken; the mixture is in any case."""
     repeat: int = Field(default=1, gt=0)

@@ -27,11 +27,15 @@ class ModelConfig(Config):
     sequence_len: int = Field(default=2048, gt=0)
     """Training context in tokens."""
     vocab_size: int = Field(default=65536, gt=0)
+    """Number of token ids; the same as `tokenizer.vocab_size`."""
     n_layer: int = Field(default=20, gt=0)
+    """Blocks of attention and MLP."""
     n_head: int = Field(default=10, gt=0)
+    """Heads of queries."""
     n_kv_head: int = Field(default=10, gt=0)
     """Heads of keys and values; each serves n_head / n_kv_head heads of queries."""
     n_embd: int = Field(default=1280, gt=0)
+    """Channels of the stream between blocks; a multiple of n_head."""
     window_pattern: str | None = Field(
         default_factory=_default_window_pattern, exclude_if=lambda pattern: pattern is None
     )

@@ -42,7 +42,9 @@ class PublishConfig(Config):
     """How the result is presented."""
 
     title: str = "nanochat"
+    """Title of the model card."""
     license: str = "mit"
+    """Licence of the model, for the card's front matter."""
     datasets: tuple[str, ...] = ()
     """Names of the data sets for the model card's front matter."""
 
@@ -70,6 +72,7 @@ class Recipe(Config):
     """Everything one pipeline run produces, stage by stage."""
 
     name: str
+    """Name of the recipe; results are kept and unpacked under it."""
     depth: int = Field(gt=0)
     """The dial: number of layers, from which the presets derive everything else."""
     corpus: CorpusConfig = CorpusConfig()

@@ -84,6 +84,7 @@ class PretrainConfig(Config):
     batch_tokens: int = Field(default=524_288, gt=0)
     """Tokens per optimizer step, all ranks together."""
     steps: int = Field(default=21_400, gt=0)
+    """Optimizer steps."""
     warmup_steps: int = Field(default=0, ge=0, exclude_if=is_empty)
     """First steps over which the learning rate rises linearly."""
     warmdown_ratio: float = Field(default=0.2, ge=0, le=1)
@@ -99,6 +100,7 @@ class PretrainConfig(Config):
     prompts: tuple[str, ...] = ()
     """What the samples continue."""
     seed: int = 1337
+    """Decides the first weights and the order of the text."""
     documents_apart: bool = Field(default=False, exclude_if=lambda apart: not apart)
     """Whether documents that share a row are hidden from each other, here and in all later stages; in the
     published models they are not."""
@@ -127,11 +129,15 @@ class MidtrainConfig(Config):
     batch_tokens: int = Field(default=524_288, gt=0)
     """Tokens per optimizer step, all ranks together."""
     epochs: int = Field(default=1, gt=0)
+    """How often the mixture is gone through."""
     eval_every: int = Field(default=150, gt=0)
+    """Steps between two measurements of validation bits per byte."""
     sample_every: int = Field(default=1000, gt=0)
+    """Steps between two sets of sampled answers."""
     prompts: tuple[str, ...] = ()
     """User messages that the samples answer."""
     seed: int = 42
+    """Decides the order of the mixture."""
 
 
 class SftConfig(Config):
@@ -150,11 +156,15 @@ class SftConfig(Config):
     """Conversations per optimizer step, all ranks together. An epoch has rows // batch_rows steps, each an
     update: 651 for the published 20,843 rows (upstream counts 651, but stops before the last update)."""
     epochs: int = Field(default=1, gt=0)
+    """How often the mixture is gone through."""
     eval_every: int = Field(default=100, gt=0)
+    """Steps between two measurements of the validation loss."""
     sample_every: int = Field(default=200, gt=0)
+    """Steps between two sets of sampled answers."""
     prompts: tuple[str, ...] = ()
     """User messages that the samples answer."""
     seed: int = 42
+    """Decides the order of the mixture."""
 
 
 TrainingConfig = PretrainConfig | MidtrainConfig | SftConfig

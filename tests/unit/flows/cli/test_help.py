@@ -1,0 +1,31 @@
+"""`nanochat --help` fits 80 columns; every verb, argument and option says what it is for."""
+
+from __future__ import annotations
+
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from flows.cli.app import app
+
+VERBS = typer.main.get_command(app).commands
+SUMMARY_WIDTH = 60
+
+
+def test_the_list_of_verbs_is_cut_nowhere_at_80_columns():
+    shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).stdout
+    listed = shown.partition("\nCommands:\n")[2].splitlines()
+    assert [line.split()[0] for line in listed] == list(VERBS)
+    assert [line for line in listed if "..." in line or "…" in line or len(line) > 80] == []
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_first_line_of_a_verb_is_a_short_sentence(verb):
+    first = VERBS[verb].help.splitlines()[0]
+    assert first.endswith(".")
+    assert len(first) <= SUMMARY_WIDTH
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_argument_and_option_of_a_verb_has_a_help_text(verb):
+    assert [p.name for p in VERBS[verb].params if not (getattr(p, "help", None) or "").strip()] == []
