@@ -28,6 +28,14 @@ toy:
 confirm-code:
     uv run python -m flows.plan.confirm_code
 
+# write docs/recipes.md and docs/commands.md from the code
+docs:
+    uv run python -m flows.cli.document
+
+# what a commit is checked for, over all files
+pre-commit:
+    uvx pre-commit run --all-files
+
 # ratios against named baselines, one table each
 bench:
     for file in tests/benchmarks/bench_*.py; do uv run python "$file"; done
