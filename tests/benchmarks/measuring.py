@@ -60,7 +60,7 @@ def measure(work: Callable[[int], object], repeats: int = 5) -> Timing:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table in Markdown, as the README holds it."""
+    """Print a table in Markdown, as `docs/benchmarks.md` holds it."""
     cells = [list(columns), *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
     print(f"\n{title}\n")

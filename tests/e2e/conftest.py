@@ -82,6 +82,25 @@ def small_runs(tmp_path_factory, prefect_api):
     return SmallRuns(with_server, mlflow["MLFLOW_TRACKING_URI"])
 
 
+@dataclass(frozen=True)
+class ToyRun:
+    """A home in which `nanochat run toy` has run once, and what it printed."""
+
+    nanochat: Nanochat
+    done: subprocess.CompletedProcess[str]
+
+
+# One thread: other tests run beside this one, and two threads that wait for each other are far slower.
+RUN_TOY = ("run", "toy", "--threads", "1")
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory):
+    """The toy, run once for all tests of the group "toy"; they leave its store as it is."""
+    nanochat = Nanochat(tmp_path_factory.mktemp("toy") / "home", {})
+    return ToyRun(nanochat, nanochat(*RUN_TOY, timeout_s=1500))
+
+
 # A recipe small enough to run many times, with every stage and every kind of task in it.
 SMALL = {
     "depth": 2,

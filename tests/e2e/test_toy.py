@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Nanochat, overrides
+from flows.stages import STAGES
+from tests.e2e.conftest import ROOT, RUN_TOY, Nanochat, overrides
+from tests.support.documents import difference, masked
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("toy")]
 
@@ -17,10 +22,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800), pyte
 AT_LEAST = {"gsm8k": 0.70, "humaneval": 0.45}
 CHATCORE_ABOVE_CHANCE = 0.20
 CHATCORE_ABOVE_BASE = 0.15
-
-# One thread: other tests run beside this one, and two threads that wait for each other are far slower.
-RUN = ("run", "toy", "--threads", "1")
-
 
 # The toy's own shapes and data with fewer steps: what is asked of two runs is equal bytes, not a good model.
 SHORT = {
@@ -33,44 +34,31 @@ SHORT = {
 }
 
 
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    """A home in which `nanochat run toy` has run once, with what it said."""
-    nanochat = Nanochat(tmp_path_factory.mktemp("toy") / "home", {})
-    done = nanochat(*RUN, timeout_s=1500)
-    return nanochat, done
-
-
 def digests(nanochat, *words):
     return {n["node"]: n["digest"] for n in nanochat.json("plan", *(words or ("toy",)))["nodes"]}
 
 
-def test_the_run_shows_progress_results_card_exchange_and_what_to_try_next(toy):
-    nanochat, done = toy
-    for sign in ("loss", "bpb", "tok/s", "left", "step"):
-        assert sign in done.stderr, f"no {sign!r} in the progress lines"
-    for stage in (
-        "download",
-        "tokenizer",
-        "tokenize",
-        "pretrain",
-        "midtrain",
-        "sft",
-        "evaluate_sft",
-        "publish",
-    ):
-        assert stage in done.stdout
-    assert "chatcore" in done.stdout
-    assert "nanochat  " in done.stdout and "you       " in done.stdout
-    assert "nanochat chat" in done.stdout
-    card = nanochat.home / "models" / "toy" / "README.md"
-    assert str(card) in done.stdout
+def test_the_run_prints_what_the_readme_shows_and_writes_the_card(toy):
+    block = re.search(r"<!-- toy-output -->\n```text\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)[1]
+    progress, _, printed = block.partition("\n\n")
+    seen = {masked(line) for line in toy.done.stderr.splitlines()}
+    assert [line for line in progress.splitlines() if masked(line) not in seen] == []
+    stdout = toy.done.stdout.replace(str(toy.nanochat.home), "~/.cache/nanochat")
+    assert difference(printed.splitlines(), stdout.splitlines()) is None, stdout
+    card = toy.nanochat.home / "models" / "toy" / "README.md"
     assert card.read_text(encoding="utf-8").startswith("---\n")
 
 
+def test_the_run_names_every_node_as_done_and_every_stage_in_its_table(toy):
+    done = set(re.findall(r"^(\S+) +done   [0-9a-f]{12}  ", toy.done.stderr, flags=re.MULTILINE))
+    assert done == set(digests(toy.nanochat))
+    table = toy.done.stdout.partition("\n\n")[0].splitlines()[1:]
+    assert sorted(line.split()[0] for line in table) == sorted(STAGES)  # in the order in which they ended
+
+
 def test_the_model_learned_on_held_out_questions(toy):
-    nanochat, _ = toy
-    results = nanochat.json(*RUN)["results"]
+    nanochat = toy.nanochat
+    results = nanochat.json(*RUN_TOY)["results"]
     scores = {name: results["sft"]["tasks"][name]["accuracy"] for name in AT_LEAST}
     assert {name: score for name, score in scores.items() if score < AT_LEAST[name]} == {}
     chatcore = {model: results[model]["metrics"]["chatcore"] for model in ("base", "sft")}
@@ -79,26 +67,26 @@ def test_the_model_learned_on_held_out_questions(toy):
 
 
 def test_a_second_run_executes_nothing_and_starts_no_server(toy):
-    nanochat, _ = toy
+    nanochat = toy.nanochat
     log = nanochat.home / "prefect"
     before = {p: p.stat().st_mtime_ns for p in log.rglob("*") if p.is_file()}
-    again = nanochat(*RUN)
+    again = nanochat(*RUN_TOY)
     assert "Prefect server" not in again.stderr
     assert {p: p.stat().st_mtime_ns for p in log.rglob("*") if p.is_file()} == before
-    nodes = nanochat.json(*RUN)["nodes"]
+    nodes = nanochat.json(*RUN_TOY)["nodes"]
     assert nodes and not any(n["executed"] for n in nodes.values())
     assert " done" not in again.stdout
 
 
 def test_plan_and_why_name_the_changed_field_before_anything_runs(toy):
-    nanochat, _ = toy
+    nanochat = toy.nanochat
     plan = nanochat.json("plan", "toy", "-o", "sft.epochs=7")
     assert {n["node"] for n in plan["nodes"] if n["action"] != "cached"} == {"sft", "evaluate_sft", "publish"}
     assert "sft.epochs" in nanochat("why", "toy", "sft", "-o", "sft.epochs=7").stdout
 
 
 def test_everything_that_reads_the_store_works_on_a_finished_run(toy):
-    nanochat, _ = toy
+    nanochat = toy.nanochat
     assert nanochat("verify").stderr.strip() == "everything is as recorded"
     lineage = nanochat("inspect", "publish").stdout
     assert "download/" in lineage and "tokenizer" in lineage
@@ -123,7 +111,7 @@ def test_from_scratch_twice_gives_the_same_digests_stage_by_stage(tmp_path):
 def test_metrics_of_the_run_are_in_mlflow(toy):
     import mlflow
 
-    nanochat, _ = toy
+    nanochat = toy.nanochat
     client = mlflow.MlflowClient(f"sqlite:///{nanochat.home / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("nanochat")
     runs = client.search_runs([experiment.experiment_id], max_results=100)
@@ -132,7 +120,7 @@ def test_metrics_of_the_run_are_in_mlflow(toy):
     children = {
         r.info.run_name: r for r in runs if r.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id
     }
-    assert set(children) == set(nanochat.json(*RUN)["nodes"])
+    assert set(children) == set(nanochat.json(*RUN_TOY)["nodes"])
     history = client.get_metric_history(children["pretrain"].info.run_id, "train/loss")
     assert len(history) > 50
     assert history[-1].value < history[0].value
