@@ -64,7 +64,8 @@ def run_plan(
     last = plan.nodes[-1].node
     record = result.records[last.id]
     store.set_root(f"{plan.recipe.name}-{last.stage.name}", [(record.stage, record.key)])
-    return result
+    in_order = {planned.node.id: result.records[planned.node.id] for planned in plan.nodes}
+    return RunResult(in_order, result.executed)  # as planned, not as they happened to end
 
 
 def results(store: Store, records: Mapping[str, Record]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import ROOT, Nanochat
+from tests.e2e.conftest import ROOT, RUN_TOY, Nanochat
 from tests.support.documents import DOCUMENTS, Shown, difference, fences, name_of, shown
 from tests.support.notebook import code_cells
 
@@ -31,7 +31,9 @@ def finished(toy, tmp_path):
 
 
 def run_in(folder: Path, nanochat: Nanochat, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as a reader would: in an empty folder, with the environment's programs."""
+    """Run a command as a reader would, in an empty folder; but training on one thread, beside other tests."""
+    if command[:2] == ("nanochat", "run"):
+        command = (*command, *RUN_TOY[2:])
     tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     own = {"PATH": tools, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"}
     return subprocess.run(

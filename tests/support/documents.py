@@ -23,6 +23,7 @@ _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 _MASKS = (
     (r"(step \d+: .*?) → .*", r"\1 → TEXT"),  # what a model wrote
     (r"^nanochat  .*", "nanochat  TEXT"),
+    (r"file://\S*/", "file://…/"),
     (r"\d{4}-\d\d-\d\dT[\d:]+\+00:00", "TIME"),
     (r"\b(?=[0-9a-f]*\d)[0-9a-f]{12,}\b", "HASH"),
     (r"\b\d[\d.]* (?:h|min|s)\b(?: \d+ (?:min|s)\b)?", "DURATION"),
