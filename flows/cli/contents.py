@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def contents(store: Store, record: Record) -> dict[str, Any] | None:
-    """Return what is in the artifact of a record as plain data, or None if only files are to be told.
+    """Return what is in the artifact of a record as plain data, or None if there are only files to show.
 
     Raises DataError if it is damaged.
     """
