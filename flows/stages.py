@@ -9,20 +9,20 @@ from __future__ import annotations
 from flows.stage import Stage
 
 # Downloads wait for the network, and a source must not be asked for everything at once.
-DOWNLOAD = Stage(name="download", version=1, run="nanochat.data.sources.corpus:download_shard", at_once=8)
-TASKS = Stage(name="tasks", version=1, run="nanochat.data.sources.chat_data:download_tasks")
-TOKENIZER = Stage(name="tokenizer", version=1, run="nanochat.tokenizer.train:train_tokenizer")
-TOKENIZE = Stage(name="tokenize", version=1, run="nanochat.data.text.tokenize:tokenize_shard", holds="tokens")
+DOWNLOAD = Stage(name="download", version=2, run="nanochat.data.sources.corpus:download_shard", at_once=8)
+TASKS = Stage(name="tasks", version=2, run="nanochat.data.sources.chat_data:download_tasks")
+TOKENIZER = Stage(name="tokenizer", version=2, run="nanochat.tokenizer.train:train_tokenizer")
+TOKENIZE = Stage(name="tokenize", version=2, run="nanochat.data.text.tokenize:tokenize_shard", holds="tokens")
 CONTAMINATION = Stage(
     name="contamination",
-    version=1,
+    version=2,
     run="nanochat.evals.contamination.search:find_overlap",
     reads_core=True,
     holds="overlap",
 )
 RENDER = Stage(
     name="render",
-    version=1,
+    version=2,
     run="nanochat.data.chat.chat_tokens:render_chat",
     one_of="mixtures",
     holds="conversations",
@@ -75,14 +75,14 @@ SFT = Stage(
 )
 PUBLISH = Stage(
     name="publish",
-    version=2,
+    version=3,
     run="nanochat.publish.publish:publish",
     attachments=("README.md",),
     wants_lineage=True,
 )
 
 # Made by `nanochat import` from a folder, by no recipe: so it is none of the pipeline's stages below.
-IMPORT = Stage(name="import", version=1, run="nanochat.formats.import_stage:import_folder")
+IMPORT = Stage(name="import", version=2, run="nanochat.formats.import_stage:import_folder")
 
 STAGES = {
     stage.name: stage

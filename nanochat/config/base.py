@@ -20,12 +20,15 @@ class Config(BaseModel):
     location_fields: ClassVar[frozenset[str]] = frozenset()
 
     def identity(self) -> dict[str, Any]:
-        """Return what is hashed: every field but those that only say where bytes are.
+        """Return what is hashed: every field, at any depth, but those that only say where bytes are."""
+        names = [name for name in type(self).model_fields if name not in self.location_fields]
+        return {name: _identity(getattr(self, name)) for name in names}
 
-        A field that a stage got later has an `exclude_if` for the value that stands for what the stage did
-        before: keys made earlier stay valid.
-        """
-        return self.model_dump(mode="json", exclude=set(self.location_fields))
+
+def _identity(value: Any) -> Any:
+    if isinstance(value, Config):
+        return value.identity()
+    return [_identity(item) for item in value] if isinstance(value, tuple) else value
 
 
 def require_whole_rows(name: str, batch_tokens: int, sequence_len: int) -> None:
@@ -41,8 +44,3 @@ def multiples(value: int, of: int) -> str:
     """Name the multiples on either side of a value, for hints."""
     below, above = value // of * of, (value // of + 1) * of
     return f"{below} or {above}" if below else str(above)
-
-
-def is_empty(value: object) -> bool:
-    """Say whether a field has the value that stands for what a stage did before it got the field."""
-    return not value

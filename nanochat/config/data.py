@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from nanochat.config.base import Config, is_empty
+from nanochat.config.base import Config
 
 TOKEN_SHARD_FORMAT = 2
 """Version of the file that `nanochat.data.text.token_shards` writes."""
@@ -165,7 +165,7 @@ class MixtureEntry(Config):
     """Which part of the data set, such as `train` or `test`."""
     rows: int | None = Field(default=None, gt=0)
     """Rows that are taken, the first after shuffling; None: all."""
-    shuffle: bool = Field(default=True, exclude_if=bool)
+    shuffle: bool = True
     """Whether the data set is shuffled before its first rows are taken; the mixture is in any case."""
     repeat: int = Field(default=1, gt=0)
     """How often each row occurs in an epoch."""
@@ -175,7 +175,7 @@ class ChatDataConfig(Config):
     """Which conversations a chat stage is given, as tokens."""
 
     mixture: tuple[MixtureEntry, ...] = ()
-    validation: tuple[MixtureEntry, ...] = Field(default=(), exclude_if=is_empty)
+    validation: tuple[MixtureEntry, ...] = ()
     seed: int = 42
     """Decides the order of the mixture."""
     max_tokens: int = Field(default=2048, gt=0)

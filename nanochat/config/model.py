@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from nanochat.config.base import Config, multiples
 
@@ -13,10 +12,6 @@ from nanochat.config.base import Config, multiples
 SMEAR_CHANNELS = 24
 IGNORED = -1
 """A target that counts for nothing."""
-
-
-def _default_window_pattern(given: Mapping[str, Any]) -> str | None:
-    return "SSSL" if given.get("architecture") == "2026" else None
 
 
 class ModelConfig(Config):
@@ -36,12 +31,10 @@ class ModelConfig(Config):
     """Heads of keys and values; each serves n_head / n_kv_head heads of queries."""
     n_embd: int = Field(default=1280, gt=0)
     """Channels of the stream between blocks; a multiple of n_head."""
-    window_pattern: str | None = Field(
-        default_factory=_default_window_pattern, exclude_if=lambda pattern: pattern is None
-    )
+    window_pattern: str | None = Field(default=None, validate_default=True)
     """Architecture `2026` only: reach of attention layer by layer, repeated (S: a quarter of the context,
-    L: all of it; the last layer always has all)."""
-    document_token: int | None = Field(default=None, ge=0, exclude_if=lambda token: token is None)
+    L: all of it; the last layer always has all). None there: SSSL."""
+    document_token: int | None = Field(default=None, ge=0)
     """Token that begins a document and that no attention reaches back beyond; None: documents in a row see
     each other. Pretraining fills it in (`documents_apart`)."""
 
@@ -49,6 +42,11 @@ class ModelConfig(Config):
     @classmethod
     def _year_is_a_name(cls, value: Any) -> Any:
         return str(value) if type(value) is int else value  # what YAML makes of 2026
+
+    @field_validator("window_pattern")
+    @classmethod
+    def _has_windows_in_2026(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return "SSSL" if value is None and info.data.get("architecture") == "2026" else value
 
     @model_validator(mode="after")
     def _heads_fit(self) -> ModelConfig:

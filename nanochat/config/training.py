@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from nanochat.config.base import Config, is_empty, require_whole_rows
+from nanochat.config.base import Config, require_whole_rows
 from nanochat.config.data import MixtureEntry
 from nanochat.config.model import ModelConfig
 
@@ -20,7 +20,7 @@ class OptimizerConfig(Config):
     """AdamW, token embedding; scaled by (n_embd / 768) ** -0.5."""
     unembedding_lr: float = Field(default=0.004, gt=0)
     """AdamW, output head; scaled likewise."""
-    scalar_lr: float = Field(default=0.5, gt=0, exclude_if=lambda lr: lr == 0.5)
+    scalar_lr: float = Field(default=0.5, gt=0)
     """AdamW, architecture `2026` only: the factors of the embedding; a hundredth for those of the stream."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Architecture `classic`: AdamW's; `2026`: of the block matrices (AdamW's groups have their own)."""
@@ -60,8 +60,6 @@ class ComputeConfig(Config):
     """Whether PyTorch compiles the passes: up to minutes before the first step, then quicker ones."""
 
 
-_PLAIN = ComputeConfig()
-
 _HELD_OUT_PART = 0.02
 _HELD_OUT_MOST = 256  # enough for a mean with about 1 % of noise, and a second or two on a CPU
 _VALIDATION_HELP = (
@@ -80,16 +78,16 @@ class PretrainConfig(Config):
 
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
-    compute: ComputeConfig = Field(default=_PLAIN, exclude_if=lambda compute: compute == _PLAIN)
+    compute: ComputeConfig = ComputeConfig()
     batch_tokens: int = Field(default=524_288, gt=0)
     """Tokens per optimizer step, all ranks together."""
     steps: int = Field(default=21_400, gt=0)
     """Optimizer steps."""
-    warmup_steps: int = Field(default=0, ge=0, exclude_if=is_empty)
+    warmup_steps: int = Field(default=0, ge=0)
     """First steps over which the learning rate rises linearly."""
     warmdown_ratio: float = Field(default=0.2, ge=0, le=1)
     """Last part of the run over which the learning rate falls linearly to `final_lr_frac` of its value."""
-    final_lr_frac: float = Field(default=0.0, ge=0, le=1, exclude_if=is_empty)
+    final_lr_frac: float = Field(default=0.0, ge=0, le=1)
     """Where the learning rate ends."""
     eval_every: int = Field(default=250, gt=0)
     """Steps between two measurements of validation bits per byte."""
@@ -101,7 +99,7 @@ class PretrainConfig(Config):
     """What the samples continue."""
     seed: int = 1337
     """Decides the first weights and the order of the text."""
-    documents_apart: bool = Field(default=False, exclude_if=lambda apart: not apart)
+    documents_apart: bool = False
     """Whether documents that share a row are hidden from each other, here and in all later stages; in the
     published models they are not."""
 
@@ -121,11 +119,9 @@ class MidtrainConfig(Config):
 
     mixture: tuple[MixtureEntry, ...] = ()
     """Data sets to mix; none: everything at `tasks.source` that is for training."""
-    validation: tuple[MixtureEntry, ...] = Field(
-        default=(), exclude_if=is_empty, description=_VALIDATION_HELP
-    )
+    validation: tuple[MixtureEntry, ...] = Field(default=(), description=_VALIDATION_HELP)
     optimizer: OptimizerConfig = OptimizerConfig()
-    compute: ComputeConfig = Field(default=_PLAIN, exclude_if=lambda compute: compute == _PLAIN)
+    compute: ComputeConfig = ComputeConfig()
     batch_tokens: int = Field(default=524_288, gt=0)
     """Tokens per optimizer step, all ranks together."""
     epochs: int = Field(default=1, gt=0)
@@ -145,11 +141,9 @@ class SftConfig(Config):
 
     mixture: tuple[MixtureEntry, ...] = ()
     """Data sets to mix; none: everything at `tasks.source` that is for training."""
-    validation: tuple[MixtureEntry, ...] = Field(
-        default=(), exclude_if=is_empty, description=_VALIDATION_HELP
-    )
+    validation: tuple[MixtureEntry, ...] = Field(default=(), description=_VALIDATION_HELP)
     optimizer: OptimizerConfig = OptimizerConfig(grad_clip=None)
-    compute: ComputeConfig = Field(default=_PLAIN, exclude_if=lambda compute: compute == _PLAIN)
+    compute: ComputeConfig = ComputeConfig()
     init_lr_frac: float = Field(default=0.02, gt=0, le=1)
     """All learning rates start at this part of their value and fall linearly to zero."""
     batch_rows: int = Field(default=32, gt=0)

@@ -62,7 +62,7 @@ def write_nanochat_folder(
     # An open file, for given a path torch.save writes the file's name into the archive.
     with (out / f"model_{step:06d}.pt").open("wb") as file:
         torch.save(weights, file)
-    dumped = config.model_dump(mode="json")
+    dumped = config.model_dump(mode="json", exclude_none=True)
     shape = {name: dumped[name] for name in _SHAPE if name in dumped}
     ours = {name: dumped[name] for name in _OURS if name in dumped}
     meta = {"step": step, **results, **ours, "model_config": shape}

@@ -63,7 +63,7 @@ def apply(recipe: Recipe, pairs: Sequence[tuple[str, str]]) -> Recipe:
         owner: BaseModel = recipe
         for section in sections:
             owner = getattr(owner, section)
-            target = target.setdefault(section, owner.model_dump())  # a dump may leave it out
+            target = target[section]
         target[leaf] = _value(text, type(owner).model_fields[leaf].annotation)
     try:
         return Recipe.model_validate(data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from nanochat.config import ModelConfig
+from nanochat.config import MixtureEntry, ModelConfig, TasksConfig
 from nanochat.errors import ConfigError
 from nanochat.recipes import find
 
@@ -29,9 +29,17 @@ def test_a_shape_that_cannot_be_is_refused_with_the_way_out(fields: dict[str, ob
         ModelConfig.model_validate(fields)
 
 
-def test_only_2026_has_a_window_pattern_in_its_identity() -> None:
-    assert "window_pattern" not in ModelConfig().identity()
-    assert ModelConfig(architecture="2026").identity()["window_pattern"] == "SSSL"
+def test_only_2026_has_windows_and_none_given_are_upstreams() -> None:
+    assert ModelConfig().window_pattern is None
+    assert ModelConfig(architecture="2026").window_pattern == "SSSL"
+    assert ModelConfig(architecture="2026", window_pattern=None).window_pattern == "SSSL"
+
+
+def test_an_identity_has_every_field_but_locations_at_any_depth() -> None:
+    recipe = find("toy")
+    assert recipe.identity().keys() == type(recipe).model_fields.keys()
+    assert TasksConfig.model_fields.keys() - recipe.identity()["tasks"].keys() == TasksConfig.location_fields
+    assert recipe.identity()["sft"]["mixture"][0].keys() == MixtureEntry.model_fields.keys()
 
 
 @pytest.mark.parametrize("config", [ModelConfig(), ModelConfig(architecture="2026", window_pattern="SL")])

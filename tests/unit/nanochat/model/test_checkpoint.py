@@ -75,17 +75,6 @@ def test_weights_of_the_right_architecture_that_do_not_fit_are_not_taken_for_the
     assert caught.value.hint is None
 
 
-def test_a_configuration_from_before_there_were_two_architectures_is_read(
-    classic: GPT, tmp_path: Path
-) -> None:
-    save_model(tmp_path, classic)
-    config = json.loads((tmp_path / "config.json").read_text())
-    assert "window_pattern" not in config
-    del config["architecture"]
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    assert load_model(tmp_path).config == classic.config
-
-
 def test_an_unknown_architecture_is_refused(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text()) | {"architecture": "1917"}
     (folder / "config.json").write_text(json.dumps(config))
