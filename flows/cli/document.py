@@ -148,6 +148,5 @@ def pages() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    DOCS.mkdir(exist_ok=True)
     for file, text in pages().items():
         (DOCS / file).write_text(text, encoding="utf-8")

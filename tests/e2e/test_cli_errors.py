@@ -316,12 +316,6 @@ def test_help_describes_the_command_and_each_of_its_words(command, name):
         assert shown in said.out or shown.lower() in said.out
 
 
-def test_help_lists_every_command(command):
-    said = command("--help")
-    assert said.code == 0
-    assert all(re.search(rf"^\s+{name}\s+\S", said.out, re.MULTILINE) for name in commands())
-
-
 NODE = {
     "node", "stage", "action", "reason", "key", "digest", "code_drift", "last_seconds", "changes",
 }  # fmt: skip
