@@ -19,7 +19,8 @@ DOCUMENTS = sorted(
     for path in ROOT.glob(pattern)
 )
 LEFT_OUT = "…"
-_FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(r"^```(\w+)(?: [^\n]*)?\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
+_WRITTEN_FILE = re.compile(r"^```\w+ (\S+)$", flags=re.MULTILINE)
 _MASKS = (
     (r"(step \d+: .*?) → .*", r"\1 → TEXT"),  # what a model wrote
     (r"^nanochat  .*", "nanochat  TEXT"),
@@ -54,6 +55,11 @@ def name_of(path: Path) -> str:
 def fences(text: str) -> list[tuple[str, str]]:
     """Return kind and body of each code block."""
     return _FENCE.findall(text)
+
+
+def files_to_write(text: str) -> set[str]:
+    """Return the files that a document has its reader write: a code block names its file behind its kind."""
+    return set(_WRITTEN_FILE.findall(text))
 
 
 def prose(text: str) -> str:
