@@ -59,8 +59,8 @@ _COMMANDS = (
     " Exit codes: 0 done, 1 the work failed, 2 wrong usage."
 )
 _MIXTURE = (
-    "`midtrain.mixture`, `midtrain.validation`, `sft.mixture` and `sft.validation` are lists of these:"
-    " `-o 'sft.mixture=[{task: gsm8k}, {task: smoltalk, rows: 1000}]'`."
+    "`mixture` and `validation` of a stage are lists of these:"
+    " `-o 'STAGE.mixture=[{task: mmlu}, {task: smoltalk, rows: 1000}]'`."
 )
 
 

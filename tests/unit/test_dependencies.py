@@ -17,7 +17,11 @@ IMPORTED_BY_OTHERS = {
     "fastapi": "bounds what Prefect's server gets",
     "protobuf": "sentencepiece's model file",
 }
-GIVEN_BY_OTHERS = {"_pytest": "pytest"}  # packages that come only with another one
+GIVEN_BY_OTHERS = {
+    "_pytest": "pytest",
+    "botocore": "s3fs",
+    "httpx": "prefect",
+}  # packages that come only with another one
 
 
 def _project():
@@ -57,7 +61,7 @@ def _undeclared(imported, declared):
     missing = {}
     for name, path in imported.items():
         top = name.split(".")[0]
-        candidates = {_name(d) for d in providers.get(top, [GIVEN_BY_OTHERS.get(top, top)])}
+        candidates = {_name(d) for d in (*providers.get(top, [top]), GIVEN_BY_OTHERS.get(top, top))}
         if not candidates & declared:
             missing[top] = path
     return missing

@@ -16,6 +16,7 @@ LAYERS = ("flows", "nanochat", "kernels")
 CHECKED = {
     ("kernels/attention/cpu.py", "_scaled_dot_product_flash_attention_for_cpu"): ("torch", "2.13"),
     ("kernels/attention/cpu.py", "_scaled_dot_product_flash_attention_for_cpu_backward"): ("torch", "2.13"),
+    ("nanochat/model/reproducible.py", "_C"): ("torch", "2.13"),
     ("nanochat/optim/adamw.py", "_foreach_add_"): ("torch", "2.13"),
     ("nanochat/optim/adamw.py", "_fused_adamw_"): ("torch", "2.13"),
     ("nanochat/tokenizer/tokenizer.py", "_encode_single_piece"): ("tiktoken", "0.14"),
