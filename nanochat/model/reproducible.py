@@ -12,7 +12,8 @@ AMD: there, in either mode, none of 600 products of at least 64 tokens and width
 but one in twenty of smaller and odd ones. Other processors have no MKL, and nothing is set.
 
 bfloat16 products are oneDNN's, which has no such mode: sums over 4,096 or more elements can differ, twice as
-many as the tokens of a forward pass on a CPU.
+many as the tokens of a forward pass on a CPU. Nor does it hold for steps on a CPU that `compute.compile`
+compiles: torch's compiler writes loops for one number of threads.
 """
 
 from __future__ import annotations
