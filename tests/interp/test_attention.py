@@ -35,7 +35,7 @@ def small_tiles(monkeypatch):
                 for row in ("", " masked"):
                     for bits in (16, 32):
                         key = configs.Row(90, f"attention_{kernel}", f"head_dim={dim}{row}", bits)
-                        monkeypatch.setitem(configs.TABLE, key, configs.Config(4, 1, tiles))
+                        monkeypatch.setitem(configs.TABLE, key, configs.KernelConfig(4, 1, tiles))
 
     choose(32, 16)
     return choose

@@ -31,9 +31,9 @@ def small_tiles(monkeypatch):
         for arch in (80, 90):
             rows = configs.Row(arch, "cross_entropy_rows", "any", bits)
             losses = configs.Row(arch, "cross_entropy_losses", "any", bits)
-            monkeypatch.setitem(configs.TABLE, rows, configs.Config(4, 1, {"BLOCK": 256}))
+            monkeypatch.setitem(configs.TABLE, rows, configs.KernelConfig(4, 1, {"BLOCK": 256}))
             tiles = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 64}
-            monkeypatch.setitem(configs.TABLE, losses, configs.Config(4, 1, tiles))
+            monkeypatch.setitem(configs.TABLE, losses, configs.KernelConfig(4, 1, tiles))
     monkeypatch.setattr(module, "_chunk_rows", lambda hidden, n_columns: 50)
 
 

@@ -23,7 +23,7 @@ def few_rows(monkeypatch):
     """Several programs, the last one ragged."""
     for row in list(configs.TABLE):
         if row.kernel.startswith("qk_norm_rotary"):
-            monkeypatch.setitem(configs.TABLE, row, configs.Config(4, 1, {"ROWS": 64}))
+            monkeypatch.setitem(configs.TABLE, row, configs.KernelConfig(4, 1, {"ROWS": 64}))
 
 
 def _case(shape, dtype):

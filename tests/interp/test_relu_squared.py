@@ -20,7 +20,7 @@ def small_tiles(monkeypatch):
     for row in list(configs.TABLE):
         if row.kernel.startswith("relu_squared"):
             tiles = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 64}
-            monkeypatch.setitem(configs.TABLE, row, configs.Config(4, 1, tiles))
+            monkeypatch.setitem(configs.TABLE, row, configs.KernelConfig(4, 1, tiles))
 
 
 @pytest.fixture(autouse=True)

@@ -14,10 +14,10 @@ find_spec = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *a: None if name == "triton" else find_spec(name, *a)
 sys.modules["triton"] = None
 import torch
-names = [path.stem for path in pathlib.Path("kernels").glob("*.py") if path.stem != "__init__"]
-assert "linear_cross_entropy" in names
+names = [".".join(path.with_suffix("").parts) for path in pathlib.Path("kernels").rglob("*.py")]
+assert "kernels.linear_cross_entropy.gpu" in names
 for name in names:
-    importlib.import_module(f"kernels.{name}")
+    importlib.import_module(name.removesuffix(".__init__"))
 from kernels.linear_cross_entropy.op import linear_cross_entropy
 hidden = torch.ones(5, 8, requires_grad=True)
 linear_cross_entropy(hidden, torch.ones(9, 8), torch.arange(5)).backward()

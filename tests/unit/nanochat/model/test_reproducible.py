@@ -19,7 +19,7 @@ from nanochat.model.reproducible import MODE, VARIABLE, cpu_threads
 from nanochat.optim.muon import multiplies_bfloat16
 from nanochat.optim.optimizer import ModelOptimizer
 from nanochat.optim.schedules import rising_momentum
-from nanochat.train.loop import Plan, training_steps
+from nanochat.train.loop import TrainingPlan, training_steps
 from nanochat.train.state import TrainState
 
 ROOT = Path(__file__).parents[4]
@@ -88,7 +88,7 @@ def trained(architecture: str, precision: str, threads: int) -> str:
     model = GPT(ModelConfig(architecture=architecture, **shape, **windows))
     model.init_weights(torch.Generator().manual_seed(1))
     model.precision = getattr(torch, precision)
-    plan = Plan(
+    plan = TrainingPlan(
         steps=3, batch_rows=12, longest=256, batch=lambda step, rows: tuple(x[rows] for x in batch(step)),
         lr_multiplier=lambda _: 1.0, momentum=rising_momentum,
     )  # fmt: skip
