@@ -24,7 +24,7 @@ test:
 toy:
     uv run nanochat run toy
 
-# say that code changes give the same result (else raise the stage's version first)
+# record that code changes give the same result (else raise the stage's version first)
 confirm-code:
     uv run python -m flows.plan.confirm_code
 
@@ -32,7 +32,7 @@ confirm-code:
 docs:
     uv run python -m flows.cli.document
 
-# what a commit is checked for, over all files
+# the checks of a commit, on all files
 pre-commit:
     uvx pre-commit run --all-files
 

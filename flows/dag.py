@@ -1,8 +1,8 @@
 """The pipeline on one screen: which stage feeds which.
 
 A recipe becomes a list of nodes in an order in which they can run; a stage that fans out has one node per
-text shard. Nothing is read or run here except the listing of sources that name no shards themselves, and
-Prefect is not imported: planning must stay quick.
+text shard. Nothing is read or run here, except to list sources that do not name their shards, and Prefect is
+not imported: planning must stay quick.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nanochat.data.sources.corpus import resolve_corpus
 from nanochat.errors import ConfigError
 
 MIDTRAIN_MAX_TOKENS = 2048
-"""Where a conversation is cut off that midtraining lays end to end with others, as upstream does."""
+"""Where midtraining cuts off each conversation before laying them end to end, as upstream does."""
 
 
 def build(recipe: Recipe) -> tuple[Node, ...]:
@@ -80,7 +80,7 @@ def build(recipe: Recipe) -> tuple[Node, ...]:
 
 
 def _overlap_config(recipe: Recipe) -> OverlapConfig:
-    """Return what text is searched for: fields that do not matter for it change no key."""
+    """Return what text is searched for: fields that do not matter for it do not change the key."""
     asked = recipe.evaluate
     words = recipe.contamination.ngram_words
     return OverlapConfig(ngram_words=words, chat_tasks=asked.chat_tasks, core=asked.core)
@@ -99,7 +99,7 @@ def _chat_data(recipe: Recipe) -> dict[str, ChatDataConfig]:
 
 
 def ancestors(nodes: Sequence[Node], ids: Sequence[str]) -> set[str]:
-    """Return the ids given and of everything they are made from."""
+    """Return the given ids and those of everything they are made from."""
     by_id = {node.id: node for node in nodes}
     found: set[str] = set()
     todo = list(ids)

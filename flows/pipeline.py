@@ -1,8 +1,8 @@
 """The Prefect flows that deployments point to: the whole pipeline, and one stage for a GPU work pool.
 
 Parameters are typed, so that the server checks them and the UI shows a form. A run is planned once: by the
-program in whose process the flow runs, or by the flow where a worker started it. The flows only open what
-they need and hand over to the engine; a worker that computes another key than the planned one refuses.
+program in whose process the flow runs, or by the flow itself if a worker started it. The flows only open what
+they need and hand over to the engine; a worker that computes a different key than planned refuses.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from nanochat.runtime import DEVICES, Runtime
 # How many nodes run side by side is decided by the engine; each has a thread for as long as it runs.
 _ON_THREADS: Any = ThreadPoolTaskRunner()
 
-# Made at import, since Prefect reads what its form begins with from the signature. It is frozen data, and
+# Made at import, since Prefect reads the form's initial values from the signature. It is frozen data, and
 # this file is imported only to run a flow.
 _FORM_BEGINS_WITH = recipes.find("toy")
 
@@ -44,13 +44,15 @@ class RuntimeParameters(BaseModel):
 
     device: str = Field(default="cpu", pattern=DEVICES, description="cpu, cuda, or one GPU such as cuda:3")
     threads: int | None = Field(default=None, gt=0, description="CPU threads; empty: all cores")
-    workers: int | None = Field(default=None, gt=0, description="shards handled at once; empty: as cores")
+    workers: int | None = Field(default=None, gt=0, description="shards in parallel; empty: one per core")
     micro_batch_rows: int | None = Field(default=None, gt=0, description="rows per forward pass")
     processes: int | None = Field(
-        default=None, gt=0, description="ranks that train together; empty: one per GPU of device cuda, else 1"
+        default=None,
+        gt=0,
+        description="ranks that train together; empty: one per GPU with device cuda, else 1",
     )
     restart_point_every_s: float = Field(default=30.0, gt=0, description="seconds between restart points")
-    retries: int = Field(default=2, ge=0, description="further tries of a stage after a passing fault")
+    retries: int = Field(default=2, ge=0, description="retries of a stage after a transient error")
     retry_delay_s: float = Field(default=5.0, ge=0)
 
     def to_runtime(self, stop: threading.Event) -> Runtime:

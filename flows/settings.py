@@ -1,6 +1,6 @@
 """Where things are kept and how fast they run on this machine: read from the environment once, at the edge.
 
-None of it is part of a result. Options of the command line come before these variables:
+None of it is part of a result. Command-line options take precedence over these variables:
 `NANOCHAT_HOME` (default: `nanochat` in `XDG_CACHE_HOME`), `NANOCHAT_STORE`, `NANOCHAT_DOLLARS_PER_HOUR`,
 `MLFLOW_TRACKING_URI`, `PREFECT_API_URL`.
 """
@@ -22,18 +22,18 @@ class Settings:
     home: Path
     store_url: str
     mlflow_uri: str
-    mlflow_asked: bool = False  # somebody named the MLflow address, and wants to see every run there
+    mlflow_asked: bool = False  # the user named the MLflow address, and wants to see every run there
     prefect_api_url: str | None = None
     dollars_per_hour: float | None = None
 
     @property
     def cache(self) -> Path:
-        """Where files of a store elsewhere are kept on this machine."""
+        """Where files of a remote store are kept on this machine."""
         return cache_folder(self.home)
 
     @property
     def scratch(self) -> Path:
-        """Where stages at work have their folders."""
+        """Where running stages have their folders."""
         return self.home / "scratch"
 
     @classmethod
@@ -51,13 +51,13 @@ class Settings:
 
 
 def home_folder(env: Mapping[str, str] = os.environ) -> Path:
-    """Return the folder below which everything of this user is kept that has no other place."""
+    """Return the folder for everything of this user that does not have another place."""
     caches = Path(env.get("XDG_CACHE_HOME") or "~/.cache")
     return Path(env.get("NANOCHAT_HOME") or caches / "nanochat").expanduser().absolute()
 
 
 def cache_folder(home: Path | None = None) -> Path:
-    """Return the folder for files of a store elsewhere, below `home` or the home of the environment."""
+    """Return the folder for files of a remote store, below `home` or the home of the environment."""
     return (home or home_folder()) / "cache"
 
 

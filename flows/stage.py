@@ -22,19 +22,19 @@ RunFunction = Callable[[Any, Inputs, Path, Runtime], Mapping[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """How one kind of artifact is made, and all that the rest of `flows` must know about it."""
+    """How one kind of artifact is made, and everything the rest of `flows` needs to know about it."""
 
     name: str
-    version: int  # raise when the same inputs should give another result
+    version: int  # raise when the same inputs should give a different result
     run: str  # "module:function", imported only when the stage runs
     resources: Literal["cpu", "gpu"] = "cpu"
-    spreads: bool = False  # its function can run on `Runtime.processes` ranks at once
-    attachments: tuple[str, ...] = ()  # files that tell of the run (times, hardware): kept, not identity
+    spreads: bool = False  # its function can run on `Runtime.processes` ranks in parallel
+    attachments: tuple[str, ...] = ()  # files about the run (times, hardware): kept, not identity
     at_once: int | None = None  # nodes of this stage that run side by side; None: `Runtime.workers`
     retry_after: Callable[[BaseException], bool] = is_transient  # errors after which it is tried again
     wants_lineage: bool = False  # gets `inputs["lineage"]`: all ancestors' records and titles as JSON
     reads_core: bool = False  # needs the CORE bundle where its config has `core`
-    one_of: str = "shards"  # what it has one node of each, where it fans out
+    one_of: str = "shards"  # what it fans out over, with one node for each
     holds: Literal["tokens", "conversations", "overlap"] | None = None  # what `inspect` shows beside files
     # Of a stage that trains the model:
     title: str = ""  # on the model card

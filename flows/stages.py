@@ -1,7 +1,7 @@
 """One declaration per stage: what it is called, which function makes it, what it needs, how it is shown.
 
-No logic here. Which stages depend on which stands in `flows.dag`; raise a stage's `version` when the same
-inputs should give another result. `docs/adding-a-stage.md` shows how one is added.
+No logic here. `flows.dag` says which stages depend on which; raise a stage's `version` when the same inputs
+should give a different result. `docs/adding-a-stage.md` shows how one is added.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ PUBLISH = Stage(
     wants_lineage=True,
 )
 
-# Made by `nanochat import` from a folder, by no recipe: so it is none of the pipeline's stages below.
+# Made by `nanochat import` from a folder, not by a recipe: so it is not one of the pipeline's stages below.
 IMPORT = Stage(name="import", version=2, run="nanochat.formats.import_stage:import_folder")
 
 STAGES = {

@@ -1,1 +1,1 @@
-"""The `nanochat` command: one file a group of verbs, and how their results look."""
+"""The `nanochat` command: one file per group of verbs, and how their results look."""

@@ -46,7 +46,7 @@ _VERBS: dict[str, Callable[..., None]] = {
 for _name, _verb in _VERBS.items():
     app.command(_name)(_verb)
 
-_GO_ON = "what was finished is kept; the same command goes on from there"
+_GO_ON = "finished work is kept; the same command continues from there"
 
 
 def main() -> None:

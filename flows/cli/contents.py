@@ -1,6 +1,6 @@
 """What is inside an artifact, where there is more to show than its files: tokens, conversations, overlaps.
 
-Reads the store, changes nothing. How the result looks is `flows.cli.tables`.
+Reads the store, changes nothing. `flows.cli.tables` decides how the result looks.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _overlap(folder: Path, tokenizer: Tokenizer | None) -> dict[str, Any]:
 
 
 def _tokenizer_of(store: Store, record: Record, scratch: Path) -> Tokenizer | None:
-    """Return the tokenizer that an artifact was made with; None: it was collected, and only ids are left."""
+    """Return the tokenizer that an artifact was made with; None: it was collected, leaving only ids."""
     from nanochat.tokenizer.tokenizer import Tokenizer
 
     made_with = record.inputs.get("tokenizer", {})

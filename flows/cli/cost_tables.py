@@ -1,7 +1,7 @@
-"""What is left of a plan to do, in time, money, work, disk and memory: as a table and as plain data.
+"""What a plan still has to do, in time, money, work, disk and memory: as a table and as plain data.
 
 A stage that ran before on this store counts with the time measured then, the others as
-`nanochat.costs.forecast` predicts them. Only shapes what it is given.
+`nanochat.costs.forecast` predicts them. Only formats what it is passed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class PlanCosts:
     rows: tuple[Expected, ...]
     forecast: Forecast
     dollars_per_hour: float
-    assumed: bool  # nobody named the price
+    assumed: bool  # no price was set
 
     @classmethod
     def of(cls, plan: Plan, dollars_per_hour: float | None) -> PlanCosts:
@@ -44,11 +44,11 @@ class PlanCosts:
 
     @property
     def seconds(self) -> float:
-        """Time of what is left and known."""
+        """Time of the remaining work, as far as it is known."""
         return elapsed_s((self.forecast.of(row.stage), row.seconds or 0.0) for row in self.rows)
 
     def shown(self) -> Iterator[Table | str]:
-        """Yield what to print: nothing where all is cached or the recipe is too small to predict."""
+        """Yield what to print: nothing if everything is cached or the recipe is too small to predict."""
         if self.forecast.seconds is None or all(row.cached for row in self.rows):
             return
         yield ""
@@ -123,12 +123,12 @@ class PlanCosts:
             f" them used, as published for d20; ${self.dollars_per_hour:.2f} an hour ({price})"
         )
         restart = bytes_text(self.forecast.restart_bytes)
-        yield f"disk: and {restart} for two restart points while a stage trains"
+        yield f"disk: plus {restart} for two restart points while a stage trains"
         yield _memory_note(self.forecast.memory)
 
 
 def derived_table(numbers: Iterable[Derived]) -> Table:
-    """One row a number that follows from a recipe's fields."""
+    """One row per number that follows from a recipe's fields."""
     return rows_table(
         [{"derived": d.name, "value": number_text(d.value, ".7g"), "meaning": d.meaning} for d in numbers]
     )
@@ -136,7 +136,7 @@ def derived_table(numbers: Iterable[Derived]) -> Table:
 
 def _memory_note(memory: MemoryEstimate | None) -> str:
     if memory is None:
-        return f"memory per GPU: by the estimate not one row fits; {_MEASURED}"
+        return f"memory per GPU: by the estimate, not even one row fits; {_MEASURED}"
     named = ", ".join(f"{part} {bytes_text(getattr(memory, part))}" for part in PARTS)
     return (
         f"memory per GPU: at least {bytes_text(memory.total)} with {memory.rows} rows a pass ({named});"

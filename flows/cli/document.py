@@ -1,7 +1,7 @@
 """`python -m flows.cli.document` writes `docs/recipes.md` and `docs/commands.md` from the code.
 
-Meanings are the docstrings of the fields, texts of verbs and options are those of `--help`: nothing is said
-here that is not said there. A test compares the files with the code.
+The meaning of a field is its docstring, the text of a verb or option is that of `--help`: nothing is written
+here alone. A test compares the files with the code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nanochat.recipes.overrides import field_names
 
 DOCS = Path(__file__).parents[2] / "docs"
 _WRITTEN = "<!-- Written by `just docs` from the code. Change the code, not this file. -->"
-_ALL_OF_RECIPE = "The recipe itself"  # the heading of fields that stand in no part
+_ALL_OF_RECIPE = "The recipe itself"  # the heading of fields outside any section
 _FAMILY = "2026-d"
 
 
@@ -29,9 +29,9 @@ def recipes_page() -> str:
     blocks = [
         "# Recipes",
         _WRITTEN,
-        "A recipe is all that decides what a run makes. Every field can be changed by its dotted name with"
-        " `-o FIELD=VALUE`, and `-o depth=N` derives all others anew; `nanochat show RECIPE` prints those of"
-        " one recipe. A value without a name is that of all presets that are not named beside it.",
+        "A recipe is everything that decides what a run makes. Every field can be changed by its dotted name"
+        " with `-o FIELD=VALUE`, and `-o depth=N` derives all the others again; `nanochat show RECIPE` prints"
+        " the fields of one recipe. A value without a name is that of all presets not named beside it.",
         "## Presets",
         _table(("recipe", "depth", "what it is"), _preset_rows(presets)),
     ]
@@ -55,8 +55,8 @@ def commands_page(app: typer.Typer) -> str:
 
 _COMMANDS = (
     "REF is a stage (its newest record), a node such as `tokenize/shard_00001`, or `stage/` and the beginning"
-    " of a key; verbs that take a model take a published folder too. Data goes to stdout, all else to stderr."
-    " Exit codes: 0 done, 1 the work failed, 2 wrong usage."
+    " of a key; verbs that take a model also take a published folder. Data goes to stdout, everything else to"
+    " stderr. Exit codes: 0 done, 1 the work failed, 2 wrong usage."
 )
 _MIXTURE = (
     "`mixture` and `validation` of a stage are lists of these:"
@@ -70,7 +70,7 @@ def _preset_rows(presets: dict[str, Recipe]) -> Iterator[tuple[str, str, str]]:
 
 
 def _fields_by_part(presets: dict[str, Recipe]) -> dict[str, list[tuple[str, str, str]]]:
-    """Return the rows of each part of a recipe; a field that only some presets have is there as well."""
+    """Return the rows of each part of a recipe; a field that only some presets have is included."""
     meanings: dict[str, str] = {}
     values: dict[str, dict[str, str]] = {}
     for preset, recipe in presets.items():
@@ -92,9 +92,9 @@ def _about(part: str) -> str:
 
 
 def _by_preset(values: dict[str, str]) -> str:
-    """Return the value of more than half of the presets, then the others with the names of theirs."""
+    """Return the value that more than half of the presets have, then the others with their presets' names."""
     if all(value == f"`{preset}`" for preset, value in values.items()):
-        return "that of the preset"
+        return "the name of the preset"
     presets: dict[str, list[str]] = {}
     for preset, value in values.items():
         presets.setdefault(value, []).append(preset)
@@ -105,7 +105,7 @@ def _by_preset(values: dict[str, str]) -> str:
 
 
 def _names(presets: list[str]) -> str:
-    """Join names of presets; a family that is there as a whole is named once."""
+    """Join names of presets; a complete family is named once."""
     family = [name for name in recipes.PRESETS if name.startswith(_FAMILY)]
     if set(family) <= set(presets):
         presets = [*(name for name in presets if name not in family), f"{_FAMILY}*"]

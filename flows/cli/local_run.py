@@ -1,8 +1,8 @@
 """`nanochat run` around the Prefect flow: shows progress, turns signals into a stop, gathers results.
 
-The flow runs on a thread of its own, so that Ctrl-C and SIGTERM reach this process's main thread, which asks
-the stages to keep a restart point and end. A run with nothing to do starts no Prefect unless a server is
-configured, and no MLflow unless its address is.
+The flow runs on its own thread, so that Ctrl-C and SIGTERM reach this process's main thread, which asks
+the stages to save a restart point and stop. A run with nothing to do does not start Prefect unless a server
+is configured, nor MLflow unless its address is.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What the command line said about how to run."""
+    """Options from the command line on how to run."""
 
     until: str | None = None
     force: tuple[str, ...] = ()
@@ -46,7 +46,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run leaves: each node's record, and which of them were made just now."""
+    """What a run returns: each node's record, and which nodes it executed."""
 
     records: Mapping[str, Record]
     executed: tuple[str, ...]
@@ -80,7 +80,7 @@ def results(store: Store, records: Mapping[str, Record]) -> dict[str, Any]:
 
 
 def unpack(store: Store, record: Record, folder: Path) -> Path:
-    """Fill a folder with links to an artifact and its attachments, replacing links of an earlier run."""
+    """Fill a folder with links to an artifact and its attachments, replacing links from an earlier run."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         if old.is_symlink() or old.is_file():
@@ -145,13 +145,13 @@ def _prefect(settings: Settings, progress: Progress) -> Iterator[None]:
 
 @contextmanager
 def _signals(stop: threading.Event, progress: Progress) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into a stop, the second into an immediate end."""
+    """Turn the first Ctrl-C or SIGTERM into a stop, the second into an immediate exit."""
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         if stop.is_set():
             os._exit(1)
         stop.set()
-        progress.say("stopping: running stages keep a restart point (once more to end at once)")
+        progress.say("stopping: running stages save a restart point (again to exit immediately)")
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -26,12 +26,14 @@ ModelRef = Annotated[
     str,
     typer.Argument(
         help="A trained stage, `publish` or `import` (its newest record), stage/<key prefix>, or a published"
-        " folder (./NAME where a stage is called so too)."
+        " folder (./NAME if a stage has that name too)."
     ),
 ]
 Source = Annotated[
     str | None,
-    typer.Option(help=f"In a folder with several trainings, this one: {_SOURCES} (default: {SOURCES[0]})."),
+    typer.Option(
+        help=f"In a folder with several training stages, this one: {_SOURCES} (default: {SOURCES[0]})."
+    ),
 ]
 Tag = Annotated[
     str | None,
@@ -45,13 +47,13 @@ Step = Annotated[
 def evaluate(
     ref: Ref,
     store: StoreUrl = None,
-    max_problems: Annotated[int | None, typer.Option(min=1, help="Problems per task at most.")] = None,
+    max_problems: Annotated[int | None, typer.Option(min=1, help="Maximum problems per task.")] = None,
     task: Annotated[list[str] | None, typer.Option(help="Only these chat tasks; repeatable.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a model of the store again.
 
-    It can be of pretrain, midtrain, sft or import; on all problems, on fewer, or on other tasks.
+    It can come from pretrain, midtrain, sft or import; on all problems, fewer, or other tasks.
     """
     from flows.models.score import evaluate_model
 
@@ -77,7 +79,7 @@ def chat(
     tag: Tag = None,
     step: Step = None,
 ) -> None:
-    """Talk with a model, or answer one prompt."""
+    """Talk to a model, or answer one prompt."""
     from flows.models.find import open_engine
     from nanochat.chat import terminal
 
@@ -150,7 +152,7 @@ def export(
     layout: Annotated[
         Literal["flat", "cache"],
         typer.Option(
-            help="Of nanochat's format: all files in DIR, or DIR as upstream's base directory.",
+            help="For nanochat's format: all files in DIR, or DIR as upstream's base directory.",
         ),
     ] = "flat",
     source: Source = None,

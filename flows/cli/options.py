@@ -1,4 +1,4 @@
-"""Options that several verbs of the command line share, and the store that they mean."""
+"""Options that several verbs of the command line share, and the store that they name."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Where the words of a command go: data to stdout, everything else to stderr.
+"""Where a command's output goes: data to stdout, everything else to stderr.
 
-Knows nothing of what is said; tables and texts are shaped in `flows.cli.tables`.
+Knows nothing about the content; tables and texts are formatted in `flows.cli.tables`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _WIDTH_OF_PIPES = 160
 
 
 def stderr() -> Console:
-    """Return the console for all that is not data."""
+    """Return the console for everything that is not data."""
     return Console(stderr=True, highlight=False)
 
 
@@ -33,12 +33,12 @@ def show_json(data: Any) -> None:
 
 
 def say(text: str) -> None:
-    """Tell the person something that is not data."""
+    """Print something that is not data."""
     stderr().print(text, markup=False, soft_wrap=True)
 
 
 def fail(message: str, hint: str | None, code: int = 1) -> NoReturn:
-    """Say what went wrong and the way out, and end with an exit code."""
+    """Print what went wrong and how to fix it, and exit with a code."""
     say(f"error: {message}")
     if hint:
         say(f"hint: {hint}")

@@ -1,4 +1,4 @@
-"""How plans look as text, and as plain data for `--json`. Only shapes what it is given."""
+"""How plans look as text, and as plain data for `--json`. Only formats what it is passed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WORDS = {"hit": "cached", "run": "run", "wait": "wait"}
 
 
 def plan_table(plan: Plan) -> Table:
-    """One row a stage; the shards of a stage that fans out are counted together."""
+    """One row per stage; the shards of a stage that fans out are counted together."""
     table = plain_table("stage", "action", "why", "last took")
     for group in _by_stage(plan.nodes).values():
         counts = Counter(WORDS[p.action] for p in group)
@@ -45,7 +45,7 @@ def plan_json(plan: Plan, dollars_per_hour: float | None) -> dict[str, Any]:
 
 
 def plan_summary(plan: Plan, dollars_per_hour: float | None) -> str:
-    """Say in one line how much is cached, and how long the rest took when it last ran."""
+    """Return one line: how much is cached, and how long the rest took when it last ran."""
     todo = sum(p.action != "hit" for p in plan.nodes)
     line = f"{len(plan.nodes) - todo} of {len(plan.nodes)} nodes cached; {todo} to run"
     if not plan.predicted_s:

@@ -23,7 +23,7 @@ def list_recipes(as_json: AsJson = False) -> None:
 def show(recipe: RecipeName, override: Overrides = None, as_json: AsJson = False) -> None:
     """Show every field of a recipe with its value and meaning.
 
-    The numbers that follow from them (parameters, steps, learning rates, cost) stand below.
+    The numbers that follow from them (parameters, steps, learning rates, cost) are listed below.
     """
     from flows.cli.cost_tables import derived_table
     from nanochat.costs.derived import derived

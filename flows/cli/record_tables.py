@@ -18,7 +18,7 @@ from flows.store.records import input_refs
 
 
 def lineage_tree(store: Store, record: Record) -> Tree:
-    """Draw a record's ancestors; what was drawn already is only named."""
+    """Draw a record's ancestors; one that was drawn already is only named."""
     by_ref = {(r.stage, r.key): r for r in lineage(store, record)}
     drawn: set[tuple[str, str]] = set()
 
@@ -42,7 +42,7 @@ def lineage_tree(store: Store, record: Record) -> Tree:
 
 
 def records_table(records: Sequence[Record]) -> Table:
-    """One row a record, newest first."""
+    """One row per record, newest first."""
     table = plain_table("record", "node", "made", "time", "size", "digest")
     for r in records:
         size = sum(f.size for f in (*r.files, *r.attachments))
@@ -53,7 +53,7 @@ def records_table(records: Sequence[Record]) -> Table:
 
 
 def record_text(record: Record, contents: Mapping[str, Any] | None = None) -> str:
-    """One record in full: what was hashed, metrics, provenance, files, and what is in them where known."""
+    """One record in full: what was hashed, metrics, provenance, files, and what is in them if known."""
     parts = {"hashed": record.payload, "metrics": record.metrics, "provenance": record.provenance}
     lines = [f"{record.stage}/{record.key}", f"node    {record.node}", f"digest  {record.digest}"]
     for title, part in parts.items():

@@ -28,14 +28,16 @@ def run(
     store: StoreUrl = None,
     until: Until = None,
     force: Annotated[
-        list[str] | None, typer.Option(help="Run this stage although it is cached; repeatable.")
+        list[str] | None, typer.Option(help="Run this stage even if it is cached; repeatable.")
     ] = None,
     dispatch: Annotated[
         str, typer.Option(help="local: this process; pools: GPU stages on their work pool.")
     ] = "local",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: all cores).")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Shards at once (default: as cores).")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Shards in parallel (default: one per core).")
+    ] = None,
     processes: Annotated[
         int | None, typer.Option(min=1, help="Ranks that train together (default: one per GPU, 1 on cpu).")
     ] = None,
@@ -47,9 +49,9 @@ def run(
     ] = 30.0,
     as_json: AsJson = False,
 ) -> None:
-    """Make all that is missing, up to the published chat model.
+    """Make what is missing, up to the published chat model.
 
-    What the store has is not made again. After Ctrl-C or a crash, the same command goes on.
+    What the store has is not made again. After Ctrl-C or a crash, the same command continues.
     """
     from flows.cli.local_run import RunOptions, next_commands, results, run_plan, unpack
     from flows.plan import make_plan
@@ -100,7 +102,7 @@ def _show_run(done: RunResult, found: Mapping[str, Any], folder: Path | None, *,
 
 
 def _require_device(device: str, planned: Plan) -> None:
-    """Raise ConfigError, before the data is made, if stages are to train on a GPU that is not here."""
+    """Raise ConfigError, before any data is made, if stages are to train on a GPU that is missing."""
     trains = any(p.action != "hit" and p.node.stage.resources == "gpu" for p in planned.nodes)
     if trains and device != "cpu":
         from nanochat.train.training_run import device_of

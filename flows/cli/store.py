@@ -36,7 +36,7 @@ def list_records(
 def inspect(ref: Ref, store: StoreUrl = None, as_json: AsJson = False) -> None:
     """Show one record: what was hashed, what was made, lineage.
 
-    Of tokens, conversations and overlaps with benchmarks it also shows what is in the files.
+    For tokens, conversations and overlaps with benchmarks it also shows what is in the files.
     """
     from flows.cli.contents import contents
     from flows.cli.record_tables import lineage_tree
@@ -60,7 +60,7 @@ def inspect(ref: Ref, store: StoreUrl = None, as_json: AsJson = False) -> None:
 
 
 def verify_store(ref: OptionalRef = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
-    """Read everything in the store and name what is damaged."""
+    """Read everything in the store and report what is damaged."""
     _, opened = open_store(store)
     findings = list(verify(opened, [ref] if ref else None))
     if as_json:
@@ -78,9 +78,9 @@ def verify_store(ref: OptionalRef = None, store: StoreUrl = None, as_json: AsJso
 
 def collect_garbage(
     store: StoreUrl = None,
-    grace_hours: Annotated[float, typer.Option(min=0, help="Keep what is younger than this.")] = 168.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-    without_roots: Annotated[bool, typer.Option(help="Allow it in a store that names no roots.")] = False,
+    grace_hours: Annotated[float, typer.Option(min=0, help="Keep anything younger than this.")] = 168.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be removed.")] = False,
+    without_roots: Annotated[bool, typer.Option(help="Run even if the store has no roots.")] = False,
     keep: Annotated[list[str] | None, typer.Option(help="Keep this record and its lineage for good.")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -1,6 +1,6 @@
 """How plans, records and results look as text: rich tables for people, plain data for `--json`.
 
-Only shapes what it is given; reads no store and runs nothing.
+Only formats what it is passed; reads no store and runs nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nanochat.evals.results import benchmark_rows
 
 
 def run_table(records: Mapping[str, Record], executed: Iterable[str]) -> Table:
-    """One row a stage: whether it ran, its digest, what it took."""
+    """One row per stage: whether it ran, its digest, how long it took."""
     made = set(executed)
     table = plain_table("stage", "status", "digest", "time", "result")
     groups: dict[str, list[str]] = {}
@@ -37,7 +37,7 @@ def run_table(records: Mapping[str, Record], executed: Iterable[str]) -> Table:
 
 
 def results_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
-    """The benchmark table: a row a chat task and metric, a column a model; CORE's own tasks are left out."""
+    """The benchmark table: a row per chat task and metric, a column per model; without CORE's tasks."""
     table = plain_table("benchmark", "chance", *results)
     for row in benchmark_rows(results):
         if row.part != "core":
@@ -46,7 +46,7 @@ def results_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """One row a mapping; all have the same keys."""
+    """One row per mapping; all have the same keys."""
     table = plain_table(*rows[0])
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
@@ -59,7 +59,7 @@ def stage_label(stage: Stage, nodes: int) -> str:
 
 
 def fields_table(fields: Iterable[tuple[str, Any, str]]) -> Table:
-    """One row a recipe field: its dotted name, value and help text."""
+    """One row per recipe field: its dotted name, value and help text."""
     table = plain_table("field", "value", "meaning")
     for name, value, text in fields:
         table.add_row(name, value_text(value), text)
@@ -67,7 +67,7 @@ def fields_table(fields: Iterable[tuple[str, Any, str]]) -> Table:
 
 
 def plain_table(*columns: str) -> Table:
-    """Return an empty table in the one style that all have."""
+    """Return an empty table in the style that all tables share."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(column, overflow="fold")

@@ -2,7 +2,7 @@
 
 The parent holds the other end of standard input. When that closes, however the parent died, the whole
 process group of the command is ended, grandchildren too (a parent-death signal reaches only the child).
-Needs the standard library alone and starts in milliseconds.
+Needs only the standard library and starts in milliseconds.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a person sees while a run goes on: a line per stage with step, loss, bpb, tokens/s and time left.
 
 On a terminal the running stages are live lines with a bar; elsewhere each is printed now and then as plain
-text. All of it goes to stderr; what a stage means is never told by colour alone.
+text. All of it goes to stderr, and colour alone never carries meaning.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Times, sizes and numbers as people read them; where they stand is up to the caller."""
+"""Times, sizes and numbers as people read them; where they are shown is up to the caller."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A run's report: one HTML file with plots, made from records and the files they name, nothing else.
 
-`read` gives the bytes of one file of a record's artifact, so this module knows no store. What a record or
-file does not have is left out of the page; what is missing is said. Plots are SVG inside the page. What is
+`read` gives the bytes of one file of a record's artifact, so this module does not access the store. What a
+record or file does not have is left out of the page, with a note. Plots are SVG inside the page. What is
 prepared here is plain text; `report.html.j2` lays it out and escapes it.
 """
 
@@ -99,7 +99,7 @@ def _corpus(records: Mapping[str, Record]) -> list[Row]:
 
 
 def _series(records: Mapping[str, Record], read: Read) -> dict[str, list[dict[str, Any]]]:
-    """Return what each training stage measured on its way."""
+    """Return what each training stage measured as it ran."""
     return {
         node: [line for name in _SERIES for line in _json_lines(records[node], read, name)]
         for node in TRAINED

@@ -1,9 +1,9 @@
 """The pages that show runs: local Prefect and MLflow servers as child processes, loopback only.
 
-`nanochat run` borrows a Prefect server for as long as it runs when none is configured; `nanochat ui` keeps
-both up. One process at a time holds the shared Prefect database of a home folder, so that history stays in
-one place; a second run uses the server of `nanochat ui` if that is the holder, else a database of its own
-that is thrown away. Servers end with their parent, however it dies. Imports neither Prefect nor MLflow.
+`nanochat run` starts a Prefect server for as long as it runs if none is configured; `nanochat ui` keeps both
+up. One process at a time holds the shared Prefect database of a home folder, so that history stays in one
+place; a second run uses the server of `nanochat ui` if that is the holder, else a temporary database. Servers
+end with their parent, however it dies. Imports neither Prefect nor MLflow.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def local_prefect_server(home: Path) -> Iterator[str]:
 def serve_pages(home: Path, mlflow_uri: str) -> Iterator[tuple[str, str]]:
     """Yield the pages of Prefect and MLflow for `home`, both servers up until the block ends.
 
-    An MLflow address that is a server already is returned as it is. Raises `NanochatError` when another
+    An MLflow address that is already a server is returned as it is. Raises `NanochatError` when another
     process holds the Prefect database.
     """
     folder = home / "prefect"
@@ -80,7 +80,7 @@ def serve_pages(home: Path, mlflow_uri: str) -> Iterator[tuple[str, str]]:
         if not stack.enter_context(_try_lock(folder / "lock")):
             raise NanochatError(
                 f"{folder / 'prefect.db'} is in use by a run or another `nanochat ui`",
-                hint="wait until that run has ended, or open the page of the other `nanochat ui`",
+                hint="wait for that run to end, or open the page of the other `nanochat ui`",
             )
         api = stack.enter_context(_prefect_server(folder, folder / "prefect.db"))
         note = folder / "url"
@@ -112,7 +112,7 @@ def _prefect_server(folder: Path, database: Path) -> Iterator[str]:
 
 
 def _wait_recorded(api: str) -> None:
-    """Wait until the server has written what it was told, at most `SETTLE_LIMIT_S`.
+    """Wait until the server has written what it was sent, at most `SETTLE_LIMIT_S`.
 
     Task runs arrive as events that it writes in batches and drops when it stops: stopped at the end of a flow
     of 40 tasks, its database held 5 of them.
@@ -122,7 +122,7 @@ def _wait_recorded(api: str) -> None:
     while time.monotonic() < deadline:
         now = _task_run_states(api)
         if now is None:
-            return  # nobody there to wait for
+            return  # no server to wait for
         if now != seen:
             seen, since = now, time.monotonic()
         elif time.monotonic() - since >= SETTLED_S:
@@ -175,13 +175,13 @@ def _server(
             stderr=subprocess.STDOUT,
             cwd=folder,
             env=dict(environment),
-            start_new_session=True,  # Ctrl-C is for the run, which still needs its server to end well
+            start_new_session=True,  # Ctrl-C is for the run, which still needs its server to finish cleanly
         )
     try:
         _wait_healthy(child, health, log)
         yield
     finally:
-        assert child.stdin is not None  # a pipe was asked for
+        assert child.stdin is not None  # a pipe was requested
         child.stdin.close()
         child.wait()
 
@@ -191,13 +191,13 @@ def _wait_healthy(child: subprocess.Popen[bytes], url: str, log: Path) -> None:
     while time.monotonic() < deadline:
         if child.poll() is not None:
             raise NanochatError(
-                f"the local server ended with status {child.returncode} at start", hint=f"see {log}"
+                f"the local server exited with status {child.returncode} at startup", hint=f"see {log}"
             )
         if _is_healthy(url):
             return
         time.sleep(0.1)
     raise NanochatError(
-        f"the local server gave no answer at {url} within {START_TIMEOUT_S:.0f} s", hint=f"see {log}"
+        f"the local server did not answer at {url} within {START_TIMEOUT_S:.0f} s", hint=f"see {log}"
     )
 
 

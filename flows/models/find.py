@@ -1,8 +1,8 @@
 """From a reference to a model: finds model and tokenizer through the lineage, or in a published folder.
 
-`publish`, `import` and the trained stages (`pretrain`, `midtrain`, `sft`) can be named; what such a record
-was made from says which tokenizer, tasks and validation tokens belong to it. What is then done with the
-model (chat, scores, another format) is decided elsewhere.
+`publish`, `import` and the trained stages (`pretrain`, `midtrain`, `sft`) can be named; the lineage of such a
+record says which tokenizer, tasks and validation tokens belong to it. What is then done with the model (chat,
+scores, another format) is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def open_engine(store: Store, ref: str, choice: Choice | None = None) -> Engine:
     Raises as `open_model` does.
     """
     published = open_model(store, ref, choice)
-    from nanochat.chat.engine import Engine  # heavy, and not needed to say what is wrong with a reference
+    from nanochat.chat.engine import Engine  # heavy, and not needed to report a wrong reference
 
     return Engine(published.model, published.tokenizer)
 
@@ -39,7 +39,7 @@ def open_model(store: Store, ref: str, choice: Choice | None = None) -> Publishe
     """Return the model that a reference names, in float32, with its tokenizer.
 
     Raises:
-        ConfigError: a folder that is not there, or a choice where there is none.
+        ConfigError: a folder that does not exist, or a choice where there is nothing to choose.
         StoreError: the record holds no model, or its parts are gone.
         DataError: the folder is damaged, hostile or of another format.
     """
@@ -51,7 +51,7 @@ def open_model(store: Store, ref: str, choice: Choice | None = None) -> Publishe
         return read_published(find_published(folder, choice))
     if choice not in (None, Choice()):
         raise ConfigError(
-            f"{ref} names one checkpoint of the store, so there is nothing to choose in it",
+            f"{ref} names one checkpoint of the store, so there is nothing to choose",
             hint="--source, --tag and --step are for published folders",
         )
     return open_record(store, store.resolve(ref))
@@ -86,9 +86,9 @@ def open_record(store: Store, record: Record) -> Published:
 def folder_of(ref: str) -> Path | None:
     """Return the folder that a reference names, or None where it names a record.
 
-    A stage's name is never taken for a folder beside the user; `./sft` is.
+    A stage's name is never taken for a folder in the working directory; `./sft` is.
 
-    Raises ConfigError for what reads like a path but is no folder.
+    Raises ConfigError for what looks like a path but is not a folder.
     """
     if ref.partition("/")[0] in (*STAGES, IMPORT.name):
         return None
@@ -97,14 +97,14 @@ def folder_of(ref: str) -> Path | None:
         return folder
     if folder.exists() or ref.startswith((".", "~")) or os.sep in ref:
         raise ConfigError(
-            f"{ref} is no folder, and no stage of the store is called so",
+            f"{ref} is not a folder, and no stage has that name",
             hint=f"name a published folder, or one of {_with_models()}",
         )
     return None
 
 
 def trained(store: Store, record: Record) -> Record:
-    """Return the record whose artifact is the model of `record`; raise StoreError where it has none."""
+    """Return the record whose artifact is the model of `record`; raise StoreError if it has none."""
     if record.stage in TRAINED or record.stage == IMPORT.name:
         return record
     if "model" in record.inputs:
@@ -113,13 +113,13 @@ def trained(store: Store, record: Record) -> Record:
 
 
 def input_of(store: Store, record: Record, name: str) -> Record:
-    """Return the record of one input; raise StoreError where it is gone."""
+    """Return the record of one input; raise StoreError if it is gone."""
     line = record.inputs[name]
     found = store.find(line["stage"], line["key"])
     if found is None:
         raise StoreError(
             f"{record.stage}/{record.key[:12]} needs {line['stage']}/{line['key'][:12]}, which is gone",
-            hint="run its recipe again: what is missing is made anew",
+            hint="run its recipe again: what is missing is made again",
         )
     return found
 

@@ -1,7 +1,7 @@
 """Models in and out of the store: imports a published folder, exports a model in a published format.
 
-An import is a stage like any other, with a key from the bytes of the files; only no recipe asks for it. An
-export is written beside its target and renamed, so that half of one is never taken for a whole.
+An import is a stage like any other, with a key from the bytes of the files; but no recipe asks for it. An
+export is written beside its target and renamed, so that a partial one is never taken for a complete one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def import_model(
     """Put a published model into the store, to be kept until its root is dropped.
 
     Raises:
-        ConfigError: there is no such folder or checkpoint.
+        ConfigError: the folder or checkpoint does not exist.
         DataError: a file is missing, damaged, hostile or does not fit.
     """
     from nanochat.formats.folder import find_published
@@ -56,7 +56,7 @@ def import_model(
 
 
 def _config(found: CheckpointFiles, folder: Path) -> ImportConfig:
-    note = found.description.with_name("nanochat.json")  # says step and results in transformers' format
+    note = found.description.with_name("nanochat.json")  # holds step and results in transformers' format
     more = [note] if found.format == "transformers" and note.is_file() else []
     files = [*found.weights, found.description, found.tokenizer, *more]
     lines = [

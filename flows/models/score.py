@@ -1,7 +1,7 @@
 """Scores a model of the store on the benchmarks again, with fewer or other problems; keeps nothing.
 
-A model that was trained here is asked what its own recipe asks. An imported one is asked what the newest
-evaluation in the store asked, its validation text encoded with the model's own tokenizer.
+A model that was trained here is scored on the problems of its own recipe, an imported one on those of the
+newest evaluation in the store, with its validation text encoded by the model's own tokenizer.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _evaluating(model: Record) -> Stage:
     """Return the stage that evaluates models such as this one."""
     trained_by = TRAINED.get(model.stage)
     upstream = trained_by.upstream if trained_by else model.payload["config"]["source"]
-    return EVALUATIONS.get(upstream, EVALUATE_SFT)  # those that no stage of ours trains are chat models
+    return EVALUATIONS.get(upstream, EVALUATE_SFT)  # models that no stage of ours trains are chat models
 
 
 def _own(store: Store, model: Record) -> tuple[Record | None, dict[str, Record]]:
@@ -73,7 +73,7 @@ def _newest(store: Store, model: Record) -> tuple[Record, dict[str, Record]]:
     found = next((r for stage in last_training_first for r in store.records(stage.name)), None)
     if found is None:
         raise StoreError(
-            f"{store.url} has no evaluation yet, and so no problems to ask {model.stage}/{model.key[:12]}",
+            f"{store.url} has no evaluation yet, and so no problems for {model.stage}/{model.key[:12]}",
             hint=f"run a recipe with --until {EVALUATE_BASE.name} first: its data is used",
         )
     shard = input_of(store, input_of(store, found, "val_tokens"), "shard")
@@ -98,6 +98,6 @@ def _tasks(store: Store, recorded: Sequence[Record], ancestors: Mapping[str, Rec
     if "tasks" in ancestors:
         return ancestors["tasks"]
     raise StoreError(
-        "no chat and evaluation data belongs to this model yet",
+        "this model has no chat and evaluation data yet",
         hint=f"run its recipe with --until {EVALUATE_BASE.name} first",
     )

@@ -1,4 +1,4 @@
-"""What a run would do and why: the DAG held against the store, keys, and digests of code."""
+"""What a run would do and why: the DAG compared with the store, keys, and digests of code."""
 
 from flows.plan.changes import Change
 from flows.plan.plan import Plan, Planned, make_plan

@@ -1,7 +1,7 @@
 """Which code a stage reaches, and a digest of it: so that a code change is a decision, not an accident.
 
 A stage reaches the top-level statement that defines its run function, from there each one that defines a name
-it uses, and so on, through imports and the packages that pass names on (`flows.plan.code_reach`). The digest
+it uses, and so on, through imports and packages that re-export names (`flows.plan.code_reach`). The digest
 covers the set of these statements without imports, docstrings, bare strings and the names of modules, so that
 code may move from file to file.
 

@@ -1,6 +1,6 @@
 """One module's source: its top-level statements that run, the names they bind, and what it imports.
 
-What a name means across modules, and what is reached, is found in `flows.plan.code_reach`.
+`flows.plan.code_reach` resolves names across modules and finds what is reached.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import ast
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-# Tuples: `isinstance` is asked about every node, and faster with them than with unions.
+# Tuples: `isinstance` is called for every node, and is faster with them than with unions.
 DEFINITION = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 LOOP = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 IMPORT = (ast.Import, ast.ImportFrom)
@@ -36,7 +36,7 @@ class Module:
         self.for_types: dict[str, Target] = {}
         self.stars: list[str] = []
         self.imports: list[str] = []  # modules that may be among ours
-        self.acting: list[int] = []  # statements that run for what they do
+        self.acting: list[int] = []  # statements that run for their effects
         self._package = name if is_package else name.rpartition(".")[0]
         body = ast.parse(source).body
         for statement in running(body):
@@ -166,6 +166,6 @@ def _changed(statement: ast.stmt) -> Iterator[str]:
 
 
 def _acts(statement: ast.stmt) -> bool:
-    """Say whether a block does more than define names."""
+    """Return whether a block does more than define names."""
     simple = isinstance(statement, (*DEFINITION, ast.Expr))
     return not simple and any(isinstance(node, ast.Expr) for node in walk([statement]))

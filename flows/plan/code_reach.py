@@ -1,4 +1,4 @@
-"""The top-level statements that a function reaches, and their text wherever they stand.
+"""The top-level statements that a function reaches, and their text, whichever module they are in.
 
 A statement that defines a name is reached by its use. One that defines none (a bare call) is reached where
 its module is imported; one that calls a function of ours to define a name (it may register something) where
@@ -6,8 +6,8 @@ anything of its module is reached. A module that is used as a value, or named by
 whole, a template that a string names as its text. Imports for type checkers are not followed; what other
 strings name is not seen.
 
-Reads source with `ast` and imports nothing of what it reads. What a digest is for stands in
-`flows.plan.code_digest`.
+Reads source with `ast` and imports nothing of what it reads. `flows.plan.code_digest` says what a digest is
+for.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from flows.plan.code_modules import DEFINITION, IMPORT, LOOP, Module, Target, ru
 _OURS = ("nanochat", "kernels")
 _NAMES_MODULE = re.compile(rf"({'|'.join(_OURS)})(\.\w+)+(:\w+)?")
 _NAMES_TEMPLATE = re.compile(r"[\w.-]+\.(jinja|j2)")
-_BY_STRING = "a module"  # the name in a target for a module that a string names; no identifier
+_BY_STRING = "a module"  # the name in a target for a module that a string names; not an identifier
 _NO_CODE = frozenset({"ctx", "kind", "type_comment"})
 
 
@@ -68,18 +68,18 @@ class Code:
         return found
 
     def module(self, name: str) -> Module | None:
-        """Return a module of ours, None if there is none of that name."""
+        """Return a module of ours, or None if there is none of that name."""
         if name not in self._modules:
             self._modules[name] = self._read(name) if name.split(".")[0] in _OURS else None
         return self._modules[name]
 
     def templates(self, name: str) -> list[str]:
-        """Return the texts of the templates of that name, wherever they stand."""
+        """Return the texts of the templates of that name, whichever folder they are in."""
         found = (path for layer in _OURS for path in (self._root / layer).rglob(name))
         return sorted(path.read_text(encoding="utf-8") for path in found)
 
     def resolve(self, imported: Target) -> Target:
-        """Return what an import means, through all modules that pass the name on."""
+        """Return what an import means, through all modules that re-export the name."""
         if self.module(imported.module) is None:
             return Target("", ".".join(filter(None, imported)))
         return self.member(imported) if imported.name else imported
@@ -113,7 +113,7 @@ class Code:
     def meant(self, target: Target) -> Iterator[Statement]:
         """Yield what defines a name: the statements that bind it, all of the module if none does.
 
-        A module that is a value may be asked for the names that it passes on as well.
+        A module that is a value may be asked for the names that it re-exports as well.
         """
         module = self.module(target.module)
         found = self._defining(target)
@@ -139,7 +139,7 @@ class Code:
         return Module(name, "", True) if base.is_dir() else None
 
     def _acting(self, names: list[str], imported: set[str]) -> Iterator[Statement]:
-        """Yield what acts as modules are imported, and the modules that these import, each module once."""
+        """Yield the statements that act when modules and those they import are imported, each module once."""
         while names:
             name = names.pop()
             if name not in imported and (module := self.module(name)):
@@ -177,14 +177,14 @@ class Code:
         return self._forms[statement]
 
     def _line(self, statement: Statement) -> str:
-        """Return a statement's digest and those of what it uses: two things of one name are not one."""
+        """Return a statement's digest and those of what it uses: two things of one name stay distinct."""
         form = self._form(statement)
         used = [s for target in form.used for s in self._defining(target)]
         return " ".join([form.digest, *(self._form(s).digest for s in used)])
 
 
 class _Form(NamedTuple):
-    """What a statement says, wherever it stands."""
+    """The content of a statement, whichever module it is in."""
 
     digest: str
     used: tuple[Target, ...]  # in order
@@ -193,7 +193,7 @@ class _Form(NamedTuple):
 
 
 class _Scope(NamedTuple):
-    """What the names mean that a function or class binds; None: a variable."""
+    """What the names that a function or class binds mean; None: a variable."""
 
     names: dict[str, Target | None]
     is_class: bool = False
@@ -217,7 +217,7 @@ class _Reader:
         return _Form(digest, tuple(self._used), tuple(self._imported), tuple(self._imports))
 
     def meaning(self, node: ast.AST) -> Target | None:
-        """Return what a dotted name means; None for variables, and what is no name."""
+        """Return what a dotted name means; None for variables and for what is not a name."""
         if isinstance(node, ast.Name):
             binds = not self._scopes and not isinstance(node.ctx, ast.Load)
             return None if binds else self._lookup(node.id)

@@ -1,4 +1,4 @@
-"""`python -m flows.plan.confirm_code` says: these code changes give the same results."""
+"""`python -m flows.plan.confirm_code` records that code changes give the same results."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from flows.stage import Node
 
 
 def payload_of(node: Node, digests: Mapping[str, str]) -> dict[str, Any]:
-    """Return what a node's key is the hash of; `digests` holds every input node's artifact digest."""
+    """Return what is hashed into a node's key; `digests` holds every input node's artifact digest."""
     return {
         "stage": node.stage.name,
         "version": node.stage.version,
@@ -22,7 +22,7 @@ def payload_of(node: Node, digests: Mapping[str, str]) -> dict[str, Any]:
 
 
 class NoDigests(dict[str, str]):
-    """Stands in for the digests of inputs that are not made yet."""
+    """A placeholder for the digests of inputs that are not made yet."""
 
     def __missing__(self, key: str) -> str:
         return "not made yet"

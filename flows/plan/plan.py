@@ -1,4 +1,4 @@
-"""The DAG held against the store: which nodes are hits, which must run, which wait, and why.
+"""The DAG compared with the store: which nodes are hits, which must run, which wait, and why.
 
 A plan reads records and nothing else; it runs nothing. Keys of nodes whose inputs must still be made are
 not known yet ("wait"): such a node turns out to be a hit if its inputs come out with the same bytes.
@@ -37,8 +37,8 @@ class Planned:
     payload: Mapping[str, Any] | None = None  # what the key is the hash of
     record: Record | None = None  # the hit
     changes: tuple[Change, ...] = ()
-    drift: bool = False  # a hit whose code has changed since, its version not
-    seconds: float | None = None  # what it took last time
+    drift: bool = False  # a hit whose code has changed since, but not its version
+    seconds: float | None = None  # how long it took last time
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Plan:
 
 
 def make_plan(recipe: Recipe, store: Store, *, until: str | None = None, force: Sequence[str] = ()) -> Plan:
-    """Hold a recipe against a store; raise ConfigError for an unknown stage or a data set that is nowhere."""
+    """Compare a recipe with a store; raise ConfigError for an unknown stage or a data set that is missing."""
     nodes = _select(dag.build(recipe), until)
     _check_names(force, nodes)
     _check_tasks(nodes)
@@ -95,7 +95,7 @@ def _decide(
         drift = record.provenance.get("code_digest") not in (None, code_digest(node.stage))
         reason = f"made {record.provenance.get('finished_at', 'earlier')}"
         if drift:
-            reason += "; its code has changed since, its version not"
+            reason += "; its code has changed since, but not its version"
         return Planned(
             node=node, action="hit", reason=reason, key=key, payload=payload, record=record, drift=drift
         )
@@ -118,7 +118,7 @@ def _decide(
 
 
 def _rebuild_missing(nodes: Sequence[Node], found: dict[str, Planned], store: Store) -> dict[str, Planned]:
-    """Turn hits whose bytes are gone into runs, but only those whose bytes somebody needs.
+    """Turn hits whose bytes are gone into runs, but only those whose bytes are needed.
 
     The bytes of the last nodes (which nothing in the plan reads) count as needed.
     """
@@ -144,7 +144,7 @@ def _rebuild_missing(nodes: Sequence[Node], found: dict[str, Planned], store: St
 
 
 class _RecordIndex:
-    """The records of each stage, listed once and each read once: a plan's cost grows with its nodes alone."""
+    """The records of each stage, listed once and each read once: a plan's cost grows only with its nodes."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -153,7 +153,7 @@ class _RecordIndex:
         self._nearest: dict[str, tuple[Record | None, dict[str, Record]]] = {}
 
     def find(self, refs: Iterable[Ref]) -> dict[Ref, Record]:
-        """Return those of the records that exist, whether or not their bytes do."""
+        """Return the records that exist, whether or not their bytes do."""
         present = [ref for ref in refs if ref in self._of(ref[0])]
         self._load(present)
         return {ref: self._read[ref] for ref in present if ref in self._read}
@@ -213,7 +213,7 @@ def _check_names(names: Sequence[str], nodes: Sequence[Node]) -> None:
 
 
 def _check_tasks(nodes: Sequence[Node]) -> None:
-    """Refuse data sets that are nowhere now, and not after the hours of training before they are read."""
+    """Refuse missing data sets now, not after hours of training when they are first read."""
     configs = {node.stage.name: node.config for node in nodes}
     source = configs.get("tasks")
     if not isinstance(source, TasksConfig):

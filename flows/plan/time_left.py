@@ -1,4 +1,4 @@
-"""How long what is left of a plan will take: as measured on this store, else as predicted."""
+"""How long the rest of a plan will take: as measured on this store, else as predicted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nanochat.costs.forecast import Forecast, StageCost
 
 @dataclass(frozen=True)
 class Expected:
-    """What is left to do of one stage, in time; None: not known."""
+    """How long the rest of one stage will take; None: not known."""
 
     stage: str
     seconds: float | None
@@ -42,5 +42,5 @@ def _expected(name: str, group: Sequence[Planned], cost: StageCost) -> Expected:
 
 
 def _asks_otherwise(planned: Planned) -> bool:
-    """Say whether a field of the stage is not what it was last time, so that its time tells little."""
+    """Return whether a field of the stage has changed since last time, so that its time means little."""
     return any(change.field.startswith(f"{planned.node.stage.name}.") for change in planned.changes)

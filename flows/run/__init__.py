@@ -1,1 +1,1 @@
-"""Makes what a plan says: one node, one session, or the whole run as Prefect tasks."""
+"""Carries out a plan: one node, one session, or the whole run as Prefect tasks."""

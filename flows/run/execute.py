@@ -28,8 +28,8 @@ from nanochat.train.ranks.launch import launch
 
 logger = logging.getLogger(__name__)
 InputRecords = Mapping[str, Record | tuple[Record, ...]]
-_FETCHES = 8  # artifacts fetched at once; their files are read side by side as well
-_LOOK_S = 0.2  # how late a wait sees that the whole run was asked to stop
+_FETCHES = 8  # artifacts fetched in parallel, as are the files of each
+_LOOK_S = 0.2  # how long a wait may take to notice that the whole run was asked to stop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionContext:
-    """Where jobs are done: the store, a scratch folder and the runtime settings."""
+    """Where jobs run: the store, a scratch folder and the runtime settings."""
 
     store: Store
     scratch: Path
@@ -70,7 +70,7 @@ def execute(
 ) -> Outcome:
     """Return the job's record, making the artifact if the store does not have it.
 
-    Another process making the same artifact is waited for. `tracker` and then `extra`
+    Waits while another process makes the same artifact. `tracker` and then `extra`
     (what joins the record's provenance) are called only if the stage runs.
     """
     store, stage = context.store, job.node.stage
@@ -118,7 +118,7 @@ def _execute_once(
         try:
             metrics = _run(job.node, _inputs(job, store, scratch), out, runtime)
         except Interrupted:
-            if lease.lost.is_set():  # that was what stopped the stage, and no user
+            if lease.lost.is_set():  # that stopped the stage, not a user
                 lease.check()
             raise
         finally:
@@ -143,7 +143,7 @@ def _execute_once(
 
 
 def _run(node: Node, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> Mapping[str, Any]:
-    """Run a node's stage function here, or on several ranks where it can and shall."""
+    """Run a node's stage function here, or on several ranks if it can and is asked to."""
     if node.stage.spreads and runtime.processes > 1:
         return launch(node.stage.run, node.config, inputs, out, runtime)
     return run_function(node.stage.run)(node.config, inputs, out, runtime)
@@ -178,8 +178,8 @@ def _inputs(job: Job, store: Store, scratch: Path) -> dict[str, Path]:
         folders["lineage"].mkdir(parents=True)
         for node_id, record in job.lineage.items():
             path = folders["lineage"] / f"{node_id.replace('/', '__')}.json"
-            told = {**record.to_json(), "title": STAGES[record.stage].title}
-            path.write_text(json.dumps(told), encoding="utf-8")
+            described = {**record.to_json(), "title": STAGES[record.stage].title}
+            path.write_text(json.dumps(described), encoding="utf-8")
     return folders
 
 
@@ -203,7 +203,7 @@ def _input_summary(inputs: InputRecords) -> dict[str, Any]:
 
 
 class _LinkedEvent(threading.Event):
-    """Set when itself or its parent is set: a lost lease stops one stage, a signal stops all."""
+    """Set when it or its parent is set: a lost lease stops one stage, a signal stops all."""
 
     def __init__(self, parent: threading.Event) -> None:
         super().__init__()

@@ -44,9 +44,9 @@ STAGE_DEPLOYMENT = "nanochat-stage/gpu"
 
 @dataclass
 class Caller:
-    """A program that runs the flow in its own process: lends what it has, and gets the session to read.
+    """A program that runs the flow in its own process: passes in what it has, and can read the session.
 
-    What is made is the plan that it has shown, from the store that it has opened.
+    The flow makes the plan that it has shown, in the store that it has opened.
     """
 
     plan: Plan
@@ -64,7 +64,7 @@ class Caller:
             current_caller.reset(token)
 
 
-# A flow run that a worker starts finds no caller here, and is its own.
+# A flow run that a worker starts finds no caller here, and makes its own.
 current_caller: ContextVar[Caller | None] = ContextVar("current_caller", default=None)
 
 
@@ -144,7 +144,7 @@ def _goes_to_pool(session: Session, node_id: str, dispatch: str) -> bool:
 
 
 def make_here(session: Session, node_id: str) -> Outcome:
-    """Make a node in this process, telling its progress to Prefect."""
+    """Make a node in this process, reporting its progress to Prefect."""
     tracker = _ProgressArtifact(node_id, _mlflow_link(session, node_id))
     return session.make(node_id, trackers=(tracker,), extra={"prefect": _prefect_ids()})
 
@@ -197,7 +197,7 @@ def _as_state(node_id: str, outcome: Outcome) -> State[dict[str, str]] | dict[st
 
 
 def _may_pass(stage: Stage, _task: Any, _run: Any, state: State[Any]) -> bool:
-    """Say whether another try may go better than the one that failed."""
+    """Return whether another try may succeed where the last one failed."""
     try:
         state.result()
     except BaseException as error:
@@ -211,14 +211,14 @@ def _raise_first(errors: Mapping[str, BaseException]) -> None:
             raise error
     for node_id, error in errors.items():
         what = f"stage {node_id} failed"
-        told = explain(error, what) if isinstance(error, OSError) else None  # such as a full scratch disk
-        if told is None:
-            told = StageFailed(f"{what}: {error}", hint=getattr(error, "hint", None))
-        raise StageFailed(str(told), hint=told.hint) from error
+        shown = explain(error, what) if isinstance(error, OSError) else None  # such as a full scratch disk
+        if shown is None:
+            shown = StageFailed(f"{what}: {error}", hint=getattr(error, "hint", None))
+        raise StageFailed(str(shown), hint=shown.hint) from error
 
 
 def flow_run_id() -> str:
-    """Return the id of the current flow run, or an empty text outside of one."""
+    """Return the id of the current flow run, or an empty string outside of one."""
     flow = FlowRunContext.get()
     return str(flow.flow_run.id) if flow and flow.flow_run else ""
 
@@ -240,7 +240,7 @@ def _mlflow_link(session: Session, node_id: str) -> Callable[[], str | None]:
 
 @dataclass
 class _ProgressArtifact:
-    """Tells a stage's progress to the Prefect UI, at most every few seconds; a failure only silences it."""
+    """Reports a stage's progress to the Prefect UI, at most every few seconds; a failure only silences it."""
 
     node_id: str
     link: Callable[[], str | None]
@@ -265,7 +265,7 @@ class _ProgressArtifact:
                 self._artifact = create_progress_artifact(percent, key=key, description=text)  # type: ignore[assignment]
             else:
                 update_progress_artifact(self._artifact, percent, description=text)
-        except Exception as error:  # whatever goes wrong in the UI must not reach the stage
+        except Exception as error:  # an error in the UI must not reach the stage
             self._broken = True
             logger.warning("progress of %s is no longer sent to Prefect: %s", self.node_id, error)
 

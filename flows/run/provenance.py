@@ -63,7 +63,7 @@ def hardware() -> dict[str, Any]:
 def _gpus() -> list[str]:
     if "torch" not in sys.modules:  # a stage that computes has imported it; others need not pay for it
         return []
-    import torch  # another thread may be at it: this waits for the end
+    import torch  # another thread may be importing it: this waits for it
 
     if not torch.cuda.is_available():
         return []
@@ -90,7 +90,7 @@ def _commit() -> tuple[str | None, bool | None]:
     try:
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
     except (OSError, subprocess.SubprocessError):
-        return None, None  # installed from a package: the code digest still tells
+        return None, None  # installed from a package: the code digest still identifies the code
 
 
 @cache

@@ -1,8 +1,8 @@
-"""Which nodes of a plan may start now: those whose inputs are done, so many of each stage at once.
+"""Which nodes of a plan may start now: those whose inputs are done, up to a limit per stage.
 
-Every stage has a lane of its own, so that training the tokenizer and tokenizing go on beside downloads that
-are still under way, and no lane can starve another. Knows nothing of threads, Prefect or results: a failed
-node is done as well, and whoever starts its followers finds out.
+Every stage has a lane of its own, so that training the tokenizer and tokenizing run alongside downloads that
+are still in progress, and no lane can starve another. Knows nothing about threads, Prefect or results: a
+failed node counts as done, and whoever starts its followers finds out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Scheduler:
     """The waiting, running and finished nodes of one run, in the order of the plan."""
 
     def __init__(self, nodes: Sequence[Node], workers: int) -> None:
-        """Let `workers` nodes of a stage run at once where the stage itself sets no limit."""
+        """Let up to `workers` nodes of a stage run in parallel, unless the stage itself sets a limit."""
         self._workers = workers
         self._waiting = {node.id: node for node in nodes}
         self._inputs_left = {node.id: set(input_ids(node)) & self._waiting.keys() for node in nodes}
@@ -31,7 +31,7 @@ class Scheduler:
 
     @property
     def all_done(self) -> bool:
-        """Whether nothing waits or runs any more."""
+        """Whether no node is waiting or running."""
         return not self._waiting and not self._running
 
     def take_ready(self) -> list[Node]:
@@ -47,7 +47,7 @@ class Scheduler:
         return taken
 
     def done(self, node_id: str) -> None:
-        """Take note that a running node has ended, well or not."""
+        """Record that a running node has ended, successfully or not."""
         node = self._running.pop(node_id)
         self._in_lane[node.stage.name] -= 1
         for follower in self._followers[node_id]:

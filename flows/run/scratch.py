@@ -1,7 +1,8 @@
-"""Local folders of stages at work, swept once their process is gone; and of downloads that outlive it.
+"""Local folders of running stages, swept once their process is gone; and of downloads that outlive it.
 
-A folder in use is locked, and the kernel ends a lock with its process: that tells the dead from the living
-also between containers that share a home, where a process id would not. Nothing here is part of an artifact.
+A folder in use is locked, and the kernel ends a lock with its process: that distinguishes dead processes from
+living ones even between containers that share a home, where a process id would not. Nothing here is part of
+an artifact.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def partial_folder(root: Path, key: str) -> Path:
 
 
 def drop_partial(root: Path, key: str) -> None:
-    """Remove what a stage that is finished has downloaded."""
+    """Remove what a finished stage has downloaded."""
     shutil.rmtree(partial_folder(root, key), ignore_errors=True)
 
 
@@ -57,7 +58,7 @@ def sweep(root: Path) -> None:
 def _lock(folder: Path, *, without_locks: bool) -> Iterator[bool]:
     """Try to hold a folder for a while; False if another process does, or if it is gone.
 
-    `without_locks` is the answer on a file system that has none.
+    `without_locks` is the result on a file system without locks.
     """
     try:
         # A file, since network file systems lock nothing that cannot be opened for writing.

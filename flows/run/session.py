@@ -54,7 +54,7 @@ class Session:
     ) -> Outcome:
         """Return a node's outcome; its inputs must have been made by this session.
 
-        `trackers` hear what the stage says besides the display; `extra` joins the provenance.
+        `trackers` receive the stage's reports as the display does; `extra` joins the provenance.
         """
         planned = self.plan.by_id[node_id]
         if planned.action == "hit" and planned.record is not None:
@@ -68,7 +68,7 @@ class Session:
         return outcome
 
     def adopt(self, node_id: str, outcome: Outcome, extra: Mapping[str, Any] | None = None) -> None:
-        """Take over a node's outcome, whoever made it; `extra` as in `make`."""
+        """Take over a node's outcome, no matter where it was made; `extra` as in `make`."""
         self.records[node_id] = outcome.record
         if outcome.cached:
             self._tell_cached(node_id, outcome.record, (extra or {}).get("prefect", {}))

@@ -19,7 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class HasIdentity(Protocol):
-    """What says itself which part of it is hashed, such as a `Config`."""
+    """An object that decides itself which part of it is hashed, such as a `Config`."""
 
     def identity(self) -> Mapping[str, Any]:
         """Return that part."""
@@ -29,10 +29,10 @@ def canonical_json(value: Any) -> str:
     """Return `value` as JSON with sorted keys and no spaces; the same value is always the same text.
 
     Takes None, bool, int, float, str, lists, tuples, mappings with string keys, enums of such values,
-    dataclasses and what has an `identity` of its own.
+    dataclasses and objects with an `identity`.
 
     Raises:
-        TypeError: a value has no stable form; names the field and the way out.
+        TypeError: a value has no stable form; names the field and the fix.
     """
     return json.dumps(
         _plain(value, "value"), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
@@ -83,7 +83,9 @@ def _text(value: str, field: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise TypeError(f"{field} is {value!r}, no valid Unicode; use text without lone surrogates") from None
+        raise TypeError(
+            f"{field} is {value!r}, not valid Unicode; use text without lone surrogates"
+        ) from None
     return str(value)
 
 
@@ -95,7 +97,7 @@ def _way_out(value: Any) -> str:
     if isinstance(value, set | frozenset):
         return "use a sorted tuple"
     if isinstance(value, PurePath):
-        return "where bytes lie is not identity: use their digest, or a str that names them"
+        return "where bytes are is not identity: use their digest, or a str that names them"
     if isinstance(value, bytes | bytearray):
         return "use their sha256 or a hex str"
     if callable(value):

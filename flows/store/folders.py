@@ -1,4 +1,4 @@
-"""Local folders on both sides of a stage: what it left to be kept, and what it is given to read.
+"""Local folders on both sides of a stage: the output to keep, and the inputs to read.
 
 `scan` lists and hashes the files of an output folder and refuses what an artifact cannot hold; `link` puts a
 stored file into an input folder. No store access here.

@@ -1,8 +1,8 @@
 """Garbage collection: removes what nobody has asked to keep.
 
-Kept are the roots and all that they were made from, what running stages make and read, and everything younger
-than the grace period, which must be longer than the longest commit. Records go before the blobs that only
-they use, so that a collector that dies half-way leaves blobs without records and never the reverse.
+It keeps the roots and everything they were made from, what running stages make and read, and everything
+younger than the grace period, which must be longer than the longest commit. Records go before the blobs that
+only they use, so that a collector that dies half-way leaves blobs without records and never the reverse.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def collect(
     """Remove what nothing needs and what is older than `grace_s` seconds.
 
     Raises:
-        StoreError: there are no roots (all would go; `without_roots` says that this is meant), or a record
+        StoreError: there are no roots (all would be removed; `without_roots` allows it), or a record
             that is needed cannot be read, so that what it needs is unknown.
     """
     roots = {ref for refs in store.roots().values() for ref in refs}
     if not roots and not without_roots:
         raise StoreError(
             f"{store.url} has no roots, so everything in it would be removed",
-            hint="a finished run sets one; to empty the store, say so with --without-roots",
+            hint="a finished run sets one; to empty the store, pass --without-roots",
         )
     before = time.time() - grace_s
     blobs = store.storage.listing("blobs")  # listed before the marking: what comes later is not in it
@@ -69,7 +69,7 @@ def collect(
 
 
 def _reachable(store: Store, starts: Iterable[Ref], listed: Mapping[Ref, ObjectInfo]) -> dict[Ref, Record]:
-    """Return the records that `starts` name and all they were made from, as far as they still exist."""
+    """Return the records that `starts` name and all that they were made from, as far as they still exist."""
     kept: dict[Ref, Record] = {}
     frontier = {ref for ref in starts if ref in listed}
     while frontier:
@@ -88,7 +88,7 @@ def _load(store: Store, ref: Ref) -> Record | None:
     except Damaged as error:
         raise StoreError(
             f"{record_name(*ref)} is needed but damaged, so what it was made from is unknown: {error}",
-            hint="run the pipeline again, which makes it anew, or drop its root",
+            hint="run the pipeline again, which remakes it, or drop its root",
         ) from error
 
 

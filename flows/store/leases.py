@@ -1,10 +1,11 @@
 """Leases: who is making an artifact right now, so that nobody else makes it too.
 
-`leases/<stage>/<key>.<fence>.json` says who holds a stage and until when. Taking a lease is creating the file
-of the next fence number, which only one can do; that atomic create is the only thing asked of a storage. The
-holder renews its own file from a thread. A holder that died stops renewing, and once its time is up (at once
-if it was a process of this machine) the next one creates the following number. A holder that slept through
-that sees the higher number, or finds its file gone, and must not publish: `check` raises `LeaseLost`.
+`leases/<stage>/<key>.<fence>.json` says who holds a stage and until when. Taking a lease means creating the
+file with the next fence number, which only one process can do; that atomic create is all that a storage must
+offer. The holder renews its own file from a thread. A holder that died stops renewing, and once its time is
+up (immediately if it was a process of this machine) the next one creates the following number. A holder that
+slept through that sees the higher number, or finds its file gone, and must not publish: `check` raises
+`LeaseLost`.
 
 Clocks of different machines must agree to within half the time to live. Not here: what is done under a lease.
 """
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class LeaseInfo:
-    """What a lease file says."""
+    """The content of a lease file."""
 
     stage: str
     key: str
@@ -44,7 +45,7 @@ class LeaseInfo:
     expires: float  # seconds since the epoch
     host: str
     pid: int
-    started: float  # when the process began: tells it from a later one with the same pid
+    started: float  # when the process began: distinguishes it from a later one with the same pid
     needs: tuple[Ref, ...] = ()  # records that the work reads; garbage collection keeps them
 
     @property
@@ -103,13 +104,13 @@ class Lease:
                 raise
 
     def release(self) -> None:
-        """Stop renewing, then give the lease up; the next one can have it at once."""
+        """Stop renewing, then give the lease up; the next one can have it immediately."""
         self._released.set()
         self._thread.join()  # a renewal under way would bring the file back
         if not self.lost.is_set():
             try:
                 self.storage.delete(self.info.name)
-            except StoreError as error:  # it runs out by itself
+            except StoreError as error:  # it expires by itself
                 logger.warning("%s/%s: lease not released: %s", self.info.stage, self.info.key[:12], error)
 
     def __enter__(self) -> Lease:
@@ -129,7 +130,7 @@ class Lease:
             mine = False
         if not mine or self.storage.found(successor):
             raise LeaseLost(
-                f"{self.info.stage}/{self.info.key[:12]}: another run took over, as this one had"
+                f"{self.info.stage}/{self.info.key[:12]}: another run took over, because this one had"
                 f" not renewed its lease for {self.ttl_s:g} s",
                 hint="nothing was published; the other run's result will be used",
             )
@@ -149,7 +150,7 @@ class Lease:
                 logger.error("%s", error)
                 self._tell_lost()
                 return
-            except Exception as error:  # an outage is no loss; `check` decides before anything is published
+            except Exception as error:  # an outage does not lose it; `check` decides before publishing
                 logger.warning("%s: lease not renewed: %s", self.info.stage, error)
 
     def _tell_lost(self) -> None:
@@ -179,7 +180,7 @@ def try_acquire(
     needs: tuple[Ref, ...] = (),
     on_lost: Callable[[], None] | None = None,
 ) -> Lease | LeaseInfo:
-    """Return the lease, or the one who holds it."""
+    """Return the lease, or the one that another process holds."""
     held = current(storage, stage, key)
     if held and held.live:
         return held
@@ -196,7 +197,7 @@ def try_acquire(
     )
     created = storage.create(wanted.name, wanted.to_bytes())
     now = current(storage, stage, key) or wanted
-    if not created or now.fence > wanted.fence:  # numbers begin anew after a release: two may have raced
+    if not created or now.fence > wanted.fence:  # numbers start over after a release: two may have raced
         if created:
             storage.delete(wanted.name)
         return now

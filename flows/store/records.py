@@ -39,16 +39,16 @@ def to_bytes(record: Record) -> bytes:
 
 
 def from_bytes(data: bytes) -> Record:
-    """Read a record file; a digest that is not that of its files raises ValueError."""
+    """Read a record file; a digest that does not match its files raises ValueError."""
     fields = json.loads(data)
     record = Record.from_json(fields)
     if record.digest != fields["digest"]:
-        raise ValueError(f"its digest {fields['digest'][:12]} is not that of its files")
+        raise ValueError(f"its digest {fields['digest'][:12]} does not match its files")
     return record
 
 
 def finished_at(record: Record, mtime: float) -> float:
-    """Return when the artifact was finished, in seconds since the epoch; `mtime` where it does not say."""
+    """Return when the artifact was finished, in seconds since the epoch; `mtime` if it does not say."""
     when = record.provenance.get("finished_at")
     if isinstance(when, str):
         return datetime.fromisoformat(when).timestamp()
@@ -88,7 +88,7 @@ class Record:
 
     @property
     def digest(self) -> str:
-        """Digest of the artifact: the same bytes give the same digest, whatever made them."""
+        """Digest of the artifact: the same bytes give the same digest, no matter what made them."""
         return artifact_digest(self.files)
 
     def to_json(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class Record:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Record:
-        """Read a record; the stored digest must be that of its files."""
+        """Read a record; the stored digest must match its files."""
         fields = {k: v for k, v in data.items() if k != "digest"}
         for name in ("files", "attachments"):
             fields[name] = tuple(ArtifactFile(**f) for f in fields[name])

@@ -1,8 +1,8 @@
 """Restart points of a running stage: `resume/<stage>/<key>/<step>-<token>/`, its manifest written last.
 
-A folder without a manifest does not exist for anybody; the token keeps a stage that was thought dead from
-writing into its successor's folder. The last two are kept, and a damaged one is passed over for the one
-before it. Dropped once the stage has published.
+A folder without a manifest is ignored; the token keeps a stage that was thought dead from writing into its
+successor's folder. The last two are kept, and a damaged one is skipped for the one before it. Dropped once
+the stage has published.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class StoreRestartPoints:
         self.lease = lease
 
     def save(self, step: int, folder: Path) -> None:
-        """Keep the files of `folder` as the restart point of `step`; all but the last two go."""
+        """Keep the files of `folder` as the restart point of `step`; all but the last two are removed."""
         point = f"{self.prefix}/{step:08d}-{uuid.uuid4().hex[:8]}"
         files = scan(folder).files
         for file in files:
@@ -53,7 +53,7 @@ class StoreRestartPoints:
             try:
                 return self._load(point)
             except (Damaged, FileNotFoundError) as error:
-                logger.warning("%s: restart point passed over: %s", point, error)
+                logger.warning("%s: restart point skipped: %s", point, error)
         return None
 
     def drop(self) -> None:

@@ -1,6 +1,6 @@
 """The artifact store: content-addressed files with a record for each finished node, on any fsspec storage.
 
-    blobs/<aa>/<sha256>               immutable bytes, named by themselves
+    blobs/<aa>/<sha256>               immutable bytes, named by their hash
     records/<stage>/<key>.json        what was hashed, the files, metrics, provenance, inputs
     leases/<stage>/<key>.<fence>.json who is making it now (`flows.store.leases`)
     roots/<name>.json                 what garbage collection keeps (`flows.store.gc`)
@@ -46,7 +46,7 @@ from nanochat.errors import Damaged, Interrupted, StoreError
 logger = logging.getLogger(__name__)
 _UPLOADS = 4
 _STAT_AT_MOST = 256  # blobs asked for one by one on a remote storage; more are cheaper to list
-_FRESH_S = 3600.0  # a blob older than this is renewed when it is used again, lest a collector takes it
+_FRESH_S = 3600.0  # a blob older than this is renewed when it is used again, so that no collector takes it
 
 
 class Store:
@@ -68,9 +68,8 @@ class Store:
     ) -> Store:
         """Open the store at `url`: a folder, `s3://bucket/prefix`, `memory://name` or another fsspec URL.
 
-        `cache` is a local folder for files of a store elsewhere (default: `flows.settings.cache_folder`).
-        Writes nothing; that a shared store keeps its promises is proven when first something is written
-        (`prove`).
+        `cache` is a local folder for files of a remote store (default: `flows.settings.cache_folder`).
+        Writes nothing; what a shared store must guarantee is proven before the first write (`prove`).
 
         Raises:
             StoreUnavailable: it cannot be reached, has no such bucket, or refuses the credentials.
@@ -100,7 +99,7 @@ class Store:
         return self.load_all(ref for ref in wanted if ref in listed[ref[0]])
 
     def missing_blobs(self, records: Iterable[Record]) -> set[Ref]:
-        """Return which of these records have lost bytes; warns of each missing blob."""
+        """Return which of these records have lost bytes; logs a warning for each missing blob."""
         by_ref = {(r.stage, r.key): r for r in records}
         return set(by_ref) - set(self._whole(by_ref))
 
@@ -116,7 +115,7 @@ class Store:
         return {ref: file.mtime for name, file in found.items() if (ref := ref_of(name))}
 
     def load_all(self, refs: Iterable[Ref]) -> dict[Ref, Record]:
-        """Return the readable ones of these records; a damaged one is warned of."""
+        """Return the readable ones of these records; logs a warning for each damaged one."""
 
         def load(ref: Ref) -> Record | None:
             try:
@@ -124,7 +123,7 @@ class Store:
             except FileNotFoundError:
                 return None
             except Damaged as error:
-                logger.warning("%s/%s: damaged record, taken for a miss: %s", *ref, error)
+                logger.warning("%s/%s: damaged record, treated as a miss: %s", *ref, error)
                 return None
 
         refs = list(refs)
@@ -135,7 +134,7 @@ class Store:
         """Return the record that `ref` names: a stage or node (its newest), or `stage/<key prefix>`.
 
         Raises:
-            StoreError: nothing or several match; says what there is.
+            StoreError: nothing or several match; lists what there is.
         """
         stage, _, rest = ref.partition("/")
         records = self.records(stage)
@@ -209,11 +208,11 @@ class Store:
         """Wait until this is the one to make (stage, key), or until somebody else has made it.
 
         `needs` are the records that the work reads: garbage collection leaves them alone meanwhile. `on_wait`
-        is told once who is waited for, `on_lost` is called from a thread when the lease was lost.
+        is called once with the lease that is waited for, `on_lost` from a thread if the lease is lost.
         `ignore_record` makes again what is there already. Raises `Interrupted` once `stop` is set.
         """
         self.prove()
-        told = False
+        reported = False
         while True:
             if not ignore_record and (record := self.find(stage, key)):
                 return record
@@ -225,8 +224,8 @@ class Store:
                     held.release()
                     return record
                 return held
-            if on_wait and not told:
-                told = True
+            if on_wait and not reported:
+                reported = True
                 on_wait(held)
             if (stop or threading.Event()).wait(poll_s):
                 raise Interrupted(f"stopped while waiting for {stage}/{key[:12]} on {held.host}")
@@ -248,7 +247,7 @@ class Store:
     ) -> Record:
         """Keep the files of `folder` as the artifact of (stage, key); return its record.
 
-        If there is a whole record already it stands (unless `replace`), and a different result is warned of.
+        A whole record that is there already is kept (unless `replace`); a different result logs a warning.
 
         Raises:
             StoreError: the folder is empty or holds what cannot be kept, or the store cannot be written.
@@ -289,7 +288,7 @@ class Store:
     # Keeping
 
     def set_root(self, name: str, refs: Iterable[Ref]) -> None:
-        """Name records that garbage collection keeps, with all they were made from."""
+        """Name records that garbage collection keeps, with everything they were made from."""
         content = {"records": [list(ref) for ref in refs], "set_at": time.time()}
         self.storage.write(f"roots/{name}.json", json.dumps(content, indent=1).encode())
 
@@ -312,13 +311,13 @@ class Store:
         return self.storage.read_as(record_name(stage, key), from_bytes)
 
     def _whole(self, records: Mapping[Ref, Record]) -> dict[Ref, Record]:
-        """Return those whose blobs are all there; others are warned of."""
+        """Return those whose blobs are all there; log a warning for the others."""
         sizes = self._blob_sizes({f.sha256 for r in records.values() for f in (*r.files, *r.attachments)})
         whole = {}
         for ref, record in records.items():
             bad = [f for f in (*record.files, *record.attachments) if sizes.get(f.sha256) != f.size]
             for file in bad:
-                logger.warning("%s/%s: taken for a miss: %s", *ref, _missing(file, sizes.get(file.sha256)))
+                logger.warning("%s/%s: treated as a miss: %s", *ref, _missing(file, sizes.get(file.sha256)))
             if not bad:
                 whole[ref] = record
         return whole
@@ -345,7 +344,7 @@ class Store:
         self.storage.each(put, sizes, workers=_UPLOADS)
 
     def _keep_former(self, record: Record, data: bytes) -> Record:
-        """Return the record that stands where there was one before."""
+        """Return the record to keep where there was one before."""
         there = self.find(record.stage, record.key)
         if there is None:  # a record that had lost its blobs, or its own bytes: this one heals it
             self.storage.write(record_name(record.stage, record.key), data)
@@ -353,7 +352,7 @@ class Store:
         if there.digest != record.digest:
             differing = sorted({f.path for f in set(there.files) ^ set(record.files)})
             logger.warning(
-                "%s/%s gave another result than before for the same inputs: %s differ; the first one stands",
+                "%s/%s gave a different result than before for the same inputs: %s differ; the first is kept",
                 record.stage, record.key, ", ".join(differing),
             )  # fmt: skip
         return there
@@ -375,4 +374,4 @@ def _missing(file: ArtifactFile, size: int | None) -> Damaged:
 
 def _candidates(records: Sequence[Record]) -> str:
     shown = ", ".join(f"{r.stage}/{r.key[:12]}" for r in records[:8])
-    return f"there is {shown}" + (f" and {len(records) - 8} more" if len(records) > 8 else "")
+    return f"the store has {shown}" + (f" and {len(records) - 8} more" if len(records) > 8 else "")

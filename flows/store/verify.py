@@ -1,4 +1,4 @@
-"""Reads back what the store holds and names what is damaged. Repairs nothing: the next run does."""
+"""Reads back what the store holds and reports what is damaged. Repairs nothing: the next run does."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def verify(store: Store, refs: Iterable[str] | None = None) -> Iterator[Finding]
         for name in sorted(store.storage.listing("records")):
             ref = ref_of(name)
             if ref is None:
-                yield Finding("record", name, "is no record's name", ())
+                yield Finding("record", name, "is not a record's name", ())
                 continue
             try:
                 records.append(store.load(*ref))

@@ -1,8 +1,8 @@
 """What is produced: the frozen, validated configuration of every stage.
 
-Every field here is part of a result's identity and is hashed into its key, except the `location_fields`
-of a class (where bytes come from, not what they are). Where and how fast things run is
-`nanochat.runtime`. The docstring below a field is its help text. This package imports nothing else of ours.
+Every field here is part of a result's identity and is hashed into its key, except the `location_fields` of a
+class (where bytes come from, not what they are). Where and how fast things run is `nanochat.runtime`. The
+docstring below a field is its help text. This package imports no other package of ours.
 """
 
 from __future__ import annotations

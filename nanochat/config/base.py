@@ -20,7 +20,7 @@ class Config(BaseModel):
     location_fields: ClassVar[frozenset[str]] = frozenset()
 
     def identity(self) -> dict[str, Any]:
-        """Return what is hashed: every field, at any depth, but those that only say where bytes are."""
+        """Return what is hashed: every field, at any depth, except those that only say where bytes are."""
         names = [name for name in type(self).model_fields if name not in self.location_fields]
         return {name: _identity(getattr(self, name)) for name in names}
 

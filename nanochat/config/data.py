@@ -13,7 +13,7 @@ TOKEN_SHARD_FORMAT = 2
 
 
 def bytes_per_token(vocab_size: int) -> int:
-    """Return how wide an id is in a token shard: as narrow as the vocabulary allows."""
+    """Return the bytes of one id in a token shard: as few as the vocabulary allows."""
     return 2 if vocab_size <= 2**16 else 4
 
 
@@ -46,7 +46,7 @@ class CorpusConfig(Config):
 
 
 class ShardConfig(Config):
-    """One text shard, resolved from a `CorpusConfig`: what it is, and apart from that where it is."""
+    """One text shard, resolved from a `CorpusConfig`: what it is, and separately where it is."""
 
     location_fields: ClassVar[frozenset[str]] = frozenset({"url"})
 
@@ -59,7 +59,7 @@ class ShardConfig(Config):
     size_bytes: int | None = None
     """Expected size, when the source lists it."""
     version: str | None = None
-    """What tells two contents of the same name apart: revision, ETag or modification stamp."""
+    """What distinguishes contents of the same name: revision, ETag or modification time."""
     url: str | None = None
     """Where the bytes are; not part of the identity."""
 
@@ -72,7 +72,7 @@ class SourceFile(Config):
     size_bytes: int | None = None
     """Expected size, when the source lists it."""
     version: str | None = None
-    """What tells two contents of the same path apart."""
+    """What distinguishes contents of the same path."""
 
 
 class TasksConfig(Config):
@@ -89,13 +89,14 @@ class TasksConfig(Config):
     """Revision of the data sets on the hub, which becomes the version of their files: a branch of parquet
     files, or the commit that pins one."""
     core_url: str = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
-    """Where the CORE bundle is that goes with the hub's data sets; the file's name is its version."""
+    """Where to get the CORE bundle that goes with the hub's data sets; the file's name is its version."""
     words_url: str | None = None
-    """Where the hub's source gets the list of words (one a line) for the tasks `spelling` and `spelling_bee`;
-    the file's name is its version. None: neither task. A folder has the list at `tasks/words.txt`."""
+    """Where the hub's source gets the list of words (one per line) for the tasks `spelling` and
+    `spelling_bee`; the file's name is its version. None: neither task. A folder has the list at
+    `tasks/words.txt`."""
     identity_url: str | None = None
-    """Where the hub's source gets conversations about who the model is (task `identity`, a list of messages a
-    line); the file's name is its version. None: no such task. A folder has them at
+    """Where the hub's source gets conversations about who the model is (task `identity`, one list of messages
+    per line); the file's name is its version. None: no such task. A folder has them at
     `conversations/identity.jsonl`."""
     own: tuple[str, ...] = ()
     """Your own conversations: a path or URL, or a list of them, of `.jsonl` files with
@@ -118,13 +119,13 @@ class TokenizerConfig(Config):
     vocab_size: int = Field(default=65536, ge=300, le=2**24)
     """Number of token ids, the nine special tokens included."""
     train_shards: int = Field(default=8, gt=0)
-    """Training shards that it reads, the first ones."""
+    """Number of training shards it reads, from the first."""
     max_chars: int = Field(default=2_000_000_000, gt=0)
-    """Characters read at most, over all shards."""
+    """Maximum characters read, over all shards."""
     doc_cap: int = Field(default=10_000, gt=0)
-    """Characters read at most of one document."""
+    """Maximum characters read from one document."""
     min_count: int = Field(default=2, gt=0)
-    """Words seen less often are left out: free in compression, and half the work."""
+    """Words seen less often are left out: this costs no compression and halves the work."""
 
 
 class TokenizeConfig(Config):
@@ -135,10 +136,10 @@ class TokenizeConfig(Config):
 
 
 class ContaminationConfig(Config):
-    """How pretraining text is held against the evaluation tasks."""
+    """How pretraining text is checked against the evaluation tasks."""
 
     ngram_words: int = Field(default=13, gt=0)
-    """A document overlaps with an item if they share this number of words in a row."""
+    """A document overlaps with an item if they share this many words in a row."""
     drop: bool = False
     """Whether documents that overlap are left out of the training tokens. The tokenizer still learns from
     them, and the validation shard stays whole."""
@@ -164,11 +165,11 @@ class MixtureEntry(Config):
     split: str = "train"
     """Which part of the data set, such as `train` or `test`."""
     rows: int | None = Field(default=None, gt=0)
-    """Rows that are taken, the first after shuffling; None: all."""
+    """Rows to take, the first after shuffling; None: all."""
     shuffle: bool = True
-    """Whether the data set is shuffled before its first rows are taken; the mixture is in any case."""
+    """Whether the data set is shuffled before its first rows are taken; the mixture always is."""
     repeat: int = Field(default=1, gt=0)
-    """How often each row occurs in an epoch."""
+    """How many times each row occurs in an epoch."""
 
 
 class ChatDataConfig(Config):

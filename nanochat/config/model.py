@@ -11,7 +11,7 @@ from nanochat.config.base import Config, multiples
 # Channels of an embedding that decide how much of the previous token is mixed in (architecture 2026).
 SMEAR_CHANNELS = 24
 IGNORED = -1
-"""A target that counts for nothing."""
+"""A target that the loss ignores."""
 
 
 class ModelConfig(Config):
@@ -26,17 +26,17 @@ class ModelConfig(Config):
     n_layer: int = Field(default=20, gt=0)
     """Blocks of attention and MLP."""
     n_head: int = Field(default=10, gt=0)
-    """Heads of queries."""
+    """Query heads."""
     n_kv_head: int = Field(default=10, gt=0)
-    """Heads of keys and values; each serves n_head / n_kv_head heads of queries."""
+    """Key and value heads; each serves n_head / n_kv_head query heads."""
     n_embd: int = Field(default=1280, gt=0)
-    """Channels of the stream between blocks; a multiple of n_head."""
+    """Channels of the residual stream; a multiple of n_head."""
     window_pattern: str | None = Field(default=None, validate_default=True)
     """Architecture `2026` only: reach of attention layer by layer, repeated (S: a quarter of the context,
-    L: all of it; the last layer always has all). None there: SSSL."""
+    L: all of it; the last layer is always L). None means SSSL there."""
     document_token: int | None = Field(default=None, ge=0)
-    """Token that begins a document and that no attention reaches back beyond; None: documents in a row see
-    each other. Pretraining fills it in (`documents_apart`)."""
+    """Token that begins a document, and that attention does not reach back past; None: documents in a row
+    attend to each other. Pretraining fills it in (`documents_apart`)."""
 
     @field_validator("architecture", mode="before")
     @classmethod

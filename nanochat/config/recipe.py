@@ -1,4 +1,4 @@
-"""How a model is scored, published or taken in, and the recipe: all of one pipeline run."""
+"""How a model is scored, published or imported, and the recipe: all of one pipeline run."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class EvaluateConfig(Config):
     core: bool = True
     """Whether to run the CORE bundle."""
     max_problems: int | None = Field(default=None, gt=0)
-    """Problems per task at most, after a fixed shuffle; None: all."""
+    """Maximum problems per task, after a fixed shuffle; None: all."""
     core_max_problems: int | None = Field(default=500, gt=0)
-    """Problems per CORE task at most."""
+    """Maximum problems per CORE task."""
     max_new_tokens: int = Field(default=512, gt=0)
     """Longest generated answer."""
     bpb_tokens: int = Field(default=20 * 524_288, gt=0)
@@ -50,7 +50,7 @@ class PublishConfig(Config):
 
 
 class ImportConfig(Config):
-    """A published model from elsewhere: what it is, and apart from that where it is."""
+    """A published model from elsewhere: what it is, and separately where it is."""
 
     location_fields: ClassVar[frozenset[str]] = frozenset({"folder", "tag"})
 
@@ -59,7 +59,7 @@ class ImportConfig(Config):
     step: int
     """Step of the checkpoint."""
     source: str | None = None
-    """Which training made it (`sft`, `rl`, `mid`, `base`), where the folder says so."""
+    """Which training stage made it (`sft`, `rl`, `mid`, `base`), if the folder says so."""
     files: tuple[SourceFile, ...]
     """Names of the files and, as versions, their sha256."""
     folder: str

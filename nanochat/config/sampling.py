@@ -1,4 +1,4 @@
-"""How a chat draws its answers unless it is asked otherwise: part of no stage and of no key."""
+"""How a chat samples its answers by default; not part of any stage or key."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class ChatSettings:
-    """How answers are drawn."""
+    """How answers are sampled."""
 
     temperature: float = 0.6
     top_k: int | None = 50

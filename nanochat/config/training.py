@@ -52,24 +52,24 @@ def learning_rates(model: ModelConfig, optimizer: OptimizerConfig) -> dict[str, 
 
 
 class ComputeConfig(Config):
-    """How training passes are computed: it changes the last digits of all numbers."""
+    """How training passes are computed, which changes the last digits of all numbers."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of matrix products and of activations between them; weights and sums stay float32."""
     compile: bool = False
-    """Whether PyTorch compiles the passes: up to minutes before the first step, then quicker ones."""
+    """Whether PyTorch compiles the passes: up to minutes before the first step, then faster steps."""
 
 
 _HELD_OUT_PART = 0.02
 _HELD_OUT_MOST = 256  # enough for a mean with about 1 % of noise, and a second or two on a CPU
 _VALIDATION_HELP = (
     f"Data sets to validate on; none: the last {100 * _HELD_OUT_PART:.0f} % of the mixture"
-    f" (1 to {_HELD_OUT_MOST} rows), which do not train."
+    f" (1 to {_HELD_OUT_MOST} rows), which are not trained on."
 )
 
 
 def held_out_rows(rows: int) -> int:
-    """Return how many of the rows of a mixture validate, the last ones, where no others are named for it."""
+    """Return how many rows at the end of a mixture are for validation when no validation data is named."""
     return min(max(1, int(_HELD_OUT_PART * rows)), _HELD_OUT_MOST)
 
 
@@ -88,17 +88,17 @@ class PretrainConfig(Config):
     warmdown_ratio: float = Field(default=0.2, ge=0, le=1)
     """Last part of the run over which the learning rate falls linearly to `final_lr_frac` of its value."""
     final_lr_frac: float = Field(default=0.0, ge=0, le=1)
-    """Where the learning rate ends."""
+    """Fraction of its value at which the learning rate ends."""
     eval_every: int = Field(default=250, gt=0)
-    """Steps between two measurements of validation bits per byte."""
+    """Steps between measurements of validation bits per byte."""
     eval_tokens: int = Field(default=20 * 524_288, gt=0)
-    """Validation tokens read at most each time."""
+    """Maximum validation tokens read each time."""
     sample_every: int = Field(default=2000, gt=0)
-    """Steps between two sets of sampled texts."""
+    """Steps between sets of sampled texts."""
     prompts: tuple[str, ...] = ()
-    """What the samples continue."""
+    """Prompts that the samples continue."""
     seed: int = 1337
-    """Decides the first weights and the order of the text."""
+    """Decides the initial weights and the order of the text."""
     documents_apart: bool = False
     """Whether documents that share a row are hidden from each other, here and in all later stages; in the
     published models they are not."""
@@ -125,11 +125,11 @@ class MidtrainConfig(Config):
     batch_tokens: int = Field(default=524_288, gt=0)
     """Tokens per optimizer step, all ranks together."""
     epochs: int = Field(default=1, gt=0)
-    """How often the mixture is gone through."""
+    """Number of passes over the mixture."""
     eval_every: int = Field(default=150, gt=0)
-    """Steps between two measurements of validation bits per byte."""
+    """Steps between measurements of validation bits per byte."""
     sample_every: int = Field(default=1000, gt=0)
-    """Steps between two sets of sampled answers."""
+    """Steps between sets of sampled answers."""
     prompts: tuple[str, ...] = ()
     """User messages that the samples answer."""
     seed: int = 42
@@ -145,16 +145,16 @@ class SftConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig(grad_clip=None)
     compute: ComputeConfig = ComputeConfig()
     init_lr_frac: float = Field(default=0.02, gt=0, le=1)
-    """All learning rates start at this part of their value and fall linearly to zero."""
+    """All learning rates start at this fraction of their value and fall linearly to zero."""
     batch_rows: int = Field(default=32, gt=0)
     """Conversations per optimizer step, all ranks together. An epoch has rows // batch_rows steps, each an
     update: 651 for the published 20,843 rows (upstream counts 651, but stops before the last update)."""
     epochs: int = Field(default=1, gt=0)
-    """How often the mixture is gone through."""
+    """Number of passes over the mixture."""
     eval_every: int = Field(default=100, gt=0)
-    """Steps between two measurements of the validation loss."""
+    """Steps between measurements of the validation loss."""
     sample_every: int = Field(default=200, gt=0)
-    """Steps between two sets of sampled answers."""
+    """Steps between sets of sampled answers."""
     prompts: tuple[str, ...] = ()
     """User messages that the samples answer."""
     seed: int = 42

@@ -117,7 +117,7 @@ def assert_error(said: Said | subprocess.CompletedProcess, code: int, *signs: st
         (("run", "toy", "--dispatch", "cloud"), ("--dispatch is 'cloud'", "local or pools")),
         (("run", "toy", "--device", "tpu"), ("--device is 'tpu'", "cpu, cuda, or one GPU such as cuda:3")),
         (("run", "toy", "--threads", "0"), ("--threads", "greater than or equal to 1")),
-        (("chat", "./nowhere"), ("./nowhere is no folder", "pretrain, midtrain, sft, publish, import")),
+        (("chat", "./nowhere"), ("./nowhere is not a folder", "pretrain, midtrain, sft, publish, import")),
         (("import", "nowhere"), ("nowhere is no folder", "holds the published model")),
         (("import", ".", "--step", "-1"), ("--step", "greater than or equal to 0")),
         (("export", "publish", "x", "--format", "onnx"), ("'onnx'", "'nanochat', 'transformers'")),
@@ -139,7 +139,9 @@ def test_a_price_that_is_no_number_is_named(command, monkeypatch):
 
 def test_a_reference_that_is_nowhere_names_what_is_there(command, made):
     assert_error(command("inspect", "tokeniser", home=made), 1, "no record", "'tokenizer'")
-    assert_error(command("inspect", "tokenizer/ffff", home=made), 1, "tokenizer/ffff", "there is tokenizer/")
+    assert_error(
+        command("inspect", "tokenizer/ffff", home=made), 1, "tokenizer/ffff", "the store has tokenizer/"
+    )
     assert_error(command("verify", "pretrain", home=made), 1, "pretrain", "it has download, tokenizer")
     assert_error(command("chat", "-p", "Hello!", home=made), 1, "publish", "it has download, tokenizer")
     assert_error(command("eval", "tokenizer", home=made), 1, "holds no model", "pretrain, midtrain, sft")

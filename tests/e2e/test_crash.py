@@ -221,7 +221,7 @@ def test_a_run_that_is_asked_to_stop_says_what_is_kept_and_goes_on_from_there(
     _, err = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 1, err
     assert "error: interrupted: stopped after step" in err and "is kept" in err
-    assert "the same command goes on from there" in err
+    assert "the same command continues from there" in err
     assert "Traceback" not in err
     finished = assert_sound(Store.open(str(nanochat.home / "store")), reference)
     assert "pretrain" not in finished

@@ -3,7 +3,7 @@
 `create` is the one that matters: it writes a small object only if there is none, atomically, and everything
 that needs agreement between machines (records, leases) rests on it alone. `Storage` works over any fsspec
 filesystem that offers it; a local folder and S3 do better with calls of their own. Every operation is tried
-again where that may help (`flows.store.storage.retry`). This module knows nothing of artifacts, records or
+again where that may help (`flows.store.storage.retry`). This module knows nothing about artifacts, records or
 leases.
 """
 
@@ -34,7 +34,7 @@ class ObjectInfo:
     """One listed object."""
 
     size: int
-    mtime: float  # seconds since the epoch; 0 where the filesystem does not tell
+    mtime: float  # seconds since the epoch; 0 if the filesystem does not report it
 
 
 def sha256_of(path: Path) -> str:
@@ -57,7 +57,7 @@ class Storage:
         self._folders: set[str] = set()  # made or seen
 
     def probe(self) -> None:
-        """Prove that `create` creates once; raise `StoreError` where it does not."""
+        """Prove that `create` creates once; raise `StoreError` if it does not."""
         name = f"probe/{uuid.uuid4().hex}"
         first, second = self.create(name, b"first"), self.create(name, b"second")
         kept = self.read(name)
@@ -65,7 +65,7 @@ class Storage:
         if (first, second, kept) != (True, False, b"first"):
             raise StoreError(
                 f"{self.url}: the service ignores conditional writes (If-None-Match)",
-                hint="two runs could overwrite each other there; use a service that has them",
+                hint="two runs could overwrite each other there; use a service that honours them",
             )
 
     def read(self, name: str) -> bytes:
@@ -86,10 +86,10 @@ class Storage:
         return self._try("read", name, attempt)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write a small object only if there is none; return whether it was we who wrote it."""
+        """Write a small object only if there is none; return whether this call wrote it."""
         if self._try("create", name, lambda: self._create(name, data)):
             return True
-        with suppress(FileNotFoundError):  # a lost answer to our own write, tried again, finds our bytes
+        with suppress(FileNotFoundError):  # a retry after a lost answer finds the bytes of our own write
             return self.read(name) == data
         return False
 
@@ -102,7 +102,7 @@ class Storage:
         self._through_part(name, source.stat().st_size, lambda part: self.fs.put_file(str(source), part))
 
     def refresh(self, source: Path, name: str) -> None:
-        """Make an object as new as if it had just been uploaded, so that no collector takes it for old."""
+        """Make an object as new as if it had just been uploaded, so that no collector treats it as old."""
         self.upload(source, name)
 
     def download(self, name: str, target: Path, size: int, sha256: str) -> None:
@@ -137,15 +137,15 @@ class Storage:
         return self._try("list", prefix, lambda: self._listing(prefix))
 
     def delete(self, *names: str) -> None:
-        """Remove objects; those already gone are no error."""
+        """Remove objects; those already gone are not an error."""
         self.each(lambda name: self._try("delete", name, lambda: self._delete(name)), names)
 
     def local_path(self, name: str) -> Path | None:
-        """Return where the object lies on this machine, or None if the storage is elsewhere."""
+        """Return where the object is on this machine, or None if the storage is elsewhere."""
         return None
 
     def each(self, function: Callable[[T], R], items: Iterable[T], *, workers: int | None = None) -> list[R]:
-        """Return `function` of each item, several calls at once."""
+        """Return `function` of each item, several calls in parallel."""
         items = list(items)
         workers = min(workers or self.workers, len(items))
         if workers < 2:

@@ -1,7 +1,7 @@
-"""A folder of this machine, or one that it has mounted.
+"""A folder on this machine, or one that it has mounted.
 
-A file is written below `parts/`, forced to disk, and then renamed over it or, where it must be the first,
-hard-linked to it: the link fails if there is one already, which is all the agreement that runs need.
+A file is written below `parts/`, synced to disk, and then renamed to its place or, where it must be the
+first, hard-linked to it: the link fails if there is one already, which is all the agreement that runs need.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from nanochat.errors import StoreError, StoreUnavailable
 
 
 class LocalStorage(Storage):
-    """A folder of this machine, or one that it has mounted; hard links give the atomic `create`."""
+    """A folder on this machine, or one that it has mounted; hard links give the atomic `create`."""
 
     shared = False
     workers = 1
 
     def check(self) -> None:
-        """Raise where there is something else than a folder; that nothing is there yet is fine."""
+        """Raise if there is something other than a folder; nothing there yet is fine."""
         self._try("open", "", self._check)
 
     def _check(self) -> None:
         root = Path(self.root)
         if root.is_symlink() and not root.exists():
             raise StoreUnavailable(
-                f"{self.url} leads to {root.readlink()}, which is not there", hint="is its disk mounted?"
+                f"{self.url} leads to {root.readlink()}, which does not exist", hint="is its disk mounted?"
             )
         if root.exists() and not root.is_dir():
             raise StoreError(f"{self.url} is a file, not a folder", hint="correct --store")
 
     def local_path(self, name: str) -> Path:
-        """Return where the object lies."""
+        """Return where the object is."""
         return Path(self.root, name)
 
     def write(self, name: str, data: bytes) -> None:

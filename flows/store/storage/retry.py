@@ -1,4 +1,4 @@
-"""Tries store operations again when that may help, and says in our words what went wrong when it does not.
+"""Retries store operations when that may help, and explains in our words what went wrong when it does not.
 
 Which failures may pass is `nanochat.errors.is_transient`. No storage access of its own.
 """
@@ -47,7 +47,7 @@ class Retry:
         """Run `operation`, again where that may help; `what` names it in messages.
 
         Raises:
-            FileNotFoundError, FileExistsError: as they came; they are answers.
+            FileNotFoundError, FileExistsError: unchanged; they are answers.
             StoreError: anything else, with a hint.
         """
         try:
@@ -72,14 +72,14 @@ class Retry:
             self._raise(error, what)
 
     def _raise(self, error: Exception, what: str) -> NoReturn:
-        told = explain(error, what)
-        if told is None:
+        explained = explain(error, what)
+        if explained is None:
             raise error
-        raise told from error
+        raise explained from error
 
 
 def _may_pass(error: BaseException) -> bool:
-    return is_transient(error) and not isinstance(error, NanochatError)  # our own say how it ended
+    return is_transient(error) and not isinstance(error, NanochatError)  # our own errors are final
 
 
 def explain(error: Exception, what: str) -> NanochatError | None:

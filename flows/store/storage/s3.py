@@ -1,8 +1,8 @@
 """S3 and services like it, through s3fs.
 
-Conditions are only put on small single-PUT objects, where every service that has them agrees; s3fs turns the
-refusal into different errors depending on the service, so `create` makes the call itself. Retries are ours
-alone: those of s3fs and botocore would multiply with them.
+Conditions are only put on small single-PUT objects, where every service that supports them agrees; s3fs turns
+the refusal into different errors depending on the service, so `create` makes the call itself. Retries are
+ours alone: those of s3fs and botocore would multiply with them.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class S3Storage(Storage):
             if status == 409:  # a rival's write is under way: the outcome is not known yet
                 raise TimeoutError(str(error)) from error
             if status == 501:
-                raise StoreError(f"{self.url}: the service has no conditional writes") from error
+                raise StoreError(f"{self.url}: the service does not support conditional writes") from error
             raise
         return True
 

@@ -95,7 +95,7 @@ def test_note_of_a_ui_that_is_gone_is_not_believed(tmp_path: Path) -> None:
 def test_server_that_cannot_start_is_an_error_that_names_its_log(tmp_path: Path) -> None:
     log = tmp_path / "server.log"
     with (
-        pytest.raises(NanochatError, match="ended with status 7 at start") as raised,
+        pytest.raises(NanochatError, match="exited with status 7 at startup") as raised,
         display._server(["-c", "raise SystemExit(7)"], os.environ, tmp_path, "http://127.0.0.1:1/", log),
     ):
         pass

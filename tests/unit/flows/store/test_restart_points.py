@@ -61,7 +61,7 @@ def test_a_damaged_point_is_passed_over_for_the_one_before(tmp_path, harm, caplo
     with caplog.at_level(logging.WARNING):
         step, folder = points.latest()
     assert step == 1 and (folder / "model.bin").read_text() == "one" * 100
-    assert "passed over" in caplog.text
+    assert "restart point skipped" in caplog.text
 
 
 def test_a_point_without_its_manifest_does_not_exist(store, tmp_path):
