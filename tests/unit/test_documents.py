@@ -1,7 +1,11 @@
-"""What the documents say can be typed and found: commands, fields, stages, files, links, `just` commands."""
+"""What the documents say can be typed and found: commands, fields, stages, files, links, `just` commands.
+
+And the words that neither they nor the texts in the code use.
+"""
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shlex
@@ -30,6 +34,9 @@ TEXTS = {name_of(path): path.read_text(encoding="utf-8") for path in (*DOCUMENTS
 README = TEXTS["README.md"]
 COMMAND_LINE = re.compile(r"(?:^|\$ |&& )(?:uv run )?nanochat (?P<words>[a-z].*)$")
 DEPLOYMENTS = ("nanochat/cpu",)  # flow and name, which look like a path
+UNIDIOMATIC = re.compile(
+    r"(?<!there )\b(?:is|are) no\b(?! longer)|\bso many\b|\btold\b|\bhears\b", re.IGNORECASE
+)
 GROUP = typer.main.get_command(app)
 SPANS = {name: re.findall(r"`([^`\n]+)`", prose(text)) for name, text in TEXTS.items()}
 
@@ -191,3 +198,43 @@ def test_only_what_differs_from_run_to_run_is_masked(line, other, same):
 )
 def test_a_document_may_leave_lines_out_only_where_it_says_so(lines, first_wrong):
     assert difference(lines, ["a", "b", "c"]) == first_wrong
+
+
+def _unidiomatic(text):
+    return [match.group() for match in UNIDIOMATIC.finditer(" ".join(text.split()))]
+
+
+def _texts(source):
+    """Yield docstrings, messages and help texts: every string of a source, with `{}` where a value goes."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_documents_are_in_idiomatic_english(name):
+    assert _unidiomatic(prose(TEXTS[name])) == []
+
+
+@pytest.mark.parametrize("layer", ["flows", "nanochat", "kernels"])
+def test_texts_in_the_code_are_in_idiomatic_english(layer):
+    sources = sorted((ROOT / layer).rglob("*.py"))
+    assert sources
+    texts = {name_of(path): _texts(path.read_text(encoding="utf-8")) for path in sources}
+    found = {name: [text for text in of if _unidiomatic(text)] for name, of in texts.items()}
+    assert {name: of for name, of in found.items() if of} == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("x is no folder", ["is no"]),
+        ("There is no folder; it is no longer used.", []),
+        ("The server is\nno\nlonger up, and there are\nno others.", []),
+        ("They are\nno folders, so many it was told of.", ["are no", "so many", "told"]),
+    ],
+)
+def test_unidiomatic_words_are_found(text, found):
+    assert _unidiomatic(text) == found
