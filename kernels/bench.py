@@ -1,9 +1,9 @@
 """Times each op on a GPU against plain, compiled and other people's versions: `python -m kernels.bench`.
 
 Prints a table per op and the goals that are met, and writes `kernels/results/<device>.csv`. Without a GPU it
-says so and ends. Each time is the median of calls after a warm-up, each with a cold L2 cache; the loss and
-the MLP are timed forward and backward. Of FlashAttention, Liger and Cut Cross Entropy, what is installed
-takes part.
+reports that and exits. Each time is the median of calls after a warm-up, each with a cold L2 cache; the loss
+and the MLP are timed forward and backward. FlashAttention, Liger and Cut Cross Entropy take part where they
+are installed.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def time_op(op: str, flops: float, calls: dict[str, Method], repeats: int) -> di
 
 
 def _median_seconds(call: Method, repeats: int) -> tuple[float, int]:
-    """Return the median time of a step and the most memory that it takes beside its inputs."""
+    """Return the median time of a step and the most memory that it takes beyond its inputs."""
     out = call()
     upstream = torch.randn_like(out)
     torch.autograd.backward(out, upstream)
@@ -211,7 +211,7 @@ def _median_seconds(call: Method, repeats: int) -> tuple[float, int]:
 
 
 def write(path: Path, device: str, results: Sequence[Result]) -> None:
-    """Write results with the device, versions and commit that they hold for."""
+    """Write results with the device, versions and commit that they apply to."""
     git = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False, cwd=RESULTS).stdout.strip()
     versions = [torch.__version__, str(torch.version.cuda), _triton_version()]
@@ -248,7 +248,7 @@ def run(sizes: Sizes, compiler: Compile, repeats: int) -> list[Result]:
 def main() -> None:
     """Time on the first GPU, if there is one."""
     if not torch.cuda.is_available():
-        print("kernels.bench: no CUDA device here, nothing is timed (counts: python -m kernels.roofline)")
+        print("kernels.bench: no CUDA device here, so nothing is timed (counts: python -m kernels.roofline)")
         return
     device = torch.cuda.get_device_name()
 

@@ -1,4 +1,4 @@
-"""Checks of what an op is called with; every message names the op, the argument and what is allowed."""
+"""Checks of an op's arguments; every message names the op, the argument and what was expected."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ INTEGERS = (torch.int64, torch.int32)
 
 
 def check_shape(op: str, name: str, tensor: Tensor, allowed: Sequence[int | None], letters: str) -> None:
-    """Refuse other dimensions than `allowed`, where None stands for any size; `letters` names them."""
+    """Refuse dimensions other than `allowed`, where None means any size; `letters` names them."""
     if tensor.dim() != len(allowed) or any(
         want not in (None, size) for size, want in zip(tensor.shape, allowed, strict=True)
     ):
         sizes = ", ".join("any" if size is None else str(size) for size in allowed)
-        raise ValueError(f"{op}: {name} has shape {tuple(tensor.shape)}; allowed is {letters} = ({sizes})")
+        raise ValueError(f"{op}: {name} has shape {tuple(tensor.shape)}; expected {letters} = ({sizes})")
 
 
 def check_dtype(op: str, name: str, tensor: Tensor, allowed: Sequence[torch.dtype]) -> None:
-    """Refuse other dtypes than `allowed`."""
+    """Refuse dtypes other than `allowed`."""
     if tensor.dtype not in allowed:
         names = " or ".join(str(dtype).removeprefix("torch.") for dtype in dict.fromkeys(allowed))
-        raise TypeError(f"{op}: {name} is {str(tensor.dtype).removeprefix('torch.')}; allowed is {names}")
+        raise TypeError(f"{op}: {name} is {str(tensor.dtype).removeprefix('torch.')}; expected {names}")
 
 
 def check_contiguous(op: str, **tensors: Tensor) -> None:
@@ -32,7 +32,7 @@ def check_contiguous(op: str, **tensors: Tensor) -> None:
     for name, tensor in tensors.items():
         if not tensor.is_contiguous():
             raise ValueError(
-                f"{op}: {name} has strides {tensor.stride()}; allowed is a contiguous tensor (.contiguous())"
+                f"{op}: {name} has strides {tensor.stride()}; expected a contiguous tensor (.contiguous())"
             )
 
 
@@ -40,9 +40,7 @@ def check_device(op: str, device: torch.device, **tensors: Tensor) -> None:
     """Refuse tensors on another device."""
     for name, tensor in tensors.items():
         if tensor.device != device:
-            raise ValueError(
-                f"{op}: {name} is on {tensor.device}; allowed is {device}, as the first argument"
-            )
+            raise ValueError(f"{op}: {name} is on {tensor.device}; expected {device}, as the first argument")
 
 
 def check_multiple(op: str, name: str, size: int, of: int) -> None:

@@ -1,6 +1,6 @@
-"""Tile sizes, warps and pipeline stages of every kernel: one static table, nothing is tuned at run time.
+"""Tile sizes, warps and pipeline stages of every kernel: one static table; nothing is tuned at run time.
 
-A row holds for a compute capability (90 is H100), a kernel, a class of shapes and an element size. A device
+A row applies to a compute capability (90 is H100), a kernel, a class of shapes and an element size. A device
 uses the newest row that is not newer than itself. `tests/aot` compiles every row, refuses spills and
 serialized tensor cores, and compares registers and shared memory with `kernels/results/machine_code.csv`.
 """
@@ -76,9 +76,9 @@ def _attention_elsewhere(masked: str) -> dict[Row, KernelConfig]:
     }
 
 
-# Float32 products are exact ones on plain cores: right, slow, and never on the training path.
+# Float32 products are exact, on plain cores: correct, slow, and never on the training path.
 TABLE: dict[Row, KernelConfig] = {
-    # A row of logits a program. It waits for memory: few registers, so that several programs share a core.
+    # A row of logits per program. It waits for memory: few registers, so that several programs share a core.
     Row(80, "cross_entropy_rows", "any", 16): KernelConfig(8, 1, {"BLOCK": 4096}),
     Row(80, "cross_entropy_rows", "any", 32): KernelConfig(8, 1, {"BLOCK": 2048}),
     # The larger tile of two that fit: its reduction over columns is not hidden behind the product of another
@@ -106,7 +106,7 @@ TABLE: dict[Row, KernelConfig] = {
     **_attention(90, 16, "head_dim=128", (128, 64, 8, 3), (128, 64, 8, 2), (64, 128, 8, 2)),
     **_attention(90, 16, "head_dim=128 masked", (128, 64, 8, 3), (128, 64, 8, 2), (32, 128, 8, 3)),
     **{row: config for masked in ("", " masked") for row, config in _attention_elsewhere(masked).items()},
-    # Heads a program: 32 numbers of x a thread, and several programs a core, which wait for memory in turn.
+    # Heads per program: 32 numbers of x per thread, several programs per core, which wait for memory in turn.
     Row(80, "qk_norm_rotary_forward", "any", 16): KernelConfig(4, 1, {"ROWS": 32}),
     Row(80, "qk_norm_rotary_forward", "any", 32): KernelConfig(4, 1, {"ROWS": 16}),
     Row(80, "qk_norm_rotary_backward", "any", 16): KernelConfig(4, 1, {"ROWS": 16}),

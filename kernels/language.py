@@ -1,4 +1,4 @@
-"""Triton where there is one: `triton`, `tl`, `jit` and `TensorDescriptor`, for every file with a kernel.
+"""Triton where it is installed: `triton`, `tl`, `jit` and `TensorDescriptor`, for every file with a kernel.
 
 Where the package is missing (macOS), kernels stay plain functions that nobody calls: the ops then run on
 their CPU kernels alone. Importing this starts no device and compiles nothing.

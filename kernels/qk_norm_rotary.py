@@ -33,7 +33,7 @@ RMS_EPS = 1.1920929e-07
 
 
 def qk_norm_rotary_reference(x: Tensor, cos: Tensor, sin: Tensor, eps: float = RMS_EPS) -> Tensor:
-    """Compute it by plain operations: the truth that the fast paths are tested against."""
+    """Compute it with plain operations: the truth that the fast paths are tested against."""
     return F.rms_norm(rotate(x, cos.to(x.dtype), sin.to(x.dtype)), (x.size(-1),), eps=eps)
 
 
@@ -104,7 +104,7 @@ def _qk_norm_rotary_backward_kernel(
     ROWS: tl.constexpr,
     HALF: tl.constexpr,
 ) -> None:
-    """Return the gradient of ROWS heads through norm and rotation, both computed again."""
+    """Return the gradient of ROWS heads through norm and rotation, both recomputed."""
     at, mask, cos, sin, r1, r2 = _load_rotated(X, COS, SIN, n_rows, heads, length, table_stride, ROWS, HALF)
     scale = tl.rsqrt(tl.sum(r1 * r1 + r2 * r2, axis=1) / (2 * HALF) + eps)[:, None]
     n1, n2 = r1 * scale, r2 * scale

@@ -1,7 +1,7 @@
 """How an op enters PyTorch: one call with its kernel, shapes, gradient and cost.
 
-Ops live in the namespace `nanochat` and are opaque to the compiler (`torch.library.custom_op`), which a
-launch of a Triton kernel needs that is to be traced on a machine without a GPU.
+Ops live in the namespace `nanochat` and are opaque to the compiler (`torch.library.custom_op`), which the
+launch of a Triton kernel needs in order to be traced on a machine without a GPU.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def register(
     qualified = f"{NAMESPACE}::{name}"
     torch.library.custom_op(qualified, kernel, mutates_args=(), device_types="cuda")
     # Kernels that `custom_op` holds itself import the compiler at their first call, which takes seconds: not
-    # on a CPU, where a chat or a test is to begin at once.
+    # on a CPU, where a chat or a test should start without delay.
     torch.library.impl(qualified, "cpu", kernel)
     torch.library.register_fake(qualified, fake)
     if backward is not None:

@@ -1,8 +1,9 @@
 """The MLP of a block: two products around a squared relu, which is fused into the products beside it.
 
-a   = relu(x @ w_fc.T)^2                      forward, one kernel; only `a` is kept out = a @ w_proj.T dh  =
-(dout @ w_proj) * 2 sqrt(a)             backward, one kernel: the slope of relu^2 is 2 relu = 2 sqrt(a)
-dw_proj = dout.T @ a,  dx = dh @ w_fc,  dw_fc = dh.T @ x
+    a   = relu(x @ w_fc.T)^2              forward, one kernel; only `a` is kept
+    out = a @ w_proj.T
+    dh  = (dout @ w_proj) * 2 sqrt(a)     backward, one kernel: the slope of relu^2 is 2 relu = 2 sqrt(a)
+    dw_proj = dout.T @ a,  dx = dh @ w_fc,  dw_fc = dh.T @ x
 
 Shapes: x (..., C), w_fc (F, C), w_proj (C, F). Dtypes: x float32, bfloat16 or float16; weights the same or
 float32, in which their gradients are returned. Products without a fused part are cuBLAS's.
@@ -35,7 +36,7 @@ _OP = "relu_squared_mlp"
 
 
 def relu_squared_mlp_reference(x: Tensor, w_fc: Tensor, w_proj: Tensor) -> Tensor:
-    """Compute the MLP by plain operations: the truth that the fast paths are tested against."""
+    """Compute the MLP with plain operations: the truth that the fast paths are tested against."""
     return F.linear(F.relu(F.linear(x, w_fc.to(x.dtype))).square(), w_proj.to(x.dtype))
 
 

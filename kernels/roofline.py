@@ -1,13 +1,12 @@
-"""What a training step of d20 costs at least on one of eight H100s, counted from shapes: nothing is timed
-here.
+"""The least a training step of d20 can cost on one of eight H100s, counted from shapes; nothing is timed.
 
 `uv run python -m kernels.roofline` prints the table that `kernels/results/roofline.md` keeps (`--write`
 writes it).
 
-For each part: operations and bytes of a step by formula; the time that the slower of both takes at the data
-sheet's rates; and the share of that rate which good kernels reach, from which the budget follows. Shares of
-products and copies are measured ceilings of the card, those of attention are published for Triton; ours are
-not timed yet.
+For each part: operations and bytes of a step by formula; the time that the slower of the two takes at the
+data sheet's rates; and the share of that rate which good kernels reach, from which the budget follows. Shares
+of products and copies are measured ceilings of the card, those of attention are published for Triton; ours
+are not timed yet.
 """
 
 from __future__ import annotations

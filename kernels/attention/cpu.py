@@ -1,8 +1,8 @@
-"""Attention on a CPU by torch's flash attention: whole, or in blocks of queries with the keys that they see.
+"""Attention on a CPU with torch's flash attention: whole, or in blocks of queries with the keys they see.
 
 Plain causal attention is one call. A window or documents need a mask, and with one torch computes all T * T
-scores; so each block of queries gets only the keys from the first that one of them sees, and a bias for the
-rest. The op reads (B, T, H, D) through transposed views and shares key heads among query heads by itself.
+scores; so each block of queries gets only the keys from the first one that any of them sees, and a bias for
+the rest. The op reads (B, T, H, D) through transposed views and shares key heads among query heads itself.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from kernels.attention.mask import first_keys
 
-# Queries a call. Windows of T/16 to T/2 at (B, T, H, D) = (1, 2048, 6, 128), and of T/4 at (16, 256, 4, 32),
-# on one core, both passes: 64 is at most 8 % behind the quickest of 32, 64, 128, 256, 512; 512 up to 180 %.
+# Queries per call. Windows of T/16 to T/2 at (B, T, H, D) = (1, 2048, 6, 128), and of T/4 at
+# (16, 256, 4, 32), on one core, both passes: 64 is at most 8 % behind the quickest of 32, 64, 128, 256, 512;
+# 512 up to 180 %.
 _BLOCK = 64
 
 
@@ -78,7 +79,7 @@ def sum_dtype(x: Tensor) -> torch.dtype:
 
 
 def _is_causal_only(lo: Tensor | None) -> bool:
-    """Say whether every document begins with its row, so that no key is hidden but the later ones."""
+    """Return whether every document begins with its row, so that only later keys are hidden."""
     return lo is None or not bool(lo.any())
 
 

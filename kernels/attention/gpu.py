@@ -1,15 +1,15 @@
-"""The Triton kernels of `attention` and their launches: forward, dq, and dk with dv. The formulas are there.
+"""The Triton kernels of `attention` and their launches: forward, dq, dk with dv. The formulas are in `op`.
 
 Tiles of (B, T, H, D) go through tensor descriptors of four dimensions (TMA on H100 and newer, pointers on
 older devices), which read zeros past T and store nothing there: no tensor is transposed or padded. A program
 owns a block of queries, for dk and dv one of keys, and walks through what it sees in up to three loops, since
-masks double the work besides the products: the diagonal, masked; the middle, unmasked; the far edge, masked.
+masks double the work outside the products: the diagonal, masked; the middle, unmasked; the far edge, masked.
 
 Each result is summed by one program in a fixed order, without atomics: the same bytes each time. For dk and
-dv that program takes all query heads of its key head. Scores are times log2(e), for exp2.
+dv that program takes all query heads of its key head. Scores are scaled by log2(e), for exp2.
 """
 
-# The arguments of a kernel have no Python types, and a condition of the compile time must stand alone.
+# The arguments of a kernel have no Python types, and a compile-time condition needs an `if` of its own.
 # ruff: noqa: ANN001, ANN202, SIM102
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls
 
@@ -116,8 +116,8 @@ def _attention_forward_kernel(
         q, acc, high, total, k_desc, v_desc, row, kv_head, m0, m0 + BLOCK_M, t, first, factor,
         BOUNDED, True, BLOCK_N, D,
     )  # fmt: skip
-    # The diagonal comes first because it is never empty: ptxas serializes the tensor cores where zeros may
-    # pass by a loop as its result. For the same reason the other loops stand behind conditions.
+    # The diagonal comes first because it is never empty: ptxas serializes the tensor cores where a loop may
+    # be skipped and leave zeros as its result. For the same reason the other loops are behind conditions.
     left, middle = _key_blocks(m0, LO, row, T, window, BLOCK_M, BLOCK_N)
     if middle < m0:
         acc, high, total = _forward_loop(
@@ -199,9 +199,9 @@ def _dkv_loop(
     RIGHT: tl.constexpr, DIAGONAL: tl.constexpr,
     H: tl.constexpr, GROUP: tl.constexpr, M: tl.constexpr, D: tl.constexpr,
 ):  # fmt: skip
-    """Add what `blocks` blocks of queries give, of each head in the group.
+    """Add what `blocks` blocks of queries contribute, for each head in the group.
 
-    One loop over heads and blocks: two nested ones spill. Queries past T are zeros and give nothing.
+    One loop over heads and blocks: two nested ones spill. Queries past T are zeros and add nothing.
     """
     LOG2E: tl.constexpr = 1.4426950408889634
     for i in tl.range(0, GROUP * blocks):
@@ -329,8 +329,8 @@ def _tiles(name: str, x: Tensor, block: int) -> Any:
     size = x.element_size()
     if x.data_ptr() % 16 or any(stride * size % 16 for stride in x.stride()[:3]):
         raise ValueError(
-            f"attention: {name} has strides {x.stride()} of {size} bytes; allowed on a GPU are an address and"
-            " strides, but for the last, of multiples of 16 bytes (.contiguous())"
+            f"attention: {name} has strides {x.stride()} of {size} bytes; on a GPU the address and all"
+            " strides but the last must be multiples of 16 bytes (.contiguous())"
         )
     # Heads before positions: only a tile whose leading dimensions are 1 goes to shared memory without passing
     # through registers.
@@ -344,5 +344,5 @@ def _config(kernel: str, q: Tensor, k: Tensor, lo: Tensor | None, window: int | 
     except KeyError:
         raise ValueError(
             f"attention: q is {q.dtype} with head dimension {q.size(3)};"
-            " allowed on a GPU is bfloat16 or float16 with 64 or 128"
+            " on a GPU it must be bfloat16 or float16 with 64 or 128"
         ) from None

@@ -9,9 +9,9 @@ t is a query's position, s a key's. The backward pass reads the log-sum-exp of e
     p = exp(scale * q k - lse)   dv = p^T do   ds = p * (do v^T - sum(do * out))   dq = scale * ds k
     dk = scale * ds^T q
 
-Inputs have one dtype and results have it too; softmax and sums are float32 (float64 for float64 inputs). The
-Triton kernels are in `gpu`, the CPU's way in `cpu`, the interval in `mask`. Each gives the same bytes each
-time. Not here: dropout, biases, queries that stand behind a cache of keys. Source of the algorithm:
+Inputs share one dtype, and results have it too; softmax and sums are float32 (float64 for float64 inputs).
+The Triton kernels are in `gpu`, the CPU's way in `cpu`, the interval in `mask`. Each gives the same bytes
+every time. Not here: dropout, biases, queries that follow a cache of keys. Source of the algorithm:
 arXiv:2307.08691.
 """
 
@@ -98,7 +98,7 @@ def _differentiate(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ..
 
 
 def _flops(products: int, q: Any, window: int | None) -> int:
-    """Count the pairs that the window shows; how many of them documents hide is not in the shapes."""
+    """Count the pairs that the window shows; how many of them documents hide cannot be seen from shapes."""
     rows, length, heads, dim = q
     flops: int = products * 2 * rows * heads * dim * visible_pairs(length, window)
     return flops
@@ -132,7 +132,7 @@ def attention(
     """Attend from q (B, T, H, D) to k and v (B, T, K, D), each position to itself and those before it.
 
     Args:
-        window: How many positions to the left are visible besides the own one; None for all.
+        window: How many positions to the left are visible besides the query's own; None for all.
         lo: (B, T) int32, the first visible position of each query, as `document_starts` makes it. It must
             not fall along a row; a value past the query counts as the query's own position.
         scale: What scores are multiplied by, more than 0; D ** -0.5 unless given.
@@ -154,7 +154,7 @@ def attention(
 
 
 def has_kernels(q: Tensor) -> bool:
-    """Say whether the Triton kernels are made for such queries; on a GPU others take the reference's way."""
+    """Return whether the Triton kernels support such queries; on a GPU others go through the reference."""
     return q.dtype in (torch.bfloat16, torch.float16) and q.size(3) in (64, 128)
 
 
@@ -168,14 +168,14 @@ def _check(
     if 0 in q.shape or not k.size(2) or heads % k.size(2):
         raise ValueError(
             f"{_OP}: q has shape {tuple(q.shape)} and k {k.size(2)} heads;"
-            " allowed is 1 or more of each dimension, and K that divides H"
+            " expected at least 1 of each dimension, and a K that divides H"
         )
     checks.check_dtype(_OP, "q", q, (*checks.FLOATS, torch.float64))
     for name, x in (("q", q), ("k", k), ("v", v)):
         checks.check_dtype(_OP, name, x, (q.dtype,))
         if x.stride(3) != 1:
             raise ValueError(
-                f"{_OP}: {name} has strides {x.stride()}; allowed is 1 for the last (.contiguous())"
+                f"{_OP}: {name} has strides {x.stride()}; expected 1 for the last (.contiguous())"
             )
     checks.check_device(_OP, q.device, k=k, v=v)
     if lo is not None:
@@ -183,6 +183,6 @@ def _check(
         checks.check_dtype(_OP, "lo", lo, (torch.int32,))
         checks.check_device(_OP, q.device, lo=lo)
     if window is not None and window < 0:
-        raise ValueError(f"{_OP}: window is {window}; allowed is 0 or more, or None for all to the left")
+        raise ValueError(f"{_OP}: window is {window}; expected 0 or more, or None for all to the left")
     if scale is not None and not scale > 0:
-        raise ValueError(f"{_OP}: scale is {scale}; allowed is more than 0")
+        raise ValueError(f"{_OP}: scale is {scale}; expected more than 0")

@@ -1,5 +1,4 @@
-"""Losses and gradients of chunks of logits on a CPU: the fast form of the reference in
-`linear_cross_entropy`.
+"""Losses and gradients of chunks of logits on a CPU: the fast form of the reference in `op`.
 
 Elementwise passes go over blocks that stay in the cache, in place, so that they cost little beside the
 products.
@@ -37,7 +36,7 @@ def chunks(tensor: Tensor, size: int) -> Iterator[slice]:
 
 
 def rows_on_cpu(chunk: Tensor, targets: Tensor, upstream: Tensor, losses: Tensor, head: Head) -> None:
-    """Fill `losses` from a chunk of logits and overwrite it by its gradient, block by block in cache."""
+    """Fill `losses` from a chunk of logits and overwrite it with its gradient, block by block in cache."""
     chunk[:, head.valid :] = 0
     for rows in _blocks(chunk):
         block = chunk[rows, : head.valid]
@@ -60,7 +59,7 @@ def losses_on_cpu(hidden: Tensor, weight: Tensor, targets: Tensor, head: Head) -
 
 
 def _block_losses(scores: Tensor, targets: Tensor, upstream: Tensor | None, head: Head) -> Tensor:
-    """Return the losses of a block of float32 logits; with `upstream`, overwrite it by the gradient.
+    """Return the losses of a block of float32 logits; with `upstream`, overwrite it with the gradient.
 
     The cap is taken as softcap * tanh(u / softcap) = softcap * (2 s - 1) with s = sigmoid(2 u / softcap), as
     torch's tanh is slower; differences of logits are differences of s times 2 softcap. Powers are torch's

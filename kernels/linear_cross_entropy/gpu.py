@@ -18,7 +18,7 @@ _OP = "linear_cross_entropy"
 
 @jit
 def _capped(u: tl.tensor, softcap: tl.tensor, CAPPED: tl.constexpr) -> tl.tensor:
-    """Return softcap * tanh(u / softcap), right also at infinity."""
+    """Return softcap * tanh(u / softcap), correct at infinity too."""
     if CAPPED:
         return softcap * (1.0 - 2.0 / (tl.exp2(u * (2.885390081777927 / softcap)) + 1.0))
     return u
@@ -38,7 +38,7 @@ def _cross_entropy_rows_kernel(
     CAPPED: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    """Compute the loss of one row of logits and overwrite the row by its gradient."""
+    """Compute the loss of one row of logits and overwrite the row with its gradient."""
     LOG2E: tl.constexpr = 1.4426950408889634
     row = tl.program_id(0).to(tl.int64)
     logits = LOGITS + row * stride
@@ -67,7 +67,7 @@ def _cross_entropy_rows_kernel(
     lse = highest + tl.log2(tl.sum(total, axis=0)) / LOG2E
 
     ignored = target == ignore_index
-    loss = tl.where(inside, lse - z_target, float("nan"))  # a target that is no word must not go unseen
+    loss = tl.where(inside, lse - z_target, float("nan"))  # a bad target must not go unnoticed
     tl.store(LOSSES + row, tl.where(ignored, 0.0, loss))
     factor = tl.where(ignored, 0.0, upstream)
     for start in range(0, n_columns, BLOCK):
@@ -126,7 +126,7 @@ def _cross_entropy_losses_kernel(
 
 
 def launch_rows(chunk: Tensor, targets: Tensor, upstream: Tensor, losses: Tensor, head: Head) -> None:
-    """Fill `losses` from a chunk of logits on a GPU and overwrite the chunk by its gradient."""
+    """Fill `losses` from a chunk of logits on a GPU and overwrite the chunk with its gradient."""
     _cross_entropy_rows_kernel[(chunk.size(0),)](
         chunk,
         targets,
@@ -156,7 +156,7 @@ def launch_losses(hidden: Tensor, weight: Tensor, targets: Tensor, head: Head) -
     lse = torch.empty(splits, n_rows, dtype=torch.float32, device=hidden.device)
     z_target = torch.full(
         (n_rows,), float("nan"), device=hidden.device
-    )  # stays so where the target is no word
+    )  # stays so where the target is not a word
     _cross_entropy_losses_kernel[(row_blocks, splits)](
         TensorDescriptor.from_tensor(hidden, [block_m, block_k]),
         TensorDescriptor.from_tensor(weight, [block_n, block_k]),

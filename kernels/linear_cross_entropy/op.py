@@ -18,7 +18,7 @@ weight's gradient, against 58 GiB for float32 logits in eager mode.
 
 The chunk-and-gradient-in-forward scheme is Liger's (arXiv:2410.10989), reduction in registers that of Cut
 Cross Entropy (arXiv:2411.09009); unlike them, nothing is filtered and a chunk is as large as memory allows,
-since small chunks make slow products. A mean over no token is 0 with zero gradients, where `F.cross_entropy`
+since small chunks make slow products. A mean over no tokens is 0 with zero gradients, where `F.cross_entropy`
 gives NaN.
 """
 
@@ -82,7 +82,7 @@ def _gradients(
     head: Head,
     rows_in_place: _RowsInPlace,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return losses (N,) and the gradients of their sum weighed by `upstream`, the weight's in float32."""
+    """Return losses (N,) and the gradients of their sum weighted by `upstream`, the weight's in float32."""
     n_rows, n_columns = hidden.size(0), weight.size(0)
     losses = torch.empty(n_rows, dtype=torch.float32, device=hidden.device)
     d_hidden = torch.empty_like(hidden)
@@ -118,7 +118,7 @@ def _accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:
 def _checked(
     hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None, ignore_index: int, valid: int
 ) -> tuple[Tensor, Head]:
-    """Refuse arguments that do not fit each other; return the weight in the hidden dtype, and the head."""
+    """Refuse arguments that do not fit together; return the weight in the hidden dtype, and the head."""
     checks.check_shape(_OP, "hidden", hidden, (None, None), "(N, C)")
     checks.check_shape(_OP, "weight", weight, (None, hidden.size(1)), "(rows, C)")
     checks.check_shape(_OP, "targets", targets, (hidden.size(0),), "(N,)")
@@ -131,14 +131,12 @@ def _checked(
         ((targets >= valid) | (targets < 0)).logical_and(targets != ignore_index).any()
     ):
         raise ValueError(
-            f"{_OP}: targets hold ids that are no words; allowed is 0 to {valid - 1} or {ignore_index}"
+            f"{_OP}: targets hold ids that are not words; expected 0 to {valid - 1} or {ignore_index}"
         )
     if not 1 <= valid <= weight.size(0):
-        raise ValueError(
-            f"{_OP}: valid_vocab is {valid}; allowed is 1 to {weight.size(0)}, the weight's rows"
-        )
+        raise ValueError(f"{_OP}: valid_vocab is {valid}; expected 1 to {weight.size(0)}, the weight's rows")
     if softcap is not None and not 0 < softcap <= 40:
-        raise ValueError(f"{_OP}: softcap is {softcap}; allowed is None or a number above 0 and at most 40")
+        raise ValueError(f"{_OP}: softcap is {softcap}; expected None or a number above 0 and at most 40")
     return weight.to(hidden.dtype), Head(softcap, ignore_index, valid)
 
 
@@ -253,10 +251,10 @@ def linear_cross_entropy(
     """Return the cross entropy of hidden (N, C) against targets (N,) in nats, float32.
 
     Rows of the weight from `valid_vocab` on are padding: no probability and zero gradient. `mean` is over
-    targets other than `ignore_index`; `none` gives (N,). A target that is no word raises on a CPU and gives
-    NaN on a GPU. Differentiable once, in hidden and weight."""
+    targets other than `ignore_index`; `none` gives (N,). A target that is not a word raises on a CPU and
+    gives NaN on a GPU. Differentiable once, in hidden and weight."""
     if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"{_OP}: reduction is {reduction!r}; allowed is 'none', 'mean' or 'sum'")
+        raise ValueError(f"{_OP}: reduction is {reduction!r}; expected 'none', 'mean' or 'sum'")
     options = (softcap, ignore_index, weight.size(0) if valid_vocab is None else valid_vocab)
     trains = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     loss: Tensor

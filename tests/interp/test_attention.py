@@ -164,8 +164,8 @@ def test_slices_of_one_projection_are_read_in_place():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda q: torch.randn(2, 50, 2, 32), "head dimension 32; allowed on a GPU is .* 64 or 128"),
-        (lambda q: q.double(), "q is torch.float64.* allowed on a GPU is bfloat16 or float16"),
+        (lambda q: torch.randn(2, 50, 2, 32), "head dimension 32; on a GPU it must be .* 64 or 128"),
+        (lambda q: q.double(), "q is torch.float64.* on a GPU it must be bfloat16 or float16"),
         (
             lambda q: torch.randn(2 * 50 * 129 + 1)[1:].view(2, 50, 129)[..., :128].unflatten(2, (2, 64)),
             "strides",

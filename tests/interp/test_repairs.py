@@ -1,4 +1,4 @@
-"""The repaired interpreter against torch and float64: what every other test in this folder stands on."""
+"""The repaired interpreter against torch and float64: what every other test in this folder relies on."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What the interpreter does not see: stores out of range, outputs left unwritten, the order of programs.
 
-`guarded` puts a tensor between margins of a known value; `intact` says whether the margins still hold it.
+`guarded` puts a tensor between margins of a known value; `intact` returns whether the margins still hold it.
 `poisoned` is an output full of NaN. `shuffled` runs a launch's programs in a random order.
 """
 
@@ -33,7 +33,7 @@ def poisoned(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def intact(tensor: Tensor) -> bool:
-    """Say whether nothing was stored beside a guarded tensor."""
+    """Return whether nothing was stored beside a guarded tensor."""
     buffer = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
     margins = torch.cat((buffer[:_MARGIN], buffer[-_MARGIN:]))
     return bool((margins == torch.tensor(_fill(tensor.dtype), dtype=tensor.dtype)).all())

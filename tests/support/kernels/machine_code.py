@@ -1,7 +1,7 @@
 """What ptxas made of a kernel, read from the cubin with the tools in the Triton wheel: no GPU, no driver.
 
-`inspect` counts; `faults` says what is wrong with a kernel on H100. Zero spills is not enough: ptxas may also
-serialize the tensor-core pipeline (it waits after every instruction), which shows as about two WARPGROUP
+`inspect` counts; `faults` returns what is wrong with a kernel on H100. Zero spills is not enough: ptxas may
+also serialize the tensor-core pipeline (it waits after every instruction), which shows as about two WARPGROUP
 instructions for each HGMMA; a healthy kernel has a handful in all.
 """
 
@@ -63,7 +63,7 @@ def inspect(kernel: Any) -> MachineCode:
 
 
 def faults(code: MachineCode, *, tensor_core: bool, tma: bool) -> list[str]:
-    """Return in words what an H100 kernel must not have; the flags say what it is designed to use."""
+    """Return in words what an H100 kernel must not have; the flags are what it is designed to use."""
     checks = {
         f"{code.shared} bytes of shared memory, {SHARED_MAX} allowed": code.shared > SHARED_MAX,
         f"{code.spills} spill instructions, {code.stack} bytes of stack": bool(code.spills or code.stack),

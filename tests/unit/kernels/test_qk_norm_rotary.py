@@ -56,20 +56,20 @@ def test_compiling_breaks_no_graph_and_changes_no_bit():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"x": torch.zeros(3, 21, 120)}, ValueError, r"x has shape .* allowed is \(B, T, H, D\)"),
+        ({"x": torch.zeros(3, 21, 120)}, ValueError, r"x has shape .* expected \(B, T, H, D\)"),
         (
             {"x": torch.zeros(3, 5, 21, 24).transpose(1, 2)},
             ValueError,
-            "x has strides .* allowed is a contig",
+            "x has strides .* expected a contig",
         ),
-        ({"x": torch.zeros(3, 21, 5, 24).double()}, TypeError, "x is float64; allowed is float32 or"),
+        ({"x": torch.zeros(3, 21, 5, 24).double()}, TypeError, "x is float64; expected float32 or"),
         (
             {"cos": torch.zeros(2, 21, 1, 12)},
             ValueError,
-            r"cos has shape .* allowed is \(1 or B, T, 1, D / 2\)",
+            r"cos has shape .* expected \(1 or B, T, 1, D / 2\)",
         ),
-        ({"sin": torch.zeros(3, 21, 1, 12)}, ValueError, "sin has shape .* allowed is the shape of cos"),
-        ({"sin": torch.zeros(1, 21, 1, 12).bfloat16()}, TypeError, "sin is bfloat16; allowed is float32"),
+        ({"sin": torch.zeros(3, 21, 1, 12)}, ValueError, "sin has shape .* expected the shape of cos"),
+        ({"sin": torch.zeros(1, 21, 1, 12).bfloat16()}, TypeError, "sin is bfloat16; expected float32"),
     ],
 )
 def test_wrong_arguments_are_named_with_what_is_allowed(change, error, message):
@@ -80,5 +80,5 @@ def test_wrong_arguments_are_named_with_what_is_allowed(change, error, message):
 
 def test_a_table_on_another_device_is_named():
     x, cos, sin = _arguments()
-    with pytest.raises(ValueError, match="sin is on meta; allowed is cpu"):
+    with pytest.raises(ValueError, match="sin is on meta; expected cpu"):
         forward(x, cos, sin.to("meta"), RMS_EPS)

@@ -73,15 +73,15 @@ def test_operations_are_counted_as_those_of_plain_pytorch():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"w_fc": torch.zeros(96, 25)}, ValueError, r"w_fc has shape .* allowed is \(F, C\) = \(any, 24\)"),
+        ({"w_fc": torch.zeros(96, 25)}, ValueError, r"w_fc has shape .* expected \(F, C\) = \(any, 24\)"),
         (
             {"w_proj": torch.zeros(24, 95)},
             ValueError,
-            r"w_proj has shape .* allowed is \(C, F\) = \(24, 96\)",
+            r"w_proj has shape .* expected \(C, F\) = \(24, 96\)",
         ),
-        ({"x": torch.zeros(5, 24, dtype=torch.int64)}, TypeError, "x is int64; allowed is float32 or"),
-        ({"w_fc": torch.zeros(96, 24).double()}, TypeError, "w_fc is float64; allowed is float32"),
-        ({"w_proj": torch.zeros(96, 24).t()}, ValueError, "w_proj has strides .* allowed is a contiguous"),
+        ({"x": torch.zeros(5, 24, dtype=torch.int64)}, TypeError, "x is int64; expected float32 or"),
+        ({"w_fc": torch.zeros(96, 24).double()}, TypeError, "w_fc is float64; expected float32"),
+        ({"w_proj": torch.zeros(96, 24).t()}, ValueError, "w_proj has strides .* expected a contiguous"),
     ],
 )
 def test_wrong_arguments_are_named_with_what_is_allowed(change, error, message):
@@ -92,5 +92,5 @@ def test_wrong_arguments_are_named_with_what_is_allowed(change, error, message):
 
 def test_a_weight_on_another_device_is_named():
     x, w_fc, w_proj = torch.zeros(5, 24), torch.zeros(96, 24), torch.zeros(24, 96, device="meta")
-    with pytest.raises(ValueError, match="w_proj is on meta; allowed is cpu"):
+    with pytest.raises(ValueError, match="w_proj is on meta; expected cpu"):
         mlp(x, w_fc, w_proj)

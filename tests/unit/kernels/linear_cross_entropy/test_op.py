@@ -173,34 +173,34 @@ def test_operations_are_counted():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"hidden": torch.zeros(2, 3, 8)}, ValueError, r"hidden has shape \(2, 3, 8\); allowed is \(N, C\)"),
+        ({"hidden": torch.zeros(2, 3, 8)}, ValueError, r"hidden has shape \(2, 3, 8\); expected \(N, C\)"),
         (
             {"weight": torch.zeros(33, 9)},
             ValueError,
-            r"weight has shape .* allowed is \(rows, C\) = \(any, 8\)",
+            r"weight has shape .* expected \(rows, C\) = \(any, 8\)",
         ),
         ({"targets": torch.zeros(4, dtype=torch.int64)}, ValueError, r"targets has shape \(4,\)"),
         (
             {"hidden": torch.zeros(5, 8, dtype=torch.float64)},
             TypeError,
-            "hidden is float64; allowed is float32 or",
+            "hidden is float64; expected float32 or",
         ),
         (
             {"weight": torch.zeros(33, 8, dtype=torch.float16)},
             TypeError,
-            "weight is float16; allowed is float32",
+            "weight is float16; expected float32",
         ),
-        ({"targets": torch.zeros(5)}, TypeError, "targets is float32; allowed is int64 or int32"),
+        ({"targets": torch.zeros(5)}, TypeError, "targets is float32; expected int64 or int32"),
         (
             {"weight": torch.zeros(8, 33).t()},
             ValueError,
-            "weight has strides .* allowed is a contiguous tensor",
+            "weight has strides .* expected a contiguous tensor",
         ),
-        ({"targets": torch.full((5,), 33)}, ValueError, "targets hold ids .* allowed is 0 to 32 or -1"),
+        ({"targets": torch.full((5,), 33)}, ValueError, "targets hold ids .* expected 0 to 32 or -1"),
         ({"targets": torch.full((5,), -2)}, ValueError, "targets hold ids"),
-        ({"valid_vocab": 34}, ValueError, "valid_vocab is 34; allowed is 1 to 33"),
-        ({"softcap": 0.0}, ValueError, "softcap is 0.0; allowed is None or"),
-        ({"reduction": "max"}, ValueError, "reduction is 'max'; allowed is 'none', 'mean' or 'sum'"),
+        ({"valid_vocab": 34}, ValueError, "valid_vocab is 34; expected 1 to 33"),
+        ({"softcap": 0.0}, ValueError, "softcap is 0.0; expected None or"),
+        ({"reduction": "max"}, ValueError, "reduction is 'max'; expected 'none', 'mean' or 'sum'"),
     ],
 )
 def test_wrong_arguments_are_named_with_what_is_allowed(change, error, message):
@@ -211,5 +211,5 @@ def test_wrong_arguments_are_named_with_what_is_allowed(change, error, message):
 
 def test_a_weight_on_another_device_is_named():
     weight = torch.zeros(33, 8, device="meta")
-    with pytest.raises(ValueError, match="weight is on meta; allowed is cpu"):
+    with pytest.raises(ValueError, match="weight is on meta; expected cpu"):
         losses(torch.zeros(5, 8), weight, torch.zeros(5).long(), 15.0, -1, 33)
