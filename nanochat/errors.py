@@ -1,8 +1,8 @@
-"""The tree of errors that reach a user, and which failures may pass.
+"""The tree of errors that reach a user, and which failures may be temporary.
 
 NanochatError
 ├── ConfigError          a recipe or setting that cannot work
-├── DataError            input that cannot be read or is not what it says
+├── DataError            input that cannot be read or is not what it claims to be
 │   └── SourceUnavailable  it does not answer; trying again later may help
 ├── StoreError           the artifact store cannot do what was asked
 │   ├── StoreUnavailable   it cannot be reached (never taken for a miss)
@@ -10,9 +10,9 @@ NanochatError
 │   └── LeaseLost          another holder took over this stage
 ├── TrainingError        a training step went wrong
 ├── Interrupted          the user or the system asked to stop; work so far is kept
-└── StageFailed          a stage of a run failed; names it and the way on
+└── StageFailed          a stage of a run failed; names it and how to continue
 
-Each message says what, the value, the limit; `hint` says the way out and is shown on its own line.
+Each message gives the problem, the value and the limit; `hint` gives the way out, shown on its own line.
 What is tried again, by the store, by a transfer, by a run and for MLflow, is decided here alone; how often
 and how patiently, by each of them.
 """
@@ -98,13 +98,13 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Return whether a server understood and said no, so that asking again is useless."""
+    """Return whether a server understood and refused, so that asking again is useless."""
     status = http_status(error)
     return status is not None and 400 <= status < 500 and status not in _TRY_AGAIN_STATUSES
 
 
 def http_status(error: BaseException) -> int | None:
-    """Return the HTTP status that a web client's error carries, whichever client it is of."""
+    """Return the HTTP status that a web client's error carries, whichever client raised it."""
     if ask := getattr(error, "get_http_status_code", None):  # MLflow
         status = ask()
     else:

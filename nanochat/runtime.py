@@ -1,7 +1,7 @@
 """Where and how fast a stage runs: settings that never change a result and are never hashed.
 
 A stage function has the form `(config, inputs, out, runtime) -> metrics`: `config` is hashed, everything
-here is not. This module holds only plain data and the two protocols through which a stage speaks to its
+here is not. This module holds only plain data and the two protocols through which a stage talks to its
 surroundings (restart_points and tracker), with the names that settings have there; it knows neither the store
 nor MLflow nor Prefect.
 """
@@ -23,7 +23,7 @@ DEVICES = r"^(cpu|cuda(:[0-9]+)?)$"
 
 
 class Tracker(Protocol):
-    """Receives what a running stage has to say. Never raises, never blocks the stage."""
+    """Receives what a running stage reports. Never raises, never blocks the stage."""
 
     def log(self, metrics: Mapping[str, float], *, step: int, total_steps: int) -> None:
         """Record numbers at a step; keys are `group/name`, such as `train/loss`."""
@@ -120,6 +120,6 @@ class Runtime:
     stop: threading.Event = field(default_factory=threading.Event)  # set when the run must end soon
 
     def raise_if_stopped(self) -> None:
-        """Raise `Interrupted` once somebody asked the run to end."""
+        """Raise `Interrupted` once somebody has asked the run to end."""
         if self.stop.is_set():
             raise Interrupted("the run was asked to stop")

@@ -1,7 +1,7 @@
 """The calculator tool: the value of one short expression, worked out without running any code.
 
-Allowed are numbers with `+ - * /` and parentheses (commas in numbers are ignored), and `"text".count("x")`.
-The expression is parsed and walked; what is not on the list has no value, as has `**`, so work and result
+Numbers with `+ - * /` and parentheses are allowed (commas in numbers are ignored), and `"text".count("x")`.
+The expression is parsed and walked; what is not on the list has no value (nor has `**`), so work and result
 are bounded by the length of the expression and no time limit is needed. Numbers are kept exact, and whole
 results are written without a fraction (`10`, where upstream writes `10.0`), as the training data has them.
 """

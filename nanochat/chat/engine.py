@@ -161,7 +161,7 @@ def stream_text(tokenizer: Tokenizer, tokens: Iterator[int]) -> Iterator[str]:
 
 
 def batches_by_length(lengths: Sequence[int], max_rows: int, max_tokens: int) -> Iterator[list[int]]:
-    """Group indices of rows of like length into batches, the longest first; padding counts as tokens."""
+    """Group indices of rows of similar length into batches, the longest first; padding counts as tokens."""
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     start = 0
     while start < len(order):

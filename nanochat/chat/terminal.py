@@ -1,7 +1,7 @@
 """Chat in a terminal: reads lines, streams answers; the commands are `quit`, `exit` and `clear`.
 
 The conversation is kept as messages. When it no longer fits into the model's context, the oldest turns are
-dropped and the user is told. What is printed goes through the `write` callable, so that nothing here
+dropped and a note is printed. What is printed goes through the `write` callable, so that nothing here
 depends on a terminal.
 """
 

@@ -3,7 +3,7 @@
 Nothing is read or downloaded for it. Training takes its operations divided by what the published machine did
 per second; stages that operations do not explain (evaluations, SFT) take what they took there, scaled by the
 operations per token and the share of the problems. What cannot be known before data is there is None. What a
-stage really took stands in its record and is worth more than anything here.
+stage really took is in its record, which is worth more than anything here.
 
 Published figures are those of the d20 model of October 2025 on 8xH100.
 """
@@ -49,7 +49,7 @@ from nanochat.model.memory_estimate import MemoryEstimate, largest_pass, optimiz
 from nanochat.recipes.shared import CHARACTERS_PER_TOKEN, SHARD_CHARACTERS
 from nanochat.recipes.spelling import IDENTITY, IDENTITY_ROWS
 
-# Below this (half a minute of the machine) starting up takes the time, and no published utilisation holds.
+# Below this (half a minute of the machine) startup takes the time, and no published utilisation applies.
 _LEAST_FLOPS = 1e17
 
 
@@ -93,7 +93,7 @@ class Forecast:
 
     @property
     def disk_bytes(self) -> int:
-        """Bytes in the store when all is made, restart points included; what is unknown is not in it."""
+        """Bytes in the store when all is made, restart points included; what is unknown is left out."""
         return self.restart_bytes + sum(stage.disk_bytes or 0 for stage in self.stages)
 
     def of(self, stage: str) -> StageCost:
@@ -103,7 +103,7 @@ class Forecast:
 
 
 def elapsed_s(timed: Iterable[tuple[StageCost, float]]) -> float:
-    """Return how long stages take together, those beside the others at the same time as these."""
+    """Return how long stages take together; those `beside` others at the same time as these."""
     lanes = {True: 0.0, False: 0.0}
     for cost, seconds in timed:
         lanes[cost.beside] += seconds
@@ -314,7 +314,7 @@ def _asked(config: EvaluateConfig) -> str:
 
 
 def _part(most: int | None, sizes: Sequence[int]) -> float:
-    """Return which part of all problems is asked when `most` of each task are."""
+    """Return which fraction of all problems is asked when at most `most` of each task are."""
     return sum(min(most or n, n) for n in sizes) / max(sum(sizes), 1)
 
 

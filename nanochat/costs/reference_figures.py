@@ -29,7 +29,7 @@ ENCODED_CHARACTERS_PER_S = 160e6  # assumed: 16 cores; one encoded 12.5 million 
 SEARCHED_CHARACTERS_PER_S = 320e6  # assumed: 16 cores; one did 28 million a second with a part of CORE
 RENDERED_CHARACTERS_PER_S = 16e6  # measured on one core: 38 us for a conversation of 600
 
-# Mean tokens of a rendered conversation; those of tasks stand in their table. The 567,656 published rows of
+# Mean tokens of a rendered conversation; those of tasks are in their table. The 567,656 published rows of
 # midtraining made 765 to 771 steps of 524,288 tokens: smoltalk's mean is what the tasks in them leave.
 CONVERSATION_TOKENS = {
     "smoltalk": 826,

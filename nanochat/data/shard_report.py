@@ -1,4 +1,4 @@
-"""What is in token shards, for people: counts, lengths, whether the hashes hold, and samples as text."""
+"""What is in token shards, for people: counts, lengths, whether the hashes match, and samples as text."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def describe_shard(shard: TokenShard, tokenizer: Tokenizer | None, samples: int 
 
 
 def _spread(count: int, samples: int) -> list[int]:
-    """Return so many different numbers below `count`, from the first to the last."""
+    """Return at most `samples` different numbers below `count`, spread from the first to the last."""
     return sorted({int(i) for i in np.linspace(0, count - 1, min(samples, count))})
 
 
@@ -57,8 +57,8 @@ def describe_chat(
 ) -> dict[str, Any]:
     """Return statistics of rendered conversations by part; with their tokenizer also some of the first part.
 
-    A sample is told in pieces: text that is a target, and text that is not, by turns. Raises DataError if
-    the tokens are not those that were written.
+    A sample is in pieces: text that is a target and text that is not, in turn. Raises DataError if the
+    tokens are not those that were written.
     """
     report: dict[str, Any] = {}
     for name, chat in parts.items():

@@ -30,7 +30,7 @@ _BATCH_TOKENS = 8_192
 def count_right(
     model: GPT, tokenizer: Tokenizer, task: ChatTask, indices: Sequence[int], report: Report
 ) -> int:
-    """Return how many of the problems with these indices are answered rightly."""
+    """Return how many of the problems with these indices are answered correctly."""
     prompts = [render_for_completion(tokenizer, task.conversation(i)) for i in indices]
     problems = [task.problem(i) for i in indices]
     letters = [[_letter_token(tokenizer, letter) for letter in problem.letters] for problem in problems]

@@ -1,6 +1,6 @@
 """The evaluation stages: bits per byte, the chat tasks and, for the base model, CORE.
 
-Every checkpoint is asked the chat tasks, so that what chat training adds can be seen. Results depend on the
+Every checkpoint is given the chat tasks, so that what chat training adds can be seen. Results depend on the
 inputs and the configuration alone, except that a program near the sandbox's time limit may or may not pass.
 """
 
@@ -39,7 +39,7 @@ _SAMPLE_TOKENS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class TaskResult:
-    """Accuracy on one task; `centered` is 0 for guessing and 1 for all right."""
+    """Accuracy on one task; `centered` is 0 for guessing and 1 for all correct."""
 
     accuracy: float
     baseline: float

@@ -17,7 +17,7 @@ _PORTION = 64  # problems between two reports
 def count_right(
     engine: Engine, task: ChatTask, indices: Sequence[int], max_new_tokens: int, report: Report
 ) -> int:
-    """Return how many of the problems with these indices are answered rightly, writing greedily."""
+    """Return how many of the problems with these indices are answered correctly, writing greedily."""
     judge: Callable[[Problem, str], bool] = humaneval.passes if task.kind == "code" else is_right_number
     # Portions are cut in the order of prompt length, so that batches hold little padding.
     prompts = {i: render_for_completion(engine.tokenizer, task.conversation(i)) for i in indices}

@@ -1,4 +1,4 @@
-"""The benchmark table: what stands in it, in which order, and how its numbers are written.
+"""The benchmark table: what is in it, in which order, and how its numbers are written.
 
 Takes the `results.json` of one or more models as `nanochat.evals.evaluate` writes it. The terminal, the
 report and the model card lay the rows out; titles and columns are theirs.
@@ -25,7 +25,7 @@ class BenchmarkRow:
 
     @property
     def label(self) -> str:
-        """Return a name that tells a CORE task from the chat task of the same name."""
+        """Return a name that distinguishes a CORE task from the chat task of the same name."""
         return core_label(self.name) if self.part == "core" else self.name
 
     def texts(self, *, brief: bool = False) -> tuple[str, ...]:
@@ -41,7 +41,7 @@ def benchmark_rows(results: Mapping[str, Mapping[str, Any]]) -> list[BenchmarkRo
 
 
 def core_label(name: str) -> str:
-    """Return the name of a CORE task where it stands beside chat tasks."""
+    """Return the name of a CORE task where it appears beside chat tasks."""
     return f"{name} (CORE)"
 
 

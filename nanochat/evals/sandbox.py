@@ -20,7 +20,7 @@ from typing import Literal
 
 Status = Literal["success", "timeout", "memory", "error"]
 
-_SUCCESS, _MEMORY = 96, 97  # not 0, so that a program that ends itself early has not passed
+_SUCCESS, _MEMORY = 96, 97  # not 0, so that a program that ends itself early does not pass
 _MAX_OUTPUT = 10_000
 _MAX_FILE_BYTES = 16 * 2**20
 _LAUNCHER = f"""
@@ -61,7 +61,7 @@ class SandboxResult:
 
 
 def run_python(program: str, *, timeout_s: float = 5.0, memory_bytes: int = 256 * 2**20) -> SandboxResult:
-    """Run a program; it succeeds if it comes to its end without an exception."""
+    """Run a program; it succeeds if it reaches its end without an exception."""
     with tempfile.TemporaryDirectory(prefix="sandbox-") as root:
         work = Path(root) / "work"
         work.mkdir()

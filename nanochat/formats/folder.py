@@ -1,7 +1,7 @@
 """A published folder of either format: which of the two it is, and reading it.
 
-The one entry for whoever is given a folder; the formats themselves are `nanochat_format` and
-`transformers_format`.
+The one entry for whoever is given a folder; the formats themselves are `nanochat_folder` and
+`transformers_folder`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def find_published(folder: Path, choice: Choice | None = None) -> CheckpointFile
     if choice.source not in (None, *SOURCES):
         raise ConfigError(f"source is {choice.source!r}", hint=f"use {', '.join(SOURCES)}")
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder", hint="name the folder that holds the published model")
+        raise ConfigError(f"{folder} is not a folder", hint="name the folder that holds the published model")
     if found := find_nanochat(folder, choice) or find_transformers(folder, choice):
         return found
     names = ", ".join(sorted(path.name for path in folder.iterdir())[:6]) or "nothing"

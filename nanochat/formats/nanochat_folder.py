@@ -2,8 +2,8 @@
 
 Written: equal models give equal bytes, either flat or in upstream's cache layout (`tokenizer/` beside
 `chatsft_checkpoints/<tag>/`, `mid_checkpoints`, `base_checkpoints`). Read: both, and a tag folder of either.
-Files from elsewhere are hostile until proven otherwise: `torch_file` reads the weights, `pickle_format` the
-tokenizer, and neither runs anything.
+Files from elsewhere are hostile until proven otherwise: `torch_file` reads the weights,
+`tokenizer_pickle` the tokenizer, and neither runs anything.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 # The settings that upstream's loader passes to its model; it refuses names it does not know. The last one
 # exists in the architecture of 2026 alone.
 _SHAPE = ("sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd", "window_pattern")
-# What upstream's models do not have stands beside the shape, where upstream does not look.
+# What upstream's models do not have is kept beside the shape, where upstream does not look.
 _OURS = ("document_token",)
 _NO_RESULTS = {"step", "model_config", *_OURS}
 
@@ -59,7 +59,7 @@ def write_nanochat_folder(
     import torch
 
     weights = {name: weight.detach().cpu().float().contiguous() for name, weight in sorted(state.items())}
-    # An open file, for given a path torch.save writes the file's name into the archive.
+    # An open file, because given a path torch.save writes the file's name into the archive.
     with (out / f"model_{step:06d}.pt").open("wb") as file:
         torch.save(weights, file)
     dumped = config.model_dump(mode="json", exclude_none=True)
@@ -161,7 +161,7 @@ def _tokenizer_file(folder: Path, chosen: _Candidate) -> Path:
             return place / "tokenizer.pkl"
     raise DataError(
         f"{folder}: no tokenizer.pkl here or in tokenizer/",
-        hint="put the tokenizer.pkl there that the model was trained with",
+        hint="put the tokenizer.pkl that the model was trained with there",
     )
 
 

@@ -1,7 +1,7 @@
 """What a published folder holds, in either format, and the small JSON files that describe it.
 
-Plain data and one reader; where the files lie and what their fields are called is known to the two formats
-(`nanochat_format`, `transformers_format`).
+Plain data and one reader; where the files are and what their fields are called is known to the two formats
+(`nanochat_folder`, `transformers_folder`).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class CheckpointFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """A model with its tokenizer, and what is said about it."""
+    """A model with its tokenizer, and what is known about it."""
 
     model: GPT
     tokenizer: Tokenizer
@@ -76,7 +76,7 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         if not path.is_file():
             raise DataError(
-                f"{path} is missing", hint="weights, their description and a tokenizer are wanted"
+                f"{path} is missing", hint="weights, their description and a tokenizer are needed"
             )
         if path.stat().st_size > _LARGEST_JSON:
             raise DataError(f"{path} has {path.stat().st_size:,} bytes; at most {_LARGEST_JSON:,} are read")
@@ -100,7 +100,7 @@ def model_config(fields: Mapping[str, Any], source: Path) -> ModelConfig:
             f"{'.'.join(map(str, e['loc'])) or 'model'} is {str(e['input'])[:60]}: {e['msg']}"
             for e in error.errors()[:3]
         )
-        raise DataError(f"{source} describes no model that can be built: {problems}") from error
+        raise DataError(f"{source} does not describe a model that can be built: {problems}") from error
     if config.sequence_len > _LONGEST_CONTEXT:
         raise DataError(
             f"{source}: sequence_len is {config.sequence_len:,}; at most {_LONGEST_CONTEXT:,} is read"
@@ -134,6 +134,6 @@ def check_vocabulary(published: Published, found: CheckpointFiles) -> Published:
     if model != tokenizer:
         raise DataError(
             f"{found.tokenizer}: the tokenizer has {tokenizer} tokens, the model {model}",
-            hint="put the tokenizer beside it that the model was trained with",
+            hint="put the tokenizer that the model was trained with beside it",
         )
     return published

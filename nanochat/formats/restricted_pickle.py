@@ -1,7 +1,7 @@
 """Pickles from elsewhere, read as data: what a pickle names is looked up in a short list and never imported.
 
 A pickle is a program that may call anything it can name. Here each name it may use is given by the caller,
-together with a stand-in that only keeps what it is told; any other name ends the reading. What the stand-ins
+together with a stand-in that only keeps what it is given; any other name ends the reading. What the stand-ins
 mean is the caller's business.
 """
 
@@ -47,7 +47,7 @@ def load(
     """Return what a pickle describes; `persistent` resolves references to objects outside of it.
 
     Raises:
-        DataError: it names what is not among `stand_ins`, or is no whole pickle; `source` is named.
+        DataError: it names what is not among `stand_ins`, or is not a whole pickle; `source` is named.
     """
     try:
         _refuse_large_memo(data)

@@ -2,7 +2,7 @@
 
 Ids of ordinary text are equal on both sides: the split pattern is the same, and since both engines merge the
 pair whose union has the lowest rank, every way to put a token together from two others is listed as a merge.
-One difference remains and is wanted there: that library finds special tokens in text, where here
+One difference remains and is intended: that library finds special tokens in text, where here
 `<|bos|>` in a document is ordinary text. Its `split_special_tokens=True` gives ordinary ids.
 """
 
@@ -90,7 +90,7 @@ def read_tokenizer_json(path: Path) -> Tokenizer:
     try:
         model, added = content["model"], content["added_tokens"]
         if model["type"] != "BPE" or content.get("normalizer") is not None:
-            raise DataError(f"{path} is no byte-level BPE without normalizer", hint=_HINT)
+            raise DataError(f"{path} is not a byte-level BPE without normalizer", hint=_HINT)
         specials = {str(entry["content"]): _id(entry["id"]) for entry in added}
         vocab = {token: _id(i) for token, i in model["vocab"].items() if token not in specials}
         ranks = {unmap_bytes(token): i for token, i in vocab.items()}
@@ -99,16 +99,16 @@ def read_tokenizer_json(path: Path) -> Tokenizer:
         pattern = _pattern(content["pre_tokenizer"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
-            f"{path} is no byte-level BPE: {type(error).__name__}: {error}", hint=_HINT
+            f"{path} is not a byte-level BPE: {type(error).__name__}: {error}", hint=_HINT
         ) from error
     if pattern is None:
-        raise DataError(f"{path}: its pre_tokenizer is no split pattern followed by bytes", hint=_HINT)
+        raise DataError(f"{path}: its pre_tokenizer is not a split pattern followed by bytes", hint=_HINT)
     if order != sorted(order):
         raise DataError(f"{path}: its merges are not in order of the ids they make", hint=_HINT)
     return tokenizer_from(path, pattern, ranks, specials)
 
 
-_HINT = "a tokenizer of nanochat is wanted: byte-level BPE, a split pattern, ids in order of the merges"
+_HINT = "a nanochat tokenizer is needed: byte-level BPE, a split pattern, ids in order of the merges"
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -135,5 +135,5 @@ def _pattern(pre_tokenizer: Mapping[str, Any]) -> str | None:
 
 def _id(value: object) -> int:
     if type(value) is not int:
-        raise ValueError(f"{value!r} is no token id")
+        raise ValueError(f"{value!r} is not a token id")
     return value

@@ -1,7 +1,7 @@
 """nanochat's published tokenizer files: `tokenizer.pkl` and `token_bytes.pt`.
 
 A pickle can run any code, so it is read by an unpickler that admits one global, tiktoken's `Encoding`, and
-replaces it by a record of its state. tiktoken itself is not asked to build anything by the file.
+replaces it with a record of its state. The file does not make tiktoken itself build anything.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def load_tokenizer_pickle(path: Path) -> Tokenizer:
 def tokenizer_from(
     source: Path, pattern: str, ranks: dict[bytes, int], specials: dict[str, int]
 ) -> Tokenizer:
-    """Build a tokenizer from tables of a file; raise DataError naming it where they make none."""
+    """Build a tokenizer from tables of a file; raise DataError naming it where they do not make one."""
     if ranks and specials and min(specials.values()) < len(ranks):
         raise DataError(
             f"{source}: special token id {min(specials.values())} lies among the {len(ranks)} others;"
@@ -66,7 +66,7 @@ def tokenizer_from(
         return Tokenizer(ranks, specials, pattern)
     except DataError as error:
         raise DataError(f"{source}: {error}") from error
-    except BaseException as error:  # tiktoken panics on tables it cannot use, which is no Exception
+    except BaseException as error:  # tiktoken panics on tables it cannot use, which is not an Exception
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         raise DataError(f"{source}: not a usable tokenizer: {type(error).__name__}: {error}") from error

@@ -1,8 +1,8 @@
 """Weights in a `.pt` file from elsewhere, read as data: nothing that the file names is ever run.
 
 A `.pt` file is a zip archive of raw tensor bytes and a pickle that describes them. The pickle is first read
-into plain descriptions, which are held against the archive: names, types, shapes, sizes, checksums. Only then
-does torch map the bytes. Not here: which tensors a model needs (`nanochat.model.checkpoint`).
+into plain descriptions, which are checked against the archive: names, types, shapes, sizes, checksums. Only
+then does torch map the bytes. Not here: which tensors a model needs (`nanochat.model.checkpoint`).
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             _check(path, archive, described)
             damaged = archive.testzip()
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise DataError(f"{path} is no whole torch archive: {error}", hint=_DAMAGED) from error
+        raise DataError(f"{path} is not a whole torch archive: {error}", hint=_DAMAGED) from error
     if damaged:
         raise DataError(f"{path}: {damaged} in it does not match its checksum", hint=_DAMAGED)
     return _map(path)
 
 
 def _refuse_other_kinds(path: Path) -> None:
-    """Say what the file is where it is no zip archive."""
+    """Raise DataError with what the file is, where it is not a zip archive."""
     if not path.is_file():
-        raise DataError(f"{path} is no plain file")
+        raise DataError(f"{path} is not a regular file")
     with path.open("rb") as file:
         start = file.read(64)
     if start.startswith(b"PK\x03\x04"):
@@ -80,7 +80,7 @@ def _refuse_other_kinds(path: Path) -> None:
     elif start[8:9] == b"{":
         what, hint = "is a safetensors file by its content", "name it model.safetensors, with its config.json"
     else:
-        what, hint = f"is no torch archive: it begins with {start[:8]!r}", _DAMAGED
+        what, hint = f"is not a torch archive: it begins with {start[:8]!r}", _DAMAGED
     raise DataError(f"{path} {what}", hint=hint)
 
 
@@ -88,7 +88,7 @@ def _describe(path: Path, archive: zipfile.ZipFile) -> dict[str, _Described]:
     names = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(names) != 1:
         raise DataError(
-            f"{path} is a zip archive, but none that torch.save wrote", hint="give a model_<step>.pt"
+            f"{path} is a zip archive, but not one that torch.save wrote", hint="give a model_<step>.pt"
         )
     root = names[0].removesuffix("data.pkl")
     if f"{root}constants.pkl" in archive.namelist():
@@ -100,7 +100,7 @@ def _describe(path: Path, archive: zipfile.ZipFile) -> dict[str, _Described]:
         raise DataError(f"{path} holds {_kind(state)}, not named tensors")
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, _Described):
-            hint = "the weights alone are wanted: save model.state_dict()"
+            hint = "only the weights are needed: save model.state_dict()"
             raise DataError(f"{path} holds {_kind(value)} under {name!r}, not a tensor", hint=hint)
     return dict(state)
 
@@ -128,12 +128,12 @@ def _stand_ins() -> restricted_pickle.StandIns:
 def _storage(pid: Any) -> _Storage:
     tag, kind, key, _, numel = pid
     if tag != "storage" or not isinstance(kind, str) or not isinstance(key, str) or type(numel) is not int:
-        raise ValueError("a reference to something that is no storage")
+        raise ValueError("a reference to something that is not a storage")
     return _Storage(kind, key, numel)
 
 
 def _check(path: Path, archive: zipfile.ZipFile, described: dict[str, _Described]) -> None:
-    """Hold the descriptions against the archive's own table; no tensor byte is read."""
+    """Check the descriptions against the archive's own table; no tensor byte is read."""
     size = path.stat().st_size
     entries = {info.filename.partition("/")[2]: info for info in archive.infolist()}
     if any(info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 for info in entries.values()):
@@ -162,7 +162,7 @@ def _map(path: Path) -> dict[str, Tensor]:
 
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises many kinds; whichever it was, nothing of the file was run
+    except Exception as error:  # torch raises many kinds; whichever it was, nothing in the file was run
         reason = str(error).partition("\n")[0]
         raise DataError(f"{path}: torch cannot read it: {type(error).__name__}: {reason}") from error
     return dict(state)

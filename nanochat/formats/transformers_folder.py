@@ -95,7 +95,7 @@ def write_transformers_folder(out: Path, published: Published) -> None:
 
 
 def write_note(path: Path, published: Published) -> None:
-    """Write what is said about a model beside its weights."""
+    """Write what is known about a model beside its weights."""
     note = {"step": published.step, "source": published.source, "results": dict(published.results)}
     _write(path, note)
 
@@ -116,7 +116,7 @@ _SAMPLING = {"do_sample": True, "temperature": ChatSettings.temperature, "top_k"
 
 
 def _token_roles(special: Mapping[str, int]) -> dict[str, Any]:
-    """Say which tokens begin, end and pad; an answer also ends where another document would begin."""
+    """Return which tokens begin, end and pad; an answer also ends where another document would begin."""
     bos, end = special["bos"], special["assistant_end"]
     return {"bos_token_id": bos, "eos_token_id": [end, bos], "pad_token_id": bos}
 
@@ -183,14 +183,14 @@ def _renamed(name: str, whole: Mapping[str, str], old: str, new: str, parts: Map
 
 
 def find_transformers(folder: Path, choice: Choice) -> CheckpointFiles | None:
-    """Return the files of a transformers folder, or None where it is none."""
+    """Return the files of a transformers folder, or None where it is not one."""
     config = folder / "config.json"
     if not config.is_file():
         return None
     kind = read_object(config).get("model_type")
     if kind != "nanochat":
         raise DataError(
-            f"{config}: model_type is {kind!r}, not 'nanochat'", hint="only models of nanochat can be read"
+            f"{config}: model_type is {kind!r}, not 'nanochat'", hint="only nanochat models can be read"
         )
     if choice != Choice():
         raise ConfigError(f"{folder} is in transformers' format, which holds one checkpoint: give no choice")
@@ -275,7 +275,7 @@ def _load(path: Path) -> dict[str, Tensor]:
         return dict(load_file(path))
     except (SafetensorError, OSError) as error:
         raise DataError(
-            f"{path} is no whole safetensors file: {error}",
+            f"{path} is not a whole safetensors file: {error}",
             hint="the file is cut off or damaged: fetch it again",
         ) from error
 

@@ -49,7 +49,7 @@ def plain_name(name: str) -> str:
 
 
 def architecture_of_state(names: Iterable[str]) -> Literal["classic", "2026"] | None:
-    """Tell the architecture from the names of the weights; None: no model of this project or of upstream."""
+    """Return the architecture that names of weights show; None: neither this project's nor upstream's."""
     found = {plain_name(name) for name in names}
     if "transformer.wte.weight" not in found:
         return None
@@ -78,7 +78,7 @@ def has_value_embedding(config: ModelConfig, layer: int) -> bool:
 
 
 def parameter_kind(name: str) -> ParameterKind:
-    """Return which parameters the one of this name is trained alike with."""
+    """Return the kind of the parameter of this name; those of a kind are trained alike."""
     if name.startswith("transformer.h."):
         return "matrices"
     kinds: dict[str, ParameterKind] = {

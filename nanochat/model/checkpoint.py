@@ -1,7 +1,7 @@
 """A model on disk: `model.safetensors` (weights) and `config.json` (its `ModelConfig`).
 
 Loading checks everything before a weight is set and names the file and what does not fit. Published
-nanochat folders (`model_%06d.pt`) are not read here (`nanochat.publish`).
+nanochat folders (`model_%06d.pt`) are not read here (`nanochat.formats`).
 """
 
 from __future__ import annotations

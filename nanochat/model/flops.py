@@ -81,7 +81,7 @@ def flops_per_token(config: ModelConfig) -> int:
 def peak_flops(device_name: str) -> float | None:
     """Return a GPU's peak bfloat16 operations per second, or None where it is not known.
 
-    Whole words must match, and no word may name another variant: an L40 is no L4, a laptop's RTX 4090 is
+    Whole words must match, and no word may name another variant: an L40 is not an L4, a laptop's RTX 4090 is
     not the card of that name, and a MIG slice is only a part.
     """
     words = _words(device_name)

@@ -74,7 +74,7 @@ class Block(nn.Module):
 
 
 class Body(nn.Module):
-    """Holds embedding and blocks, because upstream's parameter names have it; `GPT` runs them."""
+    """Holds embedding and blocks, because upstream's parameter names require it; `GPT` runs them."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

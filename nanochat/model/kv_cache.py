@@ -2,7 +2,7 @@
 
 Keys and values of every layer and, for architecture 2026, the last token's embedding.
 Used in two ways: rows of equal length (no padding), and rows of different lengths aligned at their ends
-(`left_padding` says how many leading slots of each row are not text). Slots are allocated in blocks and
+(`left_padding` is how many leading slots of each row are not text). Slots are allocated in blocks and
 copied to a larger block when they run out. Not here: sampling and stop rules (`nanochat.chat.engine`).
 
 Shapes: B rows, K key/value heads, T new positions, S slots in reach of them, D head dimension, C channels.

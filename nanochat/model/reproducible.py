@@ -1,6 +1,6 @@
-"""Makes products of matrices on a CPU give the same bytes with any number of threads.
+"""Makes matrix products on a CPU give the same bytes with any number of threads.
 
-PyTorch's float32 products on x86 are those of MKL. On Intel's processors MKL cuts sums in other places with
+PyTorch's float32 products on x86 are those of MKL. On Intel's processors MKL splits sums in other places with
 other numbers of threads, unless it is in the strict mode of its conditional numerical reproducibility. It
 takes a mode only until its first use in a process, and a model's rotary tables are a use. So every model sets
 the mode before anything else, and training and evaluation refuse to run without it.
@@ -11,8 +11,8 @@ this mode, 52 (AVX-512) and 111 (AVX2) in the default one, 94 with `COMPATIBLE`.
 AMD: there, in either mode, none of 600 products of at least 64 tokens and widths of multiples of 32 differs,
 but one in twenty of smaller and odd ones. Other processors have no MKL, and nothing is set.
 
-bfloat16 products are oneDNN's, which has no such mode: sums over 4,096 or more elements can differ, twice as
-many as the tokens of a forward pass on a CPU. Nor does it hold for steps on a CPU that `compute.compile`
+bfloat16 products are oneDNN's, which has no such mode: sums over 4,096 or more elements can differ, which is
+twice the tokens of a forward pass on a CPU. Nor does it hold for steps on a CPU that `compute.compile`
 compiles: torch's compiler writes loops for one number of threads.
 """
 
@@ -48,7 +48,7 @@ def set_strict() -> bool:
     done: bool = mkl.mkl_serv_cbwr_set(_AUTO | _STRICT) == 0
     if done and os.environ.get(VARIABLE):
         logger.warning(
-            "%s is %s, with which results change with the number of threads: using %s",
+            "%s is %s, which makes results depend on the number of threads: using %s",
             *(VARIABLE, os.environ[VARIABLE], MODE),
         )
     return done
@@ -56,7 +56,7 @@ def set_strict() -> bool:
 
 @contextlib.contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
-    """Use so many threads for operations on the CPU, and the former number afterwards.
+    """Use `count` threads for operations on the CPU, and the former number afterwards.
 
     Raises ConfigError if their number would change results.
     """

@@ -66,7 +66,7 @@ class AdamW:
         }
 
     def set_steps(self, count: int) -> None:
-        """Say how many steps the state has seen."""
+        """Set how many steps the state has seen."""
         for step in self._steps.values():
             step.fill_(count)
 

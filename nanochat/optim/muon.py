@@ -7,7 +7,7 @@ Express), arXiv:2510.05491 (NorMuon), arXiv:2603.28254 (row equilibration), arXi
 
 The iteration runs in bfloat16 on every machine: inputs and results are rounded to bfloat16, sums inside a
 product are float32. A processor without bfloat16 instructions takes twenty times as long for such products,
-so there the same rounded numbers lie in float32 tensors. Both give the same but for the order in which a
+so there the same rounded numbers lie in float32 tensors. Both give the same except for the order in which a
 product adds up, as any two machines do; and one last bit in ten thousand is enough to differ by 0.01 in the
 directions of the smallest singular values.
 
@@ -67,7 +67,7 @@ def rescaled(updates: Tensor) -> Tensor:
 
 
 def with_even_variance(updates: Tensor, second_moment: Tensor) -> Tensor:
-    """Divide each row (or column) by its running root mean square, keeping each matrix' norm.
+    """Divide each row (or column) by its running root mean square, keeping each matrix's norm.
 
     `second_moment` is updated in place: (N, m, 1) for m >= n, else (N, 1, n).
     """
@@ -140,7 +140,7 @@ class MatrixRule:
     """How gradients become updates: which state a matrix has, and what happens in a step."""
 
     state_shapes: Callable[[torch.Size], dict[str, tuple[int, ...]]]
-    """From a matrix' shape to the shapes of its state."""
+    """From a matrix's shape to the shapes of its state."""
     updates: Callable[[Tensor, State, float], Tensor]
     """From gradients (N, m, n), which may be overwritten, stacked state and momentum to updates (N, m, n)."""
 

@@ -1,7 +1,7 @@
 """The optimizer of a whole model: Muon for the matrices in the blocks, AdamW for all else.
 
 One class for one and for many processes; who updates what is `nanochat.optim.sharding`. Which betas and decay
-a parameter has is a setting by the model's architecture (`SETTINGS`); its learning rate follows from the
+a parameter has is set by the model's architecture (`SETTINGS`); its learning rate follows from the
 configuration (`nanochat.config.learning_rates`) and is multiplied by the schedule at each step.
 """
 
@@ -69,7 +69,7 @@ SETTINGS = {
 
 
 class ModelOptimizer:
-    """Reduces and clips gradients, steps, and keeps the state of this process' shards."""
+    """Reduces and clips gradients, steps, and keeps the state of this process's shards."""
 
     def __init__(
         self, model: GPT, config: OptimizerConfig, *, lr_factor: float = 1.0, group: Processes | None = None
@@ -152,7 +152,7 @@ class ModelOptimizer:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take this process' shards of a whole state; learning rates come from the configuration."""
+        """Take this process's shards of a whole state; learning rates come from the configuration."""
         for name, tensors in self._state.items():
             for key, own in tensors.items():
                 whole = _whole(state, name, key, self._state_shapes[name][key])

@@ -1,7 +1,7 @@
 """Learning rate and decay multipliers and Muon's momentum, as pure functions of the step.
 
-A step is counted from 0 before its update. No multiplier is negative, and but for a warmup all start at their
-largest value; midtraining falls at its end (upstream's first release rose there by mistake).
+A step is counted from 0 before its update. No multiplier is negative, and apart from a warmup all start at
+their largest value; midtraining falls at its end (upstream's first release rose there by mistake).
 """
 
 from __future__ import annotations

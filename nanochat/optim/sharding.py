@@ -1,12 +1,12 @@
 """Which process updates what, and the communication for it (ZeRO-2).
 
 Every process has all parameters. Gradients are summed such that each process gets those of its own shards,
-updates them, and sends them to all. Optimizer states hence exist once. This file knows nothing of how a shard
-is updated.
+updates them, and sends them to all. So each optimizer state exists only once. This file knows nothing of how
+a shard is updated.
 
 Parameters form buckets. A bucket is one parameter, or as many matrices of one shape as there are processes;
-put below each other, their rows are dealt out in equal runs, the last of which may be short or empty. So any
-number of rows fits any number of processes, and a matrix that has to stay whole stays whole.
+put one below the other, their rows are dealt out in equal runs, the last of which may be short or empty. So
+any number of rows fits any number of processes, and a matrix that has to stay whole stays whole.
 
 Sums add in the order of ranks, which is the order in which one process adds its micro-batches: N processes
 give, bit for bit, the gradients of one process with N micro-batches. That is why gradients are exchanged and
@@ -114,7 +114,7 @@ class Sharding:
 
     @torch.no_grad()
     def start_publishing(self, names: Sequence[str]) -> None:
-        """Begin to send this process' updated shards of these parameters to all."""
+        """Begin to send this process's updated shards of these parameters to all."""
         for bucket in self._buckets:
             if not bucket.parameters.keys().isdisjoint(names):
                 bucket.start_publishing()
@@ -151,7 +151,7 @@ class Sharding:
 
 
 class _Bucket:
-    """Parameters of one shape, below each other, P rows for each process."""
+    """Parameters of one shape, one below the other, P rows for each process."""
 
     def __init__(self, parameters: dict[str, Parameter], rows_per_rank: int, group: Group) -> None:
         self.parameters = parameters
@@ -173,7 +173,7 @@ class _Bucket:
         return name, Shard(parameter.detach()[begin : begin + count], begin)
 
     def start_reduction(self) -> None:
-        """Send each process its rows of this process' gradients."""
+        """Send each process its rows of this process's gradients."""
         gradients = [_gradient(name, parameter) for name, parameter in self.parameters.items()]
         sent = gradients[0].contiguous() if len(gradients) == 1 else torch.cat(gradients)
         own = self._counts[self._rank]
@@ -200,7 +200,7 @@ class _Bucket:
             self.shard[1].weight.grad = total
 
     def start_publishing(self) -> None:
-        """Send this process' shard to all."""
+        """Send this process's shard to all."""
         shape = next(iter(self.parameters.values())).shape
         own = None if self.shard is None else self.shard[1].weight
         self._publication = self._start_gather(own, (self._per_rank, *shape[1:]))
@@ -239,7 +239,7 @@ class _Bucket:
 
 
 def _buckets(rows: Mapping[str, Parameter], matrices: Mapping[str, Parameter], group: Group) -> list[_Bucket]:
-    """Return buckets in the order in which a backward pass completes them, as far as names tell."""
+    """Return buckets in the order in which a backward pass completes them, as far as names show it."""
     world = group.size()
     made = [_Bucket({name: p}, -(-p.size(0) // world), group) for name, p in rows.items()]
     by_shape: dict[torch.Size, list[str]] = defaultdict(list)

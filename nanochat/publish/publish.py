@@ -1,7 +1,7 @@
 """The publish stage: a model folder in nanochat's format, all results in one file, and the model card.
 
-The weights, the tokenizer and `results.json` are the artifact; the card (`README.md`) is an attachment, for
-it tells of times, hardware and cost.
+The weights, the tokenizer and `results.json` are the artifact; the card (`README.md`) is an attachment,
+because it reports times, hardware and cost.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from nanochat.publish.model_card import CardInputs, render_model_card
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.tokenizer import Tokenizer
 
-_EVALUATES = "evaluate_"  # begins the name of an input with the results of one model
+_EVALUATES = "evaluate_"  # prefix of the inputs that hold the results of one model
 
 
 def publish(
@@ -105,5 +105,5 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DataError(
-            f"{path} is missing", hint="the input artifact is not whole: nanochat verify"
+            f"{path} is missing", hint="the input artifact is incomplete: nanochat verify"
         ) from None

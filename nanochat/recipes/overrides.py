@@ -39,7 +39,7 @@ def split(text: str) -> tuple[str, str]:
 
 
 def read(text: str) -> Any:
-    """Read a value written as YAML; raise ConfigError where it is none."""
+    """Read a value written as YAML; raise ConfigError where it is not valid."""
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
@@ -74,7 +74,7 @@ def apply(recipe: Recipe, pairs: Sequence[tuple[str, str]]) -> Recipe:
 
 
 def explain(error: ValidationError) -> str:
-    """Say in our own words what is wrong with which values."""
+    """Return in our own words which values are wrong, and how."""
     return "; ".join(_explain(problem) for problem in error.errors())
 
 
@@ -123,7 +123,7 @@ _SAYINGS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), _NO_INTEGER),
     **dict.fromkeys(("float_type", "float_parsing", "finite_number"), _NO_NUMBER),
     **dict.fromkeys(("bool_type", "bool_parsing"), _always("neither true nor false")),
-    **dict.fromkeys(("string_type", "string_unicode"), _always("not a text")),
+    **dict.fromkeys(("string_type", "string_unicode"), _always("not text")),
     **dict.fromkeys(("tuple_type", "list_type"), _NO_LIST),
     **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), _NO_FIELDS),
     "missing": _always("which lacks this field"),

@@ -1,7 +1,7 @@
 """Recipes: one dial (`depth`) from which the presets derive every number.
 
 Presets are functions of depth, so that turning the dial derives everything anew; `find` returns one by name.
-How single fields are changed is `nanochat.recipes.overrides`, what they mean stands in `nanochat.config`,
+How single fields are changed is `nanochat.recipes.overrides`, what they mean is in `nanochat.config`,
 what a recipe costs is `nanochat.costs.forecast`.
 """
 

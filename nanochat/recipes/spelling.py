@@ -1,6 +1,6 @@
 """What joined upstream's chat data by 2025-10-24: conversations about the model's identity, and spelling.
 
-Only which rows, added to a recipe of before. How spelling rows are made is `nanochat.data.chat.spelling`.
+Only which rows, added to an earlier recipe. How spelling rows are made is `nanochat.data.chat.spelling`.
 """
 
 from __future__ import annotations

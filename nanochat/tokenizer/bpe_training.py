@@ -120,7 +120,7 @@ def _supported(tokens: Sequence[bytes], words: Sequence[str]) -> int:
     """Count the tokens up to the last whose merge really occurs.
 
     SentencePiece goes on with merges of frequency 0 when nothing is left; counts fall from merge to merge,
-    so these stand together at the end.
+    so these are together at the end.
     """
     encoded = [word.encode() for word in words]
 
@@ -148,7 +148,7 @@ def _supported(tokens: Sequence[bytes], words: Sequence[str]) -> int:
 
 def _too_large(n_tokens: int, supported: int) -> ConfigError:
     return ConfigError(
-        f"the corpus supports {supported} tokens beside the special ones, {n_tokens} were asked for",
+        f"the corpus supports {supported} tokens besides the special ones, but {n_tokens} were asked for",
         hint=f"lower tokenizer.vocab_size (and pretrain.model.vocab_size) by at least {n_tokens - supported},"
         " or read more text",
     )

@@ -1,9 +1,9 @@
-"""Bulk encoding through a lexicon: text is cut where the split pattern cuts for certain, and each stretch
-between two cuts is encoded once a batch; those that come again are kept and looked up.
+"""Bulk encoding through a lexicon: text is cut where the split pattern is certain to cut, and each stretch
+between two cuts is encoded once a batch; those that recur are kept and looked up.
 
-A cut lies before each space that something other than white space follows, so most stretches are one word
-with the marks behind it. No word of the split pattern goes on over such a place, and the pattern does not
-look back, so a stretch has the same tokens wherever it stands. What is new is encoded by the
+A cut is before each space that is followed by something other than white space, so most stretches are one
+word with the marks behind it. No word of the split pattern continues across such a place, and the pattern
+does not look back, so a stretch has the same tokens wherever it occurs. What is new is encoded by the
 function that the lexicon was given. All work on a batch is done on arrays, and memory is bounded: batches
 are taken in windows, and a full lexicon starts anew. This module knows no vocabulary.
 """
@@ -28,10 +28,10 @@ Mask = npt.NDArray[np.bool_]
 
 # 97 MB of documents: 17.6 MB a CPU second in windows of 8 MB, 18.1 in windows of 32 MB.
 _WINDOW_BYTES = 8 << 20
-# 243 MB of documents have 340,000 that come again; a process takes 380 MB with them and 130 MB without.
+# 243 MB of documents have 340,000 that recur; a process takes 380 MB with them and 130 MB without.
 _MAX_STRETCHES = 1 << 19
 _MAX_IDS = 1 << 22
-_MAX_STRETCH_BYTES = 64  # longer ones hardly come again
+_MAX_STRETCH_BYTES = 64  # longer ones hardly recur
 
 _SPACE = ord(" ")
 # Where a long text may be cut: before a space or after a newline that no white space follows.
@@ -40,7 +40,7 @@ _CUT = re.compile(b" (?=" + _NO_BLANK + b")|(?<=[\r\n])(?=" + _NO_BLANK + b")")
 
 
 class Lexicon:
-    """The tokens of stretches of text that were met before; for one thread at a time."""
+    """The tokens of stretches of text that were seen before; for one thread at a time."""
 
     def __init__(self, encode: Callable[[str], Ids], token_bytes: npt.NDArray[Any]) -> None:
         self._encode = encode
@@ -73,7 +73,7 @@ class Lexicon:
         return np.split(ids, token_bounds[np.searchsorted(bounds, text_ends[:-1])])
 
     def _look_up(self, stretches: pa.LargeBinaryArray, counts: Positions) -> tuple[Positions, _Table]:
-        """Return the row of each stretch in a table; those that come again are kept for the next call."""
+        """Return the row of each stretch in a table; those that recur are kept for the next call."""
         if len(self._table.lengths) > _MAX_STRETCHES or len(self._table.ids) > _MAX_IDS:
             self._index, self._table = {}, _NOTHING
         known = self._table
@@ -162,9 +162,9 @@ def _parts(raw: bytes) -> Iterator[bytes]:
 
 
 def _certain_cuts(data: npt.NDArray[np.uint8], text_ends: Positions) -> Mask:
-    """Mark the spaces before something that is no white space, in texts that stand one after the other.
+    """Mark the spaces before something that is not white space, in texts that follow one another.
 
-    The result has one place more than `data`.
+    The result has one entry more than `data`.
     """
     cuts = np.zeros(len(data) + 1, np.bool_)
     if len(data) > 1:
@@ -176,7 +176,7 @@ def _certain_cuts(data: npt.NDArray[np.uint8], text_ends: Positions) -> Mask:
 
 
 def _is_far_blank(data: npt.NDArray[np.uint8], at: Positions) -> Mask:
-    """Tell where a character of white space beyond ASCII begins."""
+    """Mark where a character of white space beyond ASCII begins."""
     padded = np.append(data, np.zeros(2, np.uint8))
     three = padded[at].astype(np.int64) << 16 | padded[at + 1].astype(np.int64) << 8 | padded[at + 2]
     blanks = [int.from_bytes(blank) for blank in FAR_BLANKS]
@@ -184,7 +184,7 @@ def _is_far_blank(data: npt.NDArray[np.uint8], at: Positions) -> Mask:
 
 
 def _joinable(stretches: pa.LargeBinaryArray) -> Mask:
-    """Tell which stretches begin with a certain cut, so that they can be encoded one after the other."""
+    """Mark which stretches begin with a certain cut, so that they can be encoded one after the other."""
     data, bounds = _content(stretches)
     return _certain_cuts(data, bounds[1:])[bounds[:-1]]
 

@@ -21,8 +21,8 @@ PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}"
     r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
-"""nanochat's split pattern, in the dialect of tiktoken. It begins a word before every space that is followed
-by no white space, and after every newline that is followed by none: the lexicon relies on it."""
+"""nanochat's split pattern, in the dialect of tiktoken. It begins a word before every space that is not
+followed by white space, and after every newline that is not: the lexicon relies on it."""
 
 _MARK = "\ufdd0"  # a noncharacter; in a text of its own it is left out of the counts
 _LINEAR_PATTERN = (
@@ -99,7 +99,7 @@ def _split(text: pl.Expr) -> pl.Expr:
 
 
 def utf8(text: str, name: str = "the text") -> bytes:
-    """Return text as UTF-8; raises `DataError` at a lone surrogate, which is no character."""
+    """Return text as UTF-8; raises `DataError` at a lone surrogate, which is not a character."""
     try:
         return text.encode()
     except UnicodeEncodeError as error:

@@ -4,7 +4,7 @@ A folder holds `tokenizer.model`, a SentencePiece model whose piece `i` is the b
 (special tokens as control pieces after them, the unknown piece last and never produced), and
 `tokenizer.json` with the split pattern, the special tokens and the training counts. Text is always encoded
 as ordinary text: the text `<|bos|>` never becomes the special token. tiktoken encodes single texts and
-what the lexicon meets for the first time. nanochat's pickle: `pickle_format`.
+what the lexicon meets for the first time. nanochat's pickle: `nanochat.formats.tokenizer_pickle`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Tokenizer:
         return ids
 
     def encode_batch(self, texts: Iterable[str | bytes]) -> list[npt.NDArray[np.uint32]]:
-        """Encode many texts like `encode`, each into an array; quick from some thousand words on.
+        """Encode many texts like `encode`, each into an array; fast from a few thousand words on.
 
         Bytes are taken for UTF-8: a long text takes up to four times its memory as a string.
         """
@@ -109,7 +109,7 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Decode ids into text; bytes that are no valid UTF-8 become U+FFFD."""
+        """Decode ids into text; bytes that are not valid UTF-8 become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
@@ -160,7 +160,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
-        """Read a folder that `save` wrote; raises `DataError` where it is none."""
+        """Read a folder that `save` wrote; raises `DataError` where it is not one."""
         model_file, meta_file = folder / MODEL_FILE, folder / META_FILE
         for file in (model_file, meta_file):
             if not file.is_file():

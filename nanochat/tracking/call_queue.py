@@ -22,7 +22,7 @@ class RunHandle:
     name: str
     parent: RunHandle | None = None
     run_id: str | None = None
-    foreign: bool = False  # made by another process, whose it is to end
+    foreign: bool = False  # made by another process, which is to end it
     created: threading.Event = field(default_factory=threading.Event)  # also set when it never will be
     _system_steps: Iterator[int] = field(default_factory=itertools.count)
 
@@ -113,7 +113,7 @@ class CallQueue:
             self.dropped += len(self.take(len(self._calls)))
 
     def hurry(self) -> None:
-        """End the rest of whoever takes calls: somebody waits for one of them to be made."""
+        """Wake whoever takes calls: somebody is waiting for one of them to be made."""
         with self._changed:
             self._hurried = True
             self._changed.notify_all()

@@ -1,8 +1,8 @@
 """The embedded SQLite database of MLflow: made by one process at a time, and whole or not at all.
 
-Making its tables takes dozens of migrations and seconds. A process killed among them would leave a file that
+Making its tables takes dozens of migrations and seconds. A process killed in between would leave a file that
 MLflow refuses for good, so they are made in a file beside it that is then renamed. Knows nothing of MLflow:
-the caller says how tables are made.
+the caller knows how tables are made.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def database_file(uri: str) -> Path | None:
 
 @contextlib.contextmanager
 def database_ready(uri: str, make_tables: Callable[[str], None]) -> Iterator[None]:
-    """Have the database at `uri` made if there is none; other processes wait until the block ends.
+    """Make the database at `uri` if it does not exist; other processes wait until the block ends.
 
     `make_tables` is called with the address of a new database and must close it. A server makes its own.
     """

@@ -3,7 +3,7 @@
 `PipelineTracker` is made once per pipeline run: a parent run, and below it one run per stage. Its methods
 only append to a bounded queue; one daemon thread imports MLflow (seconds of CPU), creates the runs and writes
 in batches. Every MLflow error is caught and counted. A server that was never reached disables the tracker; an
-outage in mid-run is waited out by the thread, not by the stage. The record of a stage is the JSONL file in
+outage during a run is waited out by the thread, not by the stage. The record of a stage is the JSONL file in
 its artifact, never MLflow. Only `mlflow_sink` imports MLflow, and only in that thread.
 """
 
@@ -23,7 +23,7 @@ from nanochat.tracking.tags import CACHE_STATUS, CACHED, EXECUTED
 
 _log = logging.getLogger(__name__)
 
-_PROMPT_S = 0.2  # what each answer may take: a run has up to thousands of stages
+_PROMPT_S = 0.2  # how long each answer may take: a run has up to thousands of stages
 
 
 class StageTracker:
@@ -164,7 +164,7 @@ class PipelineTracker:
         return self._root.run_id
 
     def url(self, node_id: str | None = None) -> str | None:
-        """Return the page of a run whose id is already known, if the tracker looks at a server."""
+        """Return the page of a run whose id is already known, if the tracker writes to a server."""
         run_id, experiment_id = self.run_id(node_id, wait_s=0.0), self._sink.experiment_id
         if run_id is None or experiment_id is None or not self.uri.startswith(("http://", "https://")):
             return None

@@ -22,14 +22,14 @@ Said = TypeVar("Said")
 
 @dataclass(frozen=True, kw_only=True)
 class Every(Generic[Said]):
-    """Calls something every so many steps, and after the last one."""
+    """Calls something at a fixed interval of steps, and after the last one."""
 
     every: int
     steps: int
     call: Callable[[int], Said]
 
     def __call__(self, result: StepResult) -> Said | None:
-        """Return what it says if this step is due."""
+        """Return what the call returns if this step is due."""
         due = result.step % self.every == 0 or result.step == self.steps
         return self.call(result.step) if due else None
 
@@ -64,7 +64,7 @@ class Keeper:
     _saved: float = field(default_factory=time.monotonic)
 
     def __call__(self, result: StepResult) -> None:
-        """Keep a restart point if one is due; raise `Interrupted` if the run shall stop."""
+        """Keep a restart point if one is due; raise `Interrupted` if the run is to stop."""
         stop, due = self._agreed()
         if stop and result.step < self.steps:
             self._save()
@@ -80,7 +80,7 @@ class Keeper:
         return any(stop for stop, _ in wishes), bool(wishes[0][1])
 
     def _kept(self) -> str:
-        """Say what rank 0 has kept, once it has; the same on all ranks."""
+        """Return what rank 0 has kept, once it has; the same on all ranks."""
         latest = self.runtime.restart_points.latest() if self.state.world.main else None
         step = self.state.world.gather(latest[0] if latest else -1)[0][0]
         return f"step {int(step)} is kept" if step >= 0 else "nothing is kept"

@@ -43,7 +43,7 @@ _PASS_TOKENS = {"cpu": 2048, "cuda": 65_536}
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """How large a forward pass is: so many rows, or as many as hold so many tokens."""
+    """How large a forward pass is: `rows` rows, or as many as hold `tokens` tokens."""
 
     rows: int | None = None
     tokens: int | None = None  # None: what suits the kind of device
@@ -128,8 +128,8 @@ def accumulate_gradients(
     """Add the gradients of a batch's summed losses over `counted` to the model; return their sum in nats.
 
     `counted` is the number of targets in the global batch (default: in this one), `last` the context of the
-    last backward pass, in which ranks reduce their gradients. There always is one, if need be with gradients
-    of zero, so that a rank without rows or targets keeps no other waiting.
+    last backward pass, in which ranks reduce their gradients. There is always one, if need be with gradients
+    of zero, so that a rank without rows or targets does not keep the others waiting.
     """
     divisor = max(_count(targets) if counted is None else counted, 1)
     total = torch.zeros((), device=model.device)

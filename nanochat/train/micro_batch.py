@@ -2,7 +2,7 @@
 
 `fitting_cut` sends the largest pass of the run once forward and backward through the model and throws the
 gradients away: nothing is drawn, updated or sent to other ranks. It costs less than the largest step, which
-holds at least one such pass. Where the user did not say how many rows a pass has, it is halved until it fits,
+holds at least one such pass. Where the user did not set how many rows a pass has, it is halved until it fits,
 so the same model on the same hardware is cut in the same way. A system that kills processes instead of
 refusing them memory (Linux, for a CPU's) cannot be asked in this way.
 """
@@ -22,11 +22,11 @@ from nanochat.train.loop import Cut, TrainingPlan, accumulate_gradients
 from nanochat.train.state import TrainState
 
 logger = logging.getLogger(__name__)
-_CPU_MESSAGE = "can't allocate memory"  # what torch says in a plain RuntimeError
+_CPU_MESSAGE = "can't allocate memory"  # what torch writes in a plain RuntimeError
 
 
 def fitting_cut(state: TrainState, plan: TrainingPlan, rows: int | None = None) -> Cut:
-    """Return the cut for a run whose passes shall have `rows` rows, or as many as fit.
+    """Return the cut for a run whose passes are to have `rows` rows, or as many as fit.
 
     All ranks call this together and get the same. Raises TrainingError saying how many rows do fit.
     """
@@ -49,7 +49,7 @@ def fitting_cut(state: TrainState, plan: TrainingPlan, rows: int | None = None) 
 
 @contextlib.contextmanager
 def out_of_memory_explained(state: TrainState, plan: TrainingPlan, cut: Cut) -> Iterator[None]:
-    """Say of an allocation that failed after all, in some step, what to try instead."""
+    """Explain an allocation that failed after all, in some step, and what to try instead."""
     try:
         yield
     except RuntimeError as error:
@@ -60,7 +60,7 @@ def out_of_memory_explained(state: TrainState, plan: TrainingPlan, cut: Cut) -> 
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error is a refused allocation."""
+    """Return whether an error is a refused allocation."""
     return isinstance(error, torch.OutOfMemoryError) or _CPU_MESSAGE in str(error)
 
 

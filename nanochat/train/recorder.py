@@ -1,4 +1,4 @@
-"""What a run tells of its steps: journal lines, tracker calls, and the summary at its end.
+"""What a run reports about its steps: journal lines, tracker calls, and the summary at its end.
 
 Speeds are those of all ranks together.
 """
@@ -31,7 +31,7 @@ class Speed:
 
     @classmethod
     def of(cls, model: GPT, devices: int) -> Speed:
-        """Return the speed of a model trained on so many devices like its own."""
+        """Return the speed of a model trained on this many devices like its own."""
         cuda = model.device.type == "cuda"
         name = torch.cuda.get_device_name(model.device) if cuda else model.device.type
         return cls(flops_per_token=model.flops_per_token(), device=name, devices=devices)

@@ -1,4 +1,4 @@
-"""All that a training run needs to go on after it was stopped, and how it is kept.
+"""All that a training run needs to continue after it was stopped, and how it is kept.
 
 A restart point is a folder: `state.pt` (weights, optimizer, step: tensors and plain data, read with
 `weights_only`), `run.json` (which run it belongs to) and the lines of the journal so far. There is no random

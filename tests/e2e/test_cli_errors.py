@@ -118,7 +118,7 @@ def assert_error(said: Said | subprocess.CompletedProcess, code: int, *signs: st
         (("run", "toy", "--device", "tpu"), ("--device is 'tpu'", "cpu, cuda, or one GPU such as cuda:3")),
         (("run", "toy", "--threads", "0"), ("--threads", "greater than or equal to 1")),
         (("chat", "./nowhere"), ("./nowhere is not a folder", "pretrain, midtrain, sft, publish, import")),
-        (("import", "nowhere"), ("nowhere is no folder", "holds the published model")),
+        (("import", "nowhere"), ("nowhere is not a folder", "holds the published model")),
         (("import", ".", "--step", "-1"), ("--step", "greater than or equal to 0")),
         (("export", "publish", "x", "--format", "onnx"), ("'onnx'", "'nanochat', 'transformers'")),
         (("export", "publish", "x", "--layout", "deep"), ("'deep'", "'flat', 'cache'")),

@@ -1,4 +1,4 @@
-"""What an answer is held against, and whether a written number is the right one.
+"""What an answer is checked against, and whether a written number is the right one.
 
 Functions are judged where they can be run: `nanochat.evals.humaneval`.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What an answer is held against; fields that a kind of task does not use are empty."""
+    """What an answer is checked against; fields that a kind of task does not use are empty."""
 
     letters: tuple[str, ...] = ()  # choice: the possible answers
     answer: str = ""  # choice: the right letter; math: the number, without commas

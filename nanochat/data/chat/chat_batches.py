@@ -94,7 +94,7 @@ class SftBatches:
     """One conversation a row.
 
     Conversations without a target are skipped and counted; an epoch's last rows that do not fill a batch
-    are left over (each epoch leaves out others).
+    are left over (different ones in each epoch).
     """
 
     def __init__(self, chat: ChatTokens, batch_rows: int, pad_id: int, seed: int = 0) -> None:

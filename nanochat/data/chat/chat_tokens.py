@@ -2,10 +2,9 @@
 
 An artifact has two folders, `train` and `val`, each with
 
-    tokens.bin   a token shard (`nanochat.data.text.token_shards`) whose documents are the conversations, in
-    the
-                 order of the shuffled mixture
-    mask.bin     one bit a token, the first in the lowest bit of a byte: set where the assistant is trained
+    tokens.bin   a token shard (`nanochat.data.text.token_shards`) whose documents are the conversations,
+                 in the order of the shuffled mixture
+    mask.bin     one bit per token, the first in the lowest bit of a byte: set where the assistant is trained
 
 How a conversation is rendered is decided by `nanochat.tokenizer.chat_format`, how rows are filled by
 `nanochat.data.chat.chat_batches`.
@@ -57,7 +56,7 @@ class ChatTokens:
         if len(packed) != -(-shard.n_tokens // 8):
             raise DataError(
                 f"{path}: {len(packed)} bytes do not mark {shard.n_tokens} tokens",
-                hint="the file was cut short or is of another shard; render the conversations again",
+                hint="the file was cut short or belongs to another shard; render the conversations again",
             )
         mask = np.unpackbits(packed, count=shard.n_tokens, bitorder="little").view(np.bool_)
         stats = json.loads((folder / "stats.json").read_text(encoding="utf-8"))

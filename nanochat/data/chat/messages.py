@@ -1,6 +1,6 @@
-"""Whether a conversation from a file can be rendered, and in words what is wrong with it if not.
+"""Whether a conversation from a file can be rendered and, if not, what is wrong with it, in words.
 
-Knows neither files nor tokens: the caller says which line it is, the chat format how it is rendered.
+Knows neither files nor tokens: the caller adds the line, and the chat format decides how it is rendered.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PART_TYPES = ("text", "python", "python_output")
 
 
 def wrong_in(messages: Any) -> str | None:
-    """Say what is wrong with the messages of a conversation, or None: whatever passes can be rendered."""
+    """Return what is wrong with the messages of a conversation, or None: whatever passes can be rendered."""
     if not isinstance(messages, list) or not messages:
         return "messages is not a list of messages" if messages is not None else "no messages"
     roles = [message.get("role") if isinstance(message, dict) else None for message in messages]
@@ -35,7 +35,7 @@ def _wrong_content(content: Any, *, may_have_parts: bool) -> str | None:
     if isinstance(content, list) and may_have_parts:
         for part in content:
             if not isinstance(part, dict) or part.get("type") not in PART_TYPES:
-                return f"{shown(part)} is no part of type {', '.join(PART_TYPES)}"
+                return f"{shown(part)} is not a part of type {', '.join(PART_TYPES)}"
             if wrong := _wrong_text(part.get("text")):
                 return wrong
         return None
@@ -44,11 +44,11 @@ def _wrong_content(content: Any, *, may_have_parts: bool) -> str | None:
 
 def _wrong_text(text: Any) -> str | None:
     if not isinstance(text, str):
-        return "no content" if text is None else f"content is {shown(text)}, which is no text"
+        return "no content" if text is None else f"content is {shown(text)}, which is not text"
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        return f"half of a surrogate pair at character {error.start}, which is no character"
+        return f"half of a surrogate pair at character {error.start}, which is not a character"
     return None
 
 

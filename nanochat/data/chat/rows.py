@@ -19,12 +19,12 @@ from nanochat.errors import DataError
 Row = dict[str, Any]
 Numbered = tuple[int, Row]  # with the number of its line, or of its row in a parquet file
 
-_KINDS: dict[type, str] = {str: "text", list: "list", dict: "object"}
-_FORMATS = "one JSON object a line; `nanochat/data/chat/tasks.py` has the fields of each task"
+_KINDS: dict[type, str] = {str: "text", list: "a list", dict: "an object"}
+_FORMATS = "one JSON object per line; `nanochat/data/chat/tasks.py` has the fields of each task"
 
 
 def read_objects(path: Path, needed: Mapping[str, type]) -> list[Numbered]:
-    """Read objects that have the needed fields; raise DataError with the number of one that has not."""
+    """Read objects that have the needed fields; raise DataError with the number of one that does not."""
     rows = read_rows(path)
     for number, row in rows:
         missing = [name for name in needed if not isinstance(row, dict) or row.get(name) is None]
@@ -32,7 +32,7 @@ def read_objects(path: Path, needed: Mapping[str, type]) -> list[Numbered]:
             raise bad_row(path, number, f"no {', '.join(missing)}")
         for name, kind in needed.items():
             if not isinstance(row[name], kind):
-                found = f"{name} is {shown(row[name])}, which is no {_KINDS[kind]}"
+                found = f"{name} is {shown(row[name])}, which is not {_KINDS[kind]}"
                 raise bad_row(path, number, found, _FORMATS)
     return rows
 
@@ -54,7 +54,7 @@ def read_rows(path: Path) -> list[tuple[int, Any]]:
 
 
 def bad_row(path: Path, number: int, what: str, hint: str | None = None) -> DataError:
-    """Return the error that says what is wrong in which line or row."""
+    """Return the error that names the line or row and what is wrong in it."""
     unit = "row" if path.suffix == ".parquet" else "line"
     return DataError(f"{path}, {unit} {number}: {what}", hint=hint)
 

@@ -3,8 +3,8 @@
 Tokens hide their letters, so a small model must be shown them. Rows are not kept anywhere: each is made
 from a word list and its seed, the number of the row (test rows have seeds of their own, beyond all others).
 
-As upstream has had it since October 2025: how many rows there are, the seeds, which word and which letter a
-seed draws from a list, that the letters stand without spaces (" a" is another token than "a"), that what was
+As upstream has had them since October 2025: how many rows there are, the seeds, which word and which letter a
+seed draws from a list, that the letters have no spaces (" a" is another token than "a"), that what was
 counted by hand is checked with the calculator's `.count`, and the last line `#### n`. The sentences are this
 project's, so the tokens of a row are not upstream's.
 """
@@ -73,20 +73,20 @@ def seeds(task: str, split: str) -> range:
 
 
 def read_words(path: Path, address: str | None = None) -> list[str]:
-    """Read a list of one word a line; raise DataError if it is none, or a word has more than letters.
+    """Read a list of one word per line; raise DataError if it is not one, or if a word has not only letters.
 
     The error names the address that the file came from, where there is one.
     """
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        hint = f"{path.name} has one word a line; a hub source takes it from tasks.words_url"
-        raise DataError(f"{path}: no word list that can be read: {error}", hint=hint) from error
+        hint = f"{path.name} has one word per line; a hub source takes it from tasks.words_url"
+        raise DataError(f"{path}: not a readable word list: {error}", hint=hint) from error
     words = [line.strip() for line in lines]
     wrong = next((i for i, word in enumerate(words) if not _WORD.fullmatch(word)), None)
     if wrong is not None or not words:
         found = "no words" if wrong is None else f"line {wrong + 1} is {words[wrong][:64]!r}"
-        hint = "one word a line, of 1 to 64 letters; is tasks.words_url or tasks.source right?"
+        hint = "one word per line, of 1 to 64 letters; is tasks.words_url or tasks.source right?"
         raise DataError(f"{address or path}: not a list of words: {found}", hint=hint)
     return words
 

@@ -22,7 +22,7 @@ TOY_CONVERSATIONS = ("functions", "smalltalk", HELD_OUT)
 
 
 def task_file(task: str, split: str) -> str:
-    """Return the place of a task's file, without suffix; raise ConfigError for a split that it has not.
+    """Return the place of a task's file, without suffix; raise ConfigError for a split that does not exist.
 
     The spelling tasks have a list of words instead, which is named with its suffix.
     """

@@ -45,7 +45,7 @@ class TaskDeclaration:
     metric: str = "accuracy"  # as the hub calls it
     row_tokens: int | None = None  # mean length of a rendered row, where a mixture takes the task
     upstream_result: str = ""  # field of upstream's meta file for the accuracy
-    toy: tuple[str, ...] = ()  # what it asks about in the toy world; nothing: it is not there
+    toy: tuple[str, ...] = ()  # what it asks about in the toy world; empty: it is not there
 
     @property
     def from_words(self) -> bool:

@@ -1,9 +1,9 @@
 """Chat tasks: the rows of the task and conversation files, as conversations and as problems.
 
 A task reads one file of the data root (`tasks/arc/ARC-Easy/train.jsonl`, ...; the same name with `.parquet`
-will do) and offers each row in two
-forms: `conversation(i)`, what a model is trained on and prompted with, and `problem(i)`, what its answer is
-held against. `mixture` shuffles the conversations of several tasks into one sequence.
+works too) and offers each row in two forms: `conversation(i)`, what a model is trained on and prompted with,
+and `problem(i)`, what its answer is checked against. `mixture` shuffles the conversations of several tasks
+into one sequence.
 
 The spelling tasks are made from a list of words instead (`nanochat.data.chat.spelling`): a row is a seed.
 
@@ -60,7 +60,7 @@ class ChatTask:
         return self.to_conversation(self.rows[index])
 
     def problem(self, index: int) -> Problem:
-        """Return what an answer to the row is held against."""
+        """Return what an answer to the row is checked against."""
         return self.to_problem(self.rows[index])
 
 
@@ -82,7 +82,7 @@ def load_task(root: Path, name: str, split: str = "train") -> ChatTask:
         near = difflib.get_close_matches(name, known, n=1)
         raise ConfigError(
             f"no task or conversation file {name!r} below {root}",
-            hint=f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}",
+            hint=f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}",
         )
     return load_conversations(path)
 
@@ -150,7 +150,7 @@ def mixture(root: Path, entries: Sequence[MixtureEntry], seed: int, *, own: bool
 
     The order is upstream's for its seed of 42: data sets are shuffled where entries say so, then all rows.
     Without entries it is every row below `root` that is for training, once; the spelling tasks, which could
-    outnumber them all, are not without being named. With `own`, what the user added joins it.
+    outnumber them all, are left out unless named. With `own`, what the user added joins it.
     """
     chosen = [(entry, load_task(root, entry.task, entry.split)) for entry in entries or _everything(root)]
     if own:
@@ -242,7 +242,7 @@ def _choice_task(name: str, path: Path, numbered: list[Numbered]) -> ChatTask:
             raise bad_row(path, number, f"{len(row['choices'])} choices, {len(row['letters'])} labels")
         if row["answer"] not in row["letters"]:
             raise bad_row(
-                path, number, f"answer {row['answer']!r} is none of {', '.join(map(str, row['letters']))}"
+                path, number, f"answer {row['answer']!r} is not one of {', '.join(map(str, row['letters']))}"
             )
     rows = [row for _, row in numbered]
     # To two digits: the real sets have a few questions with three or five choices, and count as 0.25.

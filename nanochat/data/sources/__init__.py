@@ -1,1 +1,1 @@
-"""Where text and chat data come from, and how they get into our layout."""
+"""Where text and chat data come from, and how they are put into our layout."""

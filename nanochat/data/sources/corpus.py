@@ -1,9 +1,9 @@
 """Where text and tasks come from: resolves a source to named files, and downloads or generates them.
 
 A source is `toy` (generated), a folder or fsspec URL of files (listed once, when a run is planned), for text
-a URL with `{index:05d}` and mostly `{revision}` in it, or for tasks the `hub`: these two need no listing.
-Resolving tells files apart by size and version, so that a changed source is a changed key.
-How bytes travel is `nanochat.data.sources.transfer`; what the toy world tells is `nanochat.data.toy_world`.
+a URL with `{index:05d}` and usually `{revision}` in it, or for tasks the `hub`: these two need no listing.
+Files are identified by size and version, so that a changed source is a changed key.
+How bytes travel is `nanochat.data.sources.transfer`; what is in the toy world is `nanochat.data.toy_world`.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ def download_shard(
 
 
 def _megabytes(runtime: Runtime) -> Callable[[int, int], None]:
-    """Return a function that tells the tracker how many megabytes are there and how fast they come."""
+    """Return a function that tracks how many megabytes have arrived and how fast they come."""
     began: tuple[float, int] | None = None
 
     def report(done: int, total: int) -> None:
         nonlocal began
         now = time.monotonic()
-        if began is None:  # an earlier attempt's bytes are no part of the rate
+        if began is None:  # an earlier attempt's bytes do not count
             began = (now, done)
             return
         rate = (done - began[1]) / 1e6 / max(now - began[0], 1e-9)
@@ -85,7 +85,7 @@ def _megabytes(runtime: Runtime) -> Callable[[int, int], None]:
 def measure_text(path: Path, source: str) -> dict[str, int]:
     """Count documents, characters and bytes of a text shard; `source` names it in errors.
 
-    Raises DataError if it is no parquet file, has no string column `text`, or holds no document.
+    Raises DataError if it is not a parquet file, has no string column `text`, or holds no document.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -206,7 +206,7 @@ def _validation_shard(name: str, shards: Sequence[ShardConfig]) -> ShardConfig:
         return shards[int(stem)]
     near = difflib.get_close_matches(stem, by_name, n=1) or [shards[-1].name]
     raise ConfigError(
-        f"corpus.val_shard is {name!r}, which is none of the {len(shards)} files of the source",
+        f"corpus.val_shard is {name!r}, which is not one of the {len(shards)} files of the source",
         hint=f"did you mean {near[0]}?",
     )
 

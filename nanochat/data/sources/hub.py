@@ -1,10 +1,10 @@
-"""The public data sets of the published recipes: what the hub calls them, and how they get into our layout.
+"""The public data sets of the published recipes: their names on the hub, and how they come into our layout.
 
 Each split of a data set becomes one parquet file where `nanochat.data.chat.tasks` looks for it, and the CORE
 bundle (a zip file) the folder `core/`. A list of words for the spelling tasks and conversations about the
-model's identity join them where a recipe gives their addresses. A plan needs no network: a file is what its
-data set, split and revision say; which parts it has, with their sizes and hashes, is asked when it is
-downloaded.
+model's identity join them where a recipe gives their addresses. A plan needs no network: a file is
+identified by its data set, split and revision; its parts, with their sizes and hashes, are looked up when it
+is downloaded.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ DATA_SETS = (
         for name, split in task.splits.items()
     ),
     _data_set("smoltalk", "train", SMOLTALK, "default/train", 460_341),
-    # Held-out conversations are a task of their own; upstream tells of 24K rows.
+    # Held-out conversations are a task of their own; upstream mentions 24K rows.
     _data_set("test", "train", SMOLTALK, "default/test", 24_000),
 )
 
@@ -83,7 +83,7 @@ def published_rows(task: str, split: str) -> int | None:
 
 
 def hub_paths(config: TasksConfig) -> list[str]:
-    """Return where the hub's files lie in our layout, the CORE bundle apart."""
+    """Return where the hub's files are in our layout, without the CORE bundle."""
     return [d.path for d in DATA_SETS] + [extra.path for extra in _extras(config)]
 
 
@@ -244,7 +244,7 @@ def _unpack_core(bundle: Path, target: Path, url: str) -> None:
 
 
 def _members(archive: zipfile.ZipFile) -> Iterator[tuple[zipfile.ZipInfo, PurePosixPath]]:
-    """Yield the bundle's own files with their paths below its one top folder; nothing that leaves it."""
+    """Yield the bundle's own files with their paths below its one top folder; nothing outside of it."""
     for info in archive.infolist():
         path = PurePosixPath(*PurePosixPath(info.filename).parts[1:])
         if info.is_dir() or not path.parts or ".." in path.parts or path.parts[0] not in CORE_PARTS:
@@ -257,7 +257,7 @@ def _mirror(source: str) -> str | None:
     mirror = source.removeprefix(NAME).removeprefix(":").rstrip("/")
     if mirror and not mirror.startswith(("http://", "https://")):
         raise ConfigError(
-            f"tasks.source is {source!r}; what follows '{NAME}:' is no web address",
+            f"tasks.source is {source!r}; what follows '{NAME}:' is not a web address",
             hint=f"use {NAME}, or {NAME}:https://host of a mirror",
         )
     return mirror or None

@@ -1,7 +1,7 @@
-"""The model hub through its own library: where it is, what opens it, and what a data set has at a revision.
+"""The model hub through its own library: where it is, who may read it, and what a data set has at a revision.
 
 So the library's settings hold: `HF_ENDPOINT` names a mirror, `HF_TOKEN` (or a stored login) opens private and
-gated data sets, `HF_HUB_OFFLINE` forbids to ask. The token goes to addresses below the hub's own and to no
+gated data sets, `HF_HUB_OFFLINE` forbids asking. The token goes to addresses below the hub's own and to no
 other. The files themselves are fetched by `nanochat.data.sources.transfer`. The library is imported late:
 a plan needs none of it.
 """
@@ -28,7 +28,7 @@ class HubFile:
     path: str
     size_bytes: int | None
     sha256: str | None  # of large files only
-    mark: str  # tells its content apart
+    mark: str  # identifies its content
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class HubListing:
 
 
 def hub_address() -> str:
-    """Return the address of the hub: what `HF_ENDPOINT` says, or the public one."""
+    """Return the address of the hub: that of `HF_ENDPOINT`, or the public one."""
     address = str(_constants().ENDPOINT) or _DEFAULT
     if not address.startswith(("http://", "https://")):
         raise ConfigError(
@@ -58,7 +58,7 @@ def at_mirror(url: str) -> str:
 def access_headers(url: str, hub: str | None = None) -> dict[str, str]:
     """Return the headers with the user's token for an address of the hub, and none for any other.
 
-    Raises ConfigError for the hub's own where the user has forbidden to ask it.
+    Raises ConfigError for the hub's own where the user has forbidden asking it.
     """
     if not url.startswith(f"{hub or hub_address()}/"):
         return {}
@@ -69,7 +69,7 @@ def access_headers(url: str, hub: str | None = None) -> dict[str, str]:
 
 
 def require_online(address: str) -> None:
-    """Raise ConfigError if the user has forbidden to ask the hub."""
+    """Raise ConfigError if the user has forbidden asking the hub."""
     if _constants().is_offline_mode():
         name = next((name for name in _OFFLINE if os.environ.get(name)), _OFFLINE[0])
         raise ConfigError(
@@ -121,7 +121,7 @@ def file_address(repo: str, path: str, commit: str, hub: str) -> str:
 
 
 def _explained(error: Exception, page: str, revision: str) -> DataError:
-    """Return the error that tells the user what an answer of the hub means."""
+    """Return the error that explains an answer of the hub to the user."""
     from huggingface_hub import errors
 
     said = getattr(error, "server_message", None) or str(error).partition("\n")[0]
@@ -138,12 +138,12 @@ def _explained(error: Exception, page: str, revision: str) -> DataError:
         return DataError(f"{page}: cannot be listed: {said}", hint="does tasks.source name a hub?")
     return SourceUnavailable(
         f"{page}: no answer: {type(error).__name__}: {said}",
-        hint="check the address and the network; what has arrived is kept and the next run goes on there",
+        hint="check the address and the network; what has arrived is kept, and the next run continues there",
     )
 
 
 def _constants() -> ModuleType:
-    """Import the library's settings, which it reads from the environment once; nothing is to be reported."""
+    """Import the library's settings, which it reads from the environment once; telemetry is off."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import constants
 

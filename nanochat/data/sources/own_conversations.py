@@ -1,6 +1,6 @@
 """A user's own conversations: files of `messages` from anywhere, which join what both chat stages train on.
 
-They are named by `tasks.own` and lie in a folder of their own beside the tasks. What a line must be is said
+They are named by `tasks.own` and have a folder of their own beside the tasks. What a line must be is decided
 by `nanochat.data.chat.messages`, how they are mixed in by `nanochat.data.chat.tasks`.
 """
 
@@ -57,7 +57,7 @@ def download_own(config: TasksConfig, out: Path, runtime: Runtime) -> None:
 
 
 def is_own(file: SourceFile) -> bool:
-    """Say whether a resolved file is one of the user's own."""
+    """Return whether a resolved file is one of the user's own."""
     return file.path.startswith(f"{OWN}/")
 
 
@@ -66,7 +66,7 @@ def _require_names(addresses: Sequence[str], names: Sequence[str]) -> None:
         if not name.endswith(SUFFIXES):
             raise ConfigError(
                 f"tasks.own names {address!r}, which ends in none of {', '.join(SUFFIXES)}",
-                hint="give a file of conversations, one a line",
+                hint="give a file of conversations, one per line",
             )
         if names.count(name) > 1:
             raise ConfigError(f"tasks.own has two files {name}", hint="rename one of them")

@@ -1,4 +1,4 @@
-"""Whether and when a source is asked again: after growing pauses, or when it says itself (`Retry-After`).
+"""Whether and when a source is asked again: after growing pauses, or when it asks to be (`Retry-After`).
 
 What the caller asks for, and what a failure means to its user, is not decided here.
 """
@@ -16,16 +16,16 @@ import tenacity
 _log = logging.getLogger(__name__)
 
 STALL_S = 30.0
-"""So long may a web server send nothing before it is asked again."""
+"""How long a web server may send nothing before it is asked again."""
 _ATTEMPTS = 6
 _LONGEST_ASKED_PAUSE_S = 300.0
-_LOOK_S = 0.5  # how late a pause sees that the run was asked to stop
+_LOOK_S = 0.5  # how late a pause may notice that the run was asked to stop
 
 
 def patience(
     check_stop: Callable[[], None], is_passing: Callable[[BaseException], bool], *, pause_s: float = 1.0
 ) -> tenacity.Retrying:
-    """Return what calls a function again while its errors are passing ones: six times, pauses growing."""
+    """Return what retries a function while its errors are passing ones: six attempts, growing pauses."""
     backoff = tenacity.wait_exponential_jitter(multiplier=pause_s, max=30 * pause_s, jitter=pause_s)
 
     def wait(state: tenacity.RetryCallState) -> float:

@@ -27,20 +27,20 @@ _JOINING_HINT = (
     " as recipe d20-spelling does; the toy world has none"
 )
 _JOINING_HINTS = {
-    WORDS: _JOINING_HINT.format(form="one word a line", field="words_url"),
+    WORDS: _JOINING_HINT.format(form="one word per line", field="words_url"),
     IDENTITY.removesuffix(SUFFIXES[0]): _JOINING_HINT.format(
-        form="a list of messages a line", field="identity_url"
+        form="a list of messages per line", field="identity_url"
     ),
 }
 
 
 def require_tasks(source: TasksConfig, config: Config) -> None:
-    """Raise ConfigError if a stage's configuration names a task that the resolved source has not."""
+    """Raise ConfigError if a stage's configuration names a task that the resolved source does not have."""
     there = _files(source)
     for field, task, split in _wanted(config):
         asked = isinstance(config, EvaluateConfig | OverlapConfig)
         if asked and task not in _WITH_ANSWERS:
-            message = f"{field} names {task!r}, which is no task with answers to score"
+            message = f"{field} names {task!r}, which is not a task with answers to score"
             raise ConfigError(message, hint=_nearest(task, _WITH_ANSWERS))
         place = task_file(task, split)
         if place not in there:
@@ -74,7 +74,7 @@ def _wanted(config: Config) -> Iterator[tuple[str, str, str]]:
 def _nearest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+    return f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"
 
 
 def _files(source: TasksConfig) -> set[str]:

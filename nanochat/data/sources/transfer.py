@@ -1,9 +1,9 @@
-"""Copies one file from any fsspec URL to this machine: in pieces, with retries, going on where it stopped.
+"""Copies one file from any fsspec URL to this machine: in pieces, with retries, continuing where it stopped.
 
-Pieces are fetched by byte range and added to a `.part` file whose name tells source, version, ETag and size,
+Pieces are fetched by byte range and added to a `.part` file named after source, version, ETag and size,
 so that a later attempt continues it and never mixes two versions. A server that ignores ranges is taken as it
 is; one that asks for patience (`Retry-After`) gets it; one that falls silent is asked again. The size is
-checked, and the sha256 where the server names one, as model hubs do (in the ETag of large files, mostly on
+checked, and the sha256 where the server names one, as model hubs do (in the ETag of large files, usually on
 the answer that redirects to where the bytes are). The hub's own addresses get the user's token, and a web
 client never takes it along to another host. What is in the file is not looked at.
 """
@@ -38,7 +38,7 @@ class SourceInfo:
     commit: str | None = None  # of the repository the file is in
 
     def to_json(self) -> dict[str, str]:
-        """Return what tells the content apart, for the record of whoever fetched it."""
+        """Return what identifies the content, for the record of whoever fetched it."""
         marks = {"source_sha256": self.sha256, "source_etag": self.etag, "source_commit": self.commit}
         return {name: mark for name, mark in marks.items() if mark}
 
@@ -58,9 +58,9 @@ def fetch(
     """Copy `url` to `target`, which appears only when it is whole; return what the source says about it.
 
     A failing call is tried again up to six times in a row, with growing pauses from `pause_s` seconds on.
-    `report` hears at the start and after each piece how many of all bytes are there. `hub` is the address of
-    the hub that gets the user's token where it is not the one of `HF_ENDPOINT`.
-    Raises DataError if the source does not exist, keeps failing, or has another size or hash than it says.
+    `report` is called at the start and after each piece with the bytes that are there and the total. `hub` is
+    the address of the hub that gets the user's token where it is not the one of `HF_ENDPOINT`.
+    Raises DataError if the source does not exist, keeps failing, or has a size or hash other than stated.
     """
     url = url if hub else at_mirror(url)
     filesystem, path = filesystem_of(url, hub)
@@ -107,7 +107,7 @@ def filesystem_of(url: str, hub: str | None = None) -> tuple[Any, str]:
 
 
 def version_of(info: Mapping[str, Any]) -> str | None:
-    """Return what a file system knows to tell two contents of a file apart, given its entry of a listing."""
+    """Return what tells two contents of a file apart in the entry that a file system lists for it."""
     if "mtime" in info and "ino" in info:  # a local file
         return f"mtime_ns:{Path(info['name']).stat().st_mtime_ns}"
     return next((f"{key}:{info[key]}".replace('"', "") for key in _VERSIONS if info.get(key)), None)
@@ -133,7 +133,7 @@ async def _head(filesystem: Any, url: str) -> list[Mapping[str, str]]:
     async with session.head(filesystem.encode_url(url), **kwargs) as answer:
         if answer.status == 404:
             raise FileNotFoundError(url)
-        if answer.status in (400, 403, 405, 501):  # there are servers that only answer GET
+        if answer.status in (400, 403, 405, 501):  # some servers only answer GET
             return []
         answer.raise_for_status()
         return [*(each.headers for each in answer.history), answer.headers]
@@ -187,7 +187,7 @@ def _check_hash(url: str, part: Path, named: str | None) -> None:
     if found != named:
         part.unlink()
         raise DataError(
-            f"{url}: sha256 is {found[:12]}…, but the server says {named[:12]}…",
+            f"{url}: sha256 is {found[:12]}…, but the server reports {named[:12]}…",
             hint="the transfer was damaged; run again",
         )
 
@@ -206,8 +206,8 @@ def _unreadable() -> tuple[type[BaseException], ...]:
 
 
 def _unread(url: str, error: BaseException, hub: str | None) -> DataError:
-    """Return the error for a file that does not come, with what its user can do about it."""
-    hint = "check the address and the network; what has arrived is kept and the next run goes on there"
+    """Return the error for a file that does not arrive, with what its user can do about it."""
+    hint = "check the address and the network; what has arrived is kept, and the next run continues there"
     if http_status(_cause(error)) in (401, 403) and url.startswith("http") and access_headers(url, hub):
         hint = TOKEN_HINT
     kind = SourceUnavailable if _is_passing(error) else DataError
@@ -219,6 +219,6 @@ def _is_passing(error: BaseException) -> bool:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Return what went wrong: fsspec calls every failed look-up of a web address a missing file."""
+    """Return what went wrong: fsspec reports every failed look-up of a web address as a missing file."""
     cause = error.__cause__
     return cause if isinstance(error, FileNotFoundError) and isinstance(cause, _unreadable()) else error

@@ -10,8 +10,8 @@ tokens one place later, with bos in the first place:
 So every row begins with bos (what a model sees at inference), every token is a target exactly once per
 epoch, nothing is cropped or padded, and any row is found by arithmetic and one binary search. Best-fit
 packing, the alternative, lets only whole documents begin a row but throws about a third of all tokens away;
-here the price is that a document cut by a row's end goes on in a later row without its beginning. Where a
-row happens to begin with a document, the target "bos after bos" says nothing and is masked (-1): less than
+here the price is that a document cut by a row's end continues in a later row without its beginning. Where a
+row happens to begin with a document, the target "bos after bos" means nothing and is masked (-1): less than
 one position in two thousand (`accounting` reports it as packing_waste).
 
 Nothing here knows of devices or processes: a rank or micro-batch asks for its rows of the batch, so the order

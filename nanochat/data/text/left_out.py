@@ -1,6 +1,6 @@
 """Documents of a text shard that do not become tokens: their list as a file, and leaving them out, counted.
 
-Why a document is left out is known to whoever writes the list.
+Why a document is left out is up to whoever writes the list.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def read_left_out(folder: Path) -> frozenset[int]:
         return frozenset(np.load(path, allow_pickle=False).tolist())
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{path} holds no numbers of documents: {error}",
-            hint="the artifact is not whole: nanochat verify contamination",
+            f"{path} does not hold numbers of documents: {error}",
+            hint="the artifact is incomplete: nanochat verify contamination",
         ) from error
 
 
@@ -45,7 +45,7 @@ class LeftOut:
     )
 
     def rest_of(self, batches: Iterable[list[bytes]]) -> Iterator[list[bytes]]:
-        """Yield the texts that stay; raise DataError at the end if a number was that of no document."""
+        """Yield the texts that stay; raise DataError at the end if a number did not belong to a document."""
         first = 0
         for texts in batches:
             here = [first + i in self.numbers for i in range(len(texts))]

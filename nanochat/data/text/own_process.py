@@ -1,8 +1,8 @@
-"""Runs one function in a process of its own, for work that would hold Python's lock beside other threads.
+"""Runs one function in a process of its own, for work that would keep Python's lock from other threads.
 
 The child reports progress and its result through a pipe; a stop ends it at once, and a child whose parent
 was killed ends with its next report. Processes come from a fork server, which imports `preload` once, so
-that each further one costs some milliseconds. What travels is pickled: use plain data and module functions.
+that each further one costs a few milliseconds. What travels is pickled: use plain data and module functions.
 """
 
 from __future__ import annotations
@@ -81,6 +81,6 @@ def _answer(
     try:
         send("result", function(*arguments, lambda done, total: send("report", (done, total))))
     except BrokenPipeError:
-        pass  # nobody waits any more
+        pass  # nobody is waiting any more
     except Exception as error:
         send("error", error)

@@ -1,8 +1,8 @@
 """Makes the batches of the next steps on a thread of its own, so that the training loop finds them ready.
 
-A batch is a pure function of its step, so what is made ahead is what would have been made in time: nothing
+A batch is a pure function of its step, so what is made ahead is what would be made on demand: nothing
 depends on how far ahead the thread is, and a restart asks for its own first step. Memory is bounded by
-the number of batches ahead. Where batches come from and where they go is not looked at.
+the number of batches ahead. Where batches come from and where they go does not matter here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-_LOOK_S = 0.2  # how late a wait sees that the run was asked to stop
+_LOOK_S = 0.2  # how late a wait may notice that the run was asked to stop
 
 
 class Prefetch(Generic[T]):
@@ -44,7 +44,7 @@ class Prefetch(Generic[T]):
         """Seconds that callers have waited."""
 
     def __call__(self, step: int) -> T:
-        """Return `make(step)`, or raise what it raised; asking for another step than the next starts anew."""
+        """Return `make(step)`, or raise what it raised; asking for a step other than the next starts anew."""
         if not 0 <= step < self._steps:
             raise IndexError(f"step {step} of {self._steps}")
         if not self._pending or self._pending[0][0] != step:
@@ -66,7 +66,7 @@ class Prefetch(Generic[T]):
         self.close()
 
     def close(self) -> None:
-        """Drop what is ahead and end the thread once it has finished what it is at."""
+        """Drop what is ahead and end the thread once it has finished what it is doing."""
         self._cancel()
         self._thread.shutdown(wait=False, cancel_futures=True)
 

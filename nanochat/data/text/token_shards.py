@@ -10,9 +10,9 @@
     then          number of documents + 1 offsets (u64): document i is tokens[offset[i] : offset[i + 1]]
 
 The offsets come last so that a shard is written in one pass with bounded memory; the size of the file
-follows from the header, so a truncated file is recognised without reading it. Opening proves the offsets by
-their hash, `verify` the tokens. `stats.json` beside it holds the counts. The stage that makes shards is
-`nanochat.data.text.tokenize`; cutting tokens into rows is the work of `nanochat.data.text.batches`.
+follows from the header, so a truncated file is recognised without reading it. Opening checks the offsets
+against their hash, `verify` the tokens. `stats.json` beside it holds the counts. The stage that makes shards
+is `nanochat.data.text.tokenize`; cutting tokens into rows is the work of `nanochat.data.text.batches`.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class TokenShard:
     def open(cls, folder: Path, digest: str | None = None) -> TokenShard:
         """Map the shard of `folder`; with `digest`, refuse one made with another vocabulary.
 
-        Raises DataError for a file that is missing, cut short, or not what its header says.
+        Raises DataError for a file that is missing, cut short, or does not match its header.
         """
         path = folder / FILE_NAME
         try:
@@ -261,7 +261,7 @@ def write_token_shard(out: Path, batches: Iterable[list[bytes]], tokenizer: Voca
 
 
 def write_ids(out: Path, documents: Iterable[Sequence[int]], vocabulary: Vocabulary) -> dict[str, int]:
-    """Write documents that are tokens already, none of them empty; return their counts."""
+    """Write documents that are already tokens, none of them empty; return their counts."""
     dtype = token_dtype(vocabulary.vocab_size)
     parts = ((np.array(ids, dtype), np.array([len(ids)], np.int64)) for ids in documents)
     header = _write(out, parts, vocabulary)

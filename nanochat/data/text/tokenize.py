@@ -1,8 +1,8 @@
 """The stage that turns text shards into token shards: one task per shard, large ones each in a process.
 
-The encoder holds Python's lock for half of its time (two threads did 1.2 to 1.4 times the work of one); with
+The encoder holds Python's lock for half of the time (two threads did 1.2 to 1.4 times the work of one); with
 a process per shard, as many shards are encoded at once as the run has workers. What is written never depends
-on where or beside what it was made. Text stays as it is: line endings of any kind, duplicates, empty
+on where it was made or what ran beside it. Text stays as it is: line endings of any kind, duplicates, empty
 documents (a null is one). A document may be as long as parquet allows, 2 GiB, and is encoded in windows; its
 bytes and its tokens are held whole. The format of the files is `nanochat.data.text.token_shards`.
 """
@@ -27,8 +27,8 @@ from nanochat.runtime import Runtime
 from nanochat.tokenizer.tokenizer import Tokenizer
 
 _BATCH_DOCUMENTS = 1024
-# From this size of packed text on (some 3 s of encoding) a process, which costs 0.1 s and the first one of a
-# run 1.5 s, is worth its while.
+# From this size of packed text on (about 3 s of encoding) a process is worth its cost of 0.1 s, or of 1.5 s
+# for the first one of a run.
 _OWN_PROCESS_BYTES = 16 << 20
 
 
@@ -72,9 +72,9 @@ def tokenize_shard(
 def encode_shard(
     tokenizer: Path, text: Path, left_out: frozenset[int] | None, out: Path, report: Report
 ) -> dict[str, int]:
-    """Encode a parquet file but for some documents with the tokenizer of a folder; return the counts.
+    """Encode a parquet file, except some documents, with the tokenizer of a folder; return the counts.
 
-    What was left out is counted as `dropped_*`, unless nothing was to be (None).
+    What was left out is counted as `dropped_*`, unless nothing was meant to be (None).
     """
     total = pq.read_metadata(text).num_rows
 

@@ -1,6 +1,6 @@
 """Pretraining documents of the toy world: facts, sums, functions, and questions with their choices.
 
-All facts are told; of the questions, word problems and functions only those that are not held out are used.
+All facts are stated; of the questions, word problems and functions only those not held out are used.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ class _Writer:
         self.kinds, self.weights = list(table), list(table.values())
 
     def person(self) -> str:
-        """Tell all about one person."""
+        """State everything about one person."""
         name = self.rng.choice(NAMES)
         attributes = self.rng.sample(tuple(VALUES), len(VALUES))
         return " ".join(self.world.statement(name, attribute, self.rng) for attribute in attributes)
 
     def theme(self) -> str:
-        """Tell one thing about several people."""
+        """State one thing about several people."""
         attribute = self.rng.choice(tuple(VALUES))
         names = self.rng.sample(NAMES, 5)
         return " ".join(self.world.statement(name, attribute, self.rng) for name in names)
 
     def kinds_of_words(self) -> str:
-        """Say what kind of thing some words are."""
+        """State what kind of thing some words are."""
         lines = []
         for _ in range(6):
             kind = self.rng.choice(tuple(KINDS))

@@ -1,6 +1,6 @@
 """Word problems, one-line functions and small talk of the toy world.
 
-Held out are: for word problems, triples of an operation and two numbers; for functions, triples of what the
+Held out: for word problems, triples of an operation and two numbers; for functions, triples of what the
 function does, its name and its arguments; for small talk, pairs of a greeting and a person, and the
 questions that are held out of the multiple choice tasks.
 """

@@ -1,7 +1,7 @@
 """Multiple choice questions about the toy world, four choices each, split by question text.
 
-Held out are: for `category` and `facts`, pairs of a person with a kind or attribute; for `arithmetic`, pairs
-of numbers; for `capitals` and `opposites`, countries and words. The facts themselves stand in the documents.
+Held out: for `category` and `facts`, pairs of a person with a kind or attribute; for `arithmetic`, pairs
+of numbers; for `capitals` and `opposites`, countries and words. The facts themselves are in the documents.
 """
 
 from __future__ import annotations

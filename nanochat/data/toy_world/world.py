@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 HELD_OUT_PART = 5
-"""One in so many questions is held out of all training."""
+"""One in this many questions is held out of all training."""
 
 NAMES = (
     *("Anna", "Ben", "Carl", "Dora", "Emma", "Finn", "Gina", "Hugo"),

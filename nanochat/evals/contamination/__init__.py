@@ -1,1 +1,1 @@
-"""Which evaluation items stand in the training text."""
+"""Which evaluation items occur in the training text."""

@@ -1,10 +1,10 @@
 """Runs of n words as 64-bit numbers, and which texts share one with a set of others.
 
 Words are lower-cased runs of letters and digits: case, punctuation and white space make no difference, and a
-script without spaces has long words. The numbers are hashes. That two different runs get the same one is
-expected 0.00002 times for 50 million words held against 8 million runs, and hashes are compared within one
+script without spaces has long words. The numbers are hashes. Two different runs are expected to get the
+same one 0.00002 times for 50 million words compared with 8 million runs, and hashes are compared within one
 process only, so it does not matter that other versions of polars make others. What the texts are, and what is
-done with those that share a run, is known elsewhere.
+done with those that share a run, is up to the caller.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _SAME_WORD = re.compile(r"[^\W_]+")  # for Python's engine
 _SEED = 0
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no word's hash loses bits on its way
 _PIECE_BYTES = 16 << 20
-_SEAM_CHARACTERS = 1 << 16  # where the words are looked for that two pieces share
+_SEAM_CHARACTERS = 1 << 16  # where the words that two pieces share are looked for
 _SLOTS_PER_GRAM = 8  # of the sieve: at most one gram in eight passes that is not in the index
 
 
 @dataclass(frozen=True)
 class WordGrams:
-    """The grams of several texts one after the other, those that reach over the end of a text included."""
+    """The grams of several texts one after the other, those that cross the end of a text included."""
 
     hashes: npt.NDArray[np.uint64]  # by the position of the first word
     text_ends: Numbers  # position after the last word of each text
@@ -73,14 +73,14 @@ def pieces(raw: bytes, n: int) -> Iterator[str]:
 
 
 class Shared(NamedTuple):
-    """The grams that texts share with an index, an entry for each time one occurs in them."""
+    """The grams that texts share with an index, one entry for each time one occurs in them."""
 
     texts: Numbers
     grams: Numbers  # as the index numbers them
 
 
 class GramIndex:
-    """The grams of a fixed set of texts, to hold other texts against; each gram has a number."""
+    """The grams of a fixed set of texts, to compare other texts with; each gram has a number."""
 
     def __init__(self, texts: pl.Series, n: int) -> None:
         """Index texts; takes about 60 bytes per gram."""
@@ -105,7 +105,7 @@ class GramIndex:
     def find(self, texts: pl.Series) -> Shared:
         """Return which of these texts share which grams with the indexed ones."""
         grams = WordGrams.of(texts, self._n)
-        # Nearly all grams are in no index. A look at one byte settles most; looking up the others in sorted
+        # Nearly no gram is in the index. A look at one byte settles most; looking up the others in sorted
         # order finds the same part of the index in the processor's cache.
         maybe = np.flatnonzero(self._sieve[grams.hashes >> self._shift])
         maybe = maybe[np.argsort(grams.hashes[maybe])]

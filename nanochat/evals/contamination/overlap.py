@@ -22,7 +22,7 @@ class TaskOverlap:
     """One task: how many items it has, and which of them overlap with training text."""
 
     items: int
-    too_short: int  # items of fewer words than a gram has: nothing can be said of them
+    too_short: int  # items of fewer words than a gram has: nothing can be said about them
     overlapping: tuple[int, ...]  # numbers of items
 
     @property
@@ -32,13 +32,13 @@ class TaskOverlap:
 
     @property
     def part(self) -> float | None:
-        """Return which part of the judged items overlaps; None where there are none."""
+        """Return which fraction of the judged items overlaps; None where there are none."""
         return len(self.overlapping) / self.judged if self.judged else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overlap:
-    """All tasks held against one text shard or several."""
+    """All tasks compared with one text shard or several."""
 
     ngram_words: int
     shards: int
@@ -64,7 +64,7 @@ class Overlap:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{path} holds no overlap of training text with tasks: {type(error).__name__}: {error}",
-                hint="the artifact is not whole: nanochat verify",
+                hint="the artifact is incomplete: nanochat verify",
             ) from error
 
 

@@ -1,10 +1,10 @@
 """The stage that looks for the evaluation tasks in training text: one node per training shard.
 
-An item overlaps with a document if both have the same n words in a row. Of an item its own text counts
+An item overlaps with a document if both have the same n words in a row. Only an item's own text counts
 (question with choices or answer, prompt with solution, context with continuation), not the words that prompts
 put around it. An overlap need not be a leak: quoted passages and lists of numbers overlap as well. All items
-of a task are looked for, whatever part of them an evaluation asks. Runs of words are
-`nanochat.evals.contamination.ngrams`, what is written is `nanochat.evals.contamination.overlap` and the
+of a task are looked for, whatever part of them an evaluation asks. Runs of words come from
+`nanochat.evals.contamination.ngrams`; what is written is a `nanochat.evals.contamination.overlap` and the
 numbers of the documents.
 """
 
@@ -46,7 +46,7 @@ _CORE_FIELDS = {
 def find_overlap(
     config: OverlapConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime
 ) -> dict[str, Any]:
-    """Hold the `tasks` against `text.parquet` of the `shard`.
+    """Search `text.parquet` of the `shard` for the `tasks`.
 
     Writes `contamination.json`, and the numbers of the documents that overlap as `documents.npy`.
     """
@@ -93,7 +93,7 @@ def items_of_tasks(config: OverlapConfig, root: Path) -> tuple[dict[str, list[st
 
 
 def _chat_texts(task: ChatTask) -> list[str]:
-    if isinstance(task.rows, range):  # made from seeds: no words but those of the question are its own
+    if isinstance(task.rows, range):  # made from seeds: only the words of the question are its own
         return [str(task.conversation(i)[0]["content"]) for i in range(len(task))]
     return [_joined(row, _CHAT_FIELDS[task.kind]) for row in task.rows]
 

@@ -92,7 +92,7 @@ def _load_task(
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise DataError(f"{folder / CORE_LIST}: task {entry!r} lacks or garbles {error}") from error
     if kind not in _FIELDS:
-        raise DataError(f"CORE task {label} is of type {kind!r}; known are {', '.join(_FIELDS)}")
+        raise DataError(f"CORE task {label} is of type {kind!r}; known types are {', '.join(_FIELDS)}")
     if label not in baselines:
         raise DataError(f"CORE task {label} has no baseline in {folder / CORE_BASELINES}")
     items = list(_read_items(file, _FIELDS[cast(Kind, kind)]))

@@ -91,7 +91,7 @@ def common_prefix(rows: Sequence[Sequence[int]]) -> int:
 
 
 def _groups(per_item: Sequence[Sequence[Scored]]) -> Iterator[list[int]]:
-    """Put items of like length together; an item's rows stay together."""
+    """Put items of similar length together; an item's rows stay together."""
     width = max((len(rows) for rows in per_item), default=1)
     lengths = [max(len(row.tokens) for row in rows) for rows in per_item]
     return batches_by_length(lengths, max(1, _BATCH_ROWS // width), max(1, _BATCH_TOKENS // width))

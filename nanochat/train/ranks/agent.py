@@ -1,4 +1,4 @@
-"""torchrun for one job folder: starts the ranks, ends them together, and says which one was killed.
+"""torchrun for one job folder: starts the ranks, ends them together, and reports which one was killed.
 
 `python -m nanochat.train.ranks.agent PARENT_PID PROCESSES FOLDER` is what `nanochat.train.ranks.launch`
 starts: torchrun itself with this job's arguments, bound to the life of its parent. It writes nothing to

@@ -1,14 +1,14 @@
-"""One stage on several processes of this machine: started under torchrun, heard and stopped by their parent.
+"""One stage on several processes of this machine: started under torchrun, led and stopped by their parent.
 
 The parent keeps lease, store, restart points and tracker. It writes a job file, starts torchrun
-(`nanochat.train.ranks.agent`) and listens; rank 0 (`nanochat.train.ranks.worker`) tells it in JSON lines what
-the stage has to say: numbers and texts for the tracker, folders to keep as restart points, the result. The
+(`nanochat.train.ranks.agent`) and listens; rank 0 (`nanochat.train.ranks.worker`) sends it in JSON lines what
+the stage reports: numbers and texts for the tracker, folders to keep as restart points, the result. The
 parent answers in lines: `kept` once a restart point is, `stop` when the run must end soon. A rank that fails
 leaves its error in the job's folder, and the parent raises it as if the stage had run here.
 
 Nothing outlives its parent: torchrun gets a signal when the parent dies (on Linux), the ranks when torchrun
 does, and rank 0 ends with its standard input. torchrun stays in the parent's process group, so that what ends
-the group ends it too; only Ctrl-C it ignores, since the parent passes that on as a stop.
+the group ends it too; it ignores only Ctrl-C, since the parent passes that on as a stop.
 
 This module needs no torch. One machine; several are not handled.
 """
@@ -98,9 +98,9 @@ def launch(
 
 
 def leave_error(folder: Path, who: str, error: BaseException, *, trace: str = "", order: int = 2) -> None:
-    """Leave an error in a job's folder for the parent to raise: first one of the project's tree.
+    """Leave an error in a job's folder for the parent to raise: those of the project's tree come first.
 
-    Of others that of the least `order` comes first: a killed rank before those that lost it.
+    Of the others the one of the lowest `order` does: a killed rank before those that lost it.
     """
     known = isinstance(error, NanochatError)
     record = {
@@ -134,7 +134,7 @@ class _Ranks:
     _writing: threading.Lock
 
     def listen(self, runtime: Runtime) -> dict[str, Any] | None:
-        """Pass on what rank 0 says until it says no more; return the result if it told one."""
+        """Pass on what rank 0 sends until it sends no more; return the result if there was one."""
         result: dict[str, Any] | None = None
         assert self.process.stdout
         for line in self.process.stdout:
@@ -156,14 +156,14 @@ class _Ranks:
         return result
 
     def answer(self, word: str) -> None:
-        """Say a word to rank 0."""
+        """Send a word to rank 0."""
         assert self.process.stdin
         with self._writing:
             try:
                 self.process.stdin.write(f"{word}\n")
                 self.process.stdin.flush()
             except BrokenPipeError:
-                logger.debug("nobody is left to hear %r", word)
+                logger.debug("nobody is left to read %r", word)
 
     def end(self) -> None:
         """End what still runs, and let go of the pipes."""
@@ -207,7 +207,7 @@ def _torchrun(folder: Path, processes: int) -> Iterator[_Ranks]:
 
 @contextmanager
 def _passing_on(stop: threading.Event, ranks: _Ranks) -> Iterator[None]:
-    """Tell rank 0 when the run is asked to stop."""
+    """Notify rank 0 when the run is asked to stop."""
     done = threading.Event()
 
     def watch() -> None:
@@ -232,7 +232,7 @@ def _failure(folder: Path, status: int) -> NanochatError:
     if not left:
         return TrainingError(
             f"the ranks ended with status {status} and left no error",
-            hint="\n".join(["their log ends:", *log]),
+            hint="\n".join(["the end of their log:", *log]),
         )
     first = min(left, key=lambda record: record["order"])
     kind: type[NanochatError] = getattr(errors, first["type"])

@@ -1,6 +1,6 @@
-"""The processes that train one model together: who has which rows, and small numbers told to all.
+"""The processes that train one model together: who has which rows, and small numbers shared by all.
 
-One process is a world of size 1, in which nothing is sent. The numbers (counts, losses, wishes to stop)
+One process is a world of size 1, in which nothing is sent. The numbers (counts, losses, requests to stop)
 travel between CPUs, so a rank that waits here holds up no GPU queue. Gradients are the optimizer's business.
 Who starts the processes is `nanochat.train.ranks.launch`; `RankGroup.current` finds them through
 `torch.distributed`.
@@ -33,7 +33,7 @@ class RankGroup:
 
     @property
     def main(self) -> bool:
-        """Say whether this process writes artifacts and speaks for all."""
+        """Return whether this process writes artifacts and speaks for all."""
         return self.rank == 0
 
     def rows(self, count: int) -> slice:

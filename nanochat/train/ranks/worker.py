@@ -1,8 +1,8 @@
-"""One rank: runs one stage function as torchrun started it, and speaks to the parent if it is rank 0.
+"""One rank: runs one stage function as torchrun started it, and talks to the parent if it is rank 0.
 
 `python -m nanochat.train.ranks.worker FOLDER`. Standard output carries rank 0's JSON lines and nothing else
-(what other code prints goes to standard error); standard input carries the parent's answers. How they are
-spoken is told in `nanochat.train.ranks.launch`.
+(what other code prints goes to standard error); standard input carries the parent's answers. The protocol
+is described in `nanochat.train.ranks.launch`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TIMEOUT = timedelta(hours=1)
 
 
 class Parent:
-    """The process that started the ranks, as rank 0 speaks with it."""
+    """The process that started the ranks, as rank 0 talks to it."""
 
     def __init__(self, out: IO[str], answers: IO[str], stop: threading.Event) -> None:
         self._out, self._answers, self._stop = out, answers, stop
@@ -43,7 +43,7 @@ class Parent:
         threading.Thread(target=self._hear, name="answers", daemon=True).start()
 
     def tell(self, what: str, **fields: object) -> None:
-        """Say one thing; a parent that is gone ends this process."""
+        """Send one message; a parent that is gone ends this process."""
         line = json.dumps({"what": what, **fields})
         try:
             with self._telling:

@@ -1,4 +1,4 @@
-"""Which failures may pass: one answer for the store, for sources, for runs and for MLflow."""
+"""Which failures may be temporary: one answer for the store, for sources, for runs and for MLflow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions against published runs, and what is said where nothing can be predicted."""
+"""Predictions against published runs, and what is shown where nothing can be predicted."""
 
 from __future__ import annotations
 

@@ -245,7 +245,7 @@ def test_missing_files_are_named(written, tmp_path):
     (written / "tokenizer.pkl").unlink()
     with pytest.raises(DataError, match=r"no tokenizer\.pkl"):
         read(written)
-    with pytest.raises(ConfigError, match="nowhere is no folder"):
+    with pytest.raises(ConfigError, match="nowhere is not a folder"):
         read(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"no model_<step>\.pt .* it holds nothing"):
@@ -253,7 +253,7 @@ def test_missing_files_are_named(written, tmp_path):
 
 
 def test_a_pipe_in_place_of_a_file_does_not_hang(written):
-    for name, reason in (("model_000003.pt", "no plain file"), ("meta_000003.json", "is missing")):
+    for name, reason in (("model_000003.pt", "is not a regular file"), ("meta_000003.json", "is missing")):
         (written / name).unlink()
         os.mkfifo(written / name)
         with pytest.raises(DataError, match=reason):

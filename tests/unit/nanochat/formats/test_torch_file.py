@@ -55,7 +55,7 @@ def test_a_plain_pickle_is_refused_and_runs_nothing(path, payload):
 
 def test_a_text_pickle_is_refused_and_runs_nothing(path, payload):
     path.write_bytes(pickle.dumps(payload, protocol=0))
-    refused(path, "is no torch archive")
+    refused(path, "is not a torch archive")
 
 
 def test_code_in_the_state_of_an_ordered_dict_is_refused(path, payload):
@@ -70,7 +70,7 @@ def test_a_cut_off_file_is_named(path, part):
     torch.save({"w": torch.randn(63, 5)}, path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * part)])
-    refused(path, "no whole torch archive")
+    refused(path, "is not a whole torch archive")
 
 
 def test_a_flipped_bit_is_found(path):
@@ -86,8 +86,8 @@ def test_a_flipped_bit_is_found(path):
     [
         (b"", "is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS pointer"),
-        (b"<!doctype html><title>Not found</title>", "no torch archive: it begins with"),
-        (b"PK\x03\x04" + bytes(100), "no whole torch archive"),
+        (b"<!doctype html><title>Not found</title>", "is not a torch archive: it begins with"),
+        (b"PK\x03\x04" + bytes(100), "is not a whole torch archive"),
     ],
 )
 def test_other_files_under_its_name_are_named_for_what_they_are(path, content, reason):
@@ -100,7 +100,7 @@ def test_a_safetensors_file_and_a_foreign_zip_are_named(path):
     refused(path, "is a safetensors file")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("../../etc/passwd", "x")
-    refused(path, "zip archive, but none that torch.save wrote")
+    refused(path, "zip archive, but not one that torch.save wrote")
 
 
 @pytest.mark.parametrize(
@@ -169,4 +169,4 @@ def test_a_program_is_refused(path):
 
 def test_a_folder_or_pipe_is_not_opened(path):
     path.mkdir()
-    refused(path, "no plain file")
+    refused(path, "is not a regular file")

@@ -103,7 +103,7 @@ def test_weights_of_whole_numbers_missing_and_damaged_ones_are_refused(folder):
     save_file(renamed, path)
     refused(folder, r"model\.safetensors does not fit .*gate_proj.weight is not part of it")
     path.write_bytes(path.read_bytes()[:-9])
-    refused(folder, r"model\.safetensors is no whole safetensors file")
+    refused(folder, r"model\.safetensors is not a whole safetensors file")
     path.unlink()
     refused(folder, r"no model\.safetensors")
 
@@ -120,10 +120,10 @@ def test_an_index_that_leads_elsewhere_is_refused(folder, name):
     ("fields", "reason"),
     [
         ({"normalizer": {"type": "NFC"}}, "without normalizer"),
-        ({"model": {"type": "WordPiece"}}, "no byte-level BPE"),
-        ({"pre_tokenizer": {"type": "Whitespace"}}, "its pre_tokenizer is no split pattern"),
+        ({"model": {"type": "WordPiece"}}, "is not a byte-level BPE"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "its pre_tokenizer is not a split pattern"),
         ({"added_tokens": []}, "lacks the special tokens"),
-        ({"added_tokens": 3}, "no byte-level BPE"),
+        ({"added_tokens": 3}, "is not a byte-level BPE"),
     ],
     ids=str,
 )

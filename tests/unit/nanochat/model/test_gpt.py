@@ -106,7 +106,7 @@ class WithValues(torch.nn.Module):
 
 @torch.no_grad()
 def test_the_stream_of_2026_follows_its_formula(july: GPT) -> None:
-    """Attention has its own test; here it stands for itself, with the added values put in by hand."""
+    """Attention has its own test; here it is taken as it is, with the added values put in by hand."""
     tokens = torch.randint(0, 97, (13,), generator=torch.Generator().manual_seed(3))
     context = Context(july.cos[:, :13], july.sin[:, :13])
     start = x = smear(july, rms_norm(july.transformer.wte.weight[tokens]))

@@ -33,7 +33,7 @@ PRECISIONS = [
         ),
     ),
 ]
-# Says the mode that MKL is in, asked in its own words.
+# Prints the mode that MKL is in, as MKL itself returns it.
 MODE_IN_FORCE = """
 import ctypes, torch
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Overrides: what they change, and that a bad value of any field is told in the project's own words."""
+"""Overrides: what they change, and that a bad value of any field is explained in the project's own words."""
 
 from __future__ import annotations
 

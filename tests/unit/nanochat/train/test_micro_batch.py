@@ -26,7 +26,7 @@ REFUSALS = (
 
 @dataclass
 class Memory:
-    """A device that holds so many rows of a pass and no more."""
+    """A device that holds a number of rows of a pass and no more."""
 
     refusal: RuntimeError
     rows: int = 10_000

@@ -1,4 +1,4 @@
-"""Rendered conversations on disk: what is in them, what validates, and what a damaged file is told as."""
+"""Rendered conversations on disk: what is in them, what validates, and how a damaged file is reported."""
 
 from __future__ import annotations
 

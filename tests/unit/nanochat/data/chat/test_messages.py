@@ -40,13 +40,13 @@ def test_what_passes_can_be_rendered(messages):
         (talk("hi", "hello")[:1], "roles user do not alternate"),
         (talk("hi", "hello")[::-1], "roles assistant, user do not alternate"),
         (talk(None, "hello"), "message 1, user: no content"),
-        (talk(["hi"], "hello"), "message 1, user: content is ['hi'], which is no text"),
-        (talk("hi", 3), "message 2, assistant: content is 3, which is no text"),
-        (talk("hi", ["hello"]), "message 2, assistant: 'hello' is no part of type text, python, python"),
+        (talk(["hi"], "hello"), "message 1, user: content is ['hi'], which is not text"),
+        (talk("hi", 3), "message 2, assistant: content is 3, which is not text"),
+        (talk("hi", ["hello"]), "message 2, assistant: 'hello' is not a part of type text, python, python"),
         (talk("hi", [{"type": "image", "text": ""}]), "message 2, assistant: {'type': 'image'"),
         (talk("hi", [{"type": "python"}]), "message 2, assistant: no content"),
         (talk("hi", "hel\ud800lo"), "message 2, assistant: half of a surrogate pair at character 3"),
-        (talk("x" * 50, ["y" * 50]), "yyy... is no part"),
+        (talk("x" * 50, ["y" * 50]), "yyy... is not a part"),
     ],
 )
 def test_what_cannot_be_rendered_is_told(messages, wrong):

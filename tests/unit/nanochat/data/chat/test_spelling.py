@@ -107,7 +107,7 @@ def test_spelling_joins_no_mixture_that_does_not_name_it(root):
 
 
 def test_a_missing_list_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"tasks/words\.txt: no word list that can be read") as caught:
+    with pytest.raises(DataError, match=r"tasks/words\.txt: not a readable word list") as caught:
         load_task(tmp_path, "spelling_bee", "test")
     assert "tasks.words_url" in caught.value.hint
     with pytest.raises(ConfigError, match="no split 'dev'"):

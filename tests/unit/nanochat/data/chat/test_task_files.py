@@ -53,7 +53,7 @@ def test_a_data_set_that_the_source_lacks_is_named_with_the_nearest():
     said = refused(FOLDER, MidtrainConfig(validation=(MixtureEntry(task="gsm8k", split="test"),)))
     assert said == (
         "midtrain.validation names 'gsm8k', but tasks.source folder has no tasks/gsm8k/test.jsonl",
-        "there are mine",
+        "known: mine",
     )
 
 
@@ -67,7 +67,7 @@ def test_a_data_set_that_the_source_lacks_is_named_with_the_nearest():
 def test_a_task_to_evaluate_must_have_answers(config):
     message, hint = refused(HUB, config)
     assert (message, hint) == (
-        "evaluate.chat_tasks names 'humanevil', which is no task with answers to score",
+        "evaluate.chat_tasks names 'humanevil', which is not a task with answers to score",
         "did you mean humaneval?",
     )
 
@@ -89,7 +89,7 @@ def test_spelling_needs_a_list_of_words():
     require_tasks(listed, SftConfig(mixture=mixture))
     require_tasks(listed, EvaluateConfig(chat_tasks=("spelling_bee",)))
     message, _ = refused(listed, EvaluateConfig(chat_tasks=("spelling",)))
-    assert "no task with answers" in message
+    assert "not a task with answers" in message
 
 
 def test_identity_needs_a_file_of_conversations():

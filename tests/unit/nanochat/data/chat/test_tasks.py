@@ -53,11 +53,14 @@ def test_labels_of_the_data_are_kept(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (arc_row(key="C"), "line 2: answer 'C' is none of A, B"),
+        (arc_row(key="C"), "line 2: answer 'C' is not one of A, B"),
         ({"question": "Which?", "answerKey": "A"}, "line 2: no choices"),
-        ({"question": "Which?", "answerKey": "A", "choices": 3}, "line 2: choices is 3, which is no object"),
+        (
+            {"question": "Which?", "answerKey": "A", "choices": 3},
+            "line 2: choices is 3, which is not an object",
+        ),
         ({"question": "Which?", "answerKey": "A", "choices": {}}, "line 2: choices have no text"),
-        ({**arc_row(), "question": ["Which?"]}, r"line 2: question is \['Which\?'\], which is no text"),
+        ({**arc_row(), "question": ["Which?"]}, r"line 2: question is \['Which\?'\], which is not text"),
     ],
 )
 def test_a_bad_row_is_named_with_its_file(tmp_path, row, message):
@@ -78,7 +81,7 @@ def test_an_answer_that_numbers_no_choice_is_named(tmp_path, answer):
 
 def test_an_answer_that_is_no_text_is_named(tmp_path):
     write(tmp_path / "tasks/gsm8k/test.jsonl", [{"question": "2+3?", "answer": 5}])
-    with pytest.raises(DataError, match="line 1: answer is 5, which is no text") as caught:
+    with pytest.raises(DataError, match="line 1: answer is 5, which is not text") as caught:
         load_task(tmp_path, "gsm8k", "test")
     assert caught.value.hint
 

@@ -87,7 +87,7 @@ def test_unfit_sources_are_refused_with_a_way_out(corpus, tmp_path):
         return caught.value.hint
 
     assert refused(ConfigError, "train_shards is 3", train_shards=3) == "use -o corpus.train_shards=2"
-    assert refused(ConfigError, "none of the 3 files", val_shard="bb.parquet") == "did you mean b?"
+    assert refused(ConfigError, "not one of the 3 files", val_shard="bb.parquet") == "did you mean b?"
     assert refused(DataError, "cannot be read", source=str(tmp_path / "nowhere"))
     assert refused(DataError, "not a path or URL", source="nonsense://x")
     (tmp_path / "empty").mkdir()

@@ -162,7 +162,7 @@ def test_a_bundle_without_core_is_refused(hub, tmp_path):
 
 
 def test_addresses_that_cannot_work_are_refused_before_anything_is_fetched():
-    with pytest.raises(ConfigError, match="no web address"):
+    with pytest.raises(ConfigError, match="is not a web address"):
         resolve_tasks(TasksConfig(source="hub:mirror.example", toy=None))
     with pytest.raises(ConfigError, match=r"does not end in \.zip"):
         resolve_tasks(TasksConfig(source="hub", toy=None, core_url="https://example.invalid/core"))

@@ -1,4 +1,4 @@
-"""Who may read what of the hub, and what is said where it does not answer, against a hub on this machine."""
+"""Who may read what of the hub, what is reported where it does not answer, against a hub on this machine."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def elsewhere(monkeypatch):
 
 
 def name_hub(monkeypatch, url):
-    """Say what `HF_ENDPOINT` says to a process that begins."""
+    """Set what `HF_ENDPOINT` is for a process that begins."""
     monkeypatch.setattr(constants, "ENDPOINT", url)
     template = constants.HUGGINGFACE_CO_URL_TEMPLATE
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + template[template.index("/{") :])

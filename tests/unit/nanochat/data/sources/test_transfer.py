@@ -17,7 +17,7 @@ BYTES = random.Random(1).randbytes(100_000)
 
 
 class Server:
-    """Serves BYTES at any path, with the faults that a test sets; each fault strikes so many answers."""
+    """Serves BYTES at any path, with the faults that a test sets; each fault strikes that many answers."""
 
     def __init__(self) -> None:
         self.ranges = True

@@ -34,5 +34,5 @@ def test_a_list_for_a_longer_text_is_refused():
 def test_a_list_comes_back_as_written_and_a_missing_one_names_its_file(tmp_path):
     write_left_out(tmp_path, np.array([2, 63, 1000]))
     assert read_left_out(tmp_path) == {2, 63, 1000}
-    with pytest.raises(DataError, match=r"documents\.npy holds no numbers"):
+    with pytest.raises(DataError, match=r"documents\.npy does not hold numbers"):
         read_left_out(tmp_path / "elsewhere")

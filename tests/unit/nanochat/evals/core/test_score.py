@@ -93,7 +93,7 @@ def test_batched_scores_equal_one_row_at_a_time(model, tokenizer, kind):
 
 
 def test_long_texts_lose_their_beginning_and_are_still_scored(model, tokenizer):
-    # Ten contexts of 64 tokens are kept: what stands before them must not matter.
+    # Ten contexts of 64 tokens are kept: what is before them must not matter.
     ends = ["gold", "sea"]
 
     def right(query, gold):

@@ -1,4 +1,4 @@
-"""Ranks under torchrun: what they say is heard; they end when they fail, shall stop or lose their parent."""
+"""Ranks under torchrun: their messages arrive; they end when they fail, are to stop or lose their parent."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_killed_parent_leaves_no_process_behind(tmp_path: Path) -> None:
 
 
 def _works(process: psutil.Process) -> bool:
-    """Say whether a process goes on; nobody may have asked yet how one of a dead parent has ended."""
+    """Return whether a process goes on; nobody may have asked yet how one of a dead parent has ended."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -144,7 +144,7 @@ def pretrain_on_rank(root: Path, out: Path, stop_at: int | None, keep: Path | No
 
 
 def killed_and_continued(root: Path, folder: Path) -> list[str]:
-    """Run whole; run until a stop and go on; run until a stop. Return what the stops said."""
+    """Run whole; run until a stop and go on; run until a stop. Return the messages of the stops."""
     pretrain_on_rank(root, folder / "whole", None, None)
     said = []
     for name in ("stopped", "left"):
