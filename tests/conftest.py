@@ -1,4 +1,4 @@
-"""Fixtures that all tests share: where recorded data lies, and a quiet environment."""
+"""Fixtures that all tests share: where recorded data is, and a quiet environment."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ os.environ.setdefault(reproducible.VARIABLE, reproducible.MODE)
 
 from tests.support.s3_server import s3_server, s3_store_url  # noqa: F401 - fixtures
 
-hypothesis.settings.register_profile("quiet", deadline=None)  # a busy machine is no failure
+hypothesis.settings.register_profile("quiet", deadline=None)  # a busy machine is not a failure
 hypothesis.settings.load_profile("quiet")
 
 _SHARED = Path(__file__).parents[2] / "shared"

@@ -1,7 +1,7 @@
 """Attention on a CPU, forward and backward, against torch's scaled_dot_product_attention.
 
 `uv run python tests/benchmarks/bench_attention.py`. The baseline is what a model would write without the op:
-`is_causal` for the full context, an explicit mask for display and documents, key heads repeated for groups.
+`is_causal` for the full context, an explicit mask for windows and documents, key heads repeated for groups.
 Methods take turns, so that a change of the machine's load meets all of them.
 """
 

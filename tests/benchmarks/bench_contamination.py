@@ -2,7 +2,7 @@
 
     uv run python tests/benchmarks/bench_contamination.py --data FOLDER
 
-The baseline keeps the runs of 13 words of all items as tuples in a set and looks every run of a document up.
+The baseline keeps the runs of 13 words of all items as tuples in a set and looks up every run of a document.
 Both must find the same documents. Preparing the items is timed apart: a shard has to wait for it once.
 """
 

@@ -64,7 +64,7 @@ class Drawn:
 
 
 class Unchecked(bytes):
-    """A text that says it has no bytes: its drawn tokens hold as many."""
+    """A text that claims to have no bytes: its drawn tokens hold none either."""
 
     def __len__(self) -> int:
         return 0
@@ -108,7 +108,7 @@ def bench_local(shards: list[TokenShard], steps: int) -> None:
     tokens = steps * ROWS_PER_GPU * T
     rows = []
     works: list[tuple[str, Callable[[int], object]]] = [
-        ("random display of one file, no documents (baseline)", read_windows),
+        ("random windows of one file, no documents (baseline)", read_windows),
         ("batches from step 0", partial(read, first=0)),
         (f"batches from step {per_epoch:,} (epoch 2)", partial(read, first=per_epoch)),
     ]
@@ -143,7 +143,7 @@ def order_seconds(batches: PretrainBatches) -> float:
 
 
 def bench_lock(text: Path, tokenizer: Path) -> None:
-    """Say how much of encoding a shard other threads cannot do meanwhile, from what two threads gain."""
+    """Print which share of encoding a shard blocks other threads, from what two threads gain."""
     from nanochat.tokenizer.tokenizer import Tokenizer
 
     loaded = Tokenizer.load(tokenizer)

@@ -153,7 +153,7 @@ def started(side: str, threads: int) -> Iterator[Callable[[int], dict]]:
 
 
 def compare(sides: Sequence[str], steps: int, turn: int, threads: int) -> dict[str, dict]:
-    """Let all sides take turns; return what each said of itself."""
+    """Let all sides take turns; return what each reported."""
     said = {side: {"losses": [], "seconds": []} for side in sides}
     with ExitStack() as stack:
         asks = {side: stack.enter_context(started(side, threads)) for side in sides}
@@ -172,7 +172,7 @@ def beyond(said: dict) -> float:
 
 
 def row(side: str, said: dict, base: dict, turn: int) -> list[str]:
-    """Return a table row; the first turn, with compilation in it, is no part of the speed."""
+    """Return a table row; the first turn, with compilation in it, is not part of the speed."""
     speeds = [ROWS * LENGTH / s for s in said["seconds"][turn:]]
     ratios = [b / s for b, s in zip(base["seconds"][turn:], said["seconds"][turn:], strict=True)]
     low, high = np.quantile(ratios, [0.1, 0.9])

@@ -2,7 +2,7 @@
 
 Runs the words of a command line, then the flow by itself as a worker does. Once the first plan is made, a
 fourth shard joins the three of CORPUS. The last line printed is JSON: the counts of each run, and the nodes
-of the flow by itself. Stands in its own process because Prefect reads its settings once.
+of the flow by itself. It has a process of its own because Prefect reads its settings once.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ It appends a line to LOG for all that tests count: `planned`, `started`, `finish
 node, `resumed` with stage and step. At the end it prints one JSON line: each node's digest, or the error that
 a user would read. Imports take most of a small run's time: one process does them and forks the others.
 Settings: `overrides` of the toy recipe, `kill_at` (SIGKILL itself at that moment of its
-work with the storage), `kill_in_training_s` (SIGKILL so long after the first training step that it takes).
+work with the storage), `kill_in_training_s` (SIGKILL this long after the first training step that it takes).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Nursery:
         self._process.stdin.flush()
 
     def outcome(self) -> dict[str, Any] | None:
-        """Wait for the worker; return what it said, or None if it was killed."""
+        """Wait for the worker; return what it printed, or None if it was killed."""
         assert self._process.stdout
         end = json.loads(self._process.stdout.readline())
         if end["killed"]:
@@ -70,7 +70,7 @@ class Nursery:
 
 
 def nurse() -> None:
-    """Import everything, then fork a worker for each line of standard input and say how it ended."""
+    """Import everything, then fork a worker for each line of standard input and print how it ended."""
     import flows.run.session
     from flows.run.execute import run_function
     from flows.stages import STAGES

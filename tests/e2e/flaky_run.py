@@ -1,6 +1,6 @@
 """Run one download stage as a Prefect flow whose source fails once: `python -m tests.e2e.flaky_run STORE`.
 
-Prints the flow run's id. Stands in its own process because Prefect reads its settings once.
+Prints the flow run's id. It has a process of its own because Prefect reads its settings once.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, TaskRun
 
-SETTLE_LIMIT_S = 180.0  # a crowded machine is no failure
+SETTLE_LIMIT_S = 180.0  # a crowded machine is not a failure
 
 
 @dataclass(frozen=True)
@@ -53,5 +53,5 @@ class PrefectView:
 
 
 def _has_ended(run: TaskRun, since: datetime | None) -> bool:
-    """Return whether the server has heard of a task run's end, and not only of that before a retry."""
+    """Return whether the server knows of a task run's end, and not only of that before a retry."""
     return run.state is not None and run.state.is_final() and (since is None or run.state.timestamp >= since)

@@ -83,7 +83,7 @@ class Site:
         nursery.start(self.home, self.url, self.log, overrides=OVERRIDES, **settings)
 
     def run(self, **settings: Any) -> dict[str, Any] | None:
-        """Return what a worker said at its end, or None if it was killed."""
+        """Return what a worker printed at its end, or None if it was killed."""
         self.start(self.nursery, **settings)
         return self.nursery.outcome()
 

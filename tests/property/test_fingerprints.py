@@ -157,7 +157,7 @@ def test_a_raised_version_is_another_key(stage, by):
 @settings(max_examples=10)
 @given(_TEXT.filter(bool), st.integers(1, 99))
 def test_the_name_of_a_recipe_and_its_dial_are_in_no_key(name, depth):
-    """A recipe's name is how people call it: what it makes is said by the stages' own fields."""
+    """A recipe's name is how people call it: what it makes is decided by the stages' own fields."""
     renamed = recipes.find("toy").model_copy(update={"name": name, "depth": depth})
     assert isinstance(renamed, Recipe)
     assert {s: key_of(n) for s, n in _one_node_a_stage(renamed).items()} == {

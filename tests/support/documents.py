@@ -1,8 +1,8 @@
-"""The documents that people read: what they show of commands, and how that is held against real output.
+"""The documents that people read: what they show of commands, and how that is compared with real output.
 
 A code block of kind `console` has lines `$ command`, each followed by what it prints. A line `…` stands for
-lines left out. Numbers, times, sizes, hashes and what a model says are masked on both sides; everything else,
-column by column, must be as it is printed.
+lines left out. Numbers, times, sizes, hashes and what a model writes are masked on both sides; everything
+else, column by column, must be as it is printed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A model hub on this machine with the public data sets: speaks as much of the hub's API as downloads need.
 
-A data set can be private or gated, asks for patience as often as a test says, and can send who wants its
+A data set can be private or gated, asks for patience as often as a test wants, and can send whoever wants its
 bytes to another host. Every question is kept with the token that came with it.
 """
 
@@ -43,7 +43,7 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 def parquet(repo: str, rows: int) -> bytes:
-    """Return a file of a data set with so many rows."""
+    """Return a file of a data set with this many rows."""
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist([_ROWS[repo.split("/")[1]]] * rows), sink)
     return sink.getvalue()
@@ -63,7 +63,7 @@ def core_bundle(
 
 
 class HubServer:
-    """Files by path, and what is said about their data sets."""
+    """Files by path, and the answers about their data sets."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -126,7 +126,7 @@ class HubServer:
 
 
 def without_hub_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget what the environment or a login of whoever runs the tests says about the hub."""
+    """Forget what the environment or a login of whoever runs the tests sets for the hub."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nowhere")

@@ -1,4 +1,4 @@
-"""Stage functions without a model, for tests of how ranks are started, heard and ended."""
+"""Stage functions without a model, for tests of how ranks are started, followed and ended."""
 
 from __future__ import annotations
 

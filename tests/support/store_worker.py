@@ -2,7 +2,7 @@
 
 It prints `waiting` or `working` when it gets there, and at the end one JSON line with what became of it.
 Tests stop, continue and kill it. Settings: key, ttl_s, text, `work_s`, and `ask`, which works until
-`outcome` tells it to go on.
+`outcome` makes it go on.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def spawn(url: str, **settings: Any) -> subprocess.Popen[str]:
 
 
 def outcome(worker: subprocess.Popen[str]) -> dict[str, Any]:
-    """Tell a worker to go on, wait for its end and return its last line."""
+    """Make a worker go on, wait for its end and return its last line."""
     out, err = worker.communicate("go on\n", timeout=240)
     assert worker.returncode == 0, err
     result: dict[str, Any] = json.loads(out.splitlines()[-1])

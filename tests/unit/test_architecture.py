@@ -102,7 +102,7 @@ def test_the_command_line_is_parsed_in_one_package():
     assert importers(GRAPH, "typer")
 
 
-_PLANTED = {  # file -> a line that must not stand in it
+_PLANTED = {  # file -> a line that must not be in it
     "upwards": ("kernels/checks.py", "import nanochat.errors"),
     "layer": ("nanochat/errors.py", "from flows import settings"),
     "direction": ("flows/plan/plan.py", "from flows.run.session import Session"),

@@ -1,4 +1,4 @@
-"""What the documents say can be typed and found: commands, fields, stages, files, links, `just` commands.
+"""What the documents name can be typed and found: commands, fields, stages, files, links, `just` commands.
 
 And the words that neither they nor the texts in the code use.
 """
@@ -120,7 +120,7 @@ def test_each_module_that_is_named_or_run_exists(name):
 
 
 def _module_or_name(dotted):
-    """Say whether there is such a module, or a module with such a name in it."""
+    """Return whether there is such a module, or a module with such a name in it."""
     path = ROOT.joinpath(*dotted.split("."))
     if path.is_dir() or path.with_suffix(".py").exists():
         return True

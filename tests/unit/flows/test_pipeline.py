@@ -1,4 +1,4 @@
-"""What the command line says of where and how fast to run reaches the stages."""
+"""Options of the command line about where and how fast to run reach the stages."""
 
 from __future__ import annotations
 

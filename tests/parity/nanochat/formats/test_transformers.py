@@ -1,4 +1,4 @@
-"""What `export --format transformers` writes, held against the transformers package itself."""
+"""What `export --format transformers` writes, compared with the transformers package itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-# Its libraries ask the network for nothing, and say so at import.
+# Its libraries ask the network for nothing, and read this at import.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig

@@ -1,4 +1,4 @@
-"""What a plan says it will cost: predicted, or measured where the stage ran before on this store."""
+"""What a plan predicts as its cost: predicted, or measured where the stage ran before on this store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`docs/recipes.md` and `docs/commands.md` are what the code says today, and say all of it."""
+"""`docs/recipes.md` and `docs/commands.md` are what the code is today, and all of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A code change is a decision: `flows/stages.lock` holds what was reviewed, wherever the code stands."""
+"""A code change is a decision: `flows/stages.lock` holds what was reviewed, wherever the code is."""
 
 from __future__ import annotations
 

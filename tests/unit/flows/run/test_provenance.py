@@ -1,4 +1,4 @@
-"""What is told of a machine, also while another stage is still loading its libraries."""
+"""What is recorded about a machine, also while another stage is still loading its libraries."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def put(store: Store, tmp_path: Path, stage: str, *made_from, text: str | None =
 
 
 def age(store: Store, days: float) -> None:
-    """Make everything in the store so many days old."""
+    """Make everything in the store this many days old."""
     when = time.time() - days * _DAY
     for path in Path(store.url).rglob("*"):
         os.utime(path, (when, when))

@@ -11,7 +11,7 @@ QUICK = Retry(attempts=4, first_wait_s=0.001)
 
 
 class Failing:
-    """Raises an error so many times, then returns."""
+    """Raises an error a number of times, then returns."""
 
     def __init__(self, error: Exception, times: int) -> None:
         self.error, self.times, self.calls = error, times, 0
