@@ -82,7 +82,9 @@ class Module:
             return
         nodes = list(walk([statement]))
         bound = {name for node in nodes for name, _ in self.bound(node)}
-        bound |= {name for name in _changed(statement) if name in self.defined or name == "__all__"}
+        changed = {name for node in nodes for name in _changed(node)}
+        elsewhere = changed - self.defined.keys() - {"__all__"}
+        bound |= changed - elsewhere
         if "__all__" in bound:
             return
         place = len(self.statements)
@@ -91,7 +93,7 @@ class Module:
             return
         for name in bound:
             self.defined.setdefault(name, []).append(place)
-        if not bound or _acts(statement):
+        if not bound or elsewhere or _acts(statement):
             self.acting.append(place)
         self.imports += [name for node in nodes if isinstance(node, IMPORT) for name in self.modules(node)]
 
@@ -147,21 +149,22 @@ def _is_main(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.If) and ast.unparse(statement.test) == "__name__ == '__main__'"
 
 
-def _changed(statement: ast.stmt) -> Iterator[str]:
-    """Yield the names whose values a statement changes: `TABLE[key] = value`, `TABLE.update(more)`."""
-    match statement:
-        case ast.Assign(targets=targets):
-            owners = targets
+def _changed(node: ast.AST) -> Iterator[str]:
+    """Yield the names whose values a node changes: `TABLE[key] = value`, `TABLE.update(more)`."""
+    match node:
+        case ast.Assign(targets=targets) | ast.Delete(targets=targets):
+            parts = targets
         case ast.AugAssign(target=target) | ast.AnnAssign(target=target):
-            owners = [target]
-        case ast.Expr(value=ast.Call(func=ast.Attribute(value=owner))):
-            owners = [owner]
+            parts = [target]
+        case ast.Expr(value=ast.Call(func=called)):
+            parts = [called]
         case _:
             return
-    for owner in owners:
+    for part in parts:
+        owner = part
         while isinstance(owner, ast.Attribute | ast.Subscript):
             owner = owner.value
-        if isinstance(owner, ast.Name):
+        if owner is not part and isinstance(owner, ast.Name):
             yield owner.id
 
 

@@ -263,6 +263,25 @@ def test_a_bare_call_counts_wherever_its_module_is_imported(project):
     assert project.digest() != printing
 
 
+CHANGED_IN_A_BLOCK = {
+    "a loop over its keys": "for key in list(TABLE):\n    TABLE[key] = 4\n",
+    "a loop over what has it": "for owner in (parts,):\n    owner.half = None\n",
+    "a block that names its context": "with open('x') as file:\n    del TABLE['limit']\n",
+    "an error that is caught": "try:\n    TABLE['x'] = 1\nexcept KeyError as error:\n    pass\n",
+}
+
+
+@pytest.mark.parametrize("block", CHANGED_IN_A_BLOCK)
+@pytest.mark.parametrize("module", ["nanochat/parts.py", "nanochat/work.py"])
+def test_a_block_that_changes_a_table_counts_though_it_binds_a_name(project, block, module):
+    imports = "from nanochat import parts\nfrom nanochat.parts import TABLE\n"
+    path = project.root / module
+    path.write_text(path.read_text() + imports * (module == "nanochat/work.py"))
+    before = project.digest()
+    path.write_text(path.read_text() + CHANGED_IN_A_BLOCK[block])
+    assert project.digest() != before
+
+
 def test_what_calls_ours_as_its_module_is_imported_counts(project):
     project.write("nanochat/registry.py", "KNOWN = []\ndef register(what):\n    KNOWN.append(what)\n")
     project.change("nanochat/tools.py", "STEP = 1", "from nanochat.registry import register\nSTEP = 1")
