@@ -61,7 +61,7 @@ class Code:
                 continue
             found.add(statement)
             form = self._form(statement)
-            for target in (*form.used, *form.imported):
+            for target in form.used:
                 todo += self.meant(target)
             todo += self._calling_ours(statement.module)
             todo += self._acting([statement.module, *form.imports], imported)
@@ -188,7 +188,6 @@ class _Form(NamedTuple):
 
     digest: str
     used: tuple[Target, ...]  # in order
-    imported: tuple[Target, ...]  # under names that may mean something else as well
     imports: tuple[str, ...]  # modules that may be among ours
 
 
@@ -207,14 +206,13 @@ class _Reader:
         self._scopes: list[_Scope] = []
         self._text: list[str] = []
         self._used: list[Target] = []
-        self._imported: list[Target] = []
         self._imports: list[str] = []
 
     def form(self, statement: ast.stmt) -> _Form:
         """Return the form of a top-level statement."""
         self._read(statement)
         digest = hashlib.sha256("\n".join(self._text).encode()).hexdigest()
-        return _Form(digest, tuple(self._used), tuple(self._imported), tuple(self._imports))
+        return _Form(digest, tuple(self._used), tuple(self._imports))
 
     def meaning(self, node: ast.AST) -> Target | None:
         """Return what a dotted name means; None for variables and for what is not a name."""
@@ -295,10 +293,11 @@ class _Reader:
             self._used.append(target)
 
     def _import(self, node: ast.Import | ast.ImportFrom) -> None:
+        """Read an import; what stands under a name that may mean something else as well is used here."""
         self._imports += self._module.modules(node)
         for name, target in self._module.bound(node):
             if target and (not self._scopes or self._scopes[-1].names.get(name) is None):
-                self._imported.append(self._code.resolve(target))
+                self._refer(self._code.resolve(target))
 
     def _scope(self, nodes: Iterable[ast.AST], parameters: Iterable[str] = ()) -> _Scope:
         names: dict[str, Target | None] = dict.fromkeys(parameters)

@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import shutil
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -251,6 +252,29 @@ def test_two_things_of_one_name_are_not_mistaken(project):
     before = project.digest("nanochat.both:run")
     project.change("nanochat/both.py", "first.size() - second.size()", "second.size() - first.size()")
     assert project.digest("nanochat.both:run") != before
+
+
+IMPORTED_EITHER_WAY = """
+    if os.name == "nt":
+        from {} as split
+    else:
+        from {} as split
+"""
+
+
+@pytest.mark.parametrize("where", ["", "def run():\n"])
+@pytest.mark.parametrize(
+    "choices",
+    [("nanochat.parts import half", "nanochat.parts import twice"), ("math import sin", "math import cos")],
+)
+def test_which_of_two_imports_is_taken_counts(project, where, choices):
+    def digest(first, second):
+        text = IMPORTED_EITHER_WAY.format(first, second)
+        body = where + text if where else textwrap.dedent(text) + "def run():\n"
+        project.write("nanochat/either.py", f"import os\n{body}    return split(1)\n")
+        return project.digest("nanochat.either:run")
+
+    assert digest(*choices) != digest(*reversed(choices))
 
 
 def test_a_bare_call_counts_wherever_its_module_is_imported(project):
