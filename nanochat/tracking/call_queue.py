@@ -47,6 +47,11 @@ class Call:
     client: Callable[..., None]
     points: tuple[Point, ...] = ()  # calls with points are of one function, and of one run can be made as one
 
+    @property
+    def events(self) -> int:
+        """How many calls were joined to this one."""
+        return max(1, len(self.points))
+
     def make(self) -> None:
         """Make the call."""
         self.client(self.run, *([self.points] if self.points else []))

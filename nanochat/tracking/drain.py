@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -51,13 +52,14 @@ class Drain:
 
     def __init__(self, name: str, queue: CallQueue, sink: Sink) -> None:
         self.errors = 0
-        self.rejected = 0
+        self.lost = 0  # events that were taken, and refused or not written before giving up
         self.gave_up = False
         self.open_runs: set[RunHandle] = set()
         self._name = name
         self._queue = queue
         self._sink = sink
         self._connected = False
+        self._taken: deque[Call] = deque()  # from the queue, still to be made
         self._loaded = threading.Event()
         self._progress = 0
         self._failures = 0
@@ -92,8 +94,10 @@ class Drain:
             self._retry(self._sink.connect)
             self._connected = True
             while not (self._queue.rest(self.interval_s) and not len(self._queue)):
-                for call in join_points(self._queue.take(_TAKEN_AT_ONCE)):
-                    self._make(call)
+                self._taken.extend(join_points(self._queue.take(_TAKEN_AT_ONCE)))
+                while self._taken:
+                    self._make(self._taken[0])
+                    self._taken.popleft()
                 self._sample_system()
         except _GaveUp:
             self.gave_up = True
@@ -109,23 +113,26 @@ class Drain:
         self._loaded.set()
         self._queue.close()
         self._queue.clear()
+        self.lost += sum(call.events for call in self._taken)
+        self._taken.clear()
 
     def _make(self, call: Call) -> None:
         run = call.run
         if run.created.is_set() and run.run_id is None:
             return  # its creation was refused, and that was counted
-        self._retry(call.make)
+        if not self._retry(call.make):
+            self.lost += call.events
         run.created.set()  # also when the first call was refused, so that nobody waits for it
 
-    def _retry(self, work: Callable[[], None]) -> None:
-        """Do one piece of work; wait out an outage, leave out what a healthy server refuses."""
+    def _retry(self, work: Callable[[], None]) -> bool:
+        """Do one piece of work; wait out an outage, leave out what a healthy server refuses: False."""
         refusals = 0
         while True:
             try:
                 work()
                 self._failures = 0
                 self._progress += 1
-                return
+                return True
             except Exception as error:
                 self.errors += 1
                 _log.debug("%s: %s", self._name, error)
@@ -133,8 +140,7 @@ class Drain:
                 if not self._connected and is_refusal(error):
                     raise _GaveUp from error
                 if is_refusal(error) or refusals >= 2:
-                    self.rejected += 1
-                    return
+                    return False
             self._failures += 1
             hopeless = self._progress == 0 or self._queue.closed
             if self._failures >= self.failures_allowed and hopeless:

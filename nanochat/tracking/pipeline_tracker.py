@@ -84,8 +84,8 @@ class PipelineTracker:
 
     @property
     def dropped(self) -> int:
-        """How many calls were lost: queue full, refused by the server, or server away."""
-        return self._queue.dropped + self._drain.rejected
+        """How many events were lost: queue full, refused by the server, or server away."""
+        return self._queue.dropped + self._drain.lost
 
     def start_run(self, name: str, params: Mapping[str, object], tags: Mapping[str, str | None]) -> None:
         """Begin the parent run and start the draining thread."""

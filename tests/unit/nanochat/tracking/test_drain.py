@@ -17,7 +17,7 @@ class _Refused(Exception):
 class _Server:
     """A place to write to whose failures a test chooses."""
 
-    fail: list[Exception] = field(default_factory=list)  # raised by the next calls, in order
+    fail: list[Exception | None] = field(default_factory=list)  # raised by the next calls, in order
     refuses_metrics: Exception | None = None
     up: bool = True
     written: list[object] = field(default_factory=list)
@@ -47,8 +47,8 @@ class _Server:
         self._write("end")
 
     def _write(self, what: object) -> None:
-        if self.fail:
-            raise self.fail.pop(0)
+        if self.fail and (error := self.fail.pop(0)):
+            raise error
         self.written.append(what)
 
 
@@ -98,7 +98,7 @@ def test_outage_in_mid_run_loses_nothing() -> None:
     drain.start()
     assert drain.join(30.0, 30.0)
     assert server.written == expected
-    assert drain.errors == 2 and drain.rejected == 0
+    assert drain.errors == 2 and drain.lost == 0
 
 
 def test_what_a_healthy_server_cannot_take_is_left_out_and_counted() -> None:
@@ -108,7 +108,7 @@ def test_what_a_healthy_server_cannot_take_is_left_out_and_counted() -> None:
     drain.start()
     assert drain.join(30.0, 30.0)
     assert server.written == ["begin", "end"]
-    assert drain.rejected == 1 and not drain.gave_up
+    assert drain.lost == 3 and not drain.gave_up
 
 
 def test_a_refused_call_is_not_made_again() -> None:
@@ -118,7 +118,18 @@ def test_a_refused_call_is_not_made_again() -> None:
     drain.start()
     assert drain.join(30.0, 30.0)
     assert server.written == ["begin", "end"]
-    assert drain.errors == drain.rejected == 1
+    assert drain.errors == 1 and drain.lost == 3
+
+
+def test_what_was_taken_from_the_queue_and_not_written_before_giving_up_is_counted() -> None:
+    server = _Server()
+    drain, queue = _drain(server)
+    _one_run(queue, server)
+    server.fail = [None, *(OSError("reset") for _ in range(4))]
+    drain.start()
+    assert drain.join(30.0, 30.0)
+    assert drain.gave_up and server.written == ["begin"]
+    assert queue.dropped + drain.lost == 4
 
 
 def test_a_refused_run_is_not_sent_again_and_nothing_about_it_is() -> None:
@@ -128,7 +139,7 @@ def test_a_refused_run_is_not_sent_again_and_nothing_about_it_is() -> None:
     drain.start()
     assert drain.join(30.0, 30.0)
     assert server.written == []
-    assert drain.errors == drain.rejected == 1
+    assert drain.errors == drain.lost == 1
     assert run.created.is_set() and run.run_id is None
 
 
