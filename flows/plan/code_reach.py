@@ -157,12 +157,19 @@ class Code:
                 Statement(name, place)
                 for place, statement in enumerate(module.statements)
                 if any(self._is_function(reader.meaning(called)) for called in _called(statement))
+                or any(self._is_ours(reader, decorator) for decorator in _decorators(statement))
             ]
         return self._registering[name]
 
     def _is_function(self, target: Target | None) -> bool:
         defining = self._defining(target) if target else []
         return any(not isinstance(self._node(statement), ast.ClassDef) for statement in defining)
+
+    def _is_ours(self, reader: _Reader, decorator: ast.expr) -> bool:
+        """Say whether a decorator is of ours: a function, a class, or a method of something of ours."""
+        while (target := reader.meaning(decorator)) is None and isinstance(decorator, ast.Attribute):
+            decorator = decorator.value
+        return target is not None and bool(self._defining(target))
 
     def _node(self, statement: Statement) -> ast.stmt:
         module = self.module(statement.module)
@@ -316,9 +323,13 @@ def _parameters(arguments: ast.arguments) -> list[str]:
 
 
 def _called(statement: ast.stmt) -> Iterator[ast.expr]:
-    """Yield what a definition calls as its module is imported."""
-    if isinstance(statement, DEFINITION):
-        for decorator in statement.decorator_list:
-            yield decorator.func if isinstance(decorator, ast.Call) else decorator
-    elif isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value:
-        yield from (node.func for node in walk([statement.value]) if isinstance(node, ast.Call))
+    """Yield what a statement calls as its module is imported."""
+    yield from (node.func for node in walk([statement]) if isinstance(node, ast.Call))
+
+
+def _decorators(statement: ast.stmt) -> Iterator[ast.expr]:
+    """Yield what is called with the functions and classes that a statement defines."""
+    for node in walk([statement]):
+        if isinstance(node, DEFINITION):
+            for decorator in node.decorator_list:
+                yield decorator.func if isinstance(decorator, ast.Call) else decorator

@@ -317,6 +317,32 @@ def test_what_calls_ours_as_its_module_is_imported_counts(project):
     assert project.digest() != registered
 
 
+REGISTERED = {
+    "by a method of an object": "@REGISTRY.add\ndef late():\n    pass\n",
+    "by a class": "@Registry\ndef late():\n    pass\n",
+    "by a function that dispatches on types": "@dispatch.register\ndef late(value: int):\n    pass\n",
+    "where a condition holds": "if paths:\n\n    @REGISTRY.add\n    def late():\n        pass\n",
+    "in a loop": "for name in 'ab':\n    entry = add(name)\n",
+}
+
+
+@pytest.mark.parametrize("way", REGISTERED)
+def test_what_is_registered_as_its_module_is_imported_counts(project, way):
+    project.write(
+        "nanochat/registry.py",
+        "def add(what):\n    return what\ndef dispatch(value):\n    pass\n"
+        "class Registry:\n    add = add\nREGISTRY = Registry()\n",
+    )
+    project.change(
+        "nanochat/tools.py",
+        "STEP = 1",
+        "from nanochat.registry import REGISTRY, Registry, add, dispatch\nSTEP = 1",
+    )
+    before = project.digest()
+    project.change("nanochat/tools.py", "STEP = 1", f"{REGISTERED[way]}STEP = 1")
+    assert project.digest() != before
+
+
 def test_a_module_that_is_a_value_counts_as_a_whole(project):
     project.write(
         "nanochat/ask.py", "from nanochat import config\ndef run(x):\n    return getattr(config, x)\n"
