@@ -161,7 +161,7 @@ def _tokenizer_file(folder: Path, chosen: _Candidate) -> Path:
             return place / "tokenizer.pkl"
     raise DataError(
         f"{folder}: no tokenizer.pkl here or in tokenizer/",
-        hint="put the tokenizer.pkl that the model was trained with there",
+        hint="add the tokenizer.pkl that the model was trained with",
     )
 
 

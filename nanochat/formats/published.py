@@ -134,6 +134,6 @@ def check_vocabulary(published: Published, found: CheckpointFiles) -> Published:
     if model != tokenizer:
         raise DataError(
             f"{found.tokenizer}: the tokenizer has {tokenizer} tokens, the model {model}",
-            hint="put the tokenizer that the model was trained with beside it",
+            hint="add the tokenizer that the model was trained with",
         )
     return published
