@@ -1,10 +1,10 @@
 """The top-level statements that a function reaches, and their text, whichever module they are in.
 
 A statement that defines a name is reached by its use. One that defines none (a bare call) is reached where
-its module is imported; one that calls a function of ours to define a name (it may register something) where
-anything of its module is reached. A module that is used as a value, or named by a string, is reached as a
-whole, a template that a string names as its text. Imports for type checkers are not followed; what other
-strings name is not seen.
+its module is imported; one that calls a function of ours to define a name, or decorates with something of
+ours (it may register something), where anything of its module is reached. A module that is used as a value,
+or named by a string, is reached as a whole, a template that a string names as its text. Imports for type
+checkers are not followed; what other strings name is not seen.
 
 Reads source with `ast` and imports nothing of what it reads. `flows.plan.code_digest` says what a digest is
 for.
