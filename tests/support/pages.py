@@ -32,10 +32,10 @@ def blocks(page: str) -> list[Block]:
 
 
 def copy_project(root: Path, target: Path) -> None:
-    """Copy code, tests and settings."""
-    for name in ("flows", "nanochat", "kernels", "tests"):
+    """Copy code, tests, documents and settings."""
+    for name in ("flows", "nanochat", "kernels", "tests", "docs", "examples", "infra", ".github"):
         shutil.copytree(root / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "justfile"):
         shutil.copyfile(root / name, target / name)
 
 

@@ -74,6 +74,21 @@ def test_the_new_code_passes_the_linter_and_may_import_what_it_does(followed):
     run(followed, "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", allowed)
 
 
+# What of `just check` knows every stage or task by name.
+KNOW_ALL = (
+    "tests/unit/test_documents.py::test_the_picture_shows_the_stages_that_there_are",
+    "tests/unit/test_documents.py::test_the_newest_section_of_the_changelog_names_the_version_of_each_stage",
+    "tests/unit/flows/cli/test_document.py",
+    "tests/unit/flows/plan/test_plan.py::test_a_new_shard_is_downloaded_and_tokenized_and_no_other",
+    "tests/unit/nanochat/data/sources/test_hub.py",
+)
+
+
+def test_the_projects_own_tests_pass_with_the_new_stage_or_task(followed):
+    run(followed, "flows.cli.document")
+    assert "passed" in run(followed, "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *KNOW_ALL)
+
+
 def test_few_files_know_the_new_name(page, followed):
     word = re.compile(rf"\b{NEW[page]}\b")
     paths = [path for folder in ("flows", "nanochat") for path in (followed / folder).rglob("*.py")]
