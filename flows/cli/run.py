@@ -58,7 +58,7 @@ def run(
 
     if dispatch not in ("local", "pools"):
         raise ConfigError(f"--dispatch is {dispatch!r}", hint="use local or pools")
-    if not re.match(DEVICES, device):
+    if not re.fullmatch(DEVICES, device):
         raise ConfigError(f"--device is {device!r}", hint="use cpu, cuda, or one GPU such as cuda:3")
     settings, opened = open_store(store)
     forced = tuple(force or ())

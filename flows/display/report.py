@@ -56,8 +56,9 @@ def build_report(records: Mapping[str, Record], read: Read, target: Path) -> Pat
         samples=_samples(records, read),
         lineage=_lineage(records),
     )
+    content = page.encode("utf-8", errors="replace")  # a sample may hold half a character
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page, encoding="utf-8")
+    target.write_bytes(content)
     return target
 
 

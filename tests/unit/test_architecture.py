@@ -92,6 +92,10 @@ def test_each_big_package_is_imported_in_its_one_place(package):
     assert importers(GRAPH, package) == PLACES[package]
 
 
+def test_nothing_imports_the_tests():
+    assert not importers(GRAPH, "tests")
+
+
 def test_tracking_is_imported_by_flows_alone():
     assert {m.partition(".")[0] for m in importers(GRAPH, "nanochat.tracking")} - {"flows"} == {"nanochat"}
     assert all(m.startswith(("flows.", "nanochat.tracking")) for m in importers(GRAPH, "nanochat.tracking"))
