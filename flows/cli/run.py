@@ -56,10 +56,7 @@ def run(
     from flows.cli.local_run import RunOptions, next_commands, results, run_plan, unpack
     from flows.plan import make_plan
 
-    if dispatch not in ("local", "pools"):
-        raise ConfigError(f"--dispatch is {dispatch!r}", hint="use local or pools")
-    if not re.fullmatch(DEVICES, device):
-        raise ConfigError(f"--device is {device!r}", hint="use cpu, cuda, or one GPU such as cuda:3")
+    _refuse_unknown(dispatch, device)
     settings, opened = open_store(store)
     forced = tuple(force or ())
     planned = make_plan(recipes.find(recipe, override or ()), opened, until=until, force=forced)
@@ -83,6 +80,13 @@ def run(
             last_training = list(planned.recipe.training.values())[-1]
             _exchange(opened, published, last_training.prompts)
         _show_next(next_commands(recipe, override or ()))
+
+
+def _refuse_unknown(dispatch: str, device: str) -> None:
+    if dispatch not in ("local", "pools"):
+        raise ConfigError(f"--dispatch is {dispatch!r}", hint="use local or pools")
+    if not re.fullmatch(DEVICES, device):
+        raise ConfigError(f"--device is {device!r}", hint="use cpu, cuda, or one GPU such as cuda:3")
 
 
 def _show_run(done: RunResult, found: Mapping[str, Any], folder: Path | None, *, as_json: bool) -> None:
