@@ -84,14 +84,15 @@ PUBLISH = Stage(
 # Made by `nanochat import` from a folder, not by a recipe: so it is not one of the pipeline's stages below.
 IMPORT = Stage(name="import", version=2, run="nanochat.formats.import_stage:import_folder")
 
+# In the order in which a plan and its results show them.
 STAGES = {
     stage.name: stage
     for stage in (
         DOWNLOAD,
         TASKS,
         TOKENIZER,
-        TOKENIZE,
         CONTAMINATION,
+        TOKENIZE,
         RENDER,
         PRETRAIN,
         MIDTRAIN,
