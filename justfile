@@ -39,3 +39,11 @@ pre-commit:
 # ratios against named baselines, one table each
 bench:
     for file in tests/benchmarks/bench_*.py; do uv run python "$file"; done
+
+# everything that a GPU can prove, in `--seconds` (480); `just gpu --device cpu --sizes tiny` is its dry run
+gpu *options:
+    uv run python infra/gpu/check.py {{options}}
+
+# put into .gpu what `bash infra/gpu/check.sh` needs on a GPU machine without a network
+gpu-prepare *options:
+    bash infra/gpu/prepare.sh {{options}}

@@ -36,9 +36,10 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
 
 
 def folder_for(device: str) -> Path:
-    """Return where results of the machine's device are kept."""
-    name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
-    return RESULTS / name.lower().replace(" ", "_")
+    """Return where results of the machine's GPU are kept, or those of a dry run on a CPU."""
+    if device == "cpu":
+        return RESULTS.parents[1] / ".gpu/dry-run"
+    return RESULTS / torch.cuda.get_device_name().lower().replace(" ", "_")
 
 
 def about(device: str) -> dict[str, str]:
