@@ -197,15 +197,15 @@ def _compare(mine: Tensor, plain: Tensor, truth: Tensor, problem: Problem, least
 
 def _reference(problem: Problem, *, wide: bool) -> dict[str, Tensor]:
     """Return plain PyTorch's results on the slices, in float64 or in the inputs' dtype."""
-    parts = [run(problem.plain, part) for part in _cut(problem, wide)]
-    results = {}
-    for name, first in parts[0].items():
-        several = [part[name] for part in parts]
-        if name in problem.whole:
-            results[name] = functools.reduce(torch.add, (x.double() for x in several)).to(first.dtype)
-        else:
-            results[name] = torch.cat(several)
-    return results
+    sums: dict[str, Tensor] = {}
+    rows: dict[str, list[Tensor]] = {}
+    for part in _cut(problem, wide):
+        for name, result in run(problem.plain, part).items():
+            if name in problem.whole:
+                sums[name] = sums.get(name, 0.0) + result.double()
+            else:
+                rows.setdefault(name, []).append(result)
+    return sums | {name: torch.cat(several) for name, several in rows.items()}
 
 
 def _cut(problem: Problem, wide: bool) -> Iterator[Problem]:

@@ -42,8 +42,12 @@ def began() -> float:
     return float(os.environ.get(_BEGAN, _LOADED))
 
 
-def supervise(arguments: list[str], folder: Path, seconds: float) -> int:
-    """Run pytest with these arguments in child processes until every test has an outcome."""
+def supervise(arguments: list[str], folder: Path, seconds: float, limit_s: float | None = None) -> int:
+    """Run pytest with these arguments in child processes until every test has an outcome.
+
+    A test has `limit_s`, or half of the time for all; return pytest's exit status, 1 if a child was killed.
+    """
+    limit_s = limit_s or max(30.0, seconds / 2)
     folder.mkdir(parents=True, exist_ok=True)
     for name in (f"{PART}.json", f"{PART}.running"):
         (folder / name).unlink(missing_ok=True)
@@ -52,7 +56,7 @@ def supervise(arguments: list[str], folder: Path, seconds: float) -> int:
     while True:
         child = subprocess.Popen([sys.executable, "-m", "pytest", *arguments], env=environment)
         try:
-            why = _wait(child, folder / f"{PART}.running", end, limit_s=max(30.0, seconds / 2))
+            why = _wait(child, folder / f"{PART}.running", end, limit_s)
         finally:
             child.kill()
             child.wait()
@@ -125,9 +129,12 @@ class Recorder:
             done |= {row["test"] for row in self.held.rows if "skipped" in row}
             items[:] = [item for item in items if _name(item) not in done]
 
-    def pytest_collection_finish(self) -> None:
-        if self._device == "cuda" and not self._goes_on:
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if self._goes_on:
+            return
+        if self._device == "cuda":
             start_compiling(self._sizes)  # in forks, before this process uses the device
+        self.held.add_row(collected=len(session.items))  # the file exists before the first test
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:

@@ -14,7 +14,7 @@ TOLERANCE = {
 
 
 def relative_error(result: Tensor, truth: Tensor, least: float = 1e-30) -> float:
-    """Return ||result - truth|| / ||truth||; NaN in the result gives NaN. `least` is for a truth near zero."""
+    """Return ||result - truth|| / ||truth|| (or `least`, if more); NaN in the result gives NaN."""
     return float((result.double() - truth).norm() / truth.norm().clamp(min=least))
 
 
