@@ -33,8 +33,11 @@ class Shape:
 SHAPES = {"full": Shape(4, 2, 512, 5003, 8), "tiny": Shape(2, 1, 150, 307, 3)}
 
 
-def configured(architecture: str, sizes: str) -> ModelConfig:
-    """Return a small model's shape; that of 2026 has windows, documents and, in full size, shared keys."""
+def configured(architecture: str, sizes: str, *, apart: bool = True) -> ModelConfig:
+    """Return a small model's shape; that of 2026 has windows and, in full size, shared keys.
+
+    With `apart` its documents do not see each other, which generation knows nothing of.
+    """
     shape = SHAPES[sizes]
     new = architecture == "2026"
     return ModelConfig(
@@ -45,7 +48,7 @@ def configured(architecture: str, sizes: str) -> ModelConfig:
         n_head=shape.heads,
         n_kv_head=1 if new else shape.heads,
         n_embd=128 * shape.heads,
-        document_token=DOCUMENT_TOKEN if new else None,
+        document_token=DOCUMENT_TOKEN if new and apart else None,
     )
 
 
