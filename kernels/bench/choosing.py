@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator
+from multiprocessing import ProcessError
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -21,16 +22,17 @@ import torch
 
 from kernels import chosen, configs
 from kernels.bench.shapes import Shape
-from kernels.bench.state import DeviceLostError, Run, free
+from kernels.bench.state import Run, free, reason_of
 from kernels.bench.subjects import SUBJECTS, Subject
 from kernels.bench.trials import CALL, Outcome, Trial, attempt
 from kernels.configs import BASE, Row
+from kernels.timing import Times
 
 # Repeated medians differ by half a percent. The kernels of attention's backward pass are timed in one call,
 # of which each is about half.
 _MARGIN, _MARGIN_IN_PART = 0.02, 0.01
 _SHARE = 0.45  # of the time that is left, for all trials
-_START_S, _TRIAL_S = 90.0, 45.0  # a process's first sign of life; one trial, with what it compiles
+_START_S, _TRIAL_S = 60.0, 30.0  # a process's first sign of life; one trial, with what it compiles
 _HUNG = f"did not end within {_TRIAL_S:.0f} s"
 _COMPILING = 8  # processes at a time, each with one subject on the device
 _LEFT_OUT = "left out"
@@ -47,15 +49,17 @@ def choose(run: Run) -> None:
     if run.device == "cuda":
         _compile_ahead(run, trials, end)
     outcomes: dict[Row, list[Outcome]] = {}
-    for outcome in _outcomes(run, trials, end):
-        _keep(run, outcome)
-        outcomes.setdefault(outcome.trial.row, []).append(outcome)
+    try:
+        for outcome in _outcomes(run, trials, end):
+            _keep(run, outcome)
+            outcomes.setdefault(outcome.trial.row, []).append(outcome)
+    except ProcessError as error:
+        run.part.add_check("choose: processes start", False, str(error))
     found: _Names = dict(chosen.CHOSEN)
     for row, tried in outcomes.items():
-        name = _decide(run, row, tried)
-        found.pop(row, None)
-        if name != BASE:
-            found[row] = name
+        found[row] = _decide(run, row, tried)
+        if found[row] == BASE:
+            del found[row]
     chosen.CHOSEN.clear()
     chosen.CHOSEN.update(found)
     write_chosen(run.part.folder / "chosen.py", found)
@@ -72,11 +76,15 @@ def all_trials(arch: int | None = None) -> list[Trial]:
             if any(row.kernel == kernel and row.shape == shape and row.bits == 16 for row in configs.TABLE):
                 row = configs.row_for(kernel, torch.bfloat16, shape, arch)
                 trials += [Trial(row, config.name) for config in configs.candidates(row)]
-    return sorted(trials, key=lambda trial: (_family(trial), "gluon" in trial.variant, _class(trial, shapes)))
+    return sorted(trials, key=lambda trial: (_family(trial), _may_hang(trial), _class(trial, shapes)))
 
 
 def _family(trial: Trial) -> bool:
     return not trial.row.kernel.startswith("attention")
+
+
+def _may_hang(trial: Trial) -> bool:
+    return "gluon" in trial.variant  # its warps wait for each other
 
 
 def _class(trial: Trial, shapes: list[str]) -> int:
@@ -107,7 +115,7 @@ def _in_a_process(run: Run, trials: list[Trial], end: float) -> Iterator[Outcome
     process, ours = _start((trials, run.shapes[0], run.device, run.repeats))
     try:
         if not ours.poll(_START_S) or not _received(ours):
-            raise DeviceLostError(f"a process for trials did not start within {_START_S:.0f} s")
+            raise ProcessError(f"a process for trials did not start within {_START_S:.0f} s")
         failed = False
         for trial in trials:
             if time.monotonic() > end:
@@ -160,14 +168,18 @@ def _try_all(connection: Connection, work: _Work) -> None:
             try:
                 held = trial.row, SUBJECTS[trial.row.kernel](trial.row, shape, device)
             except Exception as error:  # of attention's forward kernel, which backward's trials start from
-                connection.send(Outcome(trial, {}, f"no inputs: {error}"))
+                connection.send(Outcome(trial, {}, f"no inputs: {reason_of(error)}"))
                 continue
         connection.send(attempt(trial, held[1], device, repeats))
         free(device)
 
 
 def _compile_ahead(run: Run, trials: list[Trial], end: float) -> None:
-    """Have processes side by side make each trial once, so that the compiled kernels are on disk."""
+    """Have processes side by side make each trial once, so that the compiled kernels are on disk.
+
+    Not those that may hang: they would hold up the others.
+    """
+    trials = [trial for trial in trials if not _may_hang(trial)]
     count = min(_COMPILING, max((os.cpu_count() or 1) // 2, 1))
     run.say(f"compiling {len(trials)} variants in {count} processes")
     processes = [_start((trials[at::count], run.shapes[0], run.device, 1)) for at in range(count)]
@@ -194,18 +206,20 @@ def _keep(run: Run, outcome: Outcome) -> None:
 
 def _decide(run: Run, row: Row, outcomes: list[Outcome]) -> str:
     """Return the variant to use, and keep it as a row; an earlier choice that was left out stays."""
-    medians = {o.trial.variant: o.times[CALL][0].median for o in outcomes if o.times}
+    times = {o.trial.variant: o.times[CALL][0] for o in outcomes if o.times}
     before = chosen.CHOSEN.get(row, BASE)
     left_out = {o.trial.variant for o in outcomes if _is_left_out(o)}
-    name = decide(medians, _MARGIN_IN_PART if row.kernel in ("attention_dq", "attention_dkv") else _MARGIN)
+    name = decide(times, _MARGIN_IN_PART if row.kernel in ("attention_dq", "attention_dkv") else _MARGIN)
     if name is None and not left_out:
         run.broken.add(row.kernel)
     if name is None or before in left_out:
         return before
     if name == BASE:
-        reason = f"the best of {len(medians)}"
+        reason = f"the best of {len(times)}"
+    elif BASE in times:
+        reason = f"takes {times[name].median / times[BASE].median:.3f} of {BASE}'s time"
     else:
-        reason = f"takes {medians[name] / medians[BASE]:.3f} of {BASE}'s time" if BASE in medians else "right"
+        reason = f"right, unlike {BASE}"
     run.add_reason("chosen", f"{row.kernel}, {row.shape}", name, reason)
     return name
 
@@ -214,12 +228,13 @@ def _is_left_out(outcome: Outcome) -> bool:
     return outcome.reason.startswith(_LEFT_OUT)
 
 
-def decide(medians: dict[str, float], margin: float) -> str | None:
-    """Return the fastest of the right variants; the row's own unless one is faster by the margin."""
-    if not medians:
+def decide(times: dict[str, Times], margin: float) -> str | None:
+    """Return the fastest of the right variants, but the row's own unless margin and spread are exceeded."""
+    if not times:
         return None
-    best = min(medians, key=medians.__getitem__)
-    if BASE in medians and medians[best] >= (1 - margin) * medians[BASE]:
+    best = min(times, key=lambda name: times[name].median)
+    base = times.get(BASE)
+    if base is not None and times[best].median >= min((1 - margin) * base.median, base.low):
         return BASE
     return best
 

@@ -97,11 +97,12 @@ class DeviceLostError(Exception):
 
 
 def free(device: str) -> None:
-    """Give back memory that nothing holds, once the device has done its work."""
+    """Give a GPU's memory back that nothing holds, once it has done its work."""
+    if device == "cpu":
+        return
     gc.collect()
-    if device == "cuda":
-        try:
-            torch.cuda.synchronize()
-        except RuntimeError as error:
-            raise DeviceLostError(reason_of(error)) from error
-        torch.cuda.empty_cache()
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        raise DeviceLostError(reason_of(error)) from error
+    torch.cuda.empty_cache()
