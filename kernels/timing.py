@@ -1,6 +1,6 @@
 """How long a call takes on its device: events on a GPU, the clock elsewhere; cold caches, medians, spread.
 
-On a GPU a call is queued while the device still waits, so that a short kernel's time has no launch in it.
+On a GPU a call is queued while the device is still busy, so that a short kernel's time has no launch in it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from kernels.language import triton
 
 _FLUSH_BYTES = 256 * 2**20  # more than any L2 cache
-_HEAD_START_CYCLES = 1_000_000  # half a millisecond: a call of several launches is queued in less
+_FLUSHES = 6  # of a tenth of a millisecond each: a call of several launches is queued in less
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,7 @@ def _on_gpu(call: Callable[[], object], repeats: int) -> Times:
     pairs = []
     for _ in range(repeats):
         begin, end = (_event() for _ in range(2))
-        flush.zero_()
-        _head_start()
+        _keep_busy(flush)
         begin.record()
         call()
         end.record()
@@ -61,9 +60,10 @@ def _on_gpu(call: Callable[[], object], repeats: int) -> Times:
 
 def measure_kernel(call: Callable[[], object], name: str, *, repeats: int = 20) -> Times | None:
     """Time the Triton kernels with `name` in theirs that a call launches; None where there are none."""
-    _head_start(4)
+    flush = torch.empty(_FLUSH_BYTES, dtype=torch.uint8, device="cuda")
     with _launches(name) as pairs:
         for _ in range(repeats):
+            _keep_busy(flush)
             call()
         torch.cuda.synchronize()
     if not pairs or len(pairs) % repeats:
@@ -97,9 +97,10 @@ def _launches(name: str) -> Iterator[list[tuple[Any, Any]]]:
         hooks.launch_exit_hook.remove(leave)
 
 
-def _head_start(times: int = 1) -> None:
-    wait: Any = torch.cuda._sleep  # has no annotations
-    wait(times * _HEAD_START_CYCLES)
+def _keep_busy(flush: torch.Tensor) -> None:
+    """Replace what caches hold, for long enough that the next call is queued meanwhile."""
+    for _ in range(_FLUSHES):
+        flush.zero_()
 
 
 def _event() -> Any:

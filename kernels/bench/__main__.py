@@ -20,9 +20,9 @@ from kernels import measurement
 from kernels.bench.ceilings import measure_ceilings, note_clock
 from kernels.bench.choosing import choose
 from kernels.bench.comparison import compare
-from kernels.bench.report import tables
+from kernels.bench.ledger import Compile, DeviceLostError, Run, free
+from kernels.bench.listing import tables
 from kernels.bench.shapes import SHAPES
-from kernels.bench.state import Compile, DeviceLostError, Run, free
 from kernels.measurement import Measurement
 
 _COMPILED_IN_A_DRY_RUN = "qk_norm_rotary"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from kernels.bench.ledger import Ceilings, Run
 from kernels.bench.numbers import Draw
 from kernels.bench.shapes import FORWARD, Cost
-from kernels.bench.state import Ceilings, Run
 from kernels.measurement import printed
 from kernels.timing import Times, measure
 

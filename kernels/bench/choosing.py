@@ -21,10 +21,10 @@ from typing import Any
 import torch
 
 from kernels import chosen, configs
-from kernels.bench.shapes import Shape
-from kernels.bench.state import Run, free, reason_of
+from kernels.bench.ledger import Run, free, reason_of
+from kernels.bench.shapes import LoadShape
 from kernels.bench.subjects import SUBJECTS, Subject
-from kernels.bench.trials import CALL, Outcome, Trial, attempt
+from kernels.bench.trials import CALL, Trial, TrialOutcome, attempt
 from kernels.configs import BASE, Row
 from kernels.timing import Times
 
@@ -39,7 +39,7 @@ _LEFT_OUT = "left out"
 _DRY_RUN_ARCH = 90  # without a device: choose for an H100
 
 _Names = dict[tuple[int, str, str, int], str]
-_Work = tuple[list[Trial], Shape, str, int]
+_Work = tuple[list[Trial], LoadShape, str, int]
 
 
 def choose(run: Run) -> None:
@@ -48,7 +48,7 @@ def choose(run: Run) -> None:
     trials = all_trials(None if run.device == "cuda" else _DRY_RUN_ARCH)
     if run.device == "cuda":
         _compile_ahead(run, trials, end)
-    outcomes: dict[Row, list[Outcome]] = {}
+    outcomes: dict[Row, list[TrialOutcome]] = {}
     try:
         for outcome in _outcomes(run, trials, end):
             _keep(run, outcome)
@@ -62,7 +62,7 @@ def choose(run: Run) -> None:
             del found[row]
     chosen.CHOSEN.clear()
     chosen.CHOSEN.update(found)
-    write_chosen(run.part.folder / "chosen.py", found)
+    write_chosen(run.part.folder / "chosen.txt", found)
     if run.device == "cuda":
         write_chosen(Path(chosen.__file__), found)
 
@@ -91,12 +91,12 @@ def _class(trial: Trial, shapes: list[str]) -> int:
     return shapes.index(trial.row.shape)
 
 
-def _outcomes(run: Run, trials: list[Trial], end: float) -> Iterator[Outcome]:
+def _outcomes(run: Run, trials: list[Trial], end: float) -> Iterator[TrialOutcome]:
     """Yield how each trial went; start a new process after one that had to end."""
     left, hung = list(trials), set[str]()
     while left:
         if time.monotonic() > end:
-            yield from (Outcome(trial, {}, f"{_LEFT_OUT}: no time left for trials") for trial in left)
+            yield from (TrialOutcome(trial, {}, f"{_LEFT_OUT}: no time left for trials") for trial in left)
             return
         went = 0
         for outcome in _in_a_process(run, left, end):
@@ -106,11 +106,11 @@ def _outcomes(run: Run, trials: list[Trial], end: float) -> Iterator[Outcome]:
                 hung.add(outcome.trial.variant)
         left = left[went:]
         skipped = [trial for trial in left if trial.variant in hung - {BASE}]
-        yield from (Outcome(trial, {}, f"{_LEFT_OUT}: it hung elsewhere") for trial in skipped)
+        yield from (TrialOutcome(trial, {}, f"{_LEFT_OUT}: it hung elsewhere") for trial in skipped)
         left = [trial for trial in left if trial not in skipped]
 
 
-def _in_a_process(run: Run, trials: list[Trial], end: float) -> Iterator[Outcome]:
+def _in_a_process(run: Run, trials: list[Trial], end: float) -> Iterator[TrialOutcome]:
     """Yield outcomes until the trials, the time or the process end; the one that ends it is among them."""
     process, ours = _start((trials, run.shapes[0], run.device, run.repeats))
     try:
@@ -121,14 +121,14 @@ def _in_a_process(run: Run, trials: list[Trial], end: float) -> Iterator[Outcome
             if time.monotonic() > end:
                 return
             if not ours.poll(_TRIAL_S):
-                yield Outcome(trial, {}, _HUNG)
+                yield TrialOutcome(trial, {}, _HUNG)
                 return
             outcome = _received(ours)
             if outcome is None and failed:
                 return  # by the trial before, whose fault ended the device's work
             if outcome is None:
                 process.join(5)
-                yield Outcome(trial, {}, f"its process ended with status {process.exitcode}")
+                yield TrialOutcome(trial, {}, f"its process ended with status {process.exitcode}")
                 return
             yield outcome
             failed = bool(outcome.reason)
@@ -168,7 +168,7 @@ def _try_all(connection: Connection, work: _Work) -> None:
             try:
                 held = trial.row, SUBJECTS[trial.row.kernel](trial.row, shape, device)
             except Exception as error:  # of attention's forward kernel, which backward's trials start from
-                connection.send(Outcome(trial, {}, f"no inputs: {reason_of(error)}"))
+                connection.send(TrialOutcome(trial, {}, f"no inputs: {reason_of(error)}"))
                 continue
         connection.send(attempt(trial, held[1], device, repeats))
         free(device)
@@ -192,7 +192,7 @@ def _compile_ahead(run: Run, trials: list[Trial], end: float) -> None:
         connection.close()
 
 
-def _keep(run: Run, outcome: Outcome) -> None:
+def _keep(run: Run, outcome: TrialOutcome) -> None:
     """Keep a trial as a row, and the check of a row's own configuration."""
     (row, variant), op = outcome.trial, f"choose: {outcome.trial.row.kernel}"
     if variant == BASE and not _is_left_out(outcome):
@@ -204,7 +204,7 @@ def _keep(run: Run, outcome: Outcome) -> None:
         run.add_times(op, row.shape, variant, what, times, cost)
 
 
-def _decide(run: Run, row: Row, outcomes: list[Outcome]) -> str:
+def _decide(run: Run, row: Row, outcomes: list[TrialOutcome]) -> str:
     """Return the variant to use, and keep it as a row; an earlier choice that was left out stays."""
     times = {o.trial.variant: o.times[CALL][0] for o in outcomes if o.times}
     before = chosen.CHOSEN.get(row, BASE)
@@ -224,7 +224,7 @@ def _decide(run: Run, row: Row, outcomes: list[Outcome]) -> str:
     return name
 
 
-def _is_left_out(outcome: Outcome) -> bool:
+def _is_left_out(outcome: TrialOutcome) -> bool:
     return outcome.reason.startswith(_LEFT_OUT)
 
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from kernels.bench.contenders import COMPILED, COMPILING_S, OURS, Contender, UnavailableError
+from kernels.bench.ledger import Run, free, reason_of
 from kernels.bench.numbers import largest_error
 from kernels.bench.ops import OPS, Op
-from kernels.bench.shapes import BACKWARD, BOTH, FORWARD, Shape
-from kernels.bench.state import Run, free, reason_of
+from kernels.bench.shapes import BACKWARD, BOTH, FORWARD, LoadShape
 from kernels.timing import Times, measure
 
 # Loose: bfloat16 rounds to 0.4 %, a few times in each of them; a wrong mask, scale or cap is far more.
@@ -36,7 +36,7 @@ def compare(run: Run) -> None:
                 _compare_op(run, name, shape, late)
 
 
-def _compare_op(run: Run, name: str, shape: Shape, late: bool) -> None:
+def _compare_op(run: Run, name: str, shape: LoadShape, late: bool) -> None:
     if run.left_s < 0:
         run.add_reason(name, shape.name, "slow contenders" if late else "all", "left out: no time left")
         return
@@ -54,12 +54,12 @@ def _compare_op(run: Run, name: str, shape: Shape, late: bool) -> None:
             free(run.device)
 
 
-def _is_late(run: Run, contender: Contender, shape: Shape) -> bool:
+def _is_late(run: Run, contender: Contender, shape: LoadShape) -> bool:
     """Return whether a contender's turn is after everyone's at all shapes: so is what compiles, but once."""
     return contender.late or (contender.set_up_s >= COMPILING_S and shape != run.shapes[0])
 
 
-def _compare_one(run: Run, op: Op, shape: Shape, contender: Contender) -> _Times:
+def _compare_one(run: Run, op: Op, shape: LoadShape, contender: Contender) -> _Times:
     """Check and time one contender; return its times by direction."""
     ours, times = contender.name == OURS, _Times()
     if ours and (broken := run.broken.intersection(op.kernels)):

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kernels.attention import attention, attention_reference
-from kernels.bench.state import Compile
+from kernels.bench.ledger import Compile
 from kernels.linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_reference
 from kernels.qk_norm_rotary import qk_norm_rotary, qk_norm_rotary_reference
 from kernels.relu_squared import relu_squared_mlp, relu_squared_mlp_reference
@@ -73,8 +73,8 @@ def attention_contenders(compiler: Compile | None) -> tuple[Contender, ...]:
         Contender("SDPA, flash", _sdpa(SDPBackend.FLASH_ATTENTION)),
         Contender("FlashAttention 3", _flash_attention_3),
         Contender("FlashAttention 2", _flash_attention_2),
-        Contender("FlexAttention", _flex(compiler), COMPILING_S),
         Contender("SDPA, efficient", _sdpa(SDPBackend.EFFICIENT_ATTENTION)),
+        Contender("FlexAttention", _flex(compiler), COMPILING_S, late=True),
         Contender(EAGER, _with(attention_reference), late=True),
         _compiled(attention_reference, compiler, late=True),
     )

@@ -14,9 +14,9 @@ from torch import Tensor
 from kernels.attention import attention_reference
 from kernels.bench import contenders, shapes
 from kernels.bench.contenders import Contender
+from kernels.bench.ledger import Compile
 from kernels.bench.numbers import Draw, defined
-from kernels.bench.shapes import Cost, Shape
-from kernels.bench.state import Compile
+from kernels.bench.shapes import Cost, LoadShape
 from kernels.linear_cross_entropy import linear_cross_entropy_reference
 from kernels.qk_norm_rotary import qk_norm_rotary_reference
 from kernels.relu_squared import relu_squared_mlp_reference
@@ -48,7 +48,7 @@ class Op:
         return tuple(tensor for tensor in self.inputs if tensor.requires_grad)
 
 
-def attention_op(shape: Shape, device: str, compiler: Compile | None) -> Op:
+def attention_op(shape: LoadShape, device: str, compiler: Compile | None) -> Op:
     """Return causal attention; the truth is that of the last row."""
     draw = Draw(device)
     size = (shape.rows, shape.length, shape.heads, shape.head_dim)
@@ -66,7 +66,7 @@ def attention_op(shape: Shape, device: str, compiler: Compile | None) -> Op:
     )
 
 
-def loss_op(shape: Shape, device: str, compiler: Compile | None) -> Op:
+def loss_op(shape: LoadShape, device: str, compiler: Compile | None) -> Op:
     """Return the loss; forward alone it computes no gradients, which is another way through the op."""
     draw = Draw(device)
     leaves = _leaves(draw(shape.tokens, shape.width), draw(shape.vocab, shape.width, scale=shape.width**-0.5))
@@ -102,7 +102,7 @@ def _summed_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     return linear_cross_entropy_reference(hidden, weight, targets, reduction="sum")
 
 
-def mlp_op(shape: Shape, device: str, compiler: Compile | None) -> Op:
+def mlp_op(shape: LoadShape, device: str, compiler: Compile | None) -> Op:
     """Return the MLP."""
     draw, inner = Draw(device), 4 * shape.width
     inputs = _leaves(
@@ -122,7 +122,7 @@ def mlp_op(shape: Shape, device: str, compiler: Compile | None) -> Op:
     )
 
 
-def rotary_op(shape: Shape, device: str, compiler: Compile | None) -> Op:
+def rotary_op(shape: LoadShape, device: str, compiler: Compile | None) -> Op:
     """Return the rotation with its norm, of queries or of keys."""
     draw = Draw(device)
     size = (shape.rows, shape.length, shape.heads, shape.head_dim)
@@ -143,7 +143,7 @@ def _leaves(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor.requires_grad_() for tensor in tensors)
 
 
-OPS: dict[str, Callable[[Shape, str, Compile | None], Op]] = {  # the most important first
+OPS: dict[str, Callable[[LoadShape, str, Compile | None], Op]] = {  # the most important first
     "attention": attention_op,
     "linear_cross_entropy": loss_op,
     "relu_squared_mlp": mlp_op,

@@ -14,7 +14,7 @@ from kernels.attention import attention_reference, document_starts, visible_pair
 from kernels.attention import op as attention
 from kernels.bench import shapes
 from kernels.bench.numbers import Draw, defined
-from kernels.bench.shapes import Cost, Shape
+from kernels.bench.shapes import Cost, LoadShape
 from kernels.configs import Row
 from kernels.linear_cross_entropy import op as loss
 from kernels.linear_cross_entropy.cpu import Head, rows_on_cpu
@@ -43,7 +43,7 @@ class Subject:
     timed: Callable[[], object] | None = None  # instead of `call`
 
 
-def _attention(row: Row, shape: Shape, device: str) -> Subject:
+def _attention(row: Row, shape: LoadShape, device: str) -> Subject:
     """Try a row of attention; one for masks with a window and with documents, one after the other."""
     masked = row.shape.endswith(" masked")
     shape = shape.with_heads_of(int(row.shape.removesuffix(" masked").partition("=")[2]))
@@ -59,13 +59,15 @@ def _attention(row: Row, shape: Shape, device: str) -> Subject:
     )
 
 
-def _masks(shape: Shape, device: str) -> list[tuple[Tensor | None, int | None]]:
+def _masks(shape: LoadShape, device: str) -> list[tuple[Tensor | None, int | None]]:
     """Return a window of a quarter of the row, and documents that end anywhere."""
     begins = Draw(device).integers(shape.length // 4, shape.tokens).view(shape.rows, shape.length) == 0
     return [(None, shape.length // 4), (document_starts(begins), None)]
 
 
-def _attention_case(kernel: str, shape: Shape, device: str, lo: Tensor | None, window: int | None) -> Subject:
+def _attention_case(
+    kernel: str, shape: LoadShape, device: str, lo: Tensor | None, window: int | None
+) -> Subject:
     draw, scale = Draw(device), shape.head_dim**-0.5
     q, k, v, grad = (draw(shape.rows, shape.length, shape.heads, shape.head_dim) for _ in range(4))
     last = [x[-1:, :, -1:] for x in (q, k, v, grad)]
@@ -89,7 +91,7 @@ def _attention_case(kernel: str, shape: Shape, device: str, lo: Tensor | None, w
     )
 
 
-def _visible(shape: Shape, lo: Tensor | None, window: int | None) -> float:
+def _visible(shape: LoadShape, lo: Tensor | None, window: int | None) -> float:
     """Return the mean of a row's visible pairs."""
     if lo is None:
         return visible_pairs(shape.length, window)
@@ -104,7 +106,7 @@ def _last_rows(results: Results) -> Results:
     return tuple(result[-_ROWS:] for result in results)
 
 
-def _up(row: Row, shape: Shape, device: str) -> Subject:
+def _up(row: Row, shape: LoadShape, device: str) -> Subject:
     draw, inner = Draw(device), 4 * shape.width
     x, weight = draw(shape.tokens, shape.width), draw(inner, shape.width, scale=shape.width**-0.5)
     truth = (x[-_ROWS:].double() @ weight.double().t()).relu().square()
@@ -113,7 +115,7 @@ def _up(row: Row, shape: Shape, device: str) -> Subject:
     return Subject(lambda: (run(x, weight),), _last_rows, (truth,), cost)
 
 
-def _down(row: Row, shape: Shape, device: str) -> Subject:
+def _down(row: Row, shape: LoadShape, device: str) -> Subject:
     draw, inner = Draw(device), 4 * shape.width
     grad, weight = draw(shape.tokens, shape.width), draw(shape.width, inner, scale=shape.width**-0.5)
     a = draw(shape.tokens, inner).relu_().square_()
@@ -123,7 +125,7 @@ def _down(row: Row, shape: Shape, device: str) -> Subject:
     return Subject(lambda: (run(grad, weight, a),), _last_rows, (truth,), cost)
 
 
-def _rows(row: Row, shape: Shape, device: str) -> Subject:
+def _rows(row: Row, shape: LoadShape, device: str) -> Subject:
     """Try the pass over logits, on as many tokens as the loss takes at a time."""
     draw = Draw(device)
     count = min(shape.tokens, LOGIT_CHUNK_BYTES // (2 * shape.vocab) // 128 * 128)
@@ -148,7 +150,7 @@ def _rows(row: Row, shape: Shape, device: str) -> Subject:
     return Subject(call, _last_rows, truth, Cost(0.0, 4.0 * logits.numel()), timed=again)
 
 
-def _losses(row: Row, shape: Shape, device: str) -> Subject:
+def _losses(row: Row, shape: LoadShape, device: str) -> Subject:
     draw = Draw(device)
     hidden = draw(shape.tokens, shape.width)
     weight = draw(shape.vocab, shape.width, scale=4 * shape.width**-0.5)
@@ -162,7 +164,7 @@ def _losses(row: Row, shape: Shape, device: str) -> Subject:
     )
 
 
-def _rotary(row: Row, shape: Shape, device: str) -> Subject:
+def _rotary(row: Row, shape: LoadShape, device: str) -> Subject:
     draw, backward = Draw(device), row.kernel == "qk_norm_rotary_backward"
     size = (shape.rows, shape.length, shape.heads, shape.head_dim)
     (x, grad), eps = (draw(*size) for _ in range(2)), qk_norm_rotary.RMS_EPS
@@ -178,7 +180,7 @@ def _rotary(row: Row, shape: Shape, device: str) -> Subject:
     return Subject(call, lambda results: (results[0][-1:],), (truth[backward],), cost)
 
 
-SUBJECTS: dict[str, Callable[[Row, Shape, str], Subject]] = {  # the most important first
+SUBJECTS: dict[str, Callable[[Row, LoadShape, str], Subject]] = {  # the most important first
     "attention_forward": _attention,
     "attention_dkv": _attention,
     "attention_dq": _attention,

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 
 from kernels import configs
+from kernels.bench.ledger import reason_of
 from kernels.bench.numbers import largest_error
 from kernels.bench.shapes import Cost
-from kernels.bench.state import reason_of
 from kernels.bench.subjects import Subject
 from kernels.configs import Row
 from kernels.timing import Times, measure, measure_kernel
@@ -29,7 +29,7 @@ class Trial(NamedTuple):
     variant: str
 
 
-class Outcome(NamedTuple):
+class TrialOutcome(NamedTuple):
     """How a trial went: times and costs by what was timed, or why there are none."""
 
     trial: Trial
@@ -40,15 +40,15 @@ class Outcome(NamedTuple):
 CALL, KERNEL = "call", "kernel"  # what is timed: all that a call launches; the kernel's own launches in it
 
 
-def attempt(trial: Trial, subject: Subject, device: str, repeats: int) -> Outcome:
+def attempt(trial: Trial, subject: Subject, device: str, repeats: int) -> TrialOutcome:
     """Check and time a variant; an exception becomes the reason."""
     try:
         with configs.trying(**{trial.row.kernel: trial.variant}):
             if reason := _fault(subject):
-                return Outcome(trial, {}, reason)
-            return Outcome(trial, _timed(trial.row, subject, device, repeats))
+                return TrialOutcome(trial, {}, reason)
+            return TrialOutcome(trial, _timed(trial.row, subject, device, repeats))
     except Exception as error:  # whatever a compiler or a driver raises
-        return Outcome(trial, {}, reason_of(error))
+        return TrialOutcome(trial, {}, reason_of(error))
 
 
 def _timed(row: Row, subject: Subject, device: str, repeats: int) -> dict[str, tuple[Times, Cost]]:

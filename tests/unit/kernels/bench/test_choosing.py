@@ -14,10 +14,10 @@ import torch
 
 from kernels import chosen, configs
 from kernels.bench import choosing
+from kernels.bench.ledger import Run
 from kernels.bench.shapes import TINY, Cost
-from kernels.bench.state import Run
 from kernels.bench.subjects import SUBJECTS
-from kernels.bench.trials import CALL, Outcome, Trial
+from kernels.bench.trials import CALL, Trial, TrialOutcome
 from kernels.configs import BASE, KernelConfig, row_for
 from kernels.measurement import Measurement
 from kernels.timing import Times
@@ -52,7 +52,7 @@ def took(median, low=None):
 
 
 def outcome(trial, median):
-    return Outcome(trial, {CALL: (took(median), Cost(1.0, 1.0))})
+    return TrialOutcome(trial, {CALL: (took(median), Cost(1.0, 1.0))})
 
 
 def test_every_kernel_of_the_table_is_tried():
@@ -156,7 +156,7 @@ def test_a_variant_that_ends_its_process_costs_no_other_its_trial(run, scripted)
 def test_a_fault_that_ends_the_device_is_not_blamed_on_the_next_variant(run, scripted):
     trials = [Trial(FORWARD, name) for name in (BASE, "wide", "deep")]
     behaviour = {t: outcome(t, 1.0) for t in trials}
-    behaviour[trials[0]] = Outcome(trials[0], {}, "illegal address")
+    behaviour[trials[0]] = TrialOutcome(trials[0], {}, "illegal address")
     started = scripted(behaviour)
     original = choosing._start
 
@@ -190,11 +190,26 @@ def test_trials_without_time_are_left_out_and_an_earlier_choice_stays(run, monke
 
 
 def test_a_kernel_without_a_right_configuration_is_a_failed_check_and_broken(run):
-    wrong = Outcome(Trial(FORWARD, BASE), {}, "wrong: relative error 1")
+    wrong = TrialOutcome(Trial(FORWARD, BASE), {}, "wrong: relative error 1")
     choosing._keep(run, wrong)
     assert choosing._decide(run, FORWARD, [wrong]) == BASE
     assert len(run.part.wrong) == 1
     assert run.broken == {"attention_forward"}
+
+
+def test_all_variants_are_compiled_ahead_but_those_that_may_hang(run, variants, monkeypatch):
+    given = []
+
+    class Ended:
+        def join(self, timeout=None):
+            pass
+
+        kill = close = join
+
+    monkeypatch.setattr(choosing, "_start", lambda work: (given.extend(work[0]), (Ended(), Ended()))[1])
+    trials = choosing.all_trials(90)
+    choosing._compile_ahead(run, trials, run.end)
+    assert sorted(given) == sorted(trial for trial in trials if trial.variant != "gluon")
 
 
 @pytest.mark.slow
@@ -206,5 +221,5 @@ def test_the_command_chooses_in_a_process_of_its_own(run, monkeypatch, tmp_path)
     assert row["method"] == BASE
     assert row["median_ms"] > 0
     assert run.part.checks[0]["ok"]
-    assert (tmp_path / "chosen.py").exists()
+    assert (tmp_path / "chosen.txt").exists()
     assert Path(chosen.__file__).read_bytes() == before  # a CPU has nothing to say about a GPU

@@ -12,10 +12,10 @@ import torch
 from kernels.bench import __main__ as command
 from kernels.bench import comparison, contenders
 from kernels.bench.contenders import EAGER, OURS, Contender
+from kernels.bench.ledger import Ceilings, Run
+from kernels.bench.listing import tables
 from kernels.bench.ops import OPS, rotary_op
-from kernels.bench.report import tables
 from kernels.bench.shapes import TINY, Cost
-from kernels.bench.state import Ceilings, Run
 from kernels.goals import goals_of
 from kernels.measurement import Measurement
 from kernels.timing import Times

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from kernels.bench.shapes import Cost, Shape
+from kernels.bench.shapes import Cost, LoadShape
 from kernels.measurement import Measurement
 from kernels.timing import Times
 
@@ -37,7 +37,7 @@ class Run:
 
     part: Measurement
     device: str
-    shapes: tuple[Shape, ...]
+    shapes: tuple[LoadShape, ...]
     end: float  # by `time.monotonic`
     compiler_for: Callable[[str], Compile | None]  # of an op's contenders; None: not in this run
     repeats: int = 20
