@@ -212,14 +212,20 @@ def test_all_variants_are_compiled_ahead_but_those_that_may_hang(run, variants, 
     assert sorted(given) == sorted(trial for trial in trials if trial.variant != "gluon")
 
 
-@pytest.mark.slow
-def test_the_command_chooses_in_a_process_of_its_own(run, monkeypatch, tmp_path):
-    before = Path(chosen.__file__).read_bytes()
-    monkeypatch.setattr(choosing, "all_trials", lambda arch: [Trial(UP, BASE)])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_only_a_gpu_rewrites_the_choice_and_both_keep_a_copy(device, run, scripted, monkeypatch, tmp_path):
+    trials = [Trial(FORWARD, BASE), Trial(FORWARD, "wide")]
+    scripted({trials[0]: outcome(trials[0], 2.0), trials[1]: outcome(trials[1], 1.0)})
+    source = tmp_path / "source.py"
+    source.write_text(Path(chosen.__file__).read_text())
+    monkeypatch.setattr(chosen, "__file__", str(source))
+    monkeypatch.setattr(chosen, "CHOSEN", {})
+    monkeypatch.setattr(choosing, "all_trials", lambda arch: trials)
+    monkeypatch.setattr(choosing, "_compile_ahead", lambda run, trials, end: None)
+    run.device = device
     choosing.choose(run)
-    (row,) = (row for row in run.part.rows if row["op"] == "choose: relu_squared_up")
-    assert row["method"] == BASE
-    assert row["median_ms"] > 0
-    assert run.part.checks[0]["ok"]
-    assert (tmp_path / "chosen.txt").exists()
-    assert Path(chosen.__file__).read_bytes() == before  # a CPU has nothing to say about a GPU
+    assert chosen.CHOSEN == {FORWARD: "wide"}
+    assert '"wide"' in (tmp_path / "chosen.txt").read_text()
+    assert ('"wide"' in source.read_text()) == (device == "cuda")
+    assert [row["reason"] for row in run.part.rows if row["op"] == "chosen"] == ["takes 0.500 of base's time"]
+    assert run.part.wrong == []
