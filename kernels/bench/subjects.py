@@ -23,6 +23,7 @@ from kernels.sizes import LOGIT_CHUNK_BYTES
 
 _SOFTCAP = 15.0
 _ROWS = 64  # of a result that are compared with the definition
+_PADDING = 64  # columns of logits that are not words
 _OF_BACKWARD = {
     "attention_dq": (3, 6),
     "attention_dkv": (4, 6),
@@ -126,13 +127,18 @@ def _down(row: Row, shape: LoadShape, device: str) -> Subject:
 
 
 def _rows(row: Row, shape: LoadShape, device: str) -> Subject:
-    """Try the pass over logits, on as many tokens as the loss takes at a time."""
-    draw = Draw(device)
-    count = min(shape.tokens, LOGIT_CHUNK_BYTES // (2 * shape.vocab) // 128 * 128)
-    logits = draw(count, shape.vocab, scale=4.0)
-    targets, upstream = draw.integers(shape.vocab, count), torch.ones(count, device=device)
+    """Try the pass over logits, on as many tokens as the loss takes at a time.
+
+    A class may be one number of columns, all of them words; "any" is tried with padding, as no such class has.
+    """
+    draw, named = Draw(device), row.shape.partition("columns=")[2]
+    columns = int(named) if named else shape.vocab
+    valid = columns if named else columns - _PADDING
+    count = min(shape.tokens, LOGIT_CHUNK_BYTES // (2 * columns) // 128 * 128)
+    logits = draw(count, columns, scale=4.0)
+    targets, upstream = draw.integers(valid, count), torch.ones(count, device=device)
     losses, chunk = torch.empty(count, device=device), torch.empty_like(logits)
-    head, run = Head(_SOFTCAP, -1, shape.vocab), rows_on_cpu if logits.is_cpu else launch_rows
+    head, run = Head(_SOFTCAP, -1, valid), rows_on_cpu if logits.is_cpu else launch_rows
 
     def again() -> None:
         run(chunk, targets, upstream, losses, head)
@@ -143,7 +149,7 @@ def _rows(row: Row, shape: LoadShape, device: str) -> Subject:
         return losses, chunk
 
     def reference(u: Tensor) -> Tensor:
-        z = _SOFTCAP * torch.tanh(u / _SOFTCAP)
+        z = _SOFTCAP * torch.tanh(u[:, :valid] / _SOFTCAP)
         return F.cross_entropy(z, targets[-_ROWS:], reduction="none")
 
     truth = defined(reference, [logits[-_ROWS:]], upstream[-_ROWS:], torch.float64)

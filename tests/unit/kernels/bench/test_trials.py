@@ -75,3 +75,9 @@ def test_costs_of_d20_are_those_of_the_roofline():
     assert attention_costs(D20)["backward"].flops == 2.5 * attention_costs(D20)["forward"].flops
     assert loss_costs(D20)["forward+backward"].flops == pytest.approx(32.99e12, rel=1e-3)
     assert rotary_costs(D20)["forward+backward"].bytes == pytest.approx(5 * 168e6, rel=1e-2)
+
+
+def test_a_class_of_one_number_of_columns_is_tried_with_as_many_and_right():
+    subject = SUBJECTS["cross_entropy_rows"](ROW._replace(shape="columns=1024"), TINY, "cpu")
+    assert subject.call()[1].shape == (TINY.tokens, 1024)
+    assert trials._fault(subject) == ""
