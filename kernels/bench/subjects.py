@@ -129,7 +129,7 @@ def _down(row: Row, shape: LoadShape, device: str) -> Subject:
 def _rows(row: Row, shape: LoadShape, device: str) -> Subject:
     """Try the pass over logits, on as many tokens as the loss takes at a time.
 
-    A class may be one number of columns, all of them words; "any" is tried with padding, as no such class has.
+    A class may be one number of columns, all of them words; "any" is tried with padding, as none such has.
     """
     draw, named = Draw(device), row.shape.partition("columns=")[2]
     columns = int(named) if named else shape.vocab
