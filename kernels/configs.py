@@ -133,9 +133,9 @@ def find(kernel: str, dtype: torch.dtype, shape: str = "any") -> KernelConfig:
     return next((config for config in VARIANTS.get(row, ()) if config.name == name), TABLE[row])
 
 
-def row_for(kernel: str, dtype: torch.dtype, shape: str = "any") -> Row:
-    """Return the row that applies on the current device; KeyError names what the table lacks."""
-    arch = _arch()
+def row_for(kernel: str, dtype: torch.dtype, shape: str = "any", arch: int | None = None) -> Row:
+    """Return the row that applies on the current device, or on `arch`; KeyError names what is missing."""
+    arch = _arch() if arch is None else arch
     rows = [row for row in TABLE if row[1:] == (kernel, shape, _BITS[dtype]) and row.arch <= arch]
     if not rows:
         raise KeyError(f"no configuration for {Row(arch, kernel, shape, _BITS[dtype])}")
