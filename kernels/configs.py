@@ -1,20 +1,25 @@
 """Tile sizes, warps and pipeline stages of every kernel: one static table; nothing is tuned at run time.
 
 A row applies to a compute capability (90 is H100), a kernel, a class of shapes and an element size. A device
-uses the newest row that is not newer than itself. `tests/aot` compiles every row, refuses spills and
-serialized tensor cores, and compares registers and shared memory with `kernels/results/machine_code.csv`.
+uses the newest row that is not newer than itself. `VARIANTS` has other configurations of some rows: which is
+fastest, only a GPU can show, and `kernels.chosen` names those that one has shown. `tests/aot` compiles every
+row and variant, refuses spills and serialized tensor cores, and compares registers and shared memory with
+`kernels/results/machine_code.csv`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 
+from kernels.chosen import CHOSEN
 from kernels.language import triton
 
+BASE = "base"  # what a row's configuration in `TABLE` is called
 _Sizes = tuple[int, int, int, int]
 _BITS = {torch.bfloat16: 16, torch.float16: 16, torch.float32: 32}
 
@@ -37,6 +42,7 @@ class KernelConfig:
     tiles: Mapping[str, int] = field(default_factory=dict)  # constexpr arguments
     tensor_core: bool = False  # designed to use wgmma
     tma: bool = False  # designed to load through tensor descriptors
+    name: str = BASE  # among the variants of its row
 
     @property
     def launch(self) -> dict[str, int]:
@@ -115,13 +121,43 @@ TABLE: dict[Row, KernelConfig] = {
 }
 
 
+# Other configurations of a row, each gated like the row itself.
+VARIANTS: dict[Row, tuple[KernelConfig, ...]] = {}
+
+_tried: dict[str, str] = {}  # variants by kernel that replace those chosen, while `trying` has a block
+
+
 def find(kernel: str, dtype: torch.dtype, shape: str = "any") -> KernelConfig:
     """Return the configuration for the current device; KeyError names what the table lacks."""
+    row = row_for(kernel, dtype, shape)
+    name = _tried.get(kernel, CHOSEN.get(row, BASE))
+    return next((config for config in VARIANTS.get(row, ()) if config.name == name), TABLE[row])
+
+
+def row_for(kernel: str, dtype: torch.dtype, shape: str = "any") -> Row:
+    """Return the row that applies on the current device; KeyError names what the table lacks."""
     arch = _arch()
     rows = [row for row in TABLE if row[1:] == (kernel, shape, _BITS[dtype]) and row.arch <= arch]
     if not rows:
         raise KeyError(f"no configuration for {Row(arch, kernel, shape, _BITS[dtype])}")
-    return TABLE[max(rows)]
+    return max(rows)
+
+
+def candidates(row: Row) -> tuple[KernelConfig, ...]:
+    """Return all configurations of a row, that of the table first."""
+    return (TABLE[row], *VARIANTS.get(row, ()))
+
+
+@contextlib.contextmanager
+def trying(**variants: str) -> Iterator[None]:
+    """Use the named variants of kernels while the block runs; a row without that variant uses its own."""
+    before = dict(_tried)
+    _tried.update(variants)
+    try:
+        yield
+    finally:
+        _tried.clear()
+        _tried.update(before)
 
 
 def _arch() -> int:

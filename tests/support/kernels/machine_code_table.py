@@ -14,13 +14,14 @@ from pathlib import Path
 
 import triton
 
+from kernels import configs
 from tests.support.kernels.fake_driver import dry_run
 from tests.support.kernels.launches import ARCHES, CASES, DTYPES, Case
 from tests.support.kernels.machine_code import MachineCode, inspect
 
 PATH = Path(__file__).parents[3] / "kernels/results/machine_code.csv"
 VERSION = ".".join(triton.__version__.split(".")[:2])  # each compiles to other machine code
-_KEY = ("arch", "kernel", "case", "shape", "bits")
+_KEY = ("arch", "kernel", "variant", "case", "shape", "bits")
 _COUNTS = tuple(field.name for field in dataclasses.fields(MachineCode))
 Key = tuple[str, ...]
 # The compiler is not quite deterministic: attention's dkv came out with 2,080, 2,096 and 2,112 instructions.
@@ -28,16 +29,30 @@ _SLACK = {"instructions": 1.02}
 
 
 def compiled(case: Case, arch: int) -> dict[Key, MachineCode]:
-    """Compile a case's kernels for an architecture."""
-    with dry_run(arch) as launches:
-        case.run(DTYPES[case.bits])
+    """Compile a case's kernels for an architecture, each in all of its variants."""
     found: dict[Key, MachineCode] = {}
-    for launch in launches:
-        kernel = launch.name.removeprefix("_").removesuffix("_kernel")
-        key = (str(arch), kernel, case.name, case.shape, str(case.bits))
-        if key not in found:
-            found[key] = inspect(launch.kernel)
+    for variants in variant_sets(case, arch):
+        with configs.trying(**variants), dry_run(arch) as launches:
+            case.run(DTYPES[case.bits])
+        for launch in launches:
+            kernel = launch.name.removeprefix("_").removesuffix("_kernel")
+            key = (str(arch), kernel, variants[kernel], case.name, case.shape, str(case.bits))
+            if key not in found:
+                found[key] = inspect(launch.kernel)
     return found
+
+
+def variant_sets(case: Case, arch: int) -> list[dict[str, str]]:
+    """Return which variant each kernel of a case uses in each of the runs that together use all."""
+    names = {kernel: variants_of(case, kernel, arch) for kernel in case.kernels}
+    runs = max(map(len, names.values()))
+    return [{kernel: own[min(run, len(own) - 1)] for kernel, own in names.items()} for run in range(runs)]
+
+
+def variants_of(case: Case, kernel: str, arch: int) -> list[str]:
+    """Return the names of a kernel's configurations for a case."""
+    rows = [r for r in configs.TABLE if r[1:] == (kernel, case.shape, case.bits) and r.arch <= arch]
+    return [config.name for config in configs.candidates(max(rows))]
 
 
 def recorded(version: str = VERSION) -> dict[Key, MachineCode]:

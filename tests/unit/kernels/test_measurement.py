@@ -1,0 +1,48 @@
+"""The files that the parts of a GPU run leave behind."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from kernels import measurement, timing
+from kernels.goals import GOALS, goals_of
+from kernels.measurement import Measurement
+
+
+@pytest.fixture
+def part(tmp_path):
+    options = measurement.arguments(None).parse_args(["--device", "cpu", "--results", str(tmp_path / "new")])
+    return Measurement.start("kernels", options)
+
+
+def test_each_entry_is_in_the_file_as_soon_as_it_is_made(part):
+    part.add_row(op="attention", median_ms=1.5)
+    assert json.loads(part.path.read_text())["rows"] == [{"op": "attention", "median_ms": 1.5}]
+    part.add_check("finite", False, "NaN at 3")
+    part.set_goal("attention forward", 541.0)
+    read = measurement.read(part.path)
+    assert (read.rows, read.goals, read.wrong) == (part.rows, {"attention forward": 541.0}, ["finite"])
+    assert {"device", "torch", "triton", "commit"} <= set(read.about)
+
+
+def test_a_goal_that_the_part_does_not_have_is_refused(part):
+    with pytest.raises(KeyError, match="d20 step"):
+        part.set_goal("d20 step", 300.0)
+
+
+def test_goals_have_one_name_each_and_compare_in_their_direction():
+    assert len({goal.name for goal in GOALS}) == len(GOALS)
+    forward = goals_of("kernels")[0]
+    assert [forward.met(v) for v in (539.9, 540.0, float("nan"))] == [False, True, False]
+    step = goals_of("step")[0]
+    assert [step.met(v) for v in (384.9, 385.1, float("nan"))] == [True, False, False]
+
+
+def test_a_call_is_timed_as_often_as_asked_after_its_warm_up():
+    calls = []
+    times = timing.measure(lambda: calls.append(torch.ones(2) * 2), "cpu", repeats=5, warm_up=2)
+    assert len(calls) == 7
+    assert 0 < times.low <= times.median <= times.high
