@@ -33,6 +33,8 @@ from torch.nn import Parameter
 from torch.utils.hooks import RemovableHandle
 
 Group = dist.ProcessGroup
+# PyTorch before 2.13 has it only under the older name, which 2.13 warns about.
+_all_gather_single = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ class _Bucket:
         if own is not None:
             sent[: own.size(0)] = own
         gathered = sent.new_empty((self._world * shape[0], *shape[1:]))
-        work = dist.all_gather_single(gathered, sent, group=self._group, async_op=True)
+        work = _all_gather_single(gathered, sent, group=self._group, async_op=True)
         return work, gathered, sent
 
 
