@@ -71,7 +71,7 @@ class Run:
         return config_of(name, self.options.sizes)
 
     def compiler(self, function: Callable) -> Callable:
-        """Compile as recipes do on a GPU; a dry run only traces, since making code for a CPU takes minutes."""
+        """Compile as recipes do on a GPU; a dry run only traces: code for a CPU takes minutes."""
         return torch.compile(function, backend="aot_eager" if self.tiny else "inductor")
 
     def static_compiler(self, function: Callable) -> Callable:
