@@ -3,7 +3,7 @@
 Run with `uv run python -m infra.gpu.prepare`. It writes at most 30 MB into `.gpu/`, to be carried to a
 machine without network: tokens of real text where shards are given (`--shards`), else of the toy world, by a
 tokenizer trained on them; and the losses of the first steps in float32, as many as `--minutes` allow. Called
-again it goes on with the losses. What that takes is kept beside, in `.gpu_state/`. Nothing here runs on a GPU.
+again it goes on with the losses. What that takes is kept beside, in `.gpu_state/`. Nothing here needs a GPU.
 """
 
 from __future__ import annotations
