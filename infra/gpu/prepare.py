@@ -105,9 +105,9 @@ def extend_curve(folder: Path, state_folder: Path, text: Text, size: Size, minut
     curve = Curve(short.fingerprint(state.model), about=about("cpu"))
     if short.has_curve(folder) and state.restore(points, settings):
         curve = Curve.load(folder)
-        del curve.losses[state.step :]
+        curve.cut(state.step)
     for result in training_steps(state, short.plan_for(config, text)):
-        curve.losses.append(result.loss)
+        curve.add(result)
         print(f"step {result.step}: {result.loss:.4f} ({result.seconds:.0f} s)", file=sys.stderr)
         now = time.monotonic()
         ends = now - began >= 60 * minutes or result.step >= size.compared

@@ -43,9 +43,18 @@ _STEADY = 100  # steps before speed counts
 _SHOWN_EVERY = 100  # steps, after those that are compared
 
 
-def tolerance(step: int) -> float:
-    """Return how far a loss in bfloat16 may be from the CPU's in float32."""
-    return 0.01 + 0.002 * step
+# How far a step in bfloat16 may be from the CPU's in float32: a loss, and a gradient norm by its ratio.
+# Rounding grows with the steps, since Muon amplifies last bits. A model of depth 4 on rows of 128 tokens of
+# the same text, both on a CPU, was apart by at most: losses 0.001, 0.004, 0.005, 0.015 and norms 0.3, 0.5,
+# 2.7, 2.7 % in the first 20, 40, 60 and 100 steps.
+def loss_tolerance(step: int) -> float:
+    """Return how far apart two losses of a step may be."""
+    return 0.005 + 0.0005 * step
+
+
+def norm_tolerance(step: int) -> float:
+    """Return how far from 1 the ratio of two gradient norms of a step may be."""
+    return 0.005 + 0.001 * step
 
 
 @dataclass(frozen=True)
@@ -65,12 +74,14 @@ class Run:
         return self.options.seconds - (time.perf_counter() - self.began) > _END_S or self.size is short.TINY
 
     def check_curve(self, results: list[StepResult]) -> None:
-        """Compare the losses of the first steps."""
-        pairs = list(zip(results, self.curve.losses, strict=False))
-        worst = max(pairs, key=lambda pair: abs(pair[0].loss - pair[1]) / tolerance(pair[0].step))
-        apart, step = abs(worst[0].loss - worst[1]), worst[0].step
-        detail = f"{len(pairs)} steps; step {step}: {apart:.4f} apart, {tolerance(step):.4f} allowed"
-        self.kept.add_check("losses follow the CPU's", apart <= tolerance(step), detail)
+        """Compare the first steps with the CPU's."""
+        pairs = list(zip(results, self.curve.losses, self.curve.norms, strict=False))
+        losses = {r.step: abs(r.loss - loss) / loss_tolerance(r.step) for r, loss, _ in pairs}
+        norms = {r.step: abs(r.grad_norm / norm - 1) / norm_tolerance(r.step) for r, _, norm in pairs}
+        for name, used in (("losses", losses), ("gradient norms", norms)):
+            step = max(used, key=lambda number: used[number])
+            detail = f"{len(used)} steps; at most {used[step]:.0%} of what is allowed, in step {step}"
+            self.kept.add_check(f"{name} follow the CPU's", max(used.values()) <= 1, detail)
 
 
 def train(run: Run) -> tuple[GPT, list[StepResult]]:
@@ -125,8 +136,15 @@ def _restarted(run: Run, config: PretrainConfig, state: TrainState) -> TrainStat
 def _keep(run: Run, result: StepResult) -> None:
     number, compared = result.step, len(run.curve.losses)
     if number <= compared:
-        cpu = run.curve.losses[number - 1]
-        run.kept.add_row(step=number, loss=result.loss, cpu=cpu, difference=result.loss - cpu)
+        cpu, norm = run.curve.losses[number - 1], run.curve.norms[number - 1]
+        run.kept.add_row(
+            step=number,
+            loss=result.loss,
+            cpu=cpu,
+            difference=result.loss - cpu,
+            grad_norm=result.grad_norm,
+            cpu_grad_norm=norm,
+        )
     elif number % _SHOWN_EVERY == 0:
         run.kept.add_row(step=number, loss=result.loss, grad_norm=result.grad_norm)
 
@@ -158,7 +176,8 @@ def cpu_curve(size: Size, text: Text) -> Curve:
     state = short.new_state(config, "cpu")
     curve = Curve(short.fingerprint(state.model))
     plan = dataclasses.replace(short.plan_for(config, text), steps=size.compared)
-    curve.losses = [result.loss for result in training_steps(state, plan)]
+    for result in training_steps(state, plan):
+        curve.add(result)
     return curve
 
 

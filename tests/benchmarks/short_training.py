@@ -22,7 +22,7 @@ from nanochat.config import ComputeConfig, ModelConfig, PretrainConfig
 from nanochat.model.gpt import GPT
 from nanochat.optim.optimizer import ModelOptimizer
 from nanochat.optim.schedules import pretrain_schedule
-from nanochat.train.loop import Batch, TrainingPlan
+from nanochat.train.loop import Batch, StepResult, TrainingPlan
 from nanochat.train.state import TrainState
 
 _TOKENS, _CURVE = "tokens.npz", "curve.json"
@@ -89,11 +89,21 @@ class Text:
 
 @dataclass
 class Curve:
-    """Losses of the first steps on a CPU in float32, and where they started."""
+    """Losses and gradient norms of the first steps on a CPU in float32, and where they started."""
 
     start: float  # `fingerprint` of the initial weights
     losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
     about: dict[str, str] = field(default_factory=dict)
+
+    def add(self, result: StepResult) -> None:
+        """Keep what a step measured."""
+        self.losses.append(result.loss)
+        self.norms.append(result.grad_norm)
+
+    def cut(self, steps: int) -> None:
+        """Forget what came after the first steps."""
+        del self.losses[steps:], self.norms[steps:]
 
     def save(self, folder: Path) -> None:
         """Write one file into the folder."""

@@ -52,6 +52,7 @@ def test_the_short_training_follows_the_cpu_and_learns(tmp_path):
         "a restart point gives the weights back",
         "losses are finite",
         "losses follow the CPU's",
+        "gradient norms follow the CPU's",
         "the loss falls",
     }
     assert json.loads(done.stdout)["steps"] == short.TINY.steps

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+
 from tests.benchmarks.step_shares import Span, part_of, shares
 
 
