@@ -28,7 +28,11 @@ PARTS = {
 }
 REST = "norms and elementwise"
 NAMES = (*PARTS, REST, "optimizer", "idle")
-_WAITS = re.compile(r"cuda\w*Synchronize|_local_scalar_dense")
+# Of the host for the device. Not cudaDeviceSynchronize, which the profiler itself calls.
+_WAITS = {
+    "cuda": re.compile(r"^cuda((Stream|Event)Synchronize|Memcpy)$"),
+    "cpu": re.compile(r"_local_scalar_dense"),
+}
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,8 @@ def profile(step: Callable[[], object], steps: int, device: str) -> Shares:
             torch.cuda.synchronize()
     kind = DeviceType.CUDA if device == "cuda" else DeviceType.CPU
     events = list(profiler.events())
-    return shares(*_spans(events, kind), Counter(e.name for e in events if _WAITS.search(e.name)), steps)
+    waits = Counter(event.name for event in events if _WAITS[device].search(event.name))
+    return shares(*_spans(events, kind), waits, steps)
 
 
 def shares(kernels: Sequence[Span], optimizer: Sequence[Span], waits: Counter[str], steps: int) -> Shares:
