@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kernels.attention import attention
+from kernels.products import linear
 from kernels.qk_norm_rotary import RMS_EPS as RMS_EPS  # published folders name it
 from kernels.qk_norm_rotary import qk_norm_rotary
 from nanochat.config import ModelConfig
@@ -36,6 +37,10 @@ class Linear(nn.Linear):
 
     def reset_parameters(self) -> None:
         """Leave the weights alone, and with them the global random state."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., n_in) to (..., n_out), computed in autocast's type."""
+        return linear(as_computed(x), self.weight)
 
 
 def as_computed(x: Tensor) -> Tensor:
