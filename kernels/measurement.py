@@ -47,14 +47,14 @@ def about(device: str) -> dict[str, str]:
     cuda = device == "cuda"
     return {
         "device": torch.cuda.get_device_name() if cuda else f"cpu ({platform.machine()})",
-        "driver": _printed("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+        "driver": printed("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
         if cuda
         else "",
         "torch": torch.__version__,
         "cuda": str(torch.version.cuda) if cuda else "",
         "triton": str(triton.__version__) if AVAILABLE else "",
         "python": platform.python_version(),
-        "commit": os.environ.get("NANOCHAT_COMMIT") or _printed("git", "rev-parse", "--short", "HEAD"),
+        "commit": os.environ.get("NANOCHAT_COMMIT") or printed("git", "rev-parse", "--short", "HEAD"),
         "date": time.strftime("%Y-%m-%d"),
     }
 
@@ -116,7 +116,8 @@ def read(path: Path) -> Measurement:
     return Measurement(path.stem, path.parent, **held)
 
 
-def _printed(*command: str) -> str:
+def printed(*command: str) -> str:
+    """Return what a command prints; "unknown" where there is no such command or it prints nothing."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=RESULTS)
     except FileNotFoundError:

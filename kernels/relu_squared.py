@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from kernels import checks, configs
 from kernels.language import TensorDescriptor, jit, tl, triton
+from kernels.products import product
 from kernels.registration import register
 
 _OP = "relu_squared_mlp"
@@ -175,11 +176,13 @@ def mlp_backward(
     """Return the gradients of x, w_fc and w_proj."""
     dout = dout.contiguous()
     dh = (down_on_cpu if x.is_cpu else launch_down)(dout, w_proj.to(x.dtype), a)
-    return dh @ w_fc.to(x.dtype), (dh.t() @ x).to(w_fc.dtype), (dout.t() @ a).to(w_proj.dtype)
+    dx = dh @ w_fc.to(x.dtype)
+    return dx, product(dh.t(), x, w_fc.dtype), product(dout.t(), a, w_proj.dtype)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # no zeros for what has no gradient
     ctx.save_for_backward(*inputs, output[1])
 
 

@@ -197,6 +197,7 @@ def _save_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Ten
     _, d_hidden, d_weight = output
     ctx.weight_dtype = inputs[1].dtype
     ctx.mark_non_differentiable(d_hidden, d_weight)
+    ctx.set_materialize_grads(False)  # no zeros for what has no gradient
     ctx.save_for_backward(d_hidden, d_weight)
 
 

@@ -29,7 +29,15 @@ from nanochat.model.architecture import (
     vocabulary_rows,
     windows,
 )
-from nanochat.model.attention import Attention, Context, Linear, as_computed, rms_norm, rotary_tables
+from nanochat.model.attention import (
+    Attention,
+    Context,
+    Linear,
+    as_computed,
+    normed_input,
+    rms_norm,
+    rotary_tables,
+)
 from nanochat.model.init_weights import init_2026, init_classic
 from nanochat.model.kv_cache import KVCache
 from nanochat.model.reproducible import set_strict
@@ -68,8 +76,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, context: Context, value_embedding: Tensor | None = None) -> Tensor:
         """Map (B, T, C) to (B, T, C)."""
-        x = x + self.attn(rms_norm(x), context, value_embedding)
-        out: Tensor = x + self.mlp(rms_norm(x))
+        x = x + self.attn(normed_input(x), context, value_embedding)
+        out: Tensor = x + self.mlp(normed_input(x))
         return out
 
 
@@ -173,7 +181,7 @@ class GPT(nn.Module):
         x = self.stream(rms_norm(self.transformer.wte(idx)), idx, context)
         if kv_cache is not None:
             kv_cache.advance(length)
-        return rms_norm(x)
+        return normed_input(x)
 
     def logits(self, x: Tensor) -> Tensor:
         """Map final activations (B, T, C) to capped logits (B, T, V) in float32."""

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from kernels.attention import attention, attention_reference, document_starts
-from kernels.configs import VARIANTS, Row, candidates
+from kernels.chosen import CHOSEN
+from kernels.configs import BASE, VARIANTS, Row, candidates
 from kernels.linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_reference
 from kernels.qk_norm_rotary import qk_norm_rotary, qk_norm_rotary_reference
 from kernels.relu_squared import relu_squared_mlp, relu_squared_mlp_reference
@@ -133,8 +134,9 @@ _PREFIXES = {
 
 
 def variants() -> list[tuple[Row, str]]:
-    """Return the rows that have variants, with the name of each."""
-    return [(row, config.name) for row in VARIANTS for config in candidates(row)[1:]]
+    """Return the rows that have variants, with the name of each that is not in use."""
+    in_use = {row: CHOSEN.get(row, BASE) for row in VARIANTS}
+    return [(row, c.name) for row in VARIANTS for c in candidates(row) if c.name != in_use[row]]
 
 
 def run(function: Callable[..., Tensor], problem: Problem) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ GIVEN_BY_OTHERS = {
     "_pytest": "pytest",
     "botocore": "s3fs",
     "httpx": "prefect",
+    "packaging": "pytest",
 }  # packages that come only with another one
 
 

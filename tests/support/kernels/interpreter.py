@@ -2,9 +2,9 @@
 
 The stock interpreter keeps bfloat16 as bare 16-bit integers and multiplies those; it also truncates where a
 GPU rounds to nearest even. `repair()` patches it in place: bfloat16 arithmetic, dot, sums, casts and atomics,
-fp8 rounding, descriptor reductions, the few inline instructions that our kernels use, and float arguments as
-float32. Call it after importing triton and before the first launch. Not modelled, and only a GPU can show:
-races, asynchronous copies, tf32, the error of approximate instructions.
+fp8 rounding, descriptor reductions, the few inline instructions that our kernels use, float arguments as
+float32, and scalars as loop bounds. Call it after importing triton and before the first launch. Not modelled,
+and only a GPU can show: races, asynchronous copies, tf32, the error of approximate instructions.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ def repair() -> None:
     _repair_memory()
     _add_inline_instructions()
     _round_float_arguments()
+    _count_with_scalars()
 
 
 def _is_bf16(handle: Any) -> bool:
@@ -198,3 +199,14 @@ def _round_float_arguments() -> None:
         return stock(arg)
 
     interpreter._implicit_cvt = implicit_cvt
+
+
+def _count_with_scalars() -> None:
+    """Let a scalar be a loop bound: Triton 3.6 asks NumPy for the integer of an array, which 2.4 refuses."""
+    stock = interpreter._patch_lang_tensor
+
+    def patch_lang_tensor(tensor: Any, scope: Any) -> None:
+        stock(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = patch_lang_tensor
