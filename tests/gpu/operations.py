@@ -109,7 +109,7 @@ class Case:
     name: str
     dtype: torch.dtype
     make: Callable[[Draw, Scale], Problem]
-    shape: str = "any"
+    shapes: tuple[str, ...] = ("any",)  # classes of rows
     repeated: bool = False  # looked at for races
 
     def draw(self, device: str, scale: Scale) -> Problem:
@@ -119,7 +119,7 @@ class Case:
     def uses(self, row: Row) -> bool:
         """Return whether a kernel of the row is part of the op in this shape."""
         bits = 32 if self.dtype == F32 else 16
-        return row.kernel.startswith(_PREFIXES[self.op]) and (row.shape, row.bits) == (self.shape, bits)
+        return row.kernel.startswith(_PREFIXES[self.op]) and row.bits == bits and row.shape in self.shapes
 
     def __str__(self) -> str:
         return f"{self.op}, {self.name}, {str(self.dtype).removeprefix('torch.')}"
@@ -349,16 +349,24 @@ def _attention_case(name: str, dtype: torch.dtype = BF16, *, repeated: bool = Fa
     queries, keys = how.get("heads") or (1, 1)
     masked = queries != keys or how.get("window") is not None or "documents" in how
     shape = f"head_dim={how.get('dim', 128)}{' masked' if masked else ''}"
-    return Case("attention", name, dtype, functools.partial(_attention, **how), shape, repeated)
+    return Case("attention", name, dtype, functools.partial(_attention, **how), (shape,), repeated)
 
 
 def _cases(
     op: str, make: Callable[..., Problem], *rows: tuple[str, torch.dtype, dict[str, Any]]
 ) -> list[Case]:
-    return [
-        Case(op, name, dtype, functools.partial(make, **how), repeated=name.startswith("d20"))
-        for name, dtype, how in rows
-    ]
+    def case(name: str, dtype: torch.dtype, how: dict[str, Any]) -> Case:
+        repeated = name.startswith("d20")
+        return Case(op, name, dtype, functools.partial(make, **how), _classes(op, dtype, how), repeated)
+
+    return [case(*row) for row in rows]
+
+
+def _classes(op: str, dtype: torch.dtype, how: dict[str, Any]) -> tuple[str, ...]:
+    """Return the classes of rows: some numbers of columns have their own if all are words, and capped."""
+    if op == "linear_cross_entropy" and dtype == BF16 and not {"padding", "softcap"} & how.keys():
+        return ("any", f"columns={how.get('vocab', SCALES['full'].vocab)}")
+    return ("any",)
 
 
 # The cases of d20 first, then odd sizes: one token, 77, 2047.
@@ -388,6 +396,8 @@ CASES = [
             BF16,
             {"tokens": "odd", "vocab": "odd_vocab", "padding": 47, "width": 320, "reduction": "none"},
         ),
+        ("all words of d20", BF16, {"tokens": 77, "width": 72, "vocab": 65_536}),
+        ("all words of 2026", BF16, {"tokens": 77, "width": 72, "vocab": 32_768, "reduction": "none"}),
         ("one token", BF16, {"tokens": 1, "width": 64, "vocab": 1003}),
         ("77 tokens", BF16, {"tokens": 77, "width": 72, "vocab": 1000, "padding": 3, "softcap": None}),
         ("half", F16, {"tokens": 77, "width": 128, "vocab": 993, "padding": 7, "reduction": "none"}),
