@@ -31,7 +31,7 @@ _LAST = "gluon"
 def pytest_addoption(parser):
     group = parser.getgroup("GPU check")
     group.addoption("--device", dest="gpu_device", choices=("cuda", "cpu"), help="default: cuda, if any")
-    group.addoption("--sizes", dest="gpu_sizes", choices=("full", "tiny"), default="full")
+    group.addoption("--sizes", dest="gpu_sizes", choices=("full", "tiny"), help="default: tiny")
     group.addoption("--seconds", dest="gpu_seconds", type=float, help="skip what does not fit")
     group.addoption("--results", dest="gpu_results", type=Path, help="folder of tests.json")
 
@@ -47,7 +47,7 @@ def pytest_cmdline_main(config):
 def pytest_configure(config):
     folder = config.getoption("gpu_results", None)
     if folder is not None and supervision.supervised():
-        recorder = supervision.Recorder(_device(config), folder, config.getoption("gpu_sizes"))
+        recorder = supervision.Recorder(_device(config), folder, _sizes(config))
         config.pluginmanager.register(recorder, "gpu-recorder")
 
 
@@ -80,6 +80,10 @@ def _device(config):
     return asked or ("cuda" if torch.cuda.is_available() else None)
 
 
+def _sizes(config):
+    return config.getoption("gpu_sizes", None) or "tiny"
+
+
 @pytest.fixture(scope="session")
 def device(pytestconfig):
     """Name of the device that is checked."""
@@ -89,7 +93,7 @@ def device(pytestconfig):
 @pytest.fixture(scope="session")
 def sizes(pytestconfig):
     """`full` or `tiny`."""
-    return pytestconfig.getoption("gpu_sizes", "full")
+    return _sizes(pytestconfig)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,6 +110,14 @@ def tensors(state: TrainState) -> dict[str, Tensor]:
     kept = state.optimizer.state_dict()["parameters"]
     moments = {f"{name}, {key}": x for name, of in kept.items() for key, x in of.items()}
     return moments | {name: x.cpu() for name, x in state.model.state_dict().items()}
+
+
+@functools.cache
+def learnt(architecture: str, sizes: str, device: str) -> GPT:
+    """Return a model that has learnt a little, so that its likeliest token is ahead of the others."""
+    model = made(configured(architecture, sizes, apart=False), device, torch.bfloat16)
+    trained(model, SHAPES[sizes].rows, 20)
+    return model
 
 
 def trained(model: GPT, rows: int, steps: int) -> list[StepResult]:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from kernels.attention import attention, attention_reference, document_starts
-from kernels.configs import VARIANTS, Row, candidates
+from kernels.chosen import CHOSEN
+from kernels.configs import BASE, VARIANTS, Row, candidates
 from kernels.linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_reference
 from kernels.qk_norm_rotary import qk_norm_rotary, qk_norm_rotary_reference
 from kernels.relu_squared import relu_squared_mlp, relu_squared_mlp_reference
@@ -108,7 +109,7 @@ class Case:
     name: str
     dtype: torch.dtype
     make: Callable[[Draw, Scale], Problem]
-    shape: str = "any"
+    shapes: tuple[str, ...] = ("any",)  # classes of rows
     repeated: bool = False  # looked at for races
 
     def draw(self, device: str, scale: Scale) -> Problem:
@@ -118,7 +119,7 @@ class Case:
     def uses(self, row: Row) -> bool:
         """Return whether a kernel of the row is part of the op in this shape."""
         bits = 32 if self.dtype == F32 else 16
-        return row.kernel.startswith(_PREFIXES[self.op]) and (row.shape, row.bits) == (self.shape, bits)
+        return row.kernel.startswith(_PREFIXES[self.op]) and row.bits == bits and row.shape in self.shapes
 
     def __str__(self) -> str:
         return f"{self.op}, {self.name}, {str(self.dtype).removeprefix('torch.')}"
@@ -133,8 +134,9 @@ _PREFIXES = {
 
 
 def variants() -> list[tuple[Row, str]]:
-    """Return the rows that have variants, with the name of each."""
-    return [(row, config.name) for row in VARIANTS for config in candidates(row)[1:]]
+    """Return the rows that have variants, with the name of each that is not in use."""
+    in_use = {row: CHOSEN.get(row, BASE) for row in VARIANTS}
+    return [(row, c.name) for row in VARIANTS for c in candidates(row) if c.name != in_use[row]]
 
 
 def run(function: Callable[..., Tensor], problem: Problem) -> dict[str, Tensor]:
@@ -347,16 +349,24 @@ def _attention_case(name: str, dtype: torch.dtype = BF16, *, repeated: bool = Fa
     queries, keys = how.get("heads") or (1, 1)
     masked = queries != keys or how.get("window") is not None or "documents" in how
     shape = f"head_dim={how.get('dim', 128)}{' masked' if masked else ''}"
-    return Case("attention", name, dtype, functools.partial(_attention, **how), shape, repeated)
+    return Case("attention", name, dtype, functools.partial(_attention, **how), (shape,), repeated)
 
 
 def _cases(
     op: str, make: Callable[..., Problem], *rows: tuple[str, torch.dtype, dict[str, Any]]
 ) -> list[Case]:
-    return [
-        Case(op, name, dtype, functools.partial(make, **how), repeated=name.startswith("d20"))
-        for name, dtype, how in rows
-    ]
+    def case(name: str, dtype: torch.dtype, how: dict[str, Any]) -> Case:
+        repeated = name.startswith("d20")
+        return Case(op, name, dtype, functools.partial(make, **how), _classes(op, dtype, how), repeated)
+
+    return [case(*row) for row in rows]
+
+
+def _classes(op: str, dtype: torch.dtype, how: dict[str, Any]) -> tuple[str, ...]:
+    """Return the classes of rows: some numbers of columns have their own if all are words, and capped."""
+    if op == "linear_cross_entropy" and dtype == BF16 and not {"padding", "softcap"} & how.keys():
+        return ("any", f"columns={how.get('vocab', SCALES['full'].vocab)}")
+    return ("any",)
 
 
 # The cases of d20 first, then odd sizes: one token, 77, 2047.
@@ -386,6 +396,8 @@ CASES = [
             BF16,
             {"tokens": "odd", "vocab": "odd_vocab", "padding": 47, "width": 320, "reduction": "none"},
         ),
+        ("all words of d20", BF16, {"tokens": 77, "width": 72, "vocab": 65_536}),
+        ("all words of 2026", BF16, {"tokens": 77, "width": 72, "vocab": 32_768, "reduction": "none"}),
         ("one token", BF16, {"tokens": 1, "width": 64, "vocab": 1003}),
         ("77 tokens", BF16, {"tokens": 77, "width": 72, "vocab": 1000, "padding": 3, "softcap": None}),
         ("half", F16, {"tokens": 77, "width": 128, "vocab": 993, "padding": 7, "reduction": "none"}),

@@ -8,7 +8,7 @@ import torch
 
 from nanochat.model.generate import greedy
 from nanochat.model.kv_cache import KVCache
-from tests.gpu.models import ARCHITECTURES, SHAPES, configured, made, trained
+from tests.gpu.models import ARCHITECTURES, learnt
 
 _LENGTHS = (40, 7, 1, 23)  # of prompts
 _NEW = 24
@@ -16,13 +16,9 @@ _NEW = 24
 _TOLERANCE = 0.03
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
+@pytest.fixture(params=ARCHITECTURES)
 def model(request, device, sizes):
-    """A model that has learnt a little, so that its likeliest token is ahead of the others."""
-    config = configured(request.param, sizes, apart=False)
-    made_one = made(config, device, torch.bfloat16)
-    trained(made_one, SHAPES[sizes].rows, 10)
-    return made_one
+    return learnt(request.param, sizes, device)
 
 
 @pytest.fixture
