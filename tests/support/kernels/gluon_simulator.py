@@ -162,7 +162,10 @@ def _device(machine: Machine, program: int, programs: int) -> dict[str, Any]:
 
 def _values(program: int, programs: int) -> dict[str, Any]:
     def store(pointer: _Pointer, value: Tensor, mask: Tensor) -> None:
-        pointer.base.view(-1)[pointer.offsets[mask]] = value[mask]
+        offsets = pointer.offsets[mask]
+        if offsets.numel() and not 0 <= int(offsets.min()) <= int(offsets.max()) < pointer.base.numel():
+            raise Fault(f"a store at {where()} is out of range")
+        pointer.base.view(-1)[offsets] = value[mask]
 
     return {
         **{"int64": torch.int64, "float32": torch.float32},
@@ -172,8 +175,8 @@ def _values(program: int, programs: int) -> dict[str, Any]:
         "num_programs": lambda axis: programs,
         "static_range": range,
         "cdiv": lambda a, b: -(-a // b),
-        "minimum": min,
-        "maximum": torch.maximum,
+        "minimum": min,  # of numbers
+        "maximum": lambda a, b: torch.maximum(a, b) if isinstance(a, Tensor) else max(a, b),
         "cast": lambda x, dtype: x,
         "convert_layout": lambda x, layout: x,
         "arange": lambda begin, end, layout: torch.arange(begin, end),

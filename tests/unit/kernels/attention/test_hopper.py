@@ -29,7 +29,7 @@ def _descriptor(x, block):
 
 def _inputs(length, dim, dtype, rows):
     draw = torch.Generator().manual_seed(length)
-    return [torch.randn(rows, length, 2, dim, generator=draw).to(dtype) for _ in range(3)]
+    return [torch.randn(rows, length, 3, dim, generator=draw).to(dtype) for _ in range(3)]
 
 
 def _forward(names, q, k, v, *, m=M, n=N, slots=2, programs=2, seed=0):
@@ -57,7 +57,7 @@ def _check(length, *, dim=D, dtype=torch.float32, rows=1, tolerance=1e-6, **opti
     q, k, v = _inputs(length, dim, dtype, rows)
     far, lse_far = _errors(q, k, v, *_forward(load(SOURCE), q, k, v, **options))
     assert far <= tolerance
-    assert lse_far <= 3e-6  # float32: sums of up to `length` terms, and a logarithm of about 5
+    assert lse_far <= 5e-6  # float32: a maximum of about 20, and a sum of up to `length` terms
 
 
 @pytest.mark.parametrize("length", [1, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 23, 24, 25, 40, 61])
@@ -81,6 +81,13 @@ def test_the_tiles_of_an_h100(dim, slots):
     _check(300, dim=dim, dtype=torch.bfloat16, m=64, n=128, slots=slots, tolerance=3e-3)
 
 
+def test_large_scores_do_not_overflow():
+    q, k, v = _inputs(33, D, torch.float32, 1)
+    q = q * 100  # scores of several hundred, known to 3e-5 in float32, and so are their exponentials
+    far, lse_far = _errors(q, k, v, *_forward(load(SOURCE), q, k, v))
+    assert max(far, lse_far) <= 1e-4
+
+
 def test_no_schedule_changes_a_byte():
     inputs = _inputs(33, D, torch.float32, 1)
     names = load(SOURCE)
@@ -96,7 +103,7 @@ def test_consumers_issue_their_products_in_turns():
     for seed in range(10):
         names["ISSUED"] = []
         _forward(names, *_inputs(33, D, torch.float32, 1), seed=seed, programs=1)
-        assert names["ISSUED"] == [0, 1] * 20, seed  # two heads with 0 + 1 + ... + 4 blocks off the diagonal
+        assert names["ISSUED"] == [0, 1] * 3 * (1 + 2 + 3 + 4 + 5), seed  # blocks of the tiles of three heads
 
 
 _BROKEN = {
@@ -125,74 +132,54 @@ _BROKEN = {
     "keys that one reader releases": ("_channel(k_desc, SLOTS, 2)", "_channel(k_desc, SLOTS, 1)"),
     "values that one reader releases": ("_channel(v_desc, SLOTS, 2)", "_channel(v_desc, SLOTS, 1)"),
     "values that three readers release": ("_channel(v_desc, SLOTS, 2)", "_channel(v_desc, SLOTS, 3)"),
-    "queries that two readers release": ("_channel(q_desc, 2, 1)", "_channel(q_desc, 2, 2)"),
+    "queries that two readers release": ("_channel(q_desc, 4, 1)", "_channel(q_desc, 4, 2)"),
+    "queries of the next tile that are released": (
+        "_release(queries, 2 * i + HALF, 4)",
+        "_release(queries, 2 * i + 2 + HALF, 4)",
+    ),
     "keys released before their product": (
-        """scores = warpgroup_mma_wait(1, [scores])
-                _release(keys, blocks + 1, SLOTS)""",
-        """_release(keys, blocks + 1, SLOTS)
-                scores = warpgroup_mma_wait(1, [scores])""",
+        "scores = warpgroup_mma_wait(1, [scores])\n    _release(keys, blocks + 1, SLOTS)",
+        "_release(keys, blocks + 1, SLOTS)\n    scores = warpgroup_mma_wait(1, [scores])",
     ),
     "first keys released before their product": (
-        """scores = warpgroup_mma_wait(0, [scores])
-            _release(keys, blocks, SLOTS)""",
-        """_release(keys, blocks, SLOTS)
-            scores = warpgroup_mma_wait(0, [scores])""",
+        "scores = warpgroup_mma_wait(0, [scores])\n    _release(keys, 0, SLOTS)",
+        "_release(keys, 0, SLOTS)\n    scores = warpgroup_mma_wait(0, [scores])",
     ),
     "values released before their product": (
-        """acc = warpgroup_mma_wait(0, [acc])
-                _release(values, blocks, SLOTS)""",
-        """_release(values, blocks, SLOTS)
-                acc = warpgroup_mma_wait(0, [acc])""",
-    ),
-    "last values released before their product": (
-        """acc = warpgroup_mma_wait(0, [acc])
-            _release(values, blocks, SLOTS)""",
-        """_release(values, blocks, SLOTS)
-            acc = warpgroup_mma_wait(0, [acc])""",
-    ),
-    "queries released before the last keys": (
-        "            for _ in range(tile):",
-        "            _release(queries, 2 * tiles + HALF, 2)\n            for _ in range(0):",
+        "acc = warpgroup_mma_wait(0, [acc])\n    _release(values, blocks, SLOTS)",
+        "_release(values, blocks, SLOTS)\n    acc = warpgroup_mma_wait(0, [acc])",
     ),
     "scores that are used in flight": ("warpgroup_mma_wait(1, [scores])", "warpgroup_mma_wait(2, [scores])"),
-    "outputs that are used in flight": (
-        """acc = warpgroup_mma_wait(0, [acc])
-                _release""",
-        """acc = warpgroup_mma_wait(1, [acc])
-                _release""",
-    ),
-    "the values before": (
-        "v = _receive(values, blocks, SLOTS, N, D)\n                acc = warpgroup_mma(",
-        "v = _receive(values, blocks - 1, SLOTS, N, D)\n                acc = warpgroup_mma(",
-    ),
-    "the present keys again": (
-        "_receive(keys, blocks + 1, SLOTS, N, D)",
-        "_receive(keys, blocks, SLOTS, N, D)",
-    ),
+    "outputs that are used in flight": ("warpgroup_mma_wait(0, [acc])", "warpgroup_mma_wait(1, [acc])"),
+    "the values before": ("v = _receive(values, blocks,", "v = _receive(values, blocks - 1,"),
+    "the present keys again": ("_receive(keys, blocks + 1,", "_receive(keys, blocks,"),
     "a turn that is never passed on": ("mbarrier.arrive(turns.index(1 - HALF), count=1)", "None"),
     "a turn that is kept": ("turns.index(1 - HALF)", "turns.index(HALF)"),
-    "no one's turn at first": ("(steps & 1) ^ (1 - HALF)", "steps & 1"),
+    "no one's turn at first": ("(blocks & 1) ^ (1 - HALF)", "blocks & 1"),
     "an output tile that is overwritten": ("tma.store_wait(0)  # the tile before", "# the tile before"),
-    "an end before the last store": (
-        "            tiles += 1\n    tma.store_wait(0)",
-        "            tiles += 1",
-    ),
-    "no fence before a store": ("            fence_async_shared()\n            tma", "            tma"),
+    "an end before the last store": ("        blocks += 1\n    tma.store_wait(0)", "        blocks += 1"),
+    "no fence before a store": ("    fence_async_shared()\n    tma", "    tma"),
     "no fence after initialisation": ("    fence_async_shared()\n    factor", "    factor"),
     "a mask of one too many": ("s[None, :] <= t[:, None]", "s[None, :] < t[:, None]"),
     "a mask of one too few": ("s[None, :] <= t[:, None]", "s[None, :] <= t[:, None] + 1"),
-    "values from the beginning": (
-        "_send(v_desc, [row, head, (tile - i) * N, 0]",
-        "_send(v_desc, [row, head, i * N, 0]",
+    "values from the beginning": ("(tile - j) * N, 0], values", "j * N, 0], values"),
+    "a tile after the last": (" - gl.maximum(last - total + 1, 0)", ""),
+    "only the long tiles": (" + i % 2\n", "\n"),
+    "the next tile's maximum": (
+        "outs, acc, high, total, row, head, tile, T, HALF",
+        "outs, acc, next_high, total, row, head, tile, T, HALF",
     ),
-    "no tile in the middle": ("gl.minimum(blocks - 2 *", "gl.minimum(blocks - 1 - 2 *"),
+    "outputs that keep their old scale": (
+        " * gl.convert_layout(shrink, out_rows)[:, None]",
+        "",
+    ),
 }
 
 
 @pytest.mark.parametrize("what", _BROKEN)
 def test_what_is_broken_on_purpose_is_found(what):
     names = load(SOURCE, _BROKEN[what])
-    inputs = _inputs(41, D, torch.float32, 1)
+    inputs = _inputs(33, D, torch.float32, 1)
     for seed in range(20):
         try:
             found = _errors(*inputs, *_forward(names, *inputs, seed=seed))
@@ -205,5 +192,8 @@ def test_what_is_broken_on_purpose_is_found(what):
 
 def test_a_deadlock_names_who_waits_where():
     names = load(SOURCE, ("mbarrier.arrive(empty.index(count % SLOTS), count=1)", "None"))
-    with pytest.raises(Fault, match=r"deadlock: _attend \(0\) at _receive:\d+ in _attend:\d+.*_load_values"):
-        _forward(names, *_inputs(41, D, torch.float32, 1))
+    words = (
+        r"deadlock: _attend \(0\) at _receive:\d+ in _multiply:\d+ in _attend.*_load_values \(3\) at _send"
+    )
+    with pytest.raises(Fault, match=words):
+        _forward(names, *_inputs(33, D, torch.float32, 1))
