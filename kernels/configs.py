@@ -43,6 +43,7 @@ class KernelConfig:
     tensor_core: bool = False  # designed to use wgmma
     tma: bool = False  # designed to load through tensor descriptors
     name: str = BASE  # among the variants of its row
+    gluon: bool = False  # launches the kernel in Gluon, whose warps have different work
 
     @property
     def launch(self) -> dict[str, int]:
@@ -62,6 +63,12 @@ def _attention(
         )
         for kernel, (m, n, num_warps, num_stages) in sizes.items()
     }
+
+
+def _specialized(m: int, n: int, *, num_stages: int) -> KernelConfig:
+    """Return the forward kernel in `kernels.attention.hopper`; the warps are those of one consumer."""
+    tiles = {"BLOCK_M": m, "BLOCK_N": n}
+    return KernelConfig(4, num_stages, tiles, tensor_core=True, tma=True, name="gluon", gluon=True)
 
 
 def _matmul(m: int, n: int, k: int, num_warps: int, num_stages: int, *, wgmma: bool = False) -> KernelConfig:
@@ -122,7 +129,10 @@ TABLE: dict[Row, KernelConfig] = {
 
 
 # Other configurations of a row, each gated like the row itself.
-VARIANTS: dict[Row, tuple[KernelConfig, ...]] = {}
+VARIANTS: dict[Row, tuple[KernelConfig, ...]] = {
+    Row(90, "attention_forward", "head_dim=64", 16): (_specialized(64, 128, num_stages=4),),
+    Row(90, "attention_forward", "head_dim=128", 16): (_specialized(64, 128, num_stages=2),),
+}
 
 _tried: dict[str, str] = {}  # variants by kernel that replace those chosen, while `trying` has a block
 
