@@ -95,11 +95,17 @@ def _attention_elsewhere(masked: str) -> dict[Row, KernelConfig]:
 _LARGE_TILE = _matmul(128, 256, 64, 8, 4, wgmma=True)
 _TWO_PER_CORE = _matmul(128, 128, 64, 8, 3, wgmma=True, name="two per core")
 
+_LOOPED = KernelConfig(8, 1, {"BLOCK": 4096, "HELD": 0})
+
 # Float32 products are exact, on plain cores: correct, slow, and never on the training path.
 TABLE: dict[Row, KernelConfig] = {
-    # A row of logits per program. It waits for memory: few registers, so that several programs share a core.
-    Row(80, "cross_entropy_rows", "any", 16): KernelConfig(8, 1, {"BLOCK": 4096}),
-    Row(80, "cross_entropy_rows", "any", 32): KernelConfig(8, 1, {"BLOCK": 2048}),
+    # A row of logits per program, held in registers, 32 words of two for each thread. A core computes one in
+    # 12,300 cycles (three special functions a logit, 16 a cycle); its share of 3 TB/s moves one in 19,500.
+    Row(80, "cross_entropy_rows", "columns=65536", 16): KernelConfig(32, 1, {"BLOCK": 65536, "HELD": 1}),
+    Row(80, "cross_entropy_rows", "columns=32768", 16): KernelConfig(16, 1, {"BLOCK": 32768, "HELD": 1}),
+    # Read twice: few registers, so that several programs share a core and wait for memory in turn.
+    Row(80, "cross_entropy_rows", "any", 16): _LOOPED,
+    Row(80, "cross_entropy_rows", "any", 32): KernelConfig(8, 1, {"BLOCK": 2048, "HELD": 0}),
     # The larger tile of two that fit: its reduction over columns is not hidden behind the product of another
     # program, but 128 x 128 would ask half as much again of the L2 cache, by count 12.5 TB/s at full speed.
     Row(90, "cross_entropy_losses", "any", 16): _matmul(128, 256, 64, 8, 4, wgmma=True),
@@ -142,7 +148,14 @@ VARIANTS: dict[Row, tuple[KernelConfig, ...]] = {
         _squared(_TWO_PER_CORE, parts=2, persistent=2, name="two per core"),
     ),
     Row(90, "relu_squared_down", "any", 16): (_TWO_PER_CORE,),
+    Row(80, "cross_entropy_rows", "columns=65536", 16): (
+        KernelConfig(16, 1, {"BLOCK": 65536, "HELD": 1}, name="half the threads"),
+        replace(_LOOPED, name="read twice"),
+    ),
 }
+
+# Classes of rows of bfloat16 logits, all valid and capped, that stay in registers.
+HELD_ROWS = frozenset(row.shape for row in TABLE if row.kernel == "cross_entropy_rows") - {"any"}
 
 _tried: dict[str, str] = {}  # variants by kernel that replace those chosen, while `trying` has a block
 

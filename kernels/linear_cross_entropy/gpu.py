@@ -25,6 +25,44 @@ def _capped(u: tl.tensor, softcap: tl.tensor, CAPPED: tl.constexpr) -> tl.tensor
 
 
 @jit
+def _reciprocal(x: tl.tensor) -> tl.tensor:
+    """Return 1 / x to the last bit but one, without a division's care for numbers above 2^126."""
+    return tl.inline_asm_elementwise(
+        "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+    )
+
+
+@jit
+def _packed(low: tl.tensor, high: tl.tensor) -> tl.tensor:
+    """Round two float32 numbers to the bfloat16 halves of a word."""
+    return tl.inline_asm_elementwise(
+        "cvt.rn.bf16x2.f32 $0, $1, $2;", "=r,f,f", [high, low], dtype=tl.int32, is_pure=True, pack=1
+    )
+
+
+@jit
+def _low(words: tl.tensor) -> tl.tensor:
+    return (words << 16).to(tl.float32, bitcast=True)
+
+
+@jit
+def _high(words: tl.tensor) -> tl.tensor:
+    return (words & -65536).to(tl.float32, bitcast=True)
+
+
+@jit
+def _capped_terms(u: tl.tensor, softcap: tl.tensor) -> tl.tensor:
+    """Return exp(z - softcap), and that times a quarter of the slope of the cap.
+
+    With s = 1 / (1 + exp(2 u / softcap)), z = softcap (1 - 2 s) and the slope is 4 s (1 - s).
+    """
+    LOG2E: tl.constexpr = 1.4426950408889634
+    s = _reciprocal(tl.exp2(u * (2.0 * LOG2E / softcap)) + 1.0)
+    term = tl.exp2(s * (-2.0 * LOG2E * softcap))
+    return term, term * (s - s * s)
+
+
+@jit
 def _cross_entropy_rows_kernel(
     LOGITS: tl.tensor,  # (rows, n_columns), row stride `stride`; becomes its own gradient
     TARGETS: tl.tensor,
@@ -37,47 +75,70 @@ def _cross_entropy_rows_kernel(
     ignore_index: tl.tensor,
     CAPPED: tl.constexpr,
     BLOCK: tl.constexpr,
+    HELD: tl.constexpr,  # the row is BLOCK bfloat16 logits, all valid and capped
 ) -> None:
-    """Compute the loss of one row of logits and overwrite the row with its gradient."""
+    """Compute the loss of one row of logits and overwrite the row with its gradient.
+
+    A row that is HELD is read once: while its exponentials are summed, its gradient is kept in registers but
+    for the factor that needs the sum. That rounds it to bfloat16 twice, and a logit was rounded before.
+    """
     LOG2E: tl.constexpr = 1.4426950408889634
     row = tl.program_id(0).to(tl.int64)
     logits = LOGITS + row * stride
     target = tl.load(TARGETS + row)
     upstream = tl.load(UPSTREAM + row)
     inside = (target >= 0) & (target < valid)
-    # Read before the reduction, whose barrier keeps it ahead of the second loop's stores.
+    # Read before the reduction, whose barrier keeps it ahead of the stores.
     z_target = _capped(tl.load(logits + target, inside, 0.0).to(tl.float32), softcap, CAPPED)
 
-    # A sum per lane, one reduction at the end. Capped logits need no running maximum: none exceeds the cap.
-    top = tl.full((BLOCK,), -1e38, tl.float32)
-    total = tl.zeros((BLOCK,), tl.float32)
-    for start in range(0, valid, BLOCK):
-        columns = start + tl.arange(0, BLOCK)
-        z = _capped(tl.load(logits + columns, columns < valid, 0.0).to(tl.float32), softcap, CAPPED)
-        z = tl.where(columns < valid, z, -1e38)
-        if CAPPED:
-            total += tl.exp2((z - softcap) * LOG2E)
-        else:
-            higher = tl.maximum(top, z)
-            total = total * tl.exp2((top - higher) * LOG2E) + tl.exp2((z - higher) * LOG2E)
-            top = higher
-    highest = softcap if CAPPED else tl.max(top, axis=0)
-    if not CAPPED:
-        total *= tl.exp2((top - highest) * LOG2E)
-    lse = highest + tl.log2(tl.sum(total, axis=0)) / LOG2E
+    highest = softcap  # of capped logits, which need no running maximum
+    if HELD:
+        words = logits.to(tl.pointer_type(tl.int32), bitcast=True) + tl.arange(0, BLOCK // 2)
+        pairs = tl.load(words)
+        low_terms, low = _capped_terms(_low(pairs), softcap)
+        high_terms, high = _capped_terms(_high(pairs), softcap)
+        held = _packed(low, high)
+        total = low_terms + high_terms
+    else:  # a sum per lane, one reduction at the end
+        top = tl.full((BLOCK,), -1e38, tl.float32)
+        total = tl.zeros((BLOCK,), tl.float32)
+        for start in range(0, valid, BLOCK):
+            columns = start + tl.arange(0, BLOCK)
+            z = _capped(tl.load(logits + columns, columns < valid, 0.0).to(tl.float32), softcap, CAPPED)
+            z = tl.where(columns < valid, z, -1e38)
+            if CAPPED:
+                total += tl.exp2((z - softcap) * LOG2E)
+            else:
+                higher = tl.maximum(top, z)
+                total = total * tl.exp2((top - higher) * LOG2E) + tl.exp2((z - higher) * LOG2E)
+                top = higher
+        if not CAPPED:
+            highest = tl.max(top, axis=0)
+            total *= tl.exp2((top - highest) * LOG2E)
+    total = tl.sum(total, axis=0)
+    lse = highest + tl.log2(total) / LOG2E
 
     ignored = target == ignore_index
     loss = tl.where(inside, lse - z_target, float("nan"))  # a bad target must not go unnoticed
     tl.store(LOSSES + row, tl.where(ignored, 0.0, loss))
     factor = tl.where(ignored, 0.0, upstream)
-    for start in range(0, n_columns, BLOCK):
-        columns = start + tl.arange(0, BLOCK)
-        z = _capped(tl.load(logits + columns, columns < valid, 0.0).to(tl.float32), softcap, CAPPED)
-        gradient = tl.exp2((z - lse) * LOG2E) - tl.where(columns == target, 1.0, 0.0)
-        if CAPPED:
-            gradient *= 1.0 - (z / softcap) * (z / softcap)
-        gradient = tl.where(columns < valid, gradient * factor, 0.0)
-        tl.store(logits + columns, gradient.to(LOGITS.dtype.element_ty), columns < n_columns)
+    if HELD:
+        scale = 4.0 * factor / total
+        tl.store(words, _packed(_low(held) * scale, _high(held) * scale))
+        # The target's gradient is a difference: from numbers that were not rounded.
+        slope = 1.0 - (z_target / softcap) * (z_target / softcap)
+        at_target = (tl.exp2((z_target - lse) * LOG2E) - 1.0) * slope * factor
+        tl.debug_barrier()  # the same place was stored to by another thread
+        tl.store(logits + target, at_target.to(LOGITS.dtype.element_ty), inside)
+    else:
+        for start in range(0, n_columns, BLOCK):
+            columns = start + tl.arange(0, BLOCK)
+            z = _capped(tl.load(logits + columns, columns < valid, 0.0).to(tl.float32), softcap, CAPPED)
+            gradient = tl.exp2((z - lse) * LOG2E) - tl.where(columns == target, 1.0, 0.0)
+            if CAPPED:
+                gradient *= 1.0 - (z / softcap) * (z / softcap)
+            gradient = tl.where(columns < valid, gradient * factor, 0.0)
+            tl.store(logits + columns, gradient.to(LOGITS.dtype.element_ty), columns < n_columns)
 
 
 @jit
@@ -138,8 +199,15 @@ def launch_rows(chunk: Tensor, targets: Tensor, upstream: Tensor, losses: Tensor
         head.softcap or 0.0,
         head.ignore_index,
         CAPPED=head.softcap is not None,
-        **configs.find("cross_entropy_rows", chunk.dtype).launch,
+        **configs.find("cross_entropy_rows", chunk.dtype, _shape(chunk, head)).launch,
     )
+
+
+def _shape(chunk: Tensor, head: Head) -> str:
+    """Return the class of a chunk's rows: those of some sizes fit the registers of a core."""
+    n_columns = chunk.size(1)
+    fits = chunk.dtype == torch.bfloat16 and f"columns={n_columns}" in configs.HELD_ROWS
+    return f"columns={n_columns}" if fits and head.softcap and head.valid == n_columns else "any"
 
 
 def launch_losses(hidden: Tensor, weight: Tensor, targets: Tensor, head: Head) -> Tensor:

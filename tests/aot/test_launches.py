@@ -24,7 +24,7 @@ def _loss_arguments(model):
     return hidden, meta(VOCAB, width), meta(n_rows, dtype=torch.int64), 15.0, -1, VOCAB
 
 
-@pytest.mark.parametrize(("model", "chunks"), [("d20", [6144] * 10 + [4096]), ("d32", [6144, 6144, 4096])])
+@pytest.mark.parametrize(("model", "chunks"), [("d20", [6656] * 9 + [5632]), ("d32", [6144, 6144, 4096])])
 def test_training_loss_launches_one_program_a_token_in_large_chunks(model, chunks):
     hidden, weight, *rest = _loss_arguments(model)
     with dry_run() as launches:
