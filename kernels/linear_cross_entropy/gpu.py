@@ -51,15 +51,11 @@ def _high(words: tl.tensor) -> tl.tensor:
 
 
 @jit
-def _capped_terms(u: tl.tensor, softcap: tl.tensor) -> tl.tensor:
-    """Return exp(z - softcap), and that times a quarter of the slope of the cap.
-
-    With s = 1 / (1 + exp(2 u / softcap)), z = softcap (1 - 2 s) and the slope is 4 s (1 - s).
-    """
+def _capped_term(u: tl.tensor, softcap: tl.tensor) -> tl.tensor:
+    """Return s = 1 / (1 + exp(2 u / softcap)), with which z = softcap (1 - 2 s); and exp(z - softcap)."""
     LOG2E: tl.constexpr = 1.4426950408889634
     s = _reciprocal(tl.exp2(u * (2.0 * LOG2E / softcap)) + 1.0)
-    term = tl.exp2(s * (-2.0 * LOG2E * softcap))
-    return term, term * (s - s * s)
+    return s, tl.exp2(s * (-2.0 * LOG2E * softcap))
 
 
 @jit
@@ -95,10 +91,11 @@ def _cross_entropy_rows_kernel(
     if HELD:
         words = logits.to(tl.pointer_type(tl.int32), bitcast=True) + tl.arange(0, BLOCK // 2)
         pairs = tl.load(words)
-        low_terms, low = _capped_terms(_low(pairs), softcap)
-        high_terms, high = _capped_terms(_high(pairs), softcap)
-        held = _packed(low, high)
-        total = low_terms + high_terms
+        s_low, low = _capped_term(_low(pairs), softcap)
+        s_high, high = _capped_term(_high(pairs), softcap)
+        # A quarter of the slope of the cap is s (1 - s).
+        held = _packed(low * (s_low - s_low * s_low), high * (s_high - s_high * s_high))
+        total = low + high
     else:  # a sum per lane, one reduction at the end
         top = tl.full((BLOCK,), -1e38, tl.float32)
         total = tl.zeros((BLOCK,), tl.float32)
@@ -157,6 +154,7 @@ def _cross_entropy_losses_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    FLAT: tl.constexpr,
 ) -> None:
     """Reduce the logits of a block of rows and one share of the columns to log-sum-exp, tile by tile."""
     LOG2E: tl.constexpr = 1.4426950408889634
@@ -165,23 +163,32 @@ def _cross_entropy_losses_kernel(
     first = tl.program_id(1) * split_columns
     end = tl.minimum(first + split_columns, valid)
     target = tl.load(TARGETS + rows, rows < n_rows, -1)
+    # One comparison of 32 bits a logit; what is no word here is none of the columns.
+    column_of_target = tl.where((target >= first) & (target < end), target, -1).to(tl.int32)[:, None]
     top = tl.full((BLOCK_M,), -1e38, tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
-    z_target = tl.zeros((BLOCK_M,), tl.float32)
+    at_target = tl.zeros((BLOCK_M,), tl.float32)  # s or z
     tl.assume(width > 0)  # a loop that may not run makes older compilers serialize wgmma
-    for column in range(first, end, BLOCK_N):
+    # Flattened, the loops over columns and over k are one pipeline: a tile is loaded while one is reduced.
+    for column in tl.range(first, end, BLOCK_N, flatten=FLAT):
         acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
         for k in range(0, width, BLOCK_K):
             tile = weight_desc.load([column, k]).T
             acc = tl.dot(hidden_desc.load([row, k]), tile, acc, input_precision="ieee")
         columns = column + tl.arange(0, BLOCK_N)[None, :]
-        z = tl.where(columns < end, _capped(acc, softcap, CAPPED), -1e38)
-        z_target += tl.sum(tl.where(columns == target[:, None], z, 0.0), axis=1)
-        higher = tl.maximum(top, tl.max(z, axis=1))
-        terms = tl.exp2((z - higher[:, None]) * LOG2E)
-        total = total * tl.exp2((top - higher) * LOG2E) + tl.sum(terms, axis=1)
-        top = higher
-    lse = top + tl.log2(total) / LOG2E
+        if CAPPED:
+            s, terms = _capped_term(acc, softcap)
+            at_target += tl.sum(tl.where(columns == column_of_target, s, 0.0), axis=1)
+            total += tl.sum(tl.where(columns < end, terms, 0.0), axis=1)
+        else:
+            z = tl.where(columns < end, acc, -1e38)
+            at_target += tl.sum(tl.where(columns == column_of_target, z, 0.0), axis=1)
+            higher = tl.maximum(top, tl.max(z, axis=1))
+            terms = tl.exp2((z - higher[:, None]) * LOG2E)
+            total = total * tl.exp2((top - higher) * LOG2E) + tl.sum(terms, axis=1)
+            top = higher
+    lse = (softcap if CAPPED else top) + tl.log2(total) / LOG2E
+    z_target = softcap * (1.0 - 2.0 * at_target) if CAPPED else at_target
     tl.store(LSE + tl.program_id(1).to(tl.int64) * n_rows + rows, lse, rows < n_rows)
     tl.store(Z_TARGET + rows, z_target, (rows < n_rows) & (target >= first) & (target < end))
 

@@ -34,7 +34,7 @@ def small_tiles(monkeypatch):
             rows = configs.Row(arch, "cross_entropy_rows", "any", bits)
             losses = configs.Row(arch, "cross_entropy_losses", "any", bits)
             monkeypatch.setitem(configs.TABLE, rows, configs.KernelConfig(4, 1, {"BLOCK": 256, "HELD": 0}))
-            tiles = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 64}
+            tiles = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 64, "FLAT": 1}
             monkeypatch.setitem(configs.TABLE, losses, configs.KernelConfig(4, 1, tiles))
     held = configs.Row(90, "cross_entropy_rows", "columns=256", 16)
     monkeypatch.setitem(configs.TABLE, held, configs.KernelConfig(4, 1, {"BLOCK": 256, "HELD": 1}))
