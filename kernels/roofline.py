@@ -15,7 +15,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernels.sizes import LOGIT_CHUNK_BYTES
+from kernels.sizes import logit_chunk
 
 FLOPS_PER_S, BYTES_PER_S, LINK_BYTES_PER_S = (
     989e12,
@@ -53,7 +53,7 @@ class Shape:
     @property
     def accumulated_chunk(self) -> int:
         """Return the tokens whose logits the loss holds at a time."""
-        return LOGIT_CHUNK_BYTES // (2 * self.vocab)
+        return logit_chunk(self.tokens, self.width, self.vocab, 2)
 
     @property
     def inner(self) -> int:
