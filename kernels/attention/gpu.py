@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from kernels import configs
+from kernels.attention.hopper import launch_specialized
 from kernels.attention.mask import end_queries, first_keys
 from kernels.language import TensorDescriptor, jit, tl, triton
 
@@ -279,8 +280,12 @@ def launch_forward(
     first = None if lo is None else first_keys(length, window, lo, q.device)
     config = _config("attention_forward", q, k, lo, window)
     m, n = config.tiles["BLOCK_M"], config.tiles["BLOCK_N"]
+    tiles = _tiles("q", q, m), _tiles("k", k, n), _tiles("v", v, n), _tiles("out", out, m)
+    if config.gluon:
+        launch_specialized(*tiles, lse, scale, config)
+        return out, lse
     _attention_forward_kernel[(triton.cdiv(length, m), heads, rows)](
-        _tiles("q", q, m), _tiles("k", k, n), _tiles("v", v, n), _tiles("out", out, m),
+        *tiles,
         lse, first, length, window if lo is None else None, scale,
         H=heads, GROUP=heads // k.size(2), D=dim, **config.launch,
     )  # fmt: skip

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kernels.attention import document_starts
+from kernels.embedding import embedding
 from kernels.linear_cross_entropy import linear_cross_entropy
 from kernels.relu_squared import relu_squared_mlp
 from nanochat.config import IGNORED, SMEAR_CHANNELS, ModelConfig
@@ -51,6 +52,10 @@ class Embedding(nn.Embedding):
 
     def reset_parameters(self) -> None:
         """Leave the weights alone, and with them the global random state."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map ids (B, T) to (B, T, C)."""
+        return embedding(input, self.weight)
 
 
 class MLP(nn.Module):

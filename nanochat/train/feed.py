@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +43,7 @@ class Feed:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = _stream(device)
 
     def send(self, pairs: Sequence[Pair]) -> Sent:
         """Begin to move the pairs; return at once."""
@@ -56,3 +57,9 @@ class Feed:
 
     def _move(self, tensor: Tensor) -> Tensor:
         return tensor.pin_memory().to(self.device, non_blocking=True)
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream | None:
+    made: Any = torch.cuda.Stream  # has no annotations
+    stream: torch.cuda.Stream | None = made(device) if device.type == "cuda" else None
+    return stream

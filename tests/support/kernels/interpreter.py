@@ -21,11 +21,19 @@ _Handle = interpreter.TensorHandle
 _Builder = interpreter.InterpreterBuilder
 
 _FP8 = {tl.float8e4nv: torch.float8_e4m3fn, tl.float8e5: torch.float8_e5m2}
+
+
+def _pair(high: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """Return words of two bfloat16 numbers."""
+    return (narrow(high).astype(np.uint32) << 16 | narrow(low)).view(np.int32)
+
+
 _INLINE = {
     "tanh.approx.f32": np.tanh,
     "ex2.approx.ftz.f32": np.exp2,
     "ex2.approx.f32": np.exp2,
     "rcp.approx.ftz.f32": lambda x: 1 / x,
+    "cvt.rn.bf16x2.f32": _pair,
 }
 
 
@@ -173,8 +181,9 @@ def _add_inline_instructions() -> None:
         name = asm.split()[0]
         if name not in _INLINE:
             raise NotImplementedError(f"the interpreter has no inline instruction {name!r}")
-        result = _INLINE[name](*[v.data for v in values]).astype(np.float32)
-        return _OneResult(_Handle(result, tl.float32))
+        result = _INLINE[name](*[v.data for v in values])
+        dtype = tl.int32 if result.dtype == np.int32 else tl.float32
+        return _OneResult(_Handle(result.astype(np.int32 if dtype == tl.int32 else np.float32), dtype))
 
     def elementwise(op: Callable[[np.ndarray], np.ndarray]) -> Callable[..., Any]:
         def call(x: Any, _semantic: Any = None) -> Any:

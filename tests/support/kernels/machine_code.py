@@ -41,7 +41,7 @@ class MachineCode:
 
 def inspect(kernel: Any) -> MachineCode:
     """Disassemble a CompiledKernel."""
-    sass, resources = _cuobjdump(kernel.asm["cubin"], "-sass"), _cuobjdump(kernel.asm["cubin"], "-res-usage")
+    sass, resources = disassemble(kernel), _cuobjdump(kernel.asm["cubin"], "-res-usage")
     found = re.search(r"REG:(\d+) STACK:(\d+)", resources)
     if found is None:
         raise ValueError(f"no register count in {resources!r}")
@@ -60,6 +60,11 @@ def inspect(kernel: Any) -> MachineCode:
         serialized=bool(count["HGMMA"]) and count["WARPGROUP"] >= 2 * count["HGMMA"],
         instructions=sum(count.values()),
     )
+
+
+def disassemble(kernel: Any) -> str:
+    """Return the SASS of a CompiledKernel."""
+    return _cuobjdump(kernel.asm["cubin"], "-sass")
 
 
 def faults(code: MachineCode, *, tensor_core: bool, tma: bool) -> list[str]:

@@ -9,8 +9,6 @@ from torch.nn import functional as F
 from kernels.rms_norm import RoundedNorm, rms_norm
 
 EPS = 1e-7
-# PyTorch's compiler makes an object of the class to see its attributes.
-compiles = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 
 
 def inputs(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
@@ -34,7 +32,6 @@ def test_result_and_gradient_are_exact_but_for_the_rounding_to_16_bits(stream: t
     assert (out.dtype, x.grad.dtype) == (torch.bfloat16, stream)
 
 
-@compiles
 def test_a_compiler_sees_through_it_and_gives_the_same_bits() -> None:
     x, upstream = inputs()
     out = RoundedNorm.apply(x, torch.bfloat16, EPS)
@@ -48,7 +45,6 @@ def test_a_compiler_sees_through_it_and_gives_the_same_bits() -> None:
     assert torch.equal(same, out) and torch.equal(x.grad, expected)
 
 
-@compiles
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_where_a_gpu_runs_compiled_code_the_result_is_in_the_products_dtype(dtype: torch.dtype) -> None:
     x = torch.empty(3, 8, 24, device="meta")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from nanochat.model.gpt import GPT
@@ -27,8 +26,6 @@ def test_a_training_pass_is_one_graph_with_the_same_numbers(model: GPT) -> None:
         torch.testing.assert_close(same[name], gradient, msg=lambda m, name=name: f"{name}: {m}")
 
 
-# PyTorch's compiler makes an object of an autograd function's class to see its attributes.
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_a_training_pass_in_bfloat16_is_one_graph_too(model: GPT) -> None:
     model.precision = torch.bfloat16
     loss, gradients = loss_and_gradients(model, model)
