@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-from kernels.measurement import read
+from kernels.measurement import Measurement, read
 from tests.gpu import supervision
 
 ROOT = Path(__file__).parents[3]
@@ -77,11 +79,19 @@ def test_each_test_has_its_outcome_whatever_became_of_the_one_before(run):
     assert held.rows == [{"collected": 6}, {"test": "it: left_out", "skipped": "not here"}]
 
 
-@pytest.mark.slow  # starts an interpreter with torch
-def test_a_test_that_outlasts_the_time_is_ended_but_is_not_wrong(run, monkeypatch):
-    monkeypatch.setattr(supervision, "_GRACE_S", 5.0)
-    status, held = run("import time\ndef test_slow():\n    time.sleep(600)", seconds=10, limit_s=500)
-    assert status == 0
-    assert held.checks == []
-    late = "still running when the time was used up: killed"
-    assert held.rows == [{"collected": 1}, {"test": "it: slow", "skipped": late}]
+@pytest.mark.parametrize("late", [True, False])
+def test_a_test_that_outlasts_the_time_is_left_out_and_is_not_wrong(late, tmp_path):
+    Measurement("tests", tmp_path, {}).add_check("it: right", True)
+    (tmp_path / "tests.running").write_text("it: slow")
+    assert supervision._record_end(tmp_path, "killed", late=late)
+    held = read(tmp_path / "tests.json")
+    assert [row["test"] for row in held.rows] == (["it: slow"] if late else [])
+    assert held.wrong == ([] if late else ["it: slow"])
+    assert not supervision._record_end(tmp_path, "killed", late=late)  # none is running now
+
+
+def test_a_child_is_not_waited_for_after_the_end(tmp_path):
+    with subprocess.Popen(["sleep", "600"]) as child:
+        why = supervision._wait(child, tmp_path / "tests.running", end=time.time(), limit_s=500)
+        child.kill()
+    assert why == "still running when the time was used up: killed"
