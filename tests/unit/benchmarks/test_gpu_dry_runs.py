@@ -63,3 +63,22 @@ def test_without_what_was_prepared_the_training_says_how_to_prepare_it(tmp_path)
     assert done.returncode == 2
     assert "run python -m infra.gpu.prepare" in done.stderr
     assert not (tmp_path / "training.json").exists()
+
+
+@pytest.mark.parametrize("module", ["bench_gpu_step", "gpu_training"])
+def test_only_packages_of_a_bare_gpu_machine_are_imported(module):
+    absent = (
+        "polars",
+        "pyarrow",
+        "sentencepiece",
+        "tiktoken",
+        "yaml",
+        "fsspec",
+        "prefect",
+        "mlflow",
+        "typer",
+    )
+    hidden = f"import sys; sys.modules.update(dict.fromkeys({absent!r}))"
+    code = f"{hidden}; import tests.benchmarks.{module}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
