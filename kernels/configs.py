@@ -65,10 +65,10 @@ def _attention(
     }
 
 
-def _specialized(m: int, n: int, *, num_stages: int) -> KernelConfig:
+def _specialized(num_stages: int, name: str = "gluon", *, turns: bool = True) -> KernelConfig:
     """Return the forward kernel in `kernels.attention.hopper`; the warps are those of one consumer."""
-    tiles = {"BLOCK_M": m, "BLOCK_N": n}
-    return KernelConfig(4, num_stages, tiles, tensor_core=True, tma=True, name="gluon", gluon=True)
+    tiles = {"BLOCK_M": 64, "BLOCK_N": 128, "TURNS": int(turns)}
+    return KernelConfig(4, num_stages, tiles, tensor_core=True, tma=True, name=name, gluon=True)
 
 
 def _matmul(
@@ -156,8 +156,11 @@ TABLE: dict[Row, KernelConfig] = {
 
 # Other configurations of a row, each gated like the row itself.
 VARIANTS: dict[Row, tuple[KernelConfig, ...]] = {
-    Row(90, "attention_forward", "head_dim=64", 16): (_specialized(64, 128, num_stages=4),),
-    Row(90, "attention_forward", "head_dim=128", 16): (_specialized(64, 128, num_stages=2),),
+    Row(90, "attention_forward", "head_dim=64", 16): (_specialized(4),),
+    Row(90, "attention_forward", "head_dim=128", 16): (
+        _specialized(2),
+        _specialized(2, "gluon-unordered", turns=False),
+    ),
     Row(90, "relu_squared_up", "any", 16): (
         _squared(_LARGE_TILE, parts=1, persistent=0, name="tile per program"),
         _squared(_TWO_PER_CORE, parts=2, persistent=2, name="two per core"),

@@ -5,8 +5,8 @@ weights. Here a program has four partitions, the structure of FlashAttention 3 (
 
 - two consumers of four warps, each with the queries of half a tile (BLOCK_M) in 240 registers a thread. A
   consumer issues the product of its queries with the next keys and that of its weights with the present
-  values, and turns scores into weights while the second of them runs. The two take turns at issuing, so that
-  one is at its softmax while the other has the tensor cores;
+  values, and makes weights of the scores while the second of them runs. The two take turns at issuing, if the
+  configuration says so, and one is at its softmax while the other has the tensor cores;
 - two producers of one warp, one for queries and keys, one for values, which load tiles through TMA.
 
 A channel is a ring of tiles in shared memory with two barriers (mbarriers) for each slot: `full` when a load
@@ -176,16 +176,19 @@ def _write(
 def _multiply(
     q, weights, acc, keys, values, turns, blocks,
     HALF: gl.constexpr, D: gl.constexpr, M: gl.constexpr, N: gl.constexpr, SLOTS: gl.constexpr,
+    TURNS: gl.constexpr,
 ):  # fmt: skip
     """Issue both products in this half's turn; return the scores of the next block, and outputs in flight."""
     by_key: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, N, 16])
     k = _receive(keys, blocks + 1, SLOTS, N, D).permute((1, 0))
-    mbarrier.wait(turns.index(HALF), (blocks & 1) ^ (1 - HALF))  # the first half begins
+    if TURNS:
+        mbarrier.wait(turns.index(HALF), (blocks & 1) ^ (1 - HALF))  # the first half begins
     no_scores = gl.zeros([M, N], gl.float32, by_key)
     scores = warpgroup_mma(q, k, no_scores, use_acc=False, is_async=True)
     v = _receive(values, blocks, SLOTS, N, D)
     acc = warpgroup_mma(weights, v, acc, is_async=True)
-    mbarrier.arrive(turns.index(1 - HALF), count=1)
+    if TURNS:
+        mbarrier.arrive(turns.index(1 - HALF), count=1)
     scores = warpgroup_mma_wait(1, [scores])
     _release(keys, blocks + 1, SLOTS)
     return scores, acc
@@ -205,7 +208,7 @@ def _finish(acc, values, blocks, D: gl.constexpr, N: gl.constexpr, SLOTS: gl.con
 @gluon_jit
 def _attend(
     shared, HALF: gl.constexpr, H: gl.constexpr, D: gl.constexpr,
-    M: gl.constexpr, N: gl.constexpr, SLOTS: gl.constexpr,
+    M: gl.constexpr, N: gl.constexpr, SLOTS: gl.constexpr, TURNS: gl.constexpr,
 ):  # fmt: skip
     """Compute the outputs of the first or the second half of each tile's queries."""
     out_desc, LSE, queries, keys, values, outs, turns, T, planes, factor = shared
@@ -229,7 +232,9 @@ def _attend(
         q = _receive(queries, 2 * i + HALF, 4, M, D)
         acc = gl.zeros([M, D], gl.float32, by_column)
         for _ in range(tile):
-            scores, acc = _multiply(q, weights, acc, keys, values, turns, blocks, HALF, D, M, N, SLOTS)
+            scores, acc = _multiply(
+                q, weights, acc, keys, values, turns, blocks, HALF, D, M, N, SLOTS, TURNS
+            )  # fmt: skip
             new_high = gl.maximum(high, gl.max(scores, 1) * factor)
             p = gl.exp2(scores * factor - new_high[:, None])
             shrink = gl.exp2(high - new_high)
@@ -242,7 +247,7 @@ def _attend(
         _release(queries, 2 * i + HALF, 4)
         # The values of the last block, beside the diagonal of the next tile; the last tile has its own again.
         q = _receive(queries, 2 * i + 2 + HALF, 4, M, D)
-        scores, acc = _multiply(q, weights, acc, keys, values, turns, blocks, HALF, D, M, N, SLOTS)
+        scores, acc = _multiply(q, weights, acc, keys, values, turns, blocks, HALF, D, M, N, SLOTS, TURNS)
         p, next_high, next_total = _diagonal_weights(scores, factor, HALF, M, N)
         acc = _finish(acc, values, blocks, D, N, SLOTS)
         weights = gl.convert_layout(p.to(dtype), weights_layout)
@@ -257,6 +262,7 @@ def _attend(
 def _attention_forward_kernel(
     q_desc, k_desc, v_desc, out_desc, LSE, T, planes, scale,
     H: gl.constexpr, D: gl.constexpr, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, SLOTS: gl.constexpr,
+    TURNS: gl.constexpr,
 ):  # fmt: skip
     queries = _channel(q_desc, 4, 1)
     keys = _channel(k_desc, SLOTS, 2)
@@ -270,8 +276,8 @@ def _attention_forward_kernel(
     shared = (out_desc, LSE, queries, keys, values, outs, turns, T, planes, factor)
     gl.warp_specialize(
         [
-            (_attend, (shared, 0, H, D, BLOCK_M, BLOCK_N, SLOTS)),
-            (_attend, (shared, 1, H, D, BLOCK_M, BLOCK_N, SLOTS)),
+            (_attend, (shared, 0, H, D, BLOCK_M, BLOCK_N, SLOTS, TURNS)),
+            (_attend, (shared, 1, H, D, BLOCK_M, BLOCK_N, SLOTS, TURNS)),
             (_load_queries_and_keys, (q_desc, k_desc, queries, keys, T, planes, H, BLOCK_M, BLOCK_N, SLOTS)),
             (_load_values, (v_desc, values, T, planes, H, BLOCK_N, SLOTS)),
         ],

@@ -32,11 +32,11 @@ def _inputs(length, dim, dtype, rows):
     return [torch.randn(rows, length, 3, dim, generator=draw).to(dtype) for _ in range(3)]
 
 
-def _forward(names, q, k, v, *, m=M, n=N, slots=2, programs=2, seed=0):
+def _forward(names, q, k, v, *, m=M, n=N, slots=2, turns=1, programs=2, seed=0):
     """Return the outputs and the log-sum-exps that a launch writes."""
     out = torch.full_like(q, float("nan"))
     lse = torch.full((q.size(0), q.size(2), q.size(1)), float("nan"))
-    config = configs.KernelConfig(4, slots, {"BLOCK_M": m, "BLOCK_N": n}, gluon=True)
+    config = configs.KernelConfig(4, slots, {"BLOCK_M": m, "BLOCK_N": n, "TURNS": turns}, gluon=True)
     tiles = [_descriptor(x, block) for x, block in ((q, m), (k, n), (v, n), (out, m))]
     with launching(names, "_attention_forward_kernel", programs=programs, seed=seed):
         names["launch_specialized"](*tiles, lse, SCALE, config)
@@ -73,6 +73,11 @@ def test_any_number_of_multiprocessors_shares_the_work(programs):
 @pytest.mark.parametrize("slots", [1, 2, 3, 5])
 def test_any_number_of_slots_works(slots):
     _check(33, slots=slots, seed=slots)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_without_turns_the_result_is_the_same(seed):
+    _check(33, turns=0, seed=seed)
 
 
 @pytest.mark.parametrize(("dim", "slots"), [(128, 2), (64, 4)])
