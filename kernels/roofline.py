@@ -131,10 +131,9 @@ def _block_parts(s: Shape) -> list[StepPart]:
         StepPart("MLP: other products", plain * one_mlp, plain * mlp_bytes, PRODUCT),
         # Of q and of k: read and written; then gradient and input read and gradient written.
         StepPart("qk_norm_rotary", 0, (2 * 2 + 2 * 3) * s.stream * s.layers, MEMORY),
-        # Compiled, two per layer, as inductor plans them (`rms_norm`); the stream is float32, two of these
-        # passes. Forward: sum and branch in, sum and norm out. Backward: the products' gradients (three of
-        # attention, one of the MLP), norm and gradient of the sum in, that of the sum and the branch's out.
-        StepPart("residual adds and RMS norms", 0, (2 * 6 + 9 + 7) * s.stream * s.layers, MEMORY),
+        # Compiled, two per layer. Forward: sum and branch in, sum and norm out. Backward: the products'
+        # gradients (three of attention, one of the MLP), what was normed and the sum's gradient in, one out.
+        StepPart("residual adds and RMS norms", 0, (2 * 4 + 6 + 4) * s.stream * s.layers, MEMORY),
         StepPart("embedding and outer norms", 0, 16 * s.stream, MEMORY),
     ]
 

@@ -35,7 +35,6 @@ from nanochat.model.attention import (
     Context,
     Linear,
     as_computed,
-    normed_input,
     rms_norm,
     rotary_tables,
 )
@@ -81,8 +80,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, context: Context, value_embedding: Tensor | None = None) -> Tensor:
         """Map (B, T, C) to (B, T, C)."""
-        x = x + self.attn(normed_input(x), context, value_embedding)
-        out: Tensor = x + self.mlp(normed_input(x))
+        x = x + self.attn(rms_norm(x), context, value_embedding)
+        out: Tensor = x + self.mlp(rms_norm(x))
         return out
 
 
@@ -183,10 +182,12 @@ class GPT(nn.Module):
         masks = {} if kv_cache is None else {w: kv_cache.mask(length, w) for w in set(self.windows)}
         starts = None if kv_cache is not None else self._document_starts(idx)
         context = Context(*self._tables(length, kv_cache), starts, kv_cache, masks)
-        x = self.stream(rms_norm(self.transformer.wte(idx)), idx, context)
+        # The residual stream is in the type of the products, as upstream's is: float32 would double what its
+        # additions and norms move.
+        x = self.stream(rms_norm(as_computed(self.transformer.wte(idx))), idx, context)
         if kv_cache is not None:
             kv_cache.advance(length)
-        return normed_input(x)
+        return rms_norm(x)
 
     def logits(self, x: Tensor) -> Tensor:
         """Map final activations (B, T, C) to capped logits (B, T, V) in float32."""
@@ -286,4 +287,4 @@ def _scaled(x: Tensor, factor: Tensor) -> Tensor:
 
     Its gradient adds up by channel first: a sum of all elements at once is cut by the number of threads.
     """
-    return factor.expand(x.size(-1)) * x
+    return (factor.expand(x.size(-1)) * x).to(x.dtype)
