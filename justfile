@@ -20,6 +20,13 @@ types:
 test:
     uv run pytest
 
+# kernels and nanochat with the oldest versions that pyproject.toml allows, in an environment of its own
+oldest python="3.12":
+    uv venv --quiet --clear --python {{python}} .venv-oldest || uv venv --quiet --clear --python 3.11 .venv-oldest
+    uv pip install --quiet --python .venv-oldest --only-binary :all: --resolution lowest-direct \
+        -r pyproject.toml --group dev
+    .venv-oldest/bin/python -m pytest tests/unit/kernels tests/unit/nanochat tests/aot
+
 # the pipeline on the built-in world
 toy:
     uv run nanochat run toy
@@ -39,3 +46,11 @@ pre-commit:
 # ratios against named baselines, one table each
 bench:
     for file in tests/benchmarks/bench_*.py; do uv run python "$file"; done
+
+# everything that a GPU can prove, in `--seconds` (480); `just gpu --device cpu --sizes tiny` is its dry run
+gpu *options:
+    uv run python infra/gpu/check.py {{options}}
+
+# put into .gpu what `bash infra/gpu/check.sh` needs on a GPU machine without a network
+gpu-prepare *options:
+    bash infra/gpu/prepare.sh {{options}}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -71,9 +71,21 @@ def _specialized(num_stages: int, name: str = "gluon", *, turns: bool = True) ->
     return KernelConfig(4, num_stages, tiles, tensor_core=True, tma=True, name=name, gluon=True)
 
 
-def _matmul(m: int, n: int, k: int, num_warps: int, num_stages: int, *, wgmma: bool = False) -> KernelConfig:
+def _matmul(
+    m: int, n: int, k: int, num_warps: int, num_stages: int, *, wgmma: bool = False, name: str = BASE
+) -> KernelConfig:
     tiles = {"BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": k}
-    return KernelConfig(num_warps, num_stages, tiles, tensor_core=wgmma, tma=wgmma)
+    return KernelConfig(num_warps, num_stages, tiles, tensor_core=wgmma, tma=wgmma, name=name)
+
+
+def _squared(config: KernelConfig, *, parts: int = 1, persistent: int = 0, name: str = BASE) -> KernelConfig:
+    """Return the configuration of relu_squared_up from that of a product."""
+    return replace(config, tiles={**config.tiles, "PARTS": parts, "PERSISTENT": persistent}, name=name)
+
+
+def _losses(config: KernelConfig, *, flat: int = 0, name: str = BASE) -> KernelConfig:
+    """Return the configuration of cross_entropy_losses from that of a product."""
+    return replace(config, tiles={**config.tiles, "FLAT": flat}, name=name)
 
 
 def _attention_elsewhere(masked: str) -> dict[Row, KernelConfig]:
@@ -89,29 +101,44 @@ def _attention_elsewhere(masked: str) -> dict[Row, KernelConfig]:
     }
 
 
+# At the tensor cores' full rate a core loads 48 bytes a cycle for these tiles and 64 for those of 128 x 128,
+# two of which share a core, so that one computes while the other stores. What an H100's L2 cache can give is
+# not published: A100's 5,120 bytes a cycle would be 39 for each of 132 cores.
+_LARGE_TILE = _matmul(128, 256, 64, 8, 4, wgmma=True)
+_TWO_PER_CORE = _matmul(128, 128, 64, 8, 3, wgmma=True, name="two per core")
+
+_LOOPED = KernelConfig(8, 1, {"BLOCK": 4096, "HELD": 0})
+
 # Float32 products are exact, on plain cores: correct, slow, and never on the training path.
 TABLE: dict[Row, KernelConfig] = {
-    # A row of logits per program. It waits for memory: few registers, so that several programs share a core.
-    Row(80, "cross_entropy_rows", "any", 16): KernelConfig(8, 1, {"BLOCK": 4096}),
-    Row(80, "cross_entropy_rows", "any", 32): KernelConfig(8, 1, {"BLOCK": 2048}),
-    # The larger tile of two that fit: its reduction over columns is not hidden behind the product of another
-    # program, but 128 x 128 would ask half as much again of the L2 cache, by count 12.5 TB/s at full speed.
-    Row(90, "cross_entropy_losses", "any", 16): _matmul(128, 256, 64, 8, 4, wgmma=True),
-    Row(80, "cross_entropy_losses", "any", 16): _matmul(128, 128, 32, 8, 3),
-    Row(100, "cross_entropy_losses", "any", 16): _matmul(128, 128, 64, 8, 3),
-    Row(120, "cross_entropy_losses", "any", 16): _matmul(128, 128, 32, 8, 3),
-    Row(80, "cross_entropy_losses", "any", 32): _matmul(64, 64, 32, 8, 2),
-    # Four stages fill the pipeline; the epilogue's tile takes over their shared memory when they are done.
-    Row(90, "relu_squared_up", "any", 16): _matmul(128, 256, 64, 8, 4, wgmma=True),
-    Row(80, "relu_squared_up", "any", 16): _matmul(128, 128, 32, 8, 3),
-    Row(100, "relu_squared_up", "any", 16): _matmul(128, 128, 64, 8, 3),
-    Row(120, "relu_squared_up", "any", 16): _matmul(128, 128, 32, 8, 3),
-    Row(80, "relu_squared_up", "any", 32): _matmul(64, 64, 32, 8, 2),
-    Row(90, "relu_squared_down", "any", 16): _matmul(128, 256, 64, 8, 4, wgmma=True),
+    # A row of logits per program, held in registers, 32 words of two for each thread. A core computes one in
+    # 12,300 cycles (three special functions a logit, 16 a cycle); its share of 3 TB/s moves one in 19,500.
+    Row(80, "cross_entropy_rows", "columns=65536", 16): KernelConfig(32, 1, {"BLOCK": 65536, "HELD": 1}),
+    Row(80, "cross_entropy_rows", "columns=32768", 16): KernelConfig(16, 1, {"BLOCK": 32768, "HELD": 1}),
+    # Read twice: few registers, so that several programs share a core and wait for memory in turn.
+    Row(80, "cross_entropy_rows", "any", 16): _LOOPED,
+    Row(80, "cross_entropy_rows", "any", 32): KernelConfig(8, 1, {"BLOCK": 2048, "HELD": 0}),
+    # A tile's reduction takes 6,100 cycles after 20,500 of products. It is not hidden behind those of another
+    # program: two have no room in the registers.
+    Row(90, "cross_entropy_losses", "any", 16): _losses(_LARGE_TILE, flat=1),
+    Row(80, "cross_entropy_losses", "any", 16): _losses(_matmul(128, 128, 32, 8, 3)),
+    Row(100, "cross_entropy_losses", "any", 16): _losses(_matmul(128, 128, 64, 8, 3)),
+    Row(120, "cross_entropy_losses", "any", 16): _losses(_matmul(128, 128, 32, 8, 3)),
+    Row(80, "cross_entropy_losses", "any", 32): _losses(_matmul(64, 64, 32, 8, 2)),
+    # One program a core, whose next tile is loaded while it stores this one; in halves, for which four stages
+    # leave 32 KiB.
+    Row(90, "relu_squared_up", "any", 16): _squared(_LARGE_TILE, parts=2, persistent=1),
+    Row(80, "relu_squared_up", "any", 16): _squared(_matmul(128, 128, 32, 8, 3)),
+    Row(100, "relu_squared_up", "any", 16): _squared(_matmul(128, 128, 64, 8, 3)),
+    Row(120, "relu_squared_up", "any", 16): _squared(_matmul(128, 128, 32, 8, 3)),
+    Row(80, "relu_squared_up", "any", 32): _squared(_matmul(64, 64, 32, 8, 2)),
+    # Half of the registers hold products and a quarter the tile of `a`, which is loaded meanwhile.
+    Row(90, "relu_squared_down", "any", 16): _LARGE_TILE,
     Row(80, "relu_squared_down", "any", 16): _matmul(128, 64, 32, 8, 3),
     Row(100, "relu_squared_down", "any", 16): _matmul(128, 128, 64, 8, 3),
     Row(120, "relu_squared_down", "any", 16): _matmul(128, 128, 32, 8, 3),
-    Row(80, "relu_squared_down", "any", 32): _matmul(64, 64, 32, 8, 2),
+    # With a depth of 32, Triton 3.6 spills on H100.
+    Row(80, "relu_squared_down", "any", 32): _matmul(64, 64, 16, 8, 2),
     # "masked" is for windows, documents and shared key heads, whose masks and indices take registers: with 64
     # queries their dkv spills. Before H100 tiles are loaded through pointers, which take many registers.
     **_attention(90, 16, "head_dim=64", (128, 64, 8, 3), (128, 64, 8, 2), (64, 128, 8, 2)),
@@ -134,7 +161,28 @@ VARIANTS: dict[Row, tuple[KernelConfig, ...]] = {
         _specialized(2),
         _specialized(2, "gluon-unordered", turns=False),
     ),
+    Row(90, "relu_squared_up", "any", 16): (
+        _squared(_LARGE_TILE, parts=1, persistent=0, name="tile per program"),
+        _squared(_TWO_PER_CORE, parts=2, persistent=2, name="two per core"),
+    ),
+    Row(90, "relu_squared_down", "any", 16): (_TWO_PER_CORE,),
+    Row(80, "qk_norm_rotary_forward", "any", 16): (
+        KernelConfig(4, 1, {"ROWS": 16}, name="half the rows"),
+        KernelConfig(8, 1, {"ROWS": 32}, name="twice the threads"),
+    ),
+    Row(80, "qk_norm_rotary_backward", "any", 16): (
+        KernelConfig(4, 1, {"ROWS": 32}, name="twice the rows"),
+        KernelConfig(4, 1, {"ROWS": 8}, name="half the rows"),
+    ),
+    Row(90, "cross_entropy_losses", "any", 16): (_losses(_LARGE_TILE, name="two loops"),),
+    Row(80, "cross_entropy_rows", "columns=65536", 16): (
+        KernelConfig(16, 1, {"BLOCK": 65536, "HELD": 1}, name="half the threads"),
+        replace(_LOOPED, name="read twice"),
+    ),
 }
+
+# Classes of rows of bfloat16 logits, all valid and capped, that stay in registers.
+HELD_ROWS = frozenset(row.shape for row in TABLE if row.kernel == "cross_entropy_rows") - {"any"}
 
 _tried: dict[str, str] = {}  # variants by kernel that replace those chosen, while `trying` has a block
 
@@ -146,9 +194,9 @@ def find(kernel: str, dtype: torch.dtype, shape: str = "any") -> KernelConfig:
     return next((config for config in VARIANTS.get(row, ()) if config.name == name), TABLE[row])
 
 
-def row_for(kernel: str, dtype: torch.dtype, shape: str = "any") -> Row:
-    """Return the row that applies on the current device; KeyError names what the table lacks."""
-    arch = _arch()
+def row_for(kernel: str, dtype: torch.dtype, shape: str = "any", arch: int | None = None) -> Row:
+    """Return the row that applies on the current device, or on `arch`; KeyError names what is missing."""
+    arch = _arch() if arch is None else arch
     rows = [row for row in TABLE if row[1:] == (kernel, shape, _BITS[dtype]) and row.arch <= arch]
     if not rows:
         raise KeyError(f"no configuration for {Row(arch, kernel, shape, _BITS[dtype])}")
@@ -170,6 +218,15 @@ def trying(**variants: str) -> Iterator[None]:
     finally:
         _tried.clear()
         _tried.update(before)
+
+
+def n_cores() -> int:
+    """Return how many multiprocessors the current device has."""
+    if triton.knobs.runtime.interpret:  # few, so that a program has several tiles
+        return 2
+    driver = triton.runtime.driver.active
+    count: int = driver.utils.get_device_properties(driver.get_current_device())["multiprocessor_count"]
+    return count
 
 
 def _arch() -> int:

@@ -36,9 +36,10 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
 
 
 def folder_for(device: str) -> Path:
-    """Return where results of the machine's device are kept."""
-    name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
-    return RESULTS / name.lower().replace(" ", "_")
+    """Return where results of the machine's GPU are kept, or those of a dry run on a CPU."""
+    if device == "cpu":
+        return RESULTS.parents[1] / ".gpu/dry-run"
+    return RESULTS / torch.cuda.get_device_name().lower().replace(" ", "_")
 
 
 def about(device: str) -> dict[str, str]:
@@ -46,14 +47,14 @@ def about(device: str) -> dict[str, str]:
     cuda = device == "cuda"
     return {
         "device": torch.cuda.get_device_name() if cuda else f"cpu ({platform.machine()})",
-        "driver": _printed("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+        "driver": printed("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
         if cuda
         else "",
         "torch": torch.__version__,
         "cuda": str(torch.version.cuda) if cuda else "",
         "triton": str(triton.__version__) if AVAILABLE else "",
         "python": platform.python_version(),
-        "commit": os.environ.get("NANOCHAT_COMMIT") or _printed("git", "rev-parse", "--short", "HEAD"),
+        "commit": os.environ.get("NANOCHAT_COMMIT") or printed("git", "rev-parse", "--short", "HEAD"),
         "date": time.strftime("%Y-%m-%d"),
     }
 
@@ -115,7 +116,8 @@ def read(path: Path) -> Measurement:
     return Measurement(path.stem, path.parent, **held)
 
 
-def _printed(*command: str) -> str:
+def printed(*command: str) -> str:
+    """Return what a command prints; "unknown" where there is no such command or it prints nothing."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=RESULTS)
     except FileNotFoundError:

@@ -56,11 +56,11 @@ def _load_rotated(
     HALF: tl.constexpr,
 ) -> tl.tensor:
     """Return offsets and mask of the first halves, cos, sin, both rotated halves; each (ROWS, HALF)."""
-    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     columns = tl.arange(0, HALF)[None, :]
     mask = (rows < n_rows) & (columns < HALF)
-    at = rows * (2 * HALF) + columns
-    token = rows // heads
+    at = rows.to(tl.int64) * (2 * HALF) + columns
+    token = rows // heads  # of 32 bits: a division of 64 is a subroutine
     table = token // length * table_stride + token % length * HALF + columns
     cos, sin = tl.load(COS + table, mask, 0.0), tl.load(SIN + table, mask, 0.0)
     x1 = tl.load(X + at, mask, 0.0).to(tl.float32)

@@ -15,20 +15,26 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernels.sizes import LOGIT_CHUNK_BYTES
+from kernels.sizes import logit_chunk
 
 FLOPS_PER_S, BYTES_PER_S, LINK_BYTES_PER_S = (
     989e12,
     3.35e12,
     450e9,
 )  # H100 SXM: bfloat16, HBM3, NVLink one way
+LAUNCH_S = 5e-6  # of a kernel that the host is not ahead of
+# Counted on rank 0 of 8 for d20, fake tensors: sums of gradients 142, norm and clip 12, the update 169. The
+# host queues a whole step before it reads anything, so that they cost time only where it falls behind.
+OPTIMIZER_LAUNCHES = 142 + 12 + 169
 TARGET_MS, UPSTREAM_MS = 420, 487  # upstream's log of d20 on 8 x H100: 482 to 488 ms
 LOSS_TARGET_BYTES = 1.6 * 2**30
 RESULT = Path(__file__).parent / "results/roofline.md"
 
 # Share of the data sheet's rate that a good kernel reaches.
 PRODUCT = 798 / 989  # cuBLAS, 8192^3
-FUSED_PRODUCT = 0.9 * PRODUCT  # Triton beside cuBLAS
+# Triton beside cuBLAS, by cycles of a tile: 20,480 of products, and what is not hidden by them. Up squares
+# and stores a tile; down starts a program too, and takes a square root for each number, 16 a cycle.
+FUSED_UP, FUSED_DOWN = 20_480 / (20_480 + 1_900) * PRODUCT, 20_480 / (20_480 + 4_600) * PRODUCT
 ATTENTION_FORWARD, ATTENTION_BACKWARD = 430 / 989, 330 / 989  # Triton at 2,048 tokens, head dimension 128
 MEMORY = 0.85 * 3.0 / 3.35  # of a device copy, which itself reaches 3.0 TB/s
 SMALL_PRODUCT = 0.5  # of the optimizer
@@ -49,7 +55,7 @@ class Shape:
     @property
     def accumulated_chunk(self) -> int:
         """Return the tokens whose logits the loss holds at a time."""
-        return LOGIT_CHUNK_BYTES // (2 * self.vocab)
+        return logit_chunk(self.tokens, self.width, self.vocab, 2)
 
     @property
     def inner(self) -> int:
@@ -71,12 +77,16 @@ class StepPart:
     bytes: float
     share: float
     link_bytes: float = 0.0
+    launches: int = 0
 
     @property
     def floor_ms(self) -> float:
         """Return the time at the data sheet's rates."""
         return 1e3 * max(
-            self.flops / FLOPS_PER_S, self.bytes / BYTES_PER_S, self.link_bytes / LINK_BYTES_PER_S
+            self.flops / FLOPS_PER_S,
+            self.bytes / BYTES_PER_S,
+            self.link_bytes / LINK_BYTES_PER_S,
+            self.launches * LAUNCH_S,
         )
 
     @property
@@ -111,19 +121,21 @@ def _block_parts(s: Shape) -> list[StepPart]:
         ),
         StepPart("attention: forward", attention, 4 * s.stream * s.layers, ATTENTION_FORWARD),
         StepPart("attention: backward", 2.5 * attention, 8 * s.stream * s.layers, ATTENTION_BACKWARD),
-        StepPart("MLP: relu_squared up", s.layers * one_mlp, s.layers * mlp_bytes, FUSED_PRODUCT),
+        StepPart("MLP: relu_squared up", s.layers * one_mlp, s.layers * mlp_bytes, FUSED_UP),
         StepPart(
             "MLP: relu_squared down",
             s.layers * one_mlp,
             s.layers * (mlp_bytes + inner_pass),
-            FUSED_PRODUCT,
+            FUSED_DOWN,
         ),
         StepPart("MLP: other products", plain * one_mlp, plain * mlp_bytes, PRODUCT),
         # Of q and of k: read and written; then gradient and input read and gradient written.
         StepPart("qk_norm_rotary", 0, (2 * 2 + 2 * 3) * s.stream * s.layers, MEMORY),
-        # Compiled: two per layer; sum and branch in, sum and norm out, and as much backward.
-        StepPart("residual adds and RMS norms", 0, 2 * (4 + 4) * s.stream * s.layers, MEMORY),
-        StepPart("embedding and outer norms", 0, 10 * s.stream, MEMORY),
+        # Compiled, two per layer, as inductor plans them (`rms_norm`); the stream is float32, two of these
+        # passes. Forward: sum and branch in, sum and norm out. Backward: the products' gradients (three of
+        # attention, one of the MLP), norm and gradient of the sum in, that of the sum and the branch's out.
+        StepPart("residual adds and RMS norms", 0, (2 * 6 + 9 + 7) * s.stream * s.layers, MEMORY),
+        StepPart("embedding and outer norms", 0, 16 * s.stream, MEMORY),
     ]
 
 
@@ -142,16 +154,30 @@ def _optimizer_parts(s: Shape) -> list[StepPart]:
     square, wide = 4 * s.layers * s.width**2, 2 * s.layers * s.width * s.inner
     tables = 2 * s.vocab * s.width
     matrices, m, n = square + wide, s.width, s.inner
+    weights, own, others = matrices + tables, (matrices + tables) / s.gpus, 1 - 1 / s.gpus
     # Five iterations of X X^T, its square, and the product with X.
     muon = 5 * s.layers * (4 * 6 * m**3 + 2 * (4 * m * m * n + 2 * m**3)) / s.gpus
     return [
+        # The MLP's for forward and again for backward, all others once.
+        StepPart("weights in bfloat16", 0, 6 * (square + 2 * wide + tables / 2), MEMORY),
+        StepPart("weight gradients, the second half of float32", 0, 2 * matrices, MEMORY),
+        # Put below one another; received from all and added in the order of ranks, three passes a sum.
+        StepPart("gradients: copied and summed", 0, 8 * weights + 12 * (s.gpus - 1) * own, MEMORY),
+        StepPart("gradients: norm and clip", 0, 12 * own, MEMORY),
         StepPart("Muon, sharded", muon, 24 * matrices / s.gpus, SMALL_PRODUCT),
         StepPart("AdamW, sharded", 0, 28 * tables / s.gpus, MEMORY),
-        StepPart("weights in bfloat16", 0, 6 * (matrices + tables / 2), MEMORY),
-        # Reduce-scatter and all-gather in bfloat16, half of it behind backward.
+        StepPart("weights: copied from what ranks sent", 0, 8 * weights, MEMORY),
+        # In float32, as upstream exchanges all but its embedding: sums of ranks are not rounded, and weights
+        # are the same everywhere. Exchanged behind backward are all gradients but the embedding's, which
+        # comes last; behind Muon the tables; the matrices behind nothing.
         StepPart(
-            "gradients and weights between GPUs", 0, 0, LINK, 2 * (matrices + tables) * (1 - 1 / s.gpus)
+            "between GPUs, not hidden: one gradient, matrices",
+            0,
+            0,
+            LINK,
+            4 * others * (tables / 2 + matrices),
         ),
+        StepPart("launches of the optimizer, if none is hidden", 0, 0, 1.0, launches=OPTIMIZER_LAUNCHES),
     ]
 
 

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kernels.attention import attention
+from kernels.products import linear
 from kernels.qk_norm_rotary import RMS_EPS as RMS_EPS  # published folders name it
 from kernels.qk_norm_rotary import qk_norm_rotary
+from kernels.rms_norm import rms_norm as rounded_norm
 from nanochat.config import ModelConfig
 from nanochat.model.architecture import (
     VALUE_GATE_CHANNELS,
@@ -37,16 +39,30 @@ class Linear(nn.Linear):
     def reset_parameters(self) -> None:
         """Leave the weights alone, and with them the global random state."""
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., n_in) to (..., n_out), computed in autocast's type."""
+        return linear(as_computed(x), self.weight)
+
 
 def as_computed(x: Tensor) -> Tensor:
     """Return x in the type that autocast computes products in: our own ops are not among those it knows."""
+    return x.to(computed_dtype(x))
+
+
+def computed_dtype(x: Tensor) -> torch.dtype:
+    """Return the type that products with x are computed in."""
     kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def rms_norm(x: Tensor) -> Tensor:
     """Scale the last dimension to unit root mean square."""
     return F.rms_norm(x, (x.size(-1),), eps=RMS_EPS)
+
+
+def normed_input(x: Tensor) -> Tensor:
+    """Scale likewise, for products alone: the result may already be rounded to their type."""
+    return rounded_norm(x, computed_dtype(x), RMS_EPS)
 
 
 def rotary_tables(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kernels.attention import document_starts
+from kernels.embedding import embedding
 from kernels.linear_cross_entropy import linear_cross_entropy
 from kernels.relu_squared import relu_squared_mlp
 from nanochat.config import IGNORED, SMEAR_CHANNELS, ModelConfig
@@ -29,7 +30,15 @@ from nanochat.model.architecture import (
     vocabulary_rows,
     windows,
 )
-from nanochat.model.attention import Attention, Context, Linear, as_computed, rms_norm, rotary_tables
+from nanochat.model.attention import (
+    Attention,
+    Context,
+    Linear,
+    as_computed,
+    normed_input,
+    rms_norm,
+    rotary_tables,
+)
 from nanochat.model.init_weights import init_2026, init_classic
 from nanochat.model.kv_cache import KVCache
 from nanochat.model.reproducible import set_strict
@@ -43,6 +52,10 @@ class Embedding(nn.Embedding):
 
     def reset_parameters(self) -> None:
         """Leave the weights alone, and with them the global random state."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map ids (B, T) to (B, T, C)."""
+        return embedding(input, self.weight)
 
 
 class MLP(nn.Module):
@@ -68,8 +81,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, context: Context, value_embedding: Tensor | None = None) -> Tensor:
         """Map (B, T, C) to (B, T, C)."""
-        x = x + self.attn(rms_norm(x), context, value_embedding)
-        out: Tensor = x + self.mlp(rms_norm(x))
+        x = x + self.attn(normed_input(x), context, value_embedding)
+        out: Tensor = x + self.mlp(normed_input(x))
         return out
 
 
@@ -173,7 +186,7 @@ class GPT(nn.Module):
         x = self.stream(rms_norm(self.transformer.wte(idx)), idx, context)
         if kv_cache is not None:
             kv_cache.advance(length)
-        return rms_norm(x)
+        return normed_input(x)
 
     def logits(self, x: Tensor) -> Tensor:
         """Map final activations (B, T, C) to capped logits (B, T, V) in float32."""

@@ -80,12 +80,12 @@ def with_even_variance(updates: Tensor, second_moment: Tensor) -> Tensor:
     return updates * (scale * (before / after.clamp_min(_TINY)))
 
 
-def descend(parameter: Tensor, update: Tensor, lr: float, weight_decay: float) -> None:
-    """Subtract the update from a parameter, and decay those entries that it moves towards zero."""
+def descend(parameters: list[Tensor], updates: Tensor, lr: float, weight_decay: float) -> None:
+    """Subtract updates (N, m, n) from N parameters, and decay those entries that they move towards zero."""
     if weight_decay:
-        decayed = parameter * (update * parameter >= 0)
-        update = update.add(decayed, alpha=weight_decay)
-    parameter.add_(update, alpha=-lr)
+        before = torch.stack(parameters)
+        updates = updates.add(before * (updates * before >= 0), alpha=weight_decay)
+    torch._foreach_add_(parameters, updates.unbind(), alpha=-lr)
 
 
 def _nesterov(gradients: Tensor, momentum_buffer: Tensor, momentum: float) -> Tensor:
@@ -198,8 +198,8 @@ class Muon:
             updates = self._rule.updates(gradients, stack.state, momentum)
             rows, columns = updates.shape[-2:]
             lr = self._lr * lr_multiplier * max(1.0, rows / columns) ** 0.5
-            for matrix, update in zip(stack.matrices.values(), updates, strict=True):
-                descend(matrix, update, lr, self._weight_decay * weight_decay_multiplier)
+            decay = self._weight_decay * weight_decay_multiplier
+            descend(list(stack.matrices.values()), updates, lr, decay)
 
     def state(self) -> dict[str, State]:
         """Return the state of each matrix by its name, as views."""

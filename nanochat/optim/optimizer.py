@@ -24,7 +24,8 @@ from nanochat.optim.muon import CLASSIC, NORMALIZED, MatrixRule, Muon
 from nanochat.optim.sharding import Group as Processes
 from nanochat.optim.sharding import Sharding
 
-_NORM_ELEMENTS = 1 << 18  # whose squares exist in float64 at once
+_NORM_ELEMENTS = 1 << 18  # that exist in float64 at once, on a CPU
+_TINY = 1e-6  # what PyTorch's own clipping adds to the norm
 
 
 @dataclass(frozen=True)
@@ -121,14 +122,11 @@ class ModelOptimizer:
         Squares add in float64, so the rounded result does not depend on how gradients are divided.
         """
         self._sharding.reduce()
-        weights = [shard.weight for shard in self._sharding.shards.values()]
-        total = torch.zeros((), dtype=torch.float64, device=self._device)
-        for grad in (weight.grad for weight in weights if weight.grad is not None):
-            for part in torch.split(grad.flatten(), _NORM_ELEMENTS):
-                total += torch.linalg.vector_norm(part, dtype=torch.float64).square()
-        norm = self._sharding.sum(total).sqrt().float()
-        if self._grad_clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(weights, self._grad_clip, norm)
+        shards = self._sharding.shards.values()
+        gradients = [shard.weight.grad for shard in shards if shard.weight.grad is not None]
+        norm = self._sharding.sum(_sum_of_squares(gradients, self._device)).sqrt().float()
+        if self._grad_clip is not None and gradients:
+            torch._foreach_mul_(gradients, (self._grad_clip / (norm + _TINY)).clamp(max=1.0))
         return norm
 
     def step(self, lr_multiplier: float, momentum: float, weight_decay_multiplier: float = 1.0) -> None:
@@ -159,6 +157,18 @@ class ModelOptimizer:
                 own.copy_(self._sharding.shards[name].part_of(whole) if name in self._row_names else whole)
         self._steps = state["steps"]
         self._adamw.set_steps(self._steps)
+
+
+def _sum_of_squares(gradients: list[Tensor], device: torch.device) -> Tensor:
+    """Return the sum over all gradients in float64.
+
+    On a GPU one kernel reads many tensors and converts as it reads; elsewhere each is converted as a whole.
+    """
+    if device.type == "cpu":
+        gradients = [part for grad in gradients for part in torch.split(grad.flatten(), _NORM_ELEMENTS)]
+    if not gradients:
+        return torch.zeros((), dtype=torch.float64, device=device)
+    return torch.stack(torch._foreach_norm(gradients, dtype=torch.float64)).square().sum()
 
 
 def _whole(state: Mapping[str, Any], name: str, key: str, shape: tuple[int, ...]) -> Tensor:

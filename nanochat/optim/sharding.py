@@ -33,6 +33,8 @@ from torch.nn import Parameter
 from torch.utils.hooks import RemovableHandle
 
 Group = dist.ProcessGroup
+# PyTorch before 2.13 has it only under the older name, which 2.13 warns about.
+_all_gather_single = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
 
 
 @dataclass(frozen=True)
@@ -193,9 +195,9 @@ class _Bucket:
         work.wait()
         self._exchange = None
         if self.shard is not None:
-            parts = received.chunk(self._world)
-            total = parts[0].clone()
-            for part in parts[1:]:
+            first, *others = received.chunk(self._world)
+            total = first + others[0] if others else first.clone()
+            for part in others[1:]:
                 total += part
             self.shard[1].weight.grad = total
 
@@ -212,10 +214,8 @@ class _Bucket:
         work, gathered, _ = self._publication
         work.wait()
         self._publication = None
-        for parameter, rows in zip(
-            self.parameters.values(), torch.split(gathered, self._height), strict=False
-        ):
-            parameter.copy_(rows)
+        parameters: list[Tensor] = list(self.parameters.values())
+        torch._foreach_copy_(parameters, torch.split(gathered, self._height)[: len(parameters)])
 
     def gather(
         self, state: Mapping[str, Mapping[str, Tensor]], key: str, shape: tuple[int, ...]
@@ -230,11 +230,14 @@ class _Bucket:
 
     def _start_gather(self, own: Tensor | None, shape: tuple[int, ...]) -> tuple[dist.Work, Tensor, Tensor]:
         parameter = next(iter(self.parameters.values()))
-        sent = parameter.new_zeros(shape)
-        if own is not None:
-            sent[: own.size(0)] = own
+        if own is not None and own.shape == shape:
+            sent = own.contiguous()
+        else:
+            sent = parameter.new_zeros(shape)
+            if own is not None:
+                sent[: own.size(0)] = own
         gathered = sent.new_empty((self._world * shape[0], *shape[1:]))
-        work = dist.all_gather_single(gathered, sent, group=self._group, async_op=True)
+        work = _all_gather_single(gathered, sent, group=self._group, async_op=True)
         return work, gathered, sent
 
 

@@ -12,8 +12,8 @@ from nanochat.config import TokenizerConfig
 from nanochat.errors import ConfigError
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.bpe_training import train_ranks
-from nanochat.tokenizer.split import count_words
 from nanochat.tokenizer.tokenizer import SPECIAL_NAMES, Tokenizer
+from nanochat.tokenizer.word_counts import count_words
 
 log = logging.getLogger(__name__)
 

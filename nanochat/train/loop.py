@@ -10,6 +10,10 @@ whole global batch; gradients are summed over micro-batches and ranks. So neithe
 computed. Both change the order in which floats are added, and with it the last bits: the default cut
 therefore depends on the batch's shape and the kind of device only (and on a GPU's memory where that is
 short: `nanochat.train.micro_batch`), and equal bits are promised for equal numbers of ranks.
+
+A step waits for the device once, at its end: loss and gradient norm are read when all of its work has been
+queued, the optimizer's too. The weights that a step with a number that is not finite leaves behind are lost:
+the run ends with an error before anyone can keep them.
 """
 
 from __future__ import annotations
@@ -22,17 +26,17 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from nanochat.config import IGNORED
 from nanochat.data.text.prefetch import Prefetch
 from nanochat.errors import TrainingError
 from nanochat.model.gpt import GPT
 from nanochat.optim.schedules import constant
+from nanochat.train.feed import Feed, Ints, Sent
 from nanochat.train.state import TrainState
 
-Ints = npt.NDArray[np.int64]
 Batch = tuple[Ints, Ints]  # inputs and targets, (B, T) each
 
 # Tokens per forward pass. CPU: the size hardly matters for the work (4 layers of width 128, 4,096 tokens a
@@ -82,38 +86,58 @@ class StepResult:
     seconds: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """A rank's part of a step's batch, cut into passes that are on their way to the device."""
+
+    sent: Sent
+    counted: int  # targets
+    tokens: int  # padding left out
+
+
 def training_steps(state: TrainState, plan: TrainingPlan, cut: Cut = DEFAULT_CUT) -> Iterator[StepResult]:
     """Train until the plan's last step, yielding after each one; `state` is always whole at a yield."""
-    rows = state.world.rows(plan.batch_rows)
-    with Prefetch(lambda step: plan.batch(step, rows), plan.steps) as batch:
+    rows, feed = state.world.rows(plan.batch_rows), Feed(state.model.device)
+    with Prefetch(lambda step: _prepared(feed, *plan.batch(step, rows), cut), plan.steps) as batch:
         while state.step < plan.steps:
-            yield _take_step(state, plan, cut, batch)
+            yield _take_step(state, plan, batch)
 
 
-def _take_step(state: TrainState, plan: TrainingPlan, cut: Cut, batch: Callable[[int], Batch]) -> StepResult:
+def _prepared(feed: Feed, inputs: Ints, targets: Ints, cut: Cut) -> _Prepared:
+    passes = list(micro_batches(inputs, targets, feed.device.type, cut)) or [_nothing(inputs.shape[1])]
+    counted, tokens = _count(targets), int(_used_lengths(targets).sum())
+    return _Prepared(sent=feed.send(passes), counted=counted, tokens=tokens)
+
+
+def _take_step(state: TrainState, plan: TrainingPlan, batch: Callable[[int], _Prepared]) -> StepResult:
     started = time.perf_counter()
-    inputs, targets = batch(state.step)
-    counted, tokens = state.world.total(_count(targets), int(_used_lengths(targets).sum()))
-    mine = accumulate_gradients(
-        state.passes, inputs, targets, cut, counted=int(counted), last=state.optimizer.reducing
-    )
-    losses = [loss for (loss,) in state.world.gather(mine)]
-    _require_finite_losses(state, losses)
-    grad_norm = float(state.optimizer.clip())
-    _require_finite_norm(state, grad_norm)
+    mine = batch(state.step)
+    counted, tokens = state.world.total(mine.counted, mine.tokens)
+    loss = _accumulate(state.passes, mine.sent, int(counted), state.optimizer.reducing)
+    norm = state.optimizer.clip()
     multiplier = plan.lr_multiplier(state.step)
     state.optimizer.step(multiplier, plan.momentum(state.step), plan.weight_decay(state.step))
+    total, grad_norm = _read(state, loss, norm)
     state.step += 1
     seconds = time.perf_counter() - started
     state.seconds += seconds
     return StepResult(
         step=state.step,
-        loss=sum(losses),
+        loss=total,
         grad_norm=grad_norm,
         lr_multiplier=multiplier,
         tokens=int(tokens),
         seconds=seconds,
     )
+
+
+def _read(state: TrainState, loss: Tensor, norm: Tensor) -> tuple[float, float]:
+    """Wait for the device; return the losses' sum over all ranks, and the norm, once both are finite."""
+    mine, grad_norm = torch.stack((loss, norm)).tolist()
+    losses = [theirs for (theirs,) in state.world.gather(mine)]
+    _require_finite_losses(state, losses)
+    _require_finite_norm(state, grad_norm)
+    return sum(losses), grad_norm
 
 
 def accumulate_gradients(
@@ -122,26 +146,29 @@ def accumulate_gradients(
     targets: Ints,
     cut: Cut = DEFAULT_CUT,
     *,
-    counted: int | None = None,
     last: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
-) -> float:
-    """Add the gradients of a batch's summed losses over `counted` to the model; return their sum in nats.
+) -> Tensor:
+    """Add the gradients of a batch's mean loss to the model; return that loss in nats, (), on its device."""
+    mine = _prepared(Feed(model.device), inputs, targets, cut)
+    return _accumulate(model, mine.sent, mine.counted, last)
 
-    `counted` is the number of targets in the global batch (default: in this one), `last` the context of the
-    last backward pass, in which ranks reduce their gradients. There is always one, if need be with gradients
-    of zero, so that a rank without rows or targets does not keep the others waiting.
+
+def _accumulate(
+    model: GPT, sent: Sent, counted: int, last: Callable[[], AbstractContextManager[object]]
+) -> Tensor:
+    """Add the gradients of the summed losses over `counted`, the targets in the global batch; return the sum.
+
+    `last` is the context of the last backward pass, in which ranks reduce their gradients. There is always
+    one, if need be with gradients of zero, so that a rank without rows or targets does not keep the others
+    waiting.
     """
-    divisor = max(_count(targets) if counted is None else counted, 1)
     total = torch.zeros((), device=model.device)
-    passes = list(micro_batches(inputs, targets, model.device.type, cut))
-    for number, (part_inputs, part_targets) in enumerate(passes or [_nothing(inputs.shape[1])], 1):
-        x = torch.from_numpy(part_inputs).to(model.device)
-        y = torch.from_numpy(part_targets).to(model.device)
-        loss = model(x, y, loss_reduction="sum") / divisor
-        with last() if number >= len(passes) else contextlib.nullcontext():
+    for number, (inputs, targets) in enumerate(sent.received(), 1):
+        loss = model(inputs, targets, loss_reduction="sum") / max(counted, 1)
+        with last() if number == len(sent.pairs) else contextlib.nullcontext():
             loss.backward()
         total += loss.detach()
-    return float(total)
+    return total
 
 
 def micro_batches(

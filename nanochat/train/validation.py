@@ -15,7 +15,8 @@ from nanochat.model.generate import greedy
 from nanochat.model.gpt import GPT
 from nanochat.tokenizer.chat_format import render_for_completion
 from nanochat.tokenizer.tokenizer import Tokenizer
-from nanochat.train.loop import Batch, Cut, Ints, micro_batches
+from nanochat.train.feed import Ints
+from nanochat.train.loop import Batch, Cut, micro_batches
 from nanochat.train.ranks.rank_group import RankGroup
 
 _ANSWER_TOKENS = 32
@@ -45,12 +46,13 @@ def bits_per_byte(
 @torch.no_grad()
 def mean_loss(model: GPT, batches: Iterable[Batch], cut: Cut, world: RankGroup) -> float:
     """Return the mean cross entropy in nats over all targets; each rank takes some of the batches."""
-    nats, counted = 0.0, 0
+    losses, counted = [], 0
     for batch in itertools.islice(batches, world.rank, None, world.size):
         for inputs, targets in micro_batches(*batch, model.device.type, cut):
             x, y = (torch.from_numpy(a).to(model.device) for a in (inputs, targets))
-            nats += float(model(x, y, loss_reduction="sum"))
+            losses.append(model(x, y, loss_reduction="sum"))
             counted += int(np.count_nonzero(targets != IGNORED))
+    nats = sum(torch.stack(losses).tolist()) if losses else 0.0  # read once, when all is queued
     all_nats, all_counted = world.total(nats, counted)
     return all_nats / max(all_counted, 1)
 

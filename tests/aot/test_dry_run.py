@@ -10,6 +10,7 @@ import triton
 
 from kernels.language import TensorDescriptor, jit, tl
 from tests.support.kernels.fake_driver import dry_run
+from tests.support.kernels.launches import meta
 from tests.support.kernels.machine_code import faults, inspect
 
 
@@ -52,6 +53,22 @@ def test_a_launch_is_compiled_for_h100_recorded_and_not_run():
 def test_shared_memory_over_the_limit_fails_as_on_the_device():
     with dry_run(), pytest.raises(triton.runtime.errors.OutOfResources, match="shared memory"):
         _launch(num_stages=8)
+
+
+def _accumulate(total, left, right):
+    torch.addmm(total, left, right, out_dtype=torch.float32, out=total)
+
+
+def test_a_product_that_cuda_does_not_add_up_is_refused():
+    total, left, right = meta(8, 4), meta(8, 16, dtype=torch.bfloat16), meta(16, 4, dtype=torch.bfloat16)
+    with dry_run():
+        _accumulate(total, left, right)
+        with pytest.raises(RuntimeError, match="product of"):
+            _accumulate(total, left, right.float())
+        with pytest.raises(RuntimeError, match="is not added"):
+            _accumulate(total.bfloat16(), left, right)
+        with pytest.raises(RuntimeError, match="is not"):
+            _accumulate(total, left, right[:, :3])
 
 
 def test_a_tile_that_does_not_fit_the_registers_is_a_fault():

@@ -38,7 +38,8 @@ def test_every_row_of_the_table_is_compiled_by_some_case():
     assert {row[1:] for row in configs.TABLE} == tried
 
 
-def test_every_kernel_is_recorded_for_every_architecture():
+@pytest.mark.parametrize("version", ["3.6", "3.7"])
+def test_every_kernel_is_recorded_for_every_architecture_and_triton(version):
     expected = {
         (str(arch), kernel, variant, case.name, case.shape, str(case.bits))
         for case in CASES
@@ -46,7 +47,7 @@ def test_every_kernel_is_recorded_for_every_architecture():
         for arch in (80, 89, 90, 100, 120)
         for variant in variants_of(case, kernel, arch)
     }
-    assert set(recorded()) == expected
+    assert set(recorded(version)) == expected
 
 
 def test_16_bit_products_on_h100_are_designed_for_tensor_cores_and_tma():

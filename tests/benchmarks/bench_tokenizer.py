@@ -103,7 +103,7 @@ def _train(trainer: str, text: Path, out: Path) -> dict[str, float]:
         import polars as pl
 
         from nanochat.tokenizer.bpe_training import train_ranks
-        from nanochat.tokenizer.split import count_words
+        from nanochat.tokenizer.word_counts import count_words
 
         counted = count_words(files, doc_cap=10_000, max_chars=10**12)
         words = len(counted.words)

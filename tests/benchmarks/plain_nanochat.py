@@ -1,7 +1,8 @@
 """Upstream's training step in plain PyTorch, the baseline of `bench_training.py`: nothing clever.
 
 The October 2025 model in float32 with whole logits, `scaled_dot_product_attention` and no compilation; AdamW
-for embedding and head, Muon with the iteration in bfloat16 for the matrices, gradients clipped to norm 1.
+for embedding and head, Muon with the iteration in bfloat16 for the matrices, gradients clipped to norm 1. On
+a GPU the same model trains under autocast and compiled, one rank of eight: `plain_rank.py`.
 Parameter names are those of the checkpoints, so that both sides start from the same weights.
 Shapes: B rows, T positions, H heads, D head dimension, C width.
 """
@@ -20,6 +21,7 @@ def norm(x: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
     x1, x2 = x.chunk(2, dim=-1)
     return torch.cat((x1 * cos + x2 * sin, x2 * cos - x1 * sin), dim=-1)
 
@@ -75,13 +77,14 @@ class PlainGPT(nn.Module):
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         half = config.n_embd // config.n_head // 2
         angles = torch.outer(torch.arange(config.sequence_len), 10_000.0 ** -(torch.arange(half) / half))
-        self.cos, self.sin = (t.bfloat16().float() for t in (angles.cos(), angles.sin()))  # (T, D / 2)
+        for name, table in (("cos", angles.cos()), ("sin", angles.sin())):  # (T, D / 2)
+            self.register_buffer(name, table.bfloat16().float(), persistent=False)
 
     def forward(self, idx: Tensor, targets: Tensor) -> Tensor:
         x = norm(self.transformer["wte"](idx))
         for block in self.transformer["h"]:
             x = block(x, self.cos, self.sin)
-        logits = 15 * torch.tanh(self.lm_head(norm(x)) / 15)  # (B, T, V)
+        logits = 15 * torch.tanh(self.lm_head(norm(x)).float() / 15)  # (B, T, V)
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
 
 

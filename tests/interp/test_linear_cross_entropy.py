@@ -20,7 +20,9 @@ CASES = [  # tokens, rows of the weight, words among them, width
     (127, 250, 250, 80),
     (250, 40, 33, 24),
     (31, 1000, 993, 128),
+    (70, 256, 256, 64),  # in bfloat16 with a cap: rows held in registers
 ]
+HELD = CASES[-1]
 KINDS = [(FLOAT, 15.0), (FLOAT, None), (HALF, 15.0), (HALF, None), (torch.float16, 15.0)]
 
 
@@ -31,9 +33,12 @@ def small_tiles(monkeypatch):
         for arch in (80, 90):
             rows = configs.Row(arch, "cross_entropy_rows", "any", bits)
             losses = configs.Row(arch, "cross_entropy_losses", "any", bits)
-            monkeypatch.setitem(configs.TABLE, rows, configs.KernelConfig(4, 1, {"BLOCK": 256}))
-            tiles = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 64}
+            monkeypatch.setitem(configs.TABLE, rows, configs.KernelConfig(4, 1, {"BLOCK": 256, "HELD": 0}))
+            tiles = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 64, "FLAT": 1}
             monkeypatch.setitem(configs.TABLE, losses, configs.KernelConfig(4, 1, tiles))
+    held = configs.Row(90, "cross_entropy_rows", "columns=256", 16)
+    monkeypatch.setitem(configs.TABLE, held, configs.KernelConfig(4, 1, {"BLOCK": 256, "HELD": 1}))
+    monkeypatch.setattr(configs, "HELD_ROWS", {held.shape})
     monkeypatch.setattr(module, "_chunk_rows", lambda hidden, n_columns: 50)
 
 
@@ -107,14 +112,27 @@ def test_no_result_depends_on_the_order_of_programs():
     assert all(torch.equal(a, b) for a, b in zip(ordered, again, strict=True))
 
 
-@pytest.mark.parametrize("softcap", [15.0, None])
-def test_all_targets_ignored_is_zero_with_zero_gradients(softcap):
-    hidden, weight, targets = _case((63, 127, 127, 64), HALF)
+@pytest.mark.parametrize(("shape", "softcap"), [(HELD, 15.0), ((63, 127, 127, 64), None)])
+def test_all_targets_ignored_is_zero_with_zero_gradients(shape, softcap):
+    hidden, weight, targets = _case(shape, HALF)
     targets.fill_(-1)
-    head = Head(softcap, -1, 127)
-    results = module._gradients(hidden, weight, targets, torch.ones(63), head, gpu.launch_rows)
+    head = Head(softcap, -1, shape[2])
+    results = module._gradients(hidden, weight, targets, torch.ones(shape[0]), head, gpu.launch_rows)
     assert all(result.abs().sum() == 0 for result in results)
     assert gpu.launch_losses(hidden, weight, targets, head).abs().sum() == 0
+
+
+def test_a_held_row_has_the_gradient_of_a_target_that_is_nearly_certain():
+    """It is 1e-4, a difference from 1 of a number that is held with an error of 2e-3."""
+    logits = torch.full((3, 256), -8.0, dtype=HALF)
+    targets = torch.tensor([0, 129, 255])
+    logits[torch.arange(3), targets] = 8.0
+    exact = logits.double().requires_grad_()
+    capped = 15.0 * torch.tanh(exact / 15.0)
+    torch.nn.functional.cross_entropy(capped, targets, reduction="sum").backward()
+    gpu.launch_rows(logits, targets, torch.ones(3), torch.empty(3), Head(15.0, -1, 256))
+    # An ulp of a float32 logit of 7 is 4e-3 of it, a rounding to bfloat16 2e-3.
+    assert relative_error(logits, exact.grad) <= 1e-2
 
 
 def test_a_single_word_is_certain():
@@ -125,12 +143,15 @@ def test_a_single_word_is_certain():
     )  # logits of up to 15 cancel: a few of their ulp
 
 
-@pytest.mark.parametrize("wrong", [-2, 120, 126, 10**6])
-def test_a_target_that_is_no_word_gives_nan(wrong):
-    hidden, weight, targets = _case((63, 127, 120, 64), FLOAT)
+@pytest.mark.parametrize(
+    ("shape", "dtype", "wrong"),
+    [*(((63, 127, 120, 64), FLOAT, wrong) for wrong in (-2, 120, 126, 10**6)), (HELD, HALF, 256)],
+)
+def test_a_target_that_is_no_word_gives_nan(shape, dtype, wrong):
+    hidden, weight, targets = _case(shape, dtype)
     targets[17] = wrong
-    head = Head(15.0, -1, 120)
-    results = module._gradients(hidden, weight, targets, torch.ones(63), head, gpu.launch_rows)
+    head = Head(15.0, -1, shape[2])
+    results = module._gradients(hidden, weight, targets, torch.ones(shape[0]), head, gpu.launch_rows)
     for losses in (results[0], gpu.launch_losses(hidden, weight, targets, head)):
         assert losses.isnan().nonzero().tolist() == [[17]]
 

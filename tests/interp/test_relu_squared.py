@@ -16,11 +16,17 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    """Several tiles in each direction, the last ones ragged; more than one band of rows."""
+    """Several tiles in each direction and for each program, the last ones ragged; several bands of rows."""
+    _use_small_tiles(monkeypatch, parts=2, persistent=1)
+
+
+def _use_small_tiles(monkeypatch, parts, persistent):
+    tiles = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 64}
+    of_up = {"PARTS": parts, "PERSISTENT": persistent}
     for row in list(configs.TABLE):
         if row.kernel.startswith("relu_squared"):
-            tiles = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 64}
-            monkeypatch.setitem(configs.TABLE, row, configs.KernelConfig(4, 1, tiles))
+            own = {**tiles, **of_up} if row.kernel == "relu_squared_up" else tiles
+            monkeypatch.setitem(configs.TABLE, row, configs.KernelConfig(4, 1, own))
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +76,14 @@ def test_no_result_depends_on_the_order_of_programs():
     with shuffled(2):
         again = _run(*case)
     assert all(torch.equal(a, b) for a, b in zip(ordered, again, strict=True))
+
+
+@pytest.mark.parametrize(("parts", "persistent"), [(1, 0), (2, 2)])
+def test_sharing_the_tiles_out_in_another_way_changes_no_bit(parts, persistent, monkeypatch):
+    case = _case((127, 64, 256), torch.bfloat16)
+    before = _run(*case)
+    _use_small_tiles(monkeypatch, parts, persistent)
+    assert all(torch.equal(a, b) for a, b in zip(before, _run(*case), strict=True))
 
 
 def test_float32_weights_beside_bfloat16_activations_get_float32_gradients():

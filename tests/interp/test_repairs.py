@@ -36,6 +36,20 @@ def _square_sum_kernel(X, OUT, ATOMIC, BLOCK: tl.constexpr):
     tl.atomic_add(ATOMIC, tl.sum(x, axis=0))
 
 
+@jit
+def _sum_of_numbers_kernel(OUT, n):
+    total = 0
+    for i in range(n):
+        total += i
+    tl.store(OUT, total)
+
+
+def test_an_argument_is_a_loop_bound():
+    out = torch.zeros(1, dtype=torch.int32)
+    _sum_of_numbers_kernel[(1,)](out, 5)
+    assert int(out) == 10
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_a_dot_of_each_dtype_accumulates_in_float32(dtype):
     a, b = (torch.randn(64, 64, generator=torch.Generator().manual_seed(n)).to(dtype) for n in range(2))

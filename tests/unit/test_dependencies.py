@@ -21,6 +21,7 @@ GIVEN_BY_OTHERS = {
     "_pytest": "pytest",
     "botocore": "s3fs",
     "httpx": "prefect",
+    "packaging": "pytest",
 }  # packages that come only with another one
 
 
@@ -52,7 +53,7 @@ def _imported(*folders):
             else:
                 continue
             found |= {name: path.relative_to(ROOT).as_posix() for name in names}
-    ours = {*LAYERS, "tests", *sys.stdlib_module_names}
+    ours = {*LAYERS, "infra", "tests", *sys.stdlib_module_names}
     return {name: path for name, path in found.items() if name.split(".")[0] not in ours}
 
 
@@ -71,8 +72,8 @@ def test_what_the_code_imports_is_a_declared_dependency():
     assert _undeclared(_imported(*LAYERS), _declared()) == {}
 
 
-def test_what_the_tests_import_is_declared_for_development():
-    assert _undeclared(_imported("tests"), _declared_for_development()) == {}
+def test_what_tests_and_infra_import_is_declared_for_development():
+    assert _undeclared(_imported("infra", "tests"), _declared_for_development()) == {}
 
 
 def test_modules_that_need_a_hidden_package_have_it_declared():

@@ -19,6 +19,10 @@ CHECKED = {
     ("nanochat/model/reproducible.py", "_C"): ("torch", "2.13"),
     ("nanochat/optim/adamw.py", "_foreach_add_"): ("torch", "2.13"),
     ("nanochat/optim/adamw.py", "_fused_adamw_"): ("torch", "2.13"),
+    ("nanochat/optim/muon.py", "_foreach_add_"): ("torch", "2.13"),
+    ("nanochat/optim/optimizer.py", "_foreach_mul_"): ("torch", "2.13"),
+    ("nanochat/optim/optimizer.py", "_foreach_norm"): ("torch", "2.13"),
+    ("nanochat/optim/sharding.py", "_foreach_copy_"): ("torch", "2.13"),
     ("nanochat/tokenizer/tokenizer.py", "_encode_single_piece"): ("tiktoken", "0.14"),
     ("nanochat/tracking/mlflow_sink.py", "_dispose_engine"): ("mlflow", "3.17"),
 }

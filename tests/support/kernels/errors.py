@@ -13,16 +13,18 @@ TOLERANCE = {
 }
 
 
-def relative_error(result: Tensor, truth: Tensor) -> float:
-    """Return ||result - truth|| / ||truth||; NaN in the result gives NaN."""
-    return float((result.double() - truth).norm() / truth.norm().clamp(min=1e-30))
+def relative_error(result: Tensor, truth: Tensor, least: float = 1e-30) -> float:
+    """Return ||result - truth|| / ||truth|| (or `least`, if more); NaN in the result gives NaN."""
+    return float((result.double() - truth).norm() / truth.norm().clamp(min=least))
 
 
-def assert_close_to_truth(result: Tensor, plain: Tensor, truth: Tensor, dtype: torch.dtype) -> None:
+def assert_close_to_truth(
+    result: Tensor, plain: Tensor, truth: Tensor, dtype: torch.dtype, least: float = 1e-30
+) -> None:
     """Fail if the result is beyond the inputs' dtype's tolerance or worse than twice plain PyTorch's.
 
     A result of float32 sums may be 1e-6 off where PyTorch happens to be closer: both are at the last bits.
     """
-    error, reference = relative_error(result, truth), relative_error(plain, truth)
+    error, reference = relative_error(result, truth, least), relative_error(plain, truth, least)
     assert error <= TOLERANCE[dtype], f"relative error {error:.1e}"
     assert error <= max(2 * reference, 1e-6), f"relative error {error:.1e}, plain PyTorch has {reference:.1e}"

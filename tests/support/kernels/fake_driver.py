@@ -2,7 +2,8 @@
 
 Each launch is compiled for the target with the specialisation a real one would have (alignment, ones,
 multiples of 16, tensor descriptors). Works on `device="meta"` tensors, so that full model sizes cost no
-memory. Shared memory over the device's limit raises OutOfResources, as on the device.
+memory. Shared memory over the device's limit raises OutOfResources, as on the device. Products with an
+`out_dtype` are checked as CUDA checks them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 
 import torch
 import triton
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 from triton.compiler.compiler import CompiledKernel
@@ -80,6 +83,31 @@ class _FakeDriver(DriverBase):
         return True
 
 
+class _Accumulation(TorchFunctionMode):
+    """Checks `addmm` with an `out_dtype` on tensors without memory, of which PyTorch 2.11 knows no shapes."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.addmm and "out_dtype" in kwargs and args[0].is_meta:
+            return _accumulated(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def _accumulated(
+    total: Tensor, left: Tensor, right: Tensor, *, out_dtype: torch.dtype, out: Tensor
+) -> Tensor:
+    """Refuse what CUDA's `addmm.dtype_out` refuses, from 2.10 on."""
+    if left.dtype != right.dtype or out_dtype not in (left.dtype, torch.float32):
+        raise RuntimeError(f"no {out_dtype} product of {left.dtype} and {right.dtype}")
+    if out.dtype != out_dtype or total.dtype not in (out_dtype, left.dtype):
+        raise RuntimeError(f"a {out_dtype} product is not added to {total.dtype} into {out.dtype}")
+    if total.shape != out.shape or torch.mm(left, right).shape != out.shape:
+        raise RuntimeError(f"{tuple(left.shape)} @ {tuple(right.shape)} is not {tuple(out.shape)}")
+    return out
+
+
 @contextlib.contextmanager
 def dry_run(arch: int = 90) -> Iterator[list[Launch]]:
     """Record launches for compute capability `arch` (90 is H100) while the block runs."""
@@ -104,7 +132,8 @@ def dry_run(arch: int = 90) -> Iterator[list[Launch]]:
     CompiledKernel.run = property(run)
     CompiledKernel.launch_metadata = lambda self, *_: None
     try:
-        yield launches
+        with _Accumulation():
+            yield launches
     finally:
         driver._active = stock_driver
         CompiledKernel.run, CompiledKernel.launch_metadata = stock_run, stock_metadata

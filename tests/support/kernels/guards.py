@@ -20,21 +20,22 @@ _MARGIN = 4096  # elements on either side
 
 def guarded(tensor: Tensor) -> Tensor:
     """Copy a tensor into the middle of a larger buffer; a read out of range sees the fill."""
-    buffer = torch.full((tensor.numel() + 2 * _MARGIN,), _fill(tensor.dtype), dtype=tensor.dtype)
+    size, fill = tensor.numel() + 2 * _MARGIN, _fill(tensor.dtype)
+    buffer = torch.full((size,), fill, dtype=tensor.dtype, device=tensor.device)
     inner = buffer[_MARGIN : _MARGIN + tensor.numel()].view(tensor.shape)
     inner.copy_(tensor)
     return inner
 
 
-def poisoned(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+def poisoned(*shape: int, dtype: torch.dtype = torch.float32, device: Any = None) -> Tensor:
     """Return a guarded tensor of NaN (integers: -7), for a kernel to write all of."""
     value = float("nan") if dtype.is_floating_point else _INT_FILL
-    return guarded(torch.full(shape, value, dtype=dtype))
+    return guarded(torch.full(shape, value, dtype=dtype, device=device))
 
 
 def intact(tensor: Tensor) -> bool:
     """Return whether nothing was stored beside a guarded tensor."""
-    buffer = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
+    buffer = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(tensor.untyped_storage())
     margins = torch.cat((buffer[:_MARGIN], buffer[-_MARGIN:]))
     return bool((margins == torch.tensor(_fill(tensor.dtype), dtype=tensor.dtype)).all())
 
@@ -47,11 +48,11 @@ def poisoned_allocations() -> Iterator[list[Tensor]]:
 
     def empty(*shape: Any, dtype: torch.dtype | None = None, device: Any = None) -> Tensor:
         sizes = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
-        made.append(poisoned(*sizes, dtype=dtype or torch.get_default_dtype()))
+        made.append(poisoned(*sizes, dtype=dtype or torch.get_default_dtype(), device=device))
         return made[-1]
 
     def empty_like(tensor: Tensor, *, dtype: torch.dtype | None = None, **_: Any) -> Tensor:
-        return empty(*tensor.shape, dtype=dtype or tensor.dtype)
+        return empty(*tensor.shape, dtype=dtype or tensor.dtype, device=tensor.device)
 
     torch.empty, torch.empty_like = empty, empty_like
     try:

@@ -2,9 +2,9 @@
 
 The stock interpreter keeps bfloat16 as bare 16-bit integers and multiplies those; it also truncates where a
 GPU rounds to nearest even. `repair()` patches it in place: bfloat16 arithmetic, dot, sums, casts and atomics,
-fp8 rounding, descriptor reductions, the few inline instructions that our kernels use, and float arguments as
-float32. Call it after importing triton and before the first launch. Not modelled, and only a GPU can show:
-races, asynchronous copies, tf32, the error of approximate instructions.
+fp8 rounding, descriptor reductions, the few inline instructions that our kernels use, float arguments as
+float32, and scalars as loop bounds. Call it after importing triton and before the first launch. Not modelled,
+and only a GPU can show: races, asynchronous copies, tf32, the error of approximate instructions.
 """
 
 from __future__ import annotations
@@ -21,11 +21,19 @@ _Handle = interpreter.TensorHandle
 _Builder = interpreter.InterpreterBuilder
 
 _FP8 = {tl.float8e4nv: torch.float8_e4m3fn, tl.float8e5: torch.float8_e5m2}
+
+
+def _pair(high: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """Return words of two bfloat16 numbers."""
+    return (narrow(high).astype(np.uint32) << 16 | narrow(low)).view(np.int32)
+
+
 _INLINE = {
     "tanh.approx.f32": np.tanh,
     "ex2.approx.ftz.f32": np.exp2,
     "ex2.approx.f32": np.exp2,
     "rcp.approx.ftz.f32": lambda x: 1 / x,
+    "cvt.rn.bf16x2.f32": _pair,
 }
 
 
@@ -52,6 +60,7 @@ def repair() -> None:
     _repair_memory()
     _add_inline_instructions()
     _round_float_arguments()
+    _count_with_scalars()
 
 
 def _is_bf16(handle: Any) -> bool:
@@ -172,8 +181,9 @@ def _add_inline_instructions() -> None:
         name = asm.split()[0]
         if name not in _INLINE:
             raise NotImplementedError(f"the interpreter has no inline instruction {name!r}")
-        result = _INLINE[name](*[v.data for v in values]).astype(np.float32)
-        return _OneResult(_Handle(result, tl.float32))
+        result = _INLINE[name](*[v.data for v in values])
+        dtype = tl.int32 if result.dtype == np.int32 else tl.float32
+        return _OneResult(_Handle(result.astype(np.int32 if dtype == tl.int32 else np.float32), dtype))
 
     def elementwise(op: Callable[[np.ndarray], np.ndarray]) -> Callable[..., Any]:
         def call(x: Any, _semantic: Any = None) -> Any:
@@ -198,3 +208,14 @@ def _round_float_arguments() -> None:
         return stock(arg)
 
     interpreter._implicit_cvt = implicit_cvt
+
+
+def _count_with_scalars() -> None:
+    """Let a scalar be a loop bound: Triton 3.6 asks NumPy for the integer of an array, which 2.4 refuses."""
+    stock = interpreter._patch_lang_tensor
+
+    def patch_lang_tensor(tensor: Any, scope: Any) -> None:
+        stock(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = patch_lang_tensor

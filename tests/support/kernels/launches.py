@@ -6,6 +6,7 @@ To add an op, write a function that calls its launch wrappers on meta tensors an
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -42,11 +43,12 @@ def meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.empty(*shape, dtype=dtype, device="meta")
 
 
-def _loss(dtype: torch.dtype, softcap: float | None, n_rows: int = TOKENS, width: int = WIDTH) -> None:
-    hidden, weight = meta(n_rows, width, dtype=dtype), meta(VOCAB, width, dtype=dtype)
-    targets = meta(n_rows, dtype=torch.int64)
-    for call in (linear_cross_entropy.losses, linear_cross_entropy.total_with_gradients):
-        call(hidden, weight, targets, softcap, -1, VOCAB)
+def _loss(
+    dtype: torch.dtype, softcap: float | None, calls: tuple[Callable[..., Any], ...], vocab: int = VOCAB
+) -> None:
+    hidden, weight = meta(TOKENS, WIDTH, dtype=dtype), meta(vocab, WIDTH, dtype=dtype)
+    for call in calls:
+        call(hidden, weight, meta(TOKENS, dtype=torch.int64), softcap, -1, vocab)
 
 
 def _mlp(dtype: torch.dtype) -> None:
@@ -88,19 +90,28 @@ def _attention_cases(dim: int) -> list[Case]:
     ]
 
 
+def _held_rows(vocab: int) -> Case:
+    run = functools.partial(_loss, softcap=15.0, calls=_TRAIN, vocab=vocab)
+    arches = ARCHES if vocab == VOCAB else (90,)
+    return Case("loss with gradients", _ROWS, 16, run, shape=f"columns={vocab}", arches=arches)
+
+
 def _rotary(dtype: torch.dtype) -> None:
     x, table = meta(32, 2048, 10, 128, dtype=dtype), meta(1, 2048, 1, 64)
     dy = qk_norm_rotary.forward(x, table, table, 1e-7)
     qk_norm_rotary.backward(dy, x, table, table, 1e-7)
 
 
-_LOSS = ("cross_entropy_rows", "cross_entropy_losses")
+_ROWS, _LOSSES = ("cross_entropy_rows",), ("cross_entropy_losses",)
+_TRAIN, _EVALUATE = (linear_cross_entropy.total_with_gradients,), (linear_cross_entropy.losses,)
 _MLP = ("relu_squared_up", "relu_squared_down")
 _ROTARY = ("qk_norm_rotary_forward", "qk_norm_rotary_backward")
 CASES = [
-    Case("loss", _LOSS, 16, lambda dtype: _loss(dtype, 15.0), arches=ARCHES),
-    Case("loss without a cap", _LOSS, 16, lambda dtype: _loss(dtype, None)),
-    Case("loss", _LOSS, 32, lambda dtype: _loss(dtype, 15.0)),
+    Case("loss", _LOSSES, 16, lambda dtype: _loss(dtype, 15.0, _EVALUATE), arches=ARCHES),
+    *(_held_rows(vocab) for vocab in (65_536, 32_768)),
+    Case("loss of another vocabulary", _ROWS, 16, lambda dtype: _loss(dtype, 15.0, _TRAIN, 50_304)),
+    Case("loss without a cap", _ROWS + _LOSSES, 16, lambda dtype: _loss(dtype, None, _TRAIN + _EVALUATE)),
+    Case("loss", _ROWS + _LOSSES, 32, lambda dtype: _loss(dtype, 15.0, _TRAIN + _EVALUATE)),
     Case("mlp", _MLP, 16, _mlp, arches=ARCHES),
     Case("mlp", _MLP, 32, _mlp),
     *_attention_cases(64),

@@ -1,7 +1,8 @@
 """The recorded machine code of every kernel: `kernels/results/machine_code.csv`.
 
 `uv run python -m tests.support.kernels.machine_code_table` compiles all cases for all architectures (about a
-minute) and writes it; `tests/aot/test_machine_code.py` compares with it.
+minute) and writes the rows of the Triton that it runs under (`.venv-oldest/bin/python -m` …, after `just
+oldest`, those of the oldest); `tests/aot/test_machine_code.py` compares with them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tests.support.kernels.launches import ARCHES, CASES, DTYPES, Case
 from tests.support.kernels.machine_code import MachineCode, inspect
 
 PATH = Path(__file__).parents[3] / "kernels/results/machine_code.csv"
+VERSION = ".".join(triton.__version__.split(".")[:2])  # each compiles to other machine code
 _KEY = ("arch", "kernel", "variant", "case", "shape", "bits")
 _COUNTS = tuple(field.name for field in dataclasses.fields(MachineCode))
 Key = tuple[str, ...]
@@ -53,10 +55,10 @@ def variants_of(case: Case, kernel: str, arch: int) -> list[str]:
     return [config.name for config in configs.candidates(max(rows))]
 
 
-def recorded() -> dict[Key, MachineCode]:
-    """Read the table."""
-    with PATH.open(newline="") as file:
-        return {tuple(row[name] for name in _KEY): _parse(row) for row in csv.DictReader(file)}
+def recorded(version: str = VERSION) -> dict[Key, MachineCode]:
+    """Read the rows of one Triton."""
+    rows = (row for row in _rows() if row["triton"] == version)
+    return {tuple(row[name] for name in _KEY): _parse(row) for row in rows}
 
 
 def worse(now: MachineCode, before: MachineCode) -> list[str]:
@@ -69,20 +71,27 @@ def worse(now: MachineCode, before: MachineCode) -> list[str]:
     ]
 
 
+def _rows() -> list[dict[str, str]]:
+    with PATH.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def _parse(row: dict[str, str]) -> MachineCode:
     counts = {name: int(row[name]) for name in _COUNTS if name != "serialized"}
     return MachineCode(**counts, serialized=row["serialized"] == "True")
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as cache, PATH.open("w", newline="") as file:
+    columns = ("triton", *_KEY, *_COUNTS)
+    rows = [tuple(row[name] for name in columns) for row in _rows() if row["triton"] != VERSION]
+    with tempfile.TemporaryDirectory() as cache:
         triton.knobs.cache.dir = cache
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow((*_KEY, *_COUNTS))
         for arch in ARCHES:
             for case in CASES:
                 for key, code in compiled(case, arch).items():
-                    writer.writerow((*key, *dataclasses.astuple(code)))
+                    rows.append((VERSION, *key, *dataclasses.astuple(code)))
+    with PATH.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([columns, *sorted(rows, key=lambda row: row[0])])
     print(f"wrote {PATH}")
 
 

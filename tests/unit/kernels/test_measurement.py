@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import types
 
 import pytest
 import torch
@@ -46,3 +48,36 @@ def test_a_call_is_timed_as_often_as_asked_after_its_warm_up():
     times = timing.measure(lambda: calls.append(torch.ones(2) * 2), "cpu", repeats=5, warm_up=2)
     assert len(calls) == 7
     assert 0 < times.low <= times.median <= times.high
+
+
+def test_only_the_named_kernel_of_a_call_is_timed(monkeypatch):
+    triton = pytest.importorskip("triton")
+    clock = itertools.count(step=2)
+    event = types.SimpleNamespace
+
+    def make():
+        made = event(at=None, elapsed_time=lambda end: float(end.at - made.at))
+        made.record = lambda: setattr(made, "at", next(clock))
+        return made
+
+    def launch(name, moments):
+        """Call the hooks as a launch of Triton's does."""
+        hooks, launched = triton.knobs.runtime, triton.compiler.compiler.LazyDict({"name": name})
+        hooks.launch_enter_hook(launched)
+        for _ in range(moments):
+            next(clock)
+        hooks.launch_exit_hook(launched)
+
+    monkeypatch.setattr(timing, "_event", make)
+    monkeypatch.setattr(timing, "_keep_busy", lambda flush: None)
+    monkeypatch.setattr(torch, "empty", lambda *shape, **options: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+
+    def call():
+        launch("_attention_dq_kernel", 4)
+        launch("_attention_dkv_kernel", 9)
+
+    times = timing.measure_kernel(call, "attention_dq", repeats=3)
+    assert (times.low, times.median, times.high) == (10.0, 10.0, 10.0)
+    assert timing.measure_kernel(call, "attention_forward", repeats=3) is None
+    assert not triton.knobs.runtime.launch_enter_hook.calls

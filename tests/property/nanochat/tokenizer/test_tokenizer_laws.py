@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from nanochat.errors import DataError
 from nanochat.tokenizer import lexicon
 from nanochat.tokenizer.bpe_training import train_ranks
-from nanochat.tokenizer.split import count_words
 from nanochat.tokenizer.tokenizer import Tokenizer
+from nanochat.tokenizer.word_counts import count_words
 
 TEXT = st.text(
     st.one_of(st.sampled_from("aB1 \n\r\t.'!?s\u00a0\u3000é😀_<|>"), st.characters(exclude_categories=["Cs"]))

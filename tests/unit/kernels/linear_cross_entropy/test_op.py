@@ -98,6 +98,7 @@ def test_no_tokens_at_all_is_zero():
     assert loss == 0 and d_weight.abs().sum() == 0
 
 
+@pytest.mark.skipif(not hasattr(F, "linear_cross_entropy"), reason="this PyTorch has none")
 def test_losses_agree_with_torchs_own_fused_loss_in_float64():
     hidden, weight, targets = _arguments()
     with torch.no_grad():

@@ -26,6 +26,14 @@ def test_a_training_pass_is_one_graph_with_the_same_numbers(model: GPT) -> None:
         torch.testing.assert_close(same[name], gradient, msg=lambda m, name=name: f"{name}: {m}")
 
 
+def test_a_training_pass_in_bfloat16_is_one_graph_too(model: GPT) -> None:
+    model.precision = torch.bfloat16
+    loss, gradients = loss_and_gradients(model, model)
+    same_loss, same = loss_and_gradients(torch.compile(model, backend="aot_eager", fullgraph=True), model)
+    assert torch.equal(same_loss, loss)
+    assert same.keys() == gradients.keys()
+
+
 def test_bfloat16_rounds_products_and_keeps_weights_and_gradients_in_float32(model: GPT) -> None:
     loss, gradients = loss_and_gradients(model, model)
     model.precision = torch.bfloat16

@@ -127,7 +127,7 @@ def test_even_variance_divides_by_the_running_mean_square_and_keeps_the_norm(
 
 def test_decay_is_for_entries_that_move_towards_zero() -> None:
     parameter = torch.tensor([2.0, 2.0, -2.0, 0.0])
-    descend(parameter, torch.tensor([1.0, -1.0, -1.0, 1.0]), 0.5, 0.1)
+    descend([parameter], torch.tensor([[1.0, -1.0, -1.0, 1.0]]), 0.5, 0.1)
     torch.testing.assert_close(parameter, torch.tensor([1.4, 2.5, -1.4, -0.5]))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nanochat.config import ModelConfig, OptimizerConfig
 from nanochat.model.gpt import GPT
@@ -12,8 +13,19 @@ from nanochat.optim.optimizer import ModelOptimizer
 WIDTH_FACTOR = (48 / 768) ** -0.5  # 4
 
 
-def model(architecture: str) -> GPT:
-    sizes = {"sequence_len": 16, "vocab_size": 65, "n_layer": 3, "n_head": 2, "n_kv_head": 2, "n_embd": 48}
+class Launches(TorchDispatchMode):
+    """Counts operations."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def model(architecture: str, layers: int = 3) -> GPT:
+    sizes = {"sequence_len": 16, "vocab_size": 65, "n_layer": layers, "n_head": 2, "n_kv_head": 2}
+    sizes["n_embd"] = 48
     made = GPT(ModelConfig(architecture=architecture, **sizes))
     made.init_weights(torch.Generator().manual_seed(0))
     return made
@@ -64,3 +76,19 @@ def test_matrices_decay_in_2026_only_and_as_scheduled(architecture: str, decays:
         optimizer.step(1.0, 0.9, multiplier)
         ends.append(made.get_parameter("transformer.h.1.mlp.c_fc.weight").detach())
     assert torch.equal(*ends) is not decays
+
+
+@pytest.mark.parametrize("architecture", ["classic", "2026"])
+def test_depth_adds_no_operations_to_an_optimizer_step(architecture: str) -> None:
+    counts = []
+    for layers in (4, 6):
+        with torch.device("meta"):  # what runs on a GPU; operations on a CPU are cut into smaller ones
+            made = model(architecture, layers)
+        optimizer = ModelOptimizer(made, OptimizerConfig(weight_decay=0.3, grad_clip=1.0))
+        for parameter in made.parameters():
+            parameter.grad = torch.empty_like(parameter)
+        with Launches() as launches:
+            optimizer.clip()
+            optimizer.step(1.0, 0.9)
+        counts.append(launches.count)
+    assert 100 < counts[0] == counts[1]

@@ -13,9 +13,9 @@ from nanochat.config import TokenizerConfig
 from nanochat.errors import ConfigError, DataError
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.bpe_training import train_ranks
-from nanochat.tokenizer.split import count_words
 from nanochat.tokenizer.tokenizer import Tokenizer
 from nanochat.tokenizer.train import train_tokenizer
+from nanochat.tokenizer.word_counts import count_words
 
 NASTY = ["tab\there", "▁▁ unk ▅ <unk>", 'say "the"', "nul\0nul", "<|bos|> <|bos|>", "\r\n\r\n", "😀😀 é̃"]
 

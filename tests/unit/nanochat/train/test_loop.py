@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from nanochat.config import ModelConfig, OptimizerConfig
+from nanochat.errors import TrainingError
 from nanochat.model.gpt import GPT
 from nanochat.model.reproducible import cpu_threads
 from nanochat.optim.optimizer import ModelOptimizer
-from nanochat.train.loop import Cut, accumulate_gradients, micro_batches
+from nanochat.runtime import FolderRestartPoints, Runtime
+from nanochat.train.hooks import Keeper
+from nanochat.train.loop import Cut, TrainingPlan, accumulate_gradients, micro_batches, training_steps
+from nanochat.train.state import TrainState
 
 TINY = ModelConfig(sequence_len=24, vocab_size=97, n_layer=2, n_head=2, n_kv_head=2, n_embd=32)
 
@@ -50,7 +55,7 @@ def test_loss_and_gradients_do_not_depend_on_the_cut(rows: int | None) -> None:
     expected = whole(torch.from_numpy(inputs), torch.from_numpy(targets))
     expected.backward()
     loss = accumulate_gradients(cut, inputs, targets, Cut(rows=rows))
-    assert loss == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-5)
     for one, other in zip(whole.parameters(), cut.parameters(), strict=True):
         torch.testing.assert_close(other.grad, one.grad, atol=1e-6, rtol=1e-4)
 
@@ -112,3 +117,27 @@ def test_gradients_are_reduced_in_the_last_pass_alone() -> None:
 
     accumulate_gradients(made, *padded_batch(), Cut(rows=2), last=reducing)
     assert seen == [True]
+
+
+def test_the_weights_of_a_step_that_is_not_finite_are_never_kept(tmp_path: Path) -> None:
+    plan = TrainingPlan(
+        steps=4,
+        batch_rows=7,
+        longest=24,
+        batch=lambda step, rows: padded_batch(),
+        lr_multiplier=lambda step: 0.1,
+        momentum=lambda step: 0.9,
+    )
+    state = TrainState(made := model(), ModelOptimizer(made, OptimizerConfig()))
+    runtime = Runtime(restart_points=FolderRestartPoints(tmp_path), restart_point_every_s=0.0)
+    keeper, steps = Keeper(state, runtime, {}, plan.steps), training_steps(state, plan)
+    for result in (next(steps), next(steps)):
+        keeper(result)
+    kept = made.lm_head.weight.detach().clone()
+    with torch.no_grad():
+        made.lm_head.weight[0, 0] = float("nan")
+    with pytest.raises(TrainingError, match="loss is nan in step 3; last restart point: step 2"):
+        next(steps)
+    assert not made.lm_head.weight.isfinite().all()
+    assert state.step == 2 and state.restore(runtime.restart_points, {})
+    assert torch.equal(made.lm_head.weight, kept)

@@ -187,7 +187,7 @@ def test_a_restart_point_of_other_settings_is_refused(inputs: Path, tmp_path: Pa
         pretrain(other, paths, tmp_path, replace(runtime, stop=threading.Event()))
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_update(inputs: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run(inputs: Path, tmp_path: Path) -> None:
     model = load_model(inputs / "model")
     with torch.no_grad():
         model.lm_head.weight[0, 0] = float("nan")

@@ -110,7 +110,7 @@ def test_ranks_train_as_one_process_on_the_same_global_batches(size: int, batch_
         (math.inf, "gradient norm is nan in step 1 over the sum of 2 ranks; last restart point: none"),
     ],
 )
-def test_what_is_not_finite_on_one_rank_stops_all_before_the_update(weight: float, message: str) -> None:
+def test_what_is_not_finite_on_one_rank_stops_all(weight: float, message: str) -> None:
     for error in on_ranks(2, train_tiny, 7, 1, weight):
         assert isinstance(error, TrainingError)
         assert str(error) == message
