@@ -162,7 +162,7 @@ def _write(
 ):  # fmt: skip
     by_column: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     rows: gl.constexpr = gl.SliceLayout(1, by_column)
-    acc = acc / gl.convert_layout(total, rows)[:, None]
+    acc = acc * gl.convert_layout(1 / total, rows)[:, None]
     tma.store_wait(0)  # the tile before has left its place
     outs.index(HALF).reshape([M, D]).store(acc.to(out_desc.dtype))
     fence_async_shared()

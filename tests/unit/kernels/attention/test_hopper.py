@@ -97,7 +97,7 @@ def test_no_schedule_changes_a_byte():
     inputs = _inputs(33, D, torch.float32, 1)
     names = load(SOURCE)
     first = _forward(names, *inputs)
-    for seed in range(1, 25):
+    for seed in range(1, 16):
         again = _forward(names, *inputs, seed=seed)
         assert all(map(torch.equal, first, again)), seed
 
@@ -105,7 +105,7 @@ def test_no_schedule_changes_a_byte():
 def test_consumers_issue_their_products_in_turns():
     arrive = "mbarrier.arrive(turns.index(1 - HALF), count=1)"
     names = load(SOURCE, (arrive, f"{arrive}; ISSUED.append(HALF)"))
-    for seed in range(10):
+    for seed in range(5):
         names["ISSUED"] = []
         _forward(names, *_inputs(33, D, torch.float32, 1), seed=seed, programs=1)
         assert names["ISSUED"] == [0, 1] * 3 * (1 + 2 + 3 + 4 + 5), seed  # blocks of the tiles of three heads
