@@ -16,7 +16,7 @@ from kernels import configs, qk_norm_rotary, relu_squared
 from kernels.attention import op as attention
 from kernels.language import AVAILABLE
 from kernels.linear_cross_entropy import op as linear_cross_entropy
-from tests.gpu.operations import CASES, SCALES, Case, Problem, variants
+from tests.gpu.operations import CASES, F16, SCALES, Case, Problem, variants
 
 
 def start_compiling(sizes: str) -> None:
@@ -38,7 +38,7 @@ def jobs(arch: int) -> list[tuple[Case, dict[str, str]]]:
         for row, name in variants()
         if row.arch <= arch
         for case in CASES
-        if case.uses(row)
+        if case.uses(row) and case.dtype != F16
     ]
 
 
