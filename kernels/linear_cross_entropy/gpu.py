@@ -116,8 +116,6 @@ def _cross_entropy_rows_kernel(
     lse = highest + tl.log2(total) / LOG2E
 
     ignored = target == ignore_index
-    loss = tl.where(inside, lse - z_target, float("nan"))  # a bad target must not go unnoticed
-    tl.store(LOSSES + row, tl.where(ignored, 0.0, loss))
     factor = tl.where(ignored, 0.0, upstream)
     if HELD:
         scale = 4.0 * factor / total
@@ -136,6 +134,8 @@ def _cross_entropy_rows_kernel(
                 gradient *= 1.0 - (z / softcap) * (z / softcap)
             gradient = tl.where(columns < valid, gradient * factor, 0.0)
             tl.store(logits + columns, gradient.to(LOGITS.dtype.element_ty), columns < n_columns)
+    loss = tl.where(inside, lse - z_target, float("nan"))  # a bad target must not go unnoticed
+    tl.store(LOSSES + row, tl.where(ignored, 0.0, loss))
 
 
 @jit
