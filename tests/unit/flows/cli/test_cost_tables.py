@@ -39,7 +39,7 @@ def test_a_plan_of_d20_needs_no_network_and_shows_hours_dollars_disk_and_memory(
     assert "3 h 44 min" in total
     assert "89.92" in total
     assert "$24.00 an hour (assumed; NANOCHAT_DOLLARS_PER_HOUR sets it)" in shown
-    assert "memory per GPU: at least 36.8 GB with 32 rows a pass" in shown
+    assert "memory per GPU: at least 62.0 GB with 32 rows a pass" in shown
     assert "10.3 GB for two restart points" in shown
 
 
