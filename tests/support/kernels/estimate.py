@@ -17,11 +17,13 @@ from dataclasses import dataclass
 
 PEAK_TFLOPS = 989.0  # an H100 whose tensor cores never wait
 _WARM_UP = 8  # iterations before the one that counts
+GLOBAL_CYCLES = 400  # of a plain load
 LOAD_CYCLES = 800  # from the issue of a TMA load to its data, out of the L2 cache
 _SHARED, _REGISTERS, _WARPS = 233_472, 65_536, 64  # of one multiprocessor
 _RESERVED = 1024  # bytes of shared memory that the system takes for a block
 _LINE = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:(@!?U?P\w+)\s+)?([A-Z][A-Z0-9_]*)([^;]*);")
 _TARGET = re.compile(r"(0x[0-9a-f]+)\s*$")
+_REGISTER = re.compile(r"\bR\d+")
 _BARRIER = re.compile(r"\[[^\]]*?(?:\+(0x[0-9a-f]+))?\]")
 _PRODUCT = re.compile(r"\.64x(\d+)x\d+")
 _LEFT_IN_REGISTERS = re.compile(r"R\d+, R\d+, gdesc")
@@ -32,7 +34,21 @@ _UNITS = {
     "shared": (4, ("LDS", "STS", "LDSM", "STSM", "SHFL", "LDG", "STG", "LDGSTS", "ATOMG", "RED", "ATOMS")),
     "alu": (
         2,
-        ("IADD3", "LOP3", "ISETP", "FSETP", "FSEL", "SEL", "FMNMX", "F2FP", "SHF", "LEA", "PRMT", "PLOP3", "VIADD")
+        (
+            "IADD3",
+            "LOP3",
+            "ISETP",
+            "FSETP",
+            "FSEL",
+            "SEL",
+            "FMNMX",
+            "F2FP",
+            "SHF",
+            "LEA",
+            "PRMT",
+            "PLOP3",
+            "VIADD",
+        )
         + ("IMNMX", "VIMNMX", "IMAD", "I2FP", "R2UR", "SGXT", "VOTE", "HADD2", "HMUL2", "HFMA2"),
     ),
 }
@@ -69,6 +85,11 @@ class Instruction:
     def _columns(self) -> int:
         found = _PRODUCT.search(self.rest) if self.name == "HGMMA" else None
         return int(found[1]) if found else 0
+
+    @property
+    def registers(self) -> list[str]:
+        """Return the registers it names, its result first."""
+        return _REGISTER.findall(self.rest)
 
     @property
     def barrier(self) -> str:
@@ -142,9 +163,11 @@ class _Clock:
         self._loads: dict[str, list[float]] = collections.defaultdict(list)
         self._waited: collections.Counter[str] = collections.Counter()
         self._barrier = ""
+        self._arrives: dict[str, float] = {}  # by register, what a plain load brings
 
     def step(self, one: Instruction) -> None:
         """Execute an instruction."""
+        self._wait_for_registers(one)
         unit, cycles = _UNIT.get(one.name, ("issue", 0))
         self._pending["issue"] += 1
         self._pending[unit] += cycles
@@ -165,6 +188,16 @@ class _Clock:
         elif one.name == "SYNCS" and "PHASECHK" in one.rest:
             self._settle()
             self._wait_for_load(one.barrier)
+        elif one.name == "LDG":
+            self._settle()
+            first, number = one.registers[0], 2 if ".64" in one.rest else 4 if ".128" in one.rest else 1
+            self._arrives |= {f"R{int(first[1:]) + i}": self.now + GLOBAL_CYCLES for i in range(number)}
+
+    def _wait_for_registers(self, one: Instruction) -> None:
+        needed = [self._arrives.pop(name) for name in one.registers if name in self._arrives]
+        if needed:
+            self._settle()
+            self.now = max(self.now, *needed)
 
     def _wait_for_load(self, barrier: str) -> None:
         issued = self._waited[barrier] - self._ahead
