@@ -107,10 +107,10 @@ TABLE: dict[Row, KernelConfig] = {
     Row(100, "relu_squared_down", "any", 16): _matmul(128, 128, 64, 8, 3),
     Row(120, "relu_squared_down", "any", 16): _matmul(128, 128, 32, 8, 3),
     Row(80, "relu_squared_down", "any", 32): _matmul(64, 64, 32, 8, 2),
-    # "masked" is for windows, documents and shared key heads, whose masks and indices take registers: with 128 keys
-    # their dkv spills, or is serialized by Triton 3.6. At head dimension 64 the exponentials take as long as the
-    # products, and two programs on a core hide more than a late product. Three stages, because with two a load
-    # begins when it is already waited for. Before H100 tiles are loaded through pointers, which take many registers.
+    # "masked" is for windows, documents and shared key heads, whose masks and indices take registers: with
+    # 128 keys their dkv spills, or is serialized by Triton 3.6. At head dimension 64 exponentials take as
+    # long as products, and two programs on a core hide more than a late product. Three stages: with two a
+    # load begins when it is already waited for. Before H100 tiles come through pointers: many registers.
     **_attention(90, 16, "head_dim=64", (128, 64, 8, 3), (128, 64, 8, 3), (64, 64, 4, 3)),
     **_attention(90, 16, "head_dim=64 masked", (128, 64, 8, 3), (128, 64, 8, 3, 1), (64, 64, 4, 3)),
     **_attention(90, 16, "head_dim=128", (128, 128, 8, 3, 1), (128, 64, 8, 3, 1), (64, 128, 8, 3, 1)),

@@ -1,11 +1,11 @@
-"""What the kernels of `attention` share: tiles of (B, T, H, D) through tensor descriptors, and which keys are seen.
+"""What the kernels of `attention` share: tiles of (B, T, H, D) by descriptor, and which keys a query sees.
 
 Descriptors of four dimensions (TMA on H100 and newer, pointers on older devices) read zeros past T and store
 nothing there: no tensor is transposed or padded.
 """
 
-# The arguments of a kernel have no Python types, and a compile-time condition needs an `if` of its own.
-# ruff: noqa: ANN001, ANN202, SIM102
+# The arguments of a kernel have no Python types.
+# ruff: noqa: ANN001, ANN201
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def store_tile(desc, row, t, head, tile, ROWS: tl.constexpr, D: tl.constexpr):
 
 @jit
 def key_range(m0, LO, row, T, window, M: tl.constexpr, N: tl.constexpr):
-    """Return where the block begins with the first key that any of M queries sees, and the first key all see."""
+    """Return where the block of the first key begins that any query sees, and the first key that all see."""
     if LO is None and window is None:
         return 0, 0
     begin = first_key(m0, LO, row, T, window) // N * N

@@ -1,12 +1,13 @@
 """How well a kernel's main loop keeps the tensor cores busy, estimated from its SASS: no GPU, no clock.
 
-The loop is walked instruction by instruction as one block of warps in lockstep executes it. HGMMA queues work for
-the tensor cores and returns; other instructions take their unit's cycles; WARPGROUP.DEPBAR waits for the tensor
-cores, and SYNCS for a TMA load issued a few iterations before. What runs between the issue of a product and the
-wait for it is off the critical path. Several blocks on one multiprocessor fill each other's gaps, ideally.
+The loop is walked instruction by instruction as one block of warps in lockstep executes it. HGMMA queues work
+for the tensor cores and returns; other instructions take their unit's cycles; WARPGROUP.DEPBAR waits for the
+tensor cores, SYNCS for a TMA load issued a few iterations before, and whatever reads a register for the load
+that fills it. What runs between the issue of a product and the wait for it is off the critical path. Several
+blocks on one multiprocessor fill each other's gaps, ideally.
 
-A figure to compare configurations with, not a prediction: the L2 cache, bank conflicts, the latency of a chain of
-dependent instructions, barriers, prologue, tail and the clock under load are not in it.
+A figure to compare configurations with, not a prediction: the bandwidth of the L2 cache, bank conflicts,
+chains of dependent instructions, barriers, prologue, tail and the clock under load are not in it.
 """
 
 from __future__ import annotations
@@ -29,30 +30,14 @@ _PRODUCT = re.compile(r"\.64x(\d+)x\d+")
 _LEFT_IN_REGISTERS = re.compile(r"R\d+, R\d+, gdesc")
 
 # Cycles that a warp's instruction keeps its unit, on each of the four partitions of a multiprocessor.
-_UNITS = {
-    "mufu": (8, ("MUFU",)),
-    "shared": (4, ("LDS", "STS", "LDSM", "STSM", "SHFL", "LDG", "STG", "LDGSTS", "ATOMG", "RED", "ATOMS")),
-    "alu": (
-        2,
-        (
-            "IADD3",
-            "LOP3",
-            "ISETP",
-            "FSETP",
-            "FSEL",
-            "SEL",
-            "FMNMX",
-            "F2FP",
-            "SHF",
-            "LEA",
-            "PRMT",
-            "PLOP3",
-            "VIADD",
-        )
-        + ("IMNMX", "VIMNMX", "IMAD", "I2FP", "R2UR", "SGXT", "VOTE", "HADD2", "HMUL2", "HFMA2"),
-    ),
-}
-_UNIT = {name: (unit, cycles) for unit, (cycles, names) in _UNITS.items() for name in names}
+_SPECIAL = "MUFU"
+_SHARED_MEMORY = "LDS STS LDSM STSM SHFL LDG STG LDGSTS ATOMG ATOMS RED"
+_HALF_RATE = (
+    "IADD3 LOP3 ISETP FSETP FSEL SEL FMNMX F2FP SHF LEA PRMT PLOP3 VIADD IMNMX VIMNMX IMAD I2FP R2UR SGXT"
+    " VOTE HADD2 HMUL2 HFMA2"
+)
+_UNITS = {"mufu": (8, _SPECIAL), "shared": (4, _SHARED_MEMORY), "alu": (2, _HALF_RATE)}
+_UNIT = {name: (unit, cycles) for unit, (cycles, names) in _UNITS.items() for name in names.split()}
 
 
 @dataclass(frozen=True)
