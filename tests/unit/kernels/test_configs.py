@@ -58,7 +58,6 @@ def test_blocks_of_dkvs_queries_fit_into_those_that_dq_leaves_numbers_for():
         if row.kernel == "attention_dq":
             written = {config.tiles["BLOCK_M"] for config in configs.candidates(row)}
             read = {
-                config.tiles["BLOCK_M"]
-                for config in configs.candidates(row._replace(kernel="attention_dkv"))
+                config.tiles["BLOCK_M"] for config in configs.candidates(row._replace(kernel="attention_dkv"))
             }
             assert max(read) <= min(written), row
