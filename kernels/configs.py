@@ -20,7 +20,7 @@ from kernels.chosen import CHOSEN
 from kernels.language import triton
 
 BASE = "base"  # what a row's configuration in `TABLE` is called
-_Sizes = tuple[int, int, int, int]
+_Sizes = tuple[int, ...]
 _BITS = {torch.bfloat16: 16, torch.float16: 16, torch.float32: 32}
 
 
@@ -54,15 +54,17 @@ class KernelConfig:
 def _attention(
     arch: int, bits: int, shape: str, forward: _Sizes, dq: _Sizes, dkv: _Sizes
 ) -> dict[Row, KernelConfig]:
-    """Return three rows, each from BLOCK_M (queries), BLOCK_N (keys), warps and stages."""
-    fast = arch == 90 and bits == 16
+    """Return three rows, each from BLOCK_M (queries), BLOCK_N (keys), warps, stages, and LATE (1 or none)."""
     sizes = {"attention_forward": forward, "attention_dq": dq, "attention_dkv": dkv}
-    return {
-        Row(arch, kernel, shape, bits): KernelConfig(
-            num_warps, num_stages, {"BLOCK_M": m, "BLOCK_N": n}, tensor_core=fast, tma=fast
-        )
-        for kernel, (m, n, num_warps, num_stages) in sizes.items()
-    }
+    fast = arch == 90 and bits == 16
+    return {Row(arch, kernel, shape, bits): _attention_config(*of, fast=fast) for kernel, of in sizes.items()}
+
+
+def _attention_config(
+    m: int, n: int, num_warps: int, num_stages: int, late: int = 0, *, fast: bool = True, name: str = BASE
+) -> KernelConfig:
+    tiles = {"BLOCK_M": m, "BLOCK_N": n, "LATE": late}
+    return KernelConfig(num_warps, num_stages, tiles, tensor_core=fast, tma=fast, name=name)
 
 
 def _specialized(num_stages: int, name: str = "gluon", *, turns: bool = True) -> KernelConfig:
@@ -139,12 +141,14 @@ TABLE: dict[Row, KernelConfig] = {
     Row(120, "relu_squared_down", "any", 16): _matmul(128, 128, 32, 8, 3),
     # With a depth of 32, Triton 3.6 spills on H100.
     Row(80, "relu_squared_down", "any", 32): _matmul(64, 64, 16, 8, 2),
-    # "masked" is for windows, documents and shared key heads, whose masks and indices take registers: with 64
-    # queries their dkv spills. Before H100 tiles are loaded through pointers, which take many registers.
-    **_attention(90, 16, "head_dim=64", (128, 64, 8, 3), (128, 64, 8, 2), (64, 128, 8, 2)),
-    **_attention(90, 16, "head_dim=64 masked", (128, 64, 8, 3), (128, 64, 8, 2), (64, 128, 8, 2)),
-    **_attention(90, 16, "head_dim=128", (128, 64, 8, 3), (128, 64, 8, 2), (64, 128, 8, 2)),
-    **_attention(90, 16, "head_dim=128 masked", (128, 64, 8, 3), (128, 64, 8, 2), (32, 128, 8, 3)),
+    # "masked" is for windows, documents and shared key heads, whose masks and indices take registers: with
+    # 128 keys their dkv spills, or is serialized by Triton 3.6. At head dimension 64 exponentials take as
+    # long as products, and two programs on a core hide more than a late product. Three stages: with two a
+    # load begins when it is already waited for. Before H100 tiles come through pointers: many registers.
+    **_attention(90, 16, "head_dim=64", (128, 64, 8, 3), (128, 64, 8, 3), (64, 64, 4, 3)),
+    **_attention(90, 16, "head_dim=64 masked", (128, 64, 8, 3), (128, 64, 8, 3, 1), (64, 64, 4, 3)),
+    **_attention(90, 16, "head_dim=128", (128, 128, 8, 3, 1), (128, 64, 8, 3, 1), (64, 128, 8, 3, 1)),
+    **_attention(90, 16, "head_dim=128 masked", (128, 128, 8, 3, 1), (128, 64, 8, 3, 1), (64, 64, 4, 2)),
     **{row: config for masked in ("", " masked") for row, config in _attention_elsewhere(masked).items()},
     # Heads per program: 32 numbers of x per thread, several programs per core, which wait for memory in turn.
     Row(80, "qk_norm_rotary_forward", "any", 16): KernelConfig(4, 1, {"ROWS": 32}),
@@ -154,13 +158,38 @@ TABLE: dict[Row, KernelConfig] = {
 }
 
 
+def _attention_variants(
+    shape: str, kernel: str, *others: KernelConfig, **sizes: _Sizes
+) -> dict[Row, tuple[KernelConfig, ...]]:
+    """Return what else to try on H100: `early` has no late product, `pair` two programs on a core."""
+    variants = (*(_attention_config(*of, name=name) for name, of in sizes.items()), *others)
+    return {Row(90, f"attention_{kernel}", shape, 16): variants}
+
+
 # Other configurations of a row, each gated like the row itself.
 VARIANTS: dict[Row, tuple[KernelConfig, ...]] = {
-    Row(90, "attention_forward", "head_dim=64", 16): (_specialized(4),),
-    Row(90, "attention_forward", "head_dim=128", 16): (
+    **_attention_variants(
+        "head_dim=64", "forward", _specialized(4), pair=(64, 64, 4, 3), late=(64, 64, 4, 3, 1)
+    ),
+    **_attention_variants("head_dim=64", "dq", late=(128, 64, 8, 3, 1), pair=(64, 64, 4, 3, 1)),
+    **_attention_variants("head_dim=64", "dkv", late=(64, 64, 4, 3, 1), wide=(64, 128, 8, 3, 1)),
+    **_attention_variants("head_dim=64 masked", "forward", pair=(64, 64, 4, 3), late=(64, 64, 4, 3, 1)),
+    **_attention_variants("head_dim=64 masked", "dq", early=(128, 64, 8, 3), pair=(64, 64, 4, 3, 1)),
+    **_attention_variants("head_dim=64 masked", "dkv", wide=(64, 128, 8, 3)),
+    **_attention_variants(
+        "head_dim=128",
+        "forward",
         _specialized(2),
         _specialized(2, "gluon-unordered", turns=False),
+        small=(128, 64, 8, 3, 1),
+        early=(128, 64, 8, 3),
+        pair=(64, 64, 4, 3, 1),
     ),
+    **_attention_variants("head_dim=128", "dq", early=(128, 64, 8, 3)),
+    **_attention_variants("head_dim=128", "dkv", pair=(64, 64, 4, 2), narrow=(32, 64, 4, 3)),
+    **_attention_variants("head_dim=128 masked", "forward", small=(128, 64, 8, 3, 1), pair=(64, 64, 4, 3, 1)),
+    **_attention_variants("head_dim=128 masked", "dq", early=(128, 64, 8, 3)),
+    **_attention_variants("head_dim=128 masked", "dkv", wide=(32, 128, 8, 3)),
     Row(90, "relu_squared_up", "any", 16): (
         _squared(_LARGE_TILE, parts=1, persistent=0, name="tile per program"),
         _squared(_TWO_PER_CORE, parts=2, persistent=2, name="two per core"),

@@ -24,10 +24,11 @@ def test_three_launches_cover_each_block_head_and_row(model, window, documents, 
     with dry_run() as launches:
         out, lse = attention.forward(q, k, v, lo, window, 0.1)
         grads = attention.backward(out, q, k, v, out, lse, lo, window, 0.1)
+    keys = 32 if window or documents else 16  # of 64 or 128
     assert [(launch.name, launch.grid) for launch in launches] == [
         ("_attention_forward_kernel", (16, heads, rows)),
         ("_attention_dq_kernel", (16, heads, rows)),
-        ("_attention_dkv_kernel", (16, heads // shared, rows)),
+        ("_attention_dkv_kernel", (keys, heads // shared, rows)),
     ]
     assert (out.shape, lse.shape, lse.dtype) == (q.shape, (rows, heads, 2048), torch.float32)
     assert [grad.shape for grad in grads] == [q.shape, k.shape, v.shape]

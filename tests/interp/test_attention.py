@@ -28,10 +28,11 @@ F32, F16, BF16 = TOLERANCE
 def small_tiles(monkeypatch):
     """Let a test choose (queries, keys) of a tile; dk and dv take them the other way round."""
 
-    def choose(m: int, n: int) -> None:
+    def choose(m: int, n: int, late: int = 1) -> None:
         for dim in (64, 128):
             for kernel in ("forward", "dq", "dkv"):
-                tiles = {"BLOCK_M": n, "BLOCK_N": m} if kernel == "dkv" else {"BLOCK_M": m, "BLOCK_N": n}
+                sizes = {"BLOCK_M": n, "BLOCK_N": m} if kernel == "dkv" else {"BLOCK_M": m, "BLOCK_N": n}
+                tiles = sizes | {"LATE": late}
                 for row in ("", " masked"):
                     for bits in (16, 32):
                         key = configs.Row(90, f"attention_{kernel}", f"head_dim={dim}{row}", bits)
@@ -101,11 +102,37 @@ def test_head_dimension_128_and_larger_tiles(length, window, mean, dtype, small_
 
 
 @pytest.mark.parametrize(
-    ("length", "window", "mean"), [(500, None, None), (1000, 130, None), (500, 300, 200)]
+    ("dtype", "length", "kv_heads", "window", "mean"),
+    [(F32, 97, 2, None, None), (BF16, 127, 1, None, None), (F32, 99, 1, 33, None), (F16, 90, 1, 17, 40)],
 )
-def test_the_tiles_of_an_h100(length, window, mean, small_tiles):
-    small_tiles(128, 64)
-    _check(inputs(1, length, 1, 1, 128, BF16, documents=mean), window)
+def test_products_that_are_not_late(dtype, length, kv_heads, window, mean, small_tiles):
+    small_tiles(32, 16, late=0)
+    _check(inputs(1, length, 2, kv_heads, 64, dtype, documents=mean), window)
+
+
+def _variants(dim: int, masked: bool) -> list[tuple[int, bool, dict[str, str]]]:
+    """Return runs that together use each configuration of an H100."""
+    shape = f"head_dim={dim}{' masked' if masked else ''}"
+    kernels = ("attention_forward", "attention_dq", "attention_dkv")
+    names = {k: [c.name for c in configs.candidates(configs.Row(90, k, shape, 16))] for k in kernels}
+    runs = max(map(len, names.values()))
+    return [
+        (dim, masked, {k: own[min(run, len(own) - 1)] for k, own in names.items()}) for run in range(runs)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("dim", "masked", "variants"),
+    [run for dim in (64, 128) for masked in (False, True) for run in _variants(dim, masked)],
+    ids=str,
+)
+def test_every_configuration_of_an_h100(dim, masked, variants, monkeypatch):
+    monkeypatch.undo()  # the real tiles
+    with configs.trying(**variants):
+        _check(
+            inputs(1, 300, 2, 1 if masked else 2, dim, BF16, documents=200 if masked else None),
+            150 if masked else None,
+        )
 
 
 @pytest.mark.parametrize(("m", "n"), [(16, 16), (64, 16), (64, 64), (128, 32)])

@@ -16,6 +16,8 @@ from typing import Any
 
 import triton
 
+from tests.support.kernels.estimate import estimate
+
 SHARED_MAX = 232_448  # bytes a block may have on sm_90: 227 KB
 _REGISTERS = 65_536  # of one multiprocessor
 _INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)")
@@ -37,6 +39,9 @@ class MachineCode:
     cp_async: int
     serialized: bool
     instructions: int
+    overlapped: int  # percent of the main loop's other work that runs behind wgmma; see `estimate`
+    barriers: int  # of all warps, per iteration of the main loop
+    bound_tflops: int  # of the main loop, by count
 
 
 def inspect(kernel: Any) -> MachineCode:
@@ -46,12 +51,20 @@ def inspect(kernel: Any) -> MachineCode:
     if found is None:
         raise ValueError(f"no register count in {resources!r}")
     count = collections.Counter(_INSTRUCTION.findall(sass))
+    registers, metadata = int(found[1]), kernel.metadata
+    loop = estimate(
+        sass,
+        warps=metadata.num_warps,
+        registers=registers,
+        shared=metadata.shared,
+        stages=metadata.num_stages,
+    )
     return MachineCode(
-        registers=int(found[1]),
+        registers=registers,
         stack=int(found[2]),
         spills=count["LDL"] + count["STL"],
-        shared=kernel.metadata.shared,
-        warps=kernel.metadata.num_warps,
+        shared=metadata.shared,
+        warps=metadata.num_warps,
         wgmma=count["HGMMA"] + count["QGMMA"],
         tcgen05=sum(n for name, n in count.items() if name.startswith("UTC") and "MMA" in name),
         mma_sync=count["HMMA"],
@@ -59,6 +72,9 @@ def inspect(kernel: Any) -> MachineCode:
         cp_async=count["LDGSTS"],
         serialized=bool(count["HGMMA"]) and count["WARPGROUP"] >= 2 * count["HGMMA"],
         instructions=sum(count.values()),
+        overlapped=loop.overlapped if loop else 0,
+        barriers=loop.barriers if loop else 0,
+        bound_tflops=loop.bound_tflops if loop else 0,
     )
 
 

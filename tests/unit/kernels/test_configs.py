@@ -51,3 +51,13 @@ def test_names_of_variants_are_unique_and_chosen_ones_exist():
         assert configs.CHOSEN.get(row, configs.BASE) in names
     assert set(configs.VARIANTS) <= set(configs.TABLE)
     assert set(configs.CHOSEN) <= set(configs.TABLE)
+
+
+def test_blocks_of_dkvs_queries_fit_into_those_that_dq_leaves_numbers_for():
+    for row in configs.TABLE:
+        if row.kernel == "attention_dq":
+            written = {config.tiles["BLOCK_M"] for config in configs.candidates(row)}
+            read = {
+                config.tiles["BLOCK_M"] for config in configs.candidates(row._replace(kernel="attention_dkv"))
+            }
+            assert max(read) <= min(written), row
