@@ -29,9 +29,9 @@ class Execution:
     logits_at_once: int | None = None  # bytes of them that exist at a time; None: all of a pass
 
 
-# As this pipeline trains on a GPU, compiled: the loss takes bfloat16 logits in chunks and turns them into their
-# gradient in place (`kernels.linear_cross_entropy.op`); activations as PyTorch's compiler plans them for a GPU
-# (30 classic, 33 for 2026).
+# As this pipeline trains on a GPU, compiled: the loss takes bfloat16 logits in chunks and turns them into
+# their gradient in place (`kernels.linear_cross_entropy.op`); activations as PyTorch's compiler plans them
+# for a GPU (30 classic, 33 for 2026).
 FUSED = Execution(
     name="fused loss, compiled", activation_bytes=33, logit_bytes=2, logits_at_once=LOGIT_CHUNK_BYTES
 )
