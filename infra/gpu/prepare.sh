@@ -5,6 +5,6 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 mkdir -p .gpu
 bash infra/gpu/fetch_wheels.sh
-uv run python infra/gpu/prepare.py "$@"
+uv run python -m infra.gpu.prepare "$@"
 git describe --always --dirty >.gpu/commit
 du -sh .gpu

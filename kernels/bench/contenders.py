@@ -118,8 +118,8 @@ def _causal(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
 
 
 def _flash_attention_3(inputs: Inputs) -> Forward:
-    """Take it from its own package, or from where the kernels hub puts it."""
-    return _flash("flash_attn_interface", "flash_attn_3", "flash_attn3")(inputs)
+    """Take it from its own package, from where the kernels hub puts it, or a build of its forward alone."""
+    return _flash("flash_attn_interface", "flash_attn_3", "flash_attn3", "fa3_fwd_interface")(inputs)
 
 
 def _flash_attention_2(inputs: Inputs) -> Forward:

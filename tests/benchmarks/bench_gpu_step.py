@@ -199,8 +199,8 @@ def main() -> int:
     """Measure all sections that fit; return 1 if a number is wrong."""
     options = arguments(__doc__).parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
-        print("bench_gpu_step: no CUDA device; --device cpu --sizes tiny is a dry run", file=sys.stderr)
-        return 2
+        print("bench_gpu_step: no CUDA device, so nothing is timed (--device cpu --sizes tiny: a dry run)")
+        return 0
     run = Run(options, Measurement.start("step", options))
     weights = initial_weights(run.config("d20").model)
     d20(run, weights)
