@@ -46,12 +46,12 @@ PARTS = (
             *("-m", "pytest", "-c", "tests/gpu/pytest.ini", "--rootdir", "."),
             *("--confcutdir", "tests/gpu", "tests/gpu"),
         ),
-        weight=5,
+        weight=4,
         least_s=20,
     ),
-    Part(name="kernels", arguments=("-m", "kernels.bench", "--choose"), weight=5, least_s=20),
-    Part(name="step", arguments=("-m", "tests.benchmarks.bench_gpu_step"), weight=5, least_s=40),
-    Part(name="training", arguments=("-m", "tests.benchmarks.gpu_training"), weight=5, least_s=30),
+    Part(name="kernels", arguments=("-m", "kernels.bench", "--choose"), weight=4, least_s=20),
+    Part(name="step", arguments=("-m", "tests.benchmarks.bench_gpu_step"), weight=6, least_s=40),
+    Part(name="training", arguments=("-m", "tests.benchmarks.gpu_training"), weight=4, least_s=30),
 )
 
 
