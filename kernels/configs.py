@@ -94,10 +94,10 @@ def _attention_elsewhere(masked: str) -> dict[Row, KernelConfig]:
     """Return the rows of the devices that no training run of ours uses."""
     small, large = f"head_dim=64{masked}", f"head_dim=128{masked}"
     return {
-        **_attention(80, 16, small, (64, 32, 4, 2), (64, 32, 4, 2), (32, 64, 4, 2)),
+        **_attention(80, 16, small, (64, 32, 4, 2), (64, 32, 4, 2), (16, 64, 4, 2)),
         **_attention(80, 16, large, (64, 32, 4, 2), (64, 32, 8, 2), (32, 64, 8, 2)),
-        **_attention(100, 16, small, (128, 64, 4, 3), (128, 64, 4, 2), (64, 128, 4, 2)),
-        **_attention(100, 16, large, (128, 64, 4, 3), (128, 64, 4, 2), (64, 128, 4, 2)),
+        **_attention(100, 16, small, (128, 64, 4, 3), (128, 64, 4, 2), (64, 128, 8, 2)),
+        **_attention(100, 16, large, (128, 64, 4, 3), (128, 64, 4, 2), (64, 128, 8, 2)),
         **_attention(120, 16, small, (128, 32, 8, 2), (128, 32, 8, 2), (32, 128, 8, 2)),
         **_attention(120, 16, large, (128, 32, 8, 2), (128, 16, 8, 2), (16, 128, 8, 2)),
     }
