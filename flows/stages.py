@@ -42,7 +42,7 @@ EVALUATE_SFT = Stage(
 )
 PRETRAIN = Stage(
     name="pretrain",
-    version=3,
+    version=4,
     run="nanochat.train.pretrain:pretrain",
     resources="gpu",
     spreads=True,
@@ -53,7 +53,7 @@ PRETRAIN = Stage(
 )
 MIDTRAIN = Stage(
     name="midtrain",
-    version=4,
+    version=5,
     run="nanochat.train.midtrain:midtrain",
     resources="gpu",
     spreads=True,
@@ -64,7 +64,7 @@ MIDTRAIN = Stage(
 )
 SFT = Stage(
     name="sft",
-    version=4,
+    version=5,
     run="nanochat.train.sft:sft",
     resources="gpu",
     spreads=True,
