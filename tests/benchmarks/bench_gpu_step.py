@@ -189,8 +189,8 @@ def decode(run: Run, weights: dict[str, Tensor]) -> None:
 
 def _let_go() -> None:
     """Free what a section has held."""
+    torch.compiler.reset()  # what it kept of the model is garbage only then
     gc.collect()
-    torch.compiler.reset()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
