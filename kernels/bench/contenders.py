@@ -35,7 +35,7 @@ class Contender:
     name: str
     make: Callable[[Inputs], Forward]
     set_up_s: float = 3.0  # about what it takes until it runs
-    late: bool = False  # slow, and no goal needs it
+    late: bool = False  # slow to run or to set up, and no goal needs it
     both: Callable[[Inputs], Callable[[], object]] | None = None  # both directions, without gradients
 
 
@@ -157,8 +157,8 @@ def loss_contenders(compiler: Compile | None) -> tuple[Contender, ...]:
     return (
         Contender(OURS, _with(linear_cross_entropy)),
         Contender(PRODUCTS, _logits, both=_loss_products),
-        Contender("Cut Cross Entropy", _cut_cross_entropy, 10.0),
-        Contender("Liger", _liger, 10.0),
+        Contender("Liger", _liger, 10.0, late=True),
+        Contender("Cut Cross Entropy", _cut_cross_entropy, 10.0, late=True),
         _compiled(linear_cross_entropy_reference, compiler, late=True),
         Contender(EAGER, _with(linear_cross_entropy_reference), 10.0, late=True),
     )

@@ -14,8 +14,10 @@ import argparse
 import gc
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -28,10 +30,12 @@ from nanochat.model.gpt import GPT
 from nanochat.optim.schedules import pretrain_schedule
 from tests.benchmarks import decode_speed
 from tests.benchmarks.gpu_configs import config_of
-from tests.benchmarks.one_of_eight import RANKS
+from tests.benchmarks.one_of_eight import RANKS, owned, world
 from tests.benchmarks.plain_rank import RankTrainer
 from tests.benchmarks.rank_of_ours import Batch, OurRank
 from tests.benchmarks.step_timing import Outcome, Rank, Timing
+
+T = TypeVar("T")
 
 # Of a loss, between the two sides: they round differently (upstream's embedding is bfloat16, and with it the
 # residual stream), and Muon amplifies last bits.
@@ -142,28 +146,46 @@ def batches(config: PretrainConfig, count: int = 8) -> list[Batch]:
     return made
 
 
-def ours(run: Run, name: str, weights: dict[str, Tensor]) -> tuple[OurRank, Outcome]:
+def attempted(run: Run, section: str, measure: Callable[[], T]) -> T | None:
+    """Measure a section; what it raises is a failed check, and the next sections still have their turn."""
+    try:
+        return measure()
+    except Exception as error:  # whatever a compiler, a driver or the memory raises
+        traceback.print_exc()
+        run.kept.add_check(f"{section}: runs", False, f"{type(error).__name__}: {error}"[:800])
+        return None
+    finally:
+        _let_go()
+
+
+def ours(run: Run, name: str, weights: dict[str, Tensor]) -> Outcome:
     """Measure our step of a recipe."""
     config = run.config(name)
     rank = OurRank(config, weights, batches(config), device=run.options.device, compiler=run.compiler)
     found = run.timed(name, "ours", rank)
     falls = found.losses[-1] < found.losses[0]
     run.kept.add_check(f"{name} ours: the loss falls", falls, f"{found.losses[0]} to {found.losses[-1]}")
-    return rank, found
+    return found
+
+
+def upstream(run: Run, weights: dict[str, Tensor]) -> Outcome:
+    """Measure upstream's step of d20."""
+    with torch.device("meta"):
+        model = GPT(run.config("d20").model)
+    return run.timed("d20", "upstream", UpstreamRank(run, weights, owned(model, world().group)))
 
 
 def d20(run: Run, weights: dict[str, Tensor]) -> None:
     """Measure ours and upstream's step."""
-    rank, mine = ours(run, "d20", weights)
-    owned = rank.owned
-    if run.options.device == "cuda" and not run.tiny:
+    mine = attempted(run, "d20 ours", lambda: ours(run, "d20", weights))
+    if mine is not None and run.options.device == "cuda" and not run.tiny:
         for goal in ("d20 step", "d20 step, stretch"):
             run.kept.set_goal(goal, mine.median_ms)
-    del rank
-    _let_go()
     if not run.begins("d20 upstream"):
         return
-    theirs = run.timed("d20", "upstream", UpstreamRank(run, weights, owned))
+    theirs = attempted(run, "d20 upstream", lambda: upstream(run, weights))
+    if mine is None or theirs is None:
+        return
     run.kept.add_row(section="d20", upstream_over_ours=theirs.median_ms / mine.median_ms)
     pairs = list(zip(mine.losses, theirs.losses, strict=True))
     furthest = max(abs(a - b) / b for a, b in pairs)
@@ -189,8 +211,8 @@ def decode(run: Run, weights: dict[str, Tensor]) -> None:
 
 def _let_go() -> None:
     """Free what a section has held."""
+    torch.compiler.reset()  # what it kept of the model is garbage only then
     gc.collect()
-    torch.compiler.reset()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
@@ -204,12 +226,11 @@ def main() -> int:
     run = Run(options, Measurement.start("step", options))
     weights = initial_weights(run.config("d20").model)
     d20(run, weights)
-    _let_go()
     if run.begins("d20 decode"):
-        decode(run, weights)
-        _let_go()
+        attempted(run, "d20 decode", lambda: decode(run, weights))
     if run.begins("2026-d12 ours"):
-        ours(run, "2026-d12", initial_weights(run.config("2026-d12").model))
+        other = initial_weights(run.config("2026-d12").model)
+        attempted(run, "2026-d12 ours", lambda: ours(run, "2026-d12", other))
     print(run.kept.path)
     return 1 if run.kept.wrong else 0
 

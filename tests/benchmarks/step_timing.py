@@ -97,6 +97,9 @@ class Timing:
     def _profile(self, section: str, step: Callable[[], float]) -> None:
         found = profile(step, _PROFILED, self.device)
         whole = sum(found.milliseconds.values())
+        if not whole:
+            self.kept.add_row(section=section, left_out="the profiler saw nothing of the device")
+            return
         for part, ms in found.milliseconds.items():
             self.kept.add_row(section=section, part=part, ms=ms, share=ms / whole)
         self.kept.add_row(section=section, host_waits=sum(found.waits.values()), by_name=found.waits)

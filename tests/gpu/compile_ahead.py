@@ -2,7 +2,9 @@
 
 A GPU's minutes are few, and Triton compiles one kernel after the other, some seconds each. Forks of the
 process that tests compile every case and variant for the device without using it (`dry_run`), and Triton's
-cache on the disk hands the results over. What fails here fails again, and is reported, in its test.
+cache on the disk hands the results over. So it does the C code of each signature, which Triton 3.6 has a
+compiler translate before the first launch (a third of a second, for a kernel of some seconds). What fails
+here fails again, and is reported, in its test.
 """
 
 from __future__ import annotations
@@ -11,12 +13,16 @@ import multiprocessing
 import os
 import subprocess
 import traceback
+from typing import TYPE_CHECKING
 
 from kernels import configs, qk_norm_rotary, relu_squared
 from kernels.attention import op as attention
 from kernels.language import AVAILABLE
 from kernels.linear_cross_entropy import op as linear_cross_entropy
 from tests.gpu.operations import CASES, F16, SCALES, Case, Problem, variants
+
+if TYPE_CHECKING:
+    from tests.support.kernels.fake_driver import Launch
 
 
 def start_compiling(sizes: str) -> None:
@@ -47,10 +53,20 @@ def _compile(share: list[tuple[Case, dict[str, str]]], sizes: str, arch: int) ->
 
     for case, names in share:
         try:
-            with dry_run(arch), configs.trying(**names):
+            with dry_run(arch) as launches, configs.trying(**names):
                 launch(case, sizes)
+            make_launchers(launches)
         except Exception:
             traceback.print_exc()
+
+
+def make_launchers(launches: list[Launch]) -> None:
+    """Compile the C code that launches each kernel; newer Tritons have none."""
+    from triton.backends.nvidia import driver
+
+    if hasattr(driver, "make_launcher"):
+        for kernel in {id(one.kernel): one.kernel for one in launches}.values():
+            driver.CudaLauncher(kernel.src, kernel.metadata)
 
 
 def launch(case: Case, sizes: str) -> None:

@@ -161,7 +161,9 @@ class Recorder:
         if report.skipped:
             self.held.add_row(test=_name(item), skipped=str(report.longrepr[2]).removeprefix("Skipped: "))
         elif report.failed:
-            place = "" if report.when == "call" else f" ({report.when})"
+            # Under its own name also what fails in a fixture: without an outcome a test that breaks the CUDA
+            # context there would be run again by every new child.
+            place = " (teardown)" if report.when == "teardown" else ""
             self.held.add_check(_name(item) + place, False, _short(report.longrepr))
         elif report.when == "call":
             self.held.add_check(_name(item), True)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from kernels.measurement import Measurement
+from tests.benchmarks import bench_gpu_step
 
 ROOT = Path(__file__).parents[3]
 
@@ -40,3 +44,17 @@ def test_only_packages_of_a_bare_gpu_machine_are_imported(module):
     code = f"{hidden}; import tests.benchmarks.{module}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_section_that_fails_is_a_failed_check_and_the_next_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_gpu_step, "_let_go", lambda: None)  # it loads the compiler
+    run = bench_gpu_step.Run(argparse.Namespace(), Measurement("step", tmp_path, {}))
+
+    def fails():
+        raise RuntimeError("no kernel image")
+
+    assert bench_gpu_step.attempted(run, "d20 ours", fails) is None
+    assert bench_gpu_step.attempted(run, "d20 upstream", lambda: 3) == 3
+    assert run.kept.checks == [
+        {"name": "d20 ours: runs", "ok": False, "detail": "RuntimeError: no kernel image"}
+    ]

@@ -6,6 +6,8 @@ from collections import Counter
 
 import pytest
 
+from kernels.measurement import Measurement
+from tests.benchmarks import step_timing
 from tests.benchmarks.step_shares import Span, part_of, shares
 
 
@@ -48,3 +50,11 @@ def test_what_the_optimizer_starts_is_its_own_and_gaps_are_idle():
     assert found.milliseconds["idle"] == 0.25
     assert found.longest[0] == ("nvjet_tst", 0.75, 1.5)
     assert found.waits == {"cudaStreamSynchronize": 2}
+
+
+def test_a_profiler_that_sees_no_device_costs_only_its_own_rows(tmp_path, monkeypatch):
+    kept = Measurement("step", tmp_path, {})
+    timing = step_timing.Timing(kept=kept, device="cuda", steps=1, has_time=lambda: True)
+    monkeypatch.setattr(step_timing, "profile", lambda *_: shares([], [], Counter(), steps=3))
+    timing._profile("d20 ours", lambda: 0.0)
+    assert kept.rows == [{"section": "d20 ours", "left_out": "the profiler saw nothing of the device"}]

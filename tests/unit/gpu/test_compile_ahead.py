@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from tests.gpu.compile_ahead import launch
+from tests.gpu.compile_ahead import launch, make_launchers
 from tests.gpu.operations import CASES
 
 
@@ -22,3 +24,17 @@ def test_what_is_compiled_ahead_is_each_kernel_of_the_op(case, monkeypatch):
         launch(case, "full")
     rows = {row.kernel for row in configs.TABLE if case.uses(row)}
     assert launched and {name.removeprefix("_").removesuffix("_kernel") for name in launched} <= rows
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_what_launches_a_kernel_is_made_once_where_it_is_compiled(old, monkeypatch):
+    driver = pytest.importorskip("triton.backends.nvidia.driver")
+    made = []
+    monkeypatch.setattr(driver, "CudaLauncher", lambda src, metadata: made.append((src, metadata)))
+    if old:
+        monkeypatch.setattr(driver, "make_launcher", None, raising=False)
+    else:
+        monkeypatch.delattr(driver, "make_launcher", raising=False)
+    one, two = (SimpleNamespace(src=f"source {n}", metadata=n) for n in (1, 2))
+    make_launchers([SimpleNamespace(kernel=kernel) for kernel in (one, two, one)])
+    assert made == ([("source 1", 1), ("source 2", 2)] if old else [])

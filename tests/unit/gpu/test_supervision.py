@@ -30,8 +30,12 @@ import pytest
 def test_right():
     pass
 
-def test_breaks():
+@pytest.fixture
+def model():
     assert 1 == 2, "wrong by one"
+
+def test_breaks(model):
+    pass
 
 def test_crashes():
     os.kill(os.getpid(), signal.SIGSEGV)

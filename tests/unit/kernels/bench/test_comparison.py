@@ -124,6 +124,17 @@ def test_what_compiles_comes_after_all_shapes_but_at_the_first(run, monkeypatch)
     ]
 
 
+def test_only_what_a_goal_needs_may_take_long_before_all_goals_are_measured():
+    compared = {goal.name.split(" ")[0] for goal in goals_of("kernels") if "torch.compile" in goal.name}
+    slow = {
+        (name, contender.name)
+        for name, op in OPS.items()
+        for contender in op(TINY, "cpu", None).contenders
+        if contender.set_up_s > Contender.set_up_s and not contender.late
+    }
+    assert slow == {(name, "torch.compile") for name in compared}
+
+
 def test_what_does_not_fit_into_the_time_is_left_out_by_name(run, monkeypatch):
     _with(monkeypatch, *contenders.rotary_contenders(lambda function: function))
     run.end = time.monotonic() + 12
