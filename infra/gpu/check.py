@@ -50,8 +50,8 @@ PARTS = (
         least_s=20,
     ),
     Part(name="kernels", arguments=("-m", "kernels.bench", "--choose"), weight=4, least_s=20),
-    Part(name="step", arguments=("-m", "tests.benchmarks.bench_gpu_step"), weight=6, least_s=40),
-    Part(name="training", arguments=("-m", "tests.benchmarks.gpu_training"), weight=4, least_s=30),
+    Part(name="step", arguments=("-m", "tests.benchmarks.bench_gpu_step"), weight=8, least_s=40),
+    Part(name="training", arguments=("-m", "tests.benchmarks.gpu_training"), weight=3, least_s=30),
 )
 
 
