@@ -211,7 +211,7 @@ class GPT(nn.Module):
 
     def _set_tables(self, length: int) -> None:
         head_dim = self.config.n_embd // self.config.n_head
-        # A text that training shows may need longer tables; made for inference, they could not be trained with.
+        # A text that training shows may need longer tables; those made for inference cannot be trained with.
         with torch.inference_mode(False):
             cos, sin = rotary_tables(architecture_of(self.config), length, head_dim, self.device)
         self.register_buffer("cos", cos, persistent=False)
