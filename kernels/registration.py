@@ -2,14 +2,19 @@
 
 Ops live in the namespace `nanochat` and are opaque to the compiler (`torch.library.custom_op`), which the
 launch of a Triton kernel needs in order to be traced on a machine without a GPU.
+
+PyTorch makes a tensor's GPU the current one before it runs an op of its own, but not for ops made in Python;
+and Triton launches on the current GPU, on its current stream, wherever the tensors are. So here it is done.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 NAMESPACE = "nanochat"
@@ -29,7 +34,10 @@ def register(
     `kernel` has full annotations, from which the schema follows, and returns tensors that share no memory
     with its arguments. `flops` takes shapes, as `torch.utils.flop_counter` hands them over."""
     qualified = f"{NAMESPACE}::{name}"
-    torch.library.custom_op(qualified, kernel, mutates_args=(), device_types="cuda")
+    schema = torch.library.infer_schema(kernel, mutates_args=())
+    torch.library.custom_op(
+        qualified, on_its_device(kernel), mutates_args=(), device_types="cuda", schema=schema
+    )
     # Kernels that `custom_op` holds itself import the compiler at their first call, which takes seconds: not
     # on a CPU, where a chat or a test should start without delay.
     torch.library.impl(qualified, "cpu", kernel)
@@ -39,3 +47,14 @@ def register(
     op = getattr(getattr(torch.ops, NAMESPACE), name)
     register_flop_formula(op)(flops)
     return op
+
+
+def on_its_device(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a kernel that runs with the GPU of its first argument as the current one."""
+
+    @functools.wraps(kernel)
+    def run(first: Tensor, *others: Any) -> Any:
+        with torch.cuda.device(first.device):
+            return kernel(first, *others)
+
+    return run

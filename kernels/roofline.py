@@ -167,14 +167,10 @@ def _optimizer_parts(s: Shape) -> list[StepPart]:
         StepPart("AdamW, sharded", 0, 28 * tables / s.gpus, MEMORY),
         StepPart("weights: copied from what ranks sent", 0, 8 * weights, MEMORY),
         # In float32, as upstream exchanges all but its embedding: sums of ranks are not rounded, and weights
-        # are the same everywhere. Exchanged behind backward are all gradients but the embedding's, which
-        # comes last; behind Muon the tables; the matrices behind nothing.
+        # are the same everywhere. A compiled backward pass returns all gradients at its end, and so hides
+        # none of their exchange; Muon hides that of the tables; nothing hides the matrices'.
         StepPart(
-            "between GPUs, not hidden: one gradient, matrices",
-            0,
-            0,
-            LINK,
-            4 * others * (tables / 2 + matrices),
+            "between GPUs, not hidden: gradients, matrices", 0, 0, LINK, 4 * others * (weights + matrices)
         ),
         StepPart("launches of the optimizer, if none is hidden", 0, 0, 1.0, launches=OPTIMIZER_LAUNCHES),
     ]

@@ -211,7 +211,9 @@ class GPT(nn.Module):
 
     def _set_tables(self, length: int) -> None:
         head_dim = self.config.n_embd // self.config.n_head
-        cos, sin = rotary_tables(architecture_of(self.config), length, head_dim, self.device)
+        # A text that training shows may need longer tables; those made for inference cannot be trained with.
+        with torch.inference_mode(False):
+            cos, sin = rotary_tables(architecture_of(self.config), length, head_dim, self.device)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 

@@ -204,3 +204,11 @@ def test_rotary_tables_grow_with_the_text():
     assert short.cos.size(1) < 127 <= long.cos.size(1)
     with torch.no_grad():
         assert torch.equal(short(idx), long(idx))
+
+
+def test_a_model_trains_on_after_it_has_shown_a_long_text(model: GPT) -> None:
+    with torch.inference_mode():
+        model(torch.zeros(1, model.cos.size(1) + 1, dtype=torch.long))
+    tokens = torch.arange(9)[None]
+    model(tokens, tokens).backward()
+    assert model.lm_head.weight.grad is not None
