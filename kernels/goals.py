@@ -82,4 +82,9 @@ GOALS = (
 
 def goals_of(part: str) -> tuple[Goal, ...]:
     """Return the goals that a part of the run measures."""
-    return tuple(goal for goal in GOALS if goal.part == part)
+    return tuple(each for each in GOALS if each.part == part)
+
+
+def goal(name: str) -> Goal:
+    """Return the goal of this name."""
+    return next(each for each in GOALS if each.name == name)
