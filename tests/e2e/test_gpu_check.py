@@ -15,6 +15,12 @@ from kernels.measurement import read
 from tests.benchmarks import short_training as short
 from tests.gpu.operations import CASES
 
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+    pytest.mark.xdist_group("gpu check"),
+]
 ROOT = Path(__file__).parents[2]
 ALLOWED = ("torch", "triton", "numpy", "pydantic", "safetensors", "pytest")
 # Python imports this when it starts: packages that are not allowed are as if not installed.
@@ -76,7 +82,6 @@ def dry_run(tmp_path_factory):
     return done, folder / "results"
 
 
-@pytest.mark.slow
 def test_it_ends_well_with_its_table_last(dry_run):
     done, folder = dry_run
     assert done.returncode == 0, done.stdout + done.stderr[-6000:]
@@ -86,7 +91,6 @@ def test_it_ends_well_with_its_table_last(dry_run):
         assert re.search(rf"\| {part} \| \d+ \| [1-9]\d* \| 0 \| whole \|", done.stdout)
 
 
-@pytest.mark.slow
 def test_every_test_ran_and_passed(dry_run):
     held = read(dry_run[1] / "tests.json")
     # Where no row has variants there is nothing to parametrize with.
@@ -96,7 +100,6 @@ def test_every_test_ran_and_passed(dry_run):
     assert sum(check["name"].startswith("operations") for check in held.checks) == len(CASES)
 
 
-@pytest.mark.slow
 def test_the_kernels_were_chosen_and_compared(dry_run):
     held = read(dry_run[1] / "kernels.json")
     ops = {"attention", "linear_cross_entropy", "relu_squared_mlp", "qk_norm_rotary"}
@@ -104,7 +107,6 @@ def test_the_kernels_were_chosen_and_compared(dry_run):
     assert (dry_run[1] / "chosen.txt").read_text().startswith('"""')
 
 
-@pytest.mark.slow
 def test_the_step_was_measured_beside_upstreams(dry_run):
     held = read(dry_run[1] / "step.json")
     assert {row["section"] for row in held.rows} == {
@@ -121,7 +123,6 @@ def test_the_step_was_measured_beside_upstreams(dry_run):
     assert not held.goals  # a dry run reaches none
 
 
-@pytest.mark.slow
 def test_the_short_training_followed_the_cpu_and_learnt(dry_run):
     held = read(dry_run[1] / "training.json")
     compared = [row["step"] for row in held.rows if "cpu" in row and "step" in row]
