@@ -151,11 +151,13 @@ def _goals(outcomes: list[Outcome], found: dict[str, measurement.Measurement]) -
     lines = ["| goal | measured | limit | verdict |", "|---|---|---|---|"]
     for outcome in outcomes:
         values = found[outcome.part].goals if outcome.part in found else {}
+        dry = outcome.part in found and found[outcome.part].about.get("device", "").startswith("cpu")
         for goal in goals_of(outcome.part):
             limit = f"{'at least' if goal.at_least else 'at most'} {goal.limit:g} {goal.unit}"
             value = values.get(goal.name)
             measured = "not measured" if value is None else f"{value:.4g}"
-            verdict = "" if value is None else "met" if goal.met(value) else "MISSED"
+            verdict = "met" if value is not None and goal.met(value) else "MISSED"
+            verdict = "" if value is None else "dry run" if dry else verdict
             lines.append(f"| {goal.name} | {measured} | {limit} | {verdict} |")
     return lines
 

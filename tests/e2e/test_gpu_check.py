@@ -87,6 +87,7 @@ def test_it_ends_well_with_its_table_last(dry_run):
     assert done.returncode == 0, done.stdout + done.stderr[-6000:]
     assert done.stdout.endswith("Nothing is wrong.\n")
     assert done.stdout == (folder / "summary.md").read_text()
+    assert "| dry run |" in done.stdout and "| met |" not in done.stdout
     for part in ("tests", "kernels", "step", "training"):
         assert re.search(rf"\| {part} \| \d+ \| [1-9]\d* \| 0 \| whole \|", done.stdout)
 
