@@ -30,14 +30,7 @@ from nanochat.model.architecture import (
     vocabulary_rows,
     windows,
 )
-from nanochat.model.attention import (
-    Attention,
-    Context,
-    Linear,
-    as_computed,
-    rms_norm,
-    rotary_tables,
-)
+from nanochat.model.attention import Attention, Context, Linear, as_computed, rms_norm, rotary_tables
 from nanochat.model.init_weights import init_2026, init_classic
 from nanochat.model.kv_cache import KVCache
 from nanochat.model.reproducible import set_strict
