@@ -50,8 +50,8 @@ class ShardConfig(Config):
 
     location_fields: ClassVar[frozenset[str]] = frozenset({"url"})
 
-    name: str
-    """File name without suffix, such as `shard_00000`."""
+    name: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=200)
+    """What tells the shard from the others of its source, such as `shard_00000`: part of ids and paths."""
     index: int = 0
     """Number of the shard in its source."""
     toy: ToyWorldConfig | None = None

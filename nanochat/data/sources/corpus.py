@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nanochat.config import CorpusConfig, ShardConfig
+from nanochat.data.sources.shard_names import distinct_names, shard_name
 from nanochat.data.sources.transfer import fetch, filesystem_of, version_of
 from nanochat.errors import ConfigError, DataError
 from nanochat.runtime import Runtime
@@ -140,18 +142,43 @@ def _resolve_template(config: CorpusConfig) -> tuple[tuple[ShardConfig, ...], Sh
         )
     held_out = int(config.val_shard)
     numbers = [i for i in range(config.train_shards + 1) if i != held_out][: config.train_shards]
-    return tuple(_numbered(config, i) for i in numbers), _numbered(config, held_out)
+    *train, val = _numbered(config, [*numbers, held_out])
+    return tuple(train), val
 
 
-def _numbered(config: CorpusConfig, index: int) -> ShardConfig:
+def _numbered(config: CorpusConfig, numbers: Sequence[int]) -> list[ShardConfig]:
+    """Return the shards of these numbers, named by file, and by file and number where that is not enough."""
+    urls = [_filled_in(config, number) for number in numbers]
+    _require_distinct_addresses(config.source, numbers, urls)
+    names = [shard_name(PurePosixPath(re.split("[?#]", url)[0]).name) for url in urls]
+    if len({name.lower() for name in names}) < len(names):
+        names = [f"{name}-{number:05d}" for name, number in zip(names, numbers, strict=True)]
+    return [
+        ShardConfig(name=name, index=number, version=config.revision, url=url)
+        for name, number, url in zip(names, numbers, urls, strict=True)
+    ]
+
+
+def _filled_in(config: CorpusConfig, index: int) -> str:
     try:
-        url = config.source.format(index=index, revision=config.revision)
-    except (KeyError, ValueError, IndexError) as error:
+        return config.source.format(index=index, revision=config.revision)
+    except (KeyError, ValueError, IndexError, AttributeError) as error:
         raise ConfigError(
             f"corpus.source {config.source}: only {{index:05d}} and {{revision}} are filled in ({error})"
         ) from error
-    name = PurePosixPath(url.split("?")[0]).name.removesuffix(".parquet")
-    return ShardConfig(name=name, index=index, version=config.revision, url=url)
+
+
+def _require_distinct_addresses(source: str, numbers: Sequence[int], urls: Sequence[str]) -> None:
+    """Raise ConfigError if two shards would be the same file: validation would be text that is trained on."""
+    first: dict[str, int] = {}
+    for number, url in zip(numbers, urls, strict=True):
+        address = url.split("#")[0] if url.startswith("http") else url  # no server sees what is after a #
+        if address in first:
+            raise ConfigError(
+                f"corpus.source {source}: shards {first[address]} and {number} have the same address, {url}",
+                hint="put {index:05d} into the path, where the addresses of the shards differ",
+            )
+        first[address] = number
 
 
 def _resolve_listing(config: CorpusConfig) -> tuple[tuple[ShardConfig, ...], ShardConfig]:
@@ -173,15 +200,16 @@ def _resolve_listing(config: CorpusConfig) -> tuple[tuple[ShardConfig, ...], Sha
             f"corpus.source {config.source} has only one parquet file; training and validation would overlap",
             hint="add a second file, or cut this one in two",
         )
+    names = distinct_names([PurePosixPath(info["name"]).name for info in found])
     shards = [
         ShardConfig(
-            name=PurePosixPath(info["name"]).name.removesuffix(".parquet"),
+            name=name,
             index=number,
             size_bytes=info["size"],
             version=version_of(info),
             url=str(filesystem.unstrip_protocol(info["name"])),
         )
-        for number, info in enumerate(found)
+        for number, (name, info) in enumerate(zip(names, found, strict=True))
     ]
     val = _validation_shard(config.val_shard, shards)
     train = [shard for shard in shards if shard != val]

@@ -8,6 +8,8 @@ import pytest
 
 from flows import dag
 from nanochat import recipes
+from nanochat.config import ShardConfig
+from nanochat.errors import ConfigError
 
 
 def nodes(*overrides):
@@ -44,6 +46,13 @@ def test_the_search_depends_on_what_it_looks_for_and_on_nothing_else(override, c
     before, after = (nodes(*o)["contamination/shard_00000"] for o in ((), (override,)))
     assert (before != after) == changes
     assert replace(after, config=before.config) == before
+
+
+def test_two_nodes_with_one_id_are_refused(monkeypatch):
+    a, b = (ShardConfig(name="data", url=f"https://example.invalid/{i}/data.parquet") for i in range(2))
+    monkeypatch.setattr(dag, "resolve_corpus", lambda _: ((a,), b))
+    with pytest.raises(ConfigError, match=r"the id download/data: https://.*/0/data.*/1/data"):
+        dag.build(recipes.find("toy"))
 
 
 def test_inputs_come_before_the_nodes_that_need_them():

@@ -80,6 +80,29 @@ def test_a_numbered_source_says_what_it_needs(changes, message):
         resolve_corpus(CorpusConfig(**config))
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("{index:05d}/data.parquet", ["data-00000", "data-00002", "data-00001"]),
+        ("{index:05d}/{revision}/data.parquet?download=1", ["data-00000", "data-00002", "data-00001"]),
+        ("get?shard={index}", ["get-00000", "get-00002", "get-00001"]),
+        ("part {index}.PARQUET#x", ["part-0", "part-2", "part-1"]),
+    ],
+)
+def test_every_shard_of_a_numbered_source_has_a_name_of_its_own(path, expected):
+    source = f"https://example.invalid/{path}"
+    train, val = resolve_corpus(CorpusConfig(source=source, revision="abc", train_shards=2, val_shard="1"))
+    assert [shard.name for shard in (*train, val)] == expected
+    assert len({shard.url for shard in (*train, val)}) == 3
+
+
+@pytest.mark.parametrize("path", ["data.parquet#{index}", "{index:.0e}.parquet"])
+def test_shards_with_one_address_are_refused(path):
+    source = f"https://example.invalid/{path}"
+    with pytest.raises(ConfigError, match=r"shards \d+ and \d+ have the same address, https://"):
+        resolve_corpus(CorpusConfig(source=source, train_shards=30, val_shard="1"))
+
+
 def test_unfit_sources_are_refused_with_a_way_out(corpus, tmp_path):
     def refused(kind, message, **config):
         with pytest.raises(kind, match=message) as caught:
