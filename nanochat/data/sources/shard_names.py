@@ -1,7 +1,7 @@
 """Names of text shards: safe in an id or a path, and different for different files, by construction.
 
 An ordinary file keeps its own name. Only names that would be equal (also on file systems that ignore case)
-are told apart, by what the shards do not have in common. What is in a shard does not matter here.
+are made different, by a hash of the path. What is in a shard does not matter here.
 """
 
 from __future__ import annotations
