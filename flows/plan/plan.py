@@ -22,6 +22,7 @@ from flows.store import Record, Ref, Store
 from flows.store.fingerprint import fingerprint
 from flows.store.records import finished_at
 from nanochat.config import EvaluateConfig, OverlapConfig, Recipe, TasksConfig
+from nanochat.data.sources.corpus import Corpus, resolve_corpus
 from nanochat.data.sources.required import require_core, require_tasks
 from nanochat.errors import ConfigError
 
@@ -50,6 +51,7 @@ class Plan:
     recipe: Recipe
     nodes: tuple[Planned, ...]
     warnings: tuple[str, ...] = ()
+    corpus: Corpus | None = None  # which text is used, and what of its folder is not
     by_id: Mapping[str, Planned] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -68,7 +70,8 @@ class Plan:
 
 def make_plan(recipe: Recipe, store: Store, *, until: str | None = None, force: Sequence[str] = ()) -> Plan:
     """Compare a recipe with a store; raise ConfigError for an unknown stage or a data set that is missing."""
-    nodes = _select(dag.build(recipe), until)
+    corpus = resolve_corpus(recipe.corpus)
+    nodes = _select(dag.build(recipe, corpus), until)
     _check_names(force, nodes)
     _check_tasks(nodes)
     index = _RecordIndex(store)
@@ -83,7 +86,7 @@ def make_plan(recipe: Recipe, store: Store, *, until: str | None = None, force: 
             found[node.id] = _decide(node, key, payload, record, found, node.stage.name in force, index)
     needed = _rebuild_missing(nodes, found, store)
     warning = incomparable(needed, index.newest(PRETRAIN.name, recipe.name), index.find_one)
-    return Plan(recipe, tuple(needed[n.id] for n in nodes), (warning,) if warning else ())
+    return Plan(recipe, tuple(needed[n.id] for n in nodes), (warning,) if warning else (), corpus)
 
 
 def _decide(
