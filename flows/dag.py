@@ -76,7 +76,23 @@ def build(recipe: Recipe) -> tuple[Node, ...]:
         contamination=contamination,
     )
     text = (*download, tasks, tokenizer, *contamination, *tokens)
-    return (*text, render_mid, render_sft, pretrain, midtrain, sft, *evaluations, publish)
+    return _distinct((*text, render_mid, render_sft, pretrain, midtrain, sft, *evaluations, publish))
+
+
+def _distinct(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+    """Return the nodes; raise ConfigError if two have the same id, since one would stand for both."""
+    first: dict[str, Node] = {}
+    for node in nodes:
+        if (other := first.setdefault(node.id, node)) is not node:
+            raise ConfigError(
+                f"two nodes would have the id {node.id}: {_origin(other)} and {_origin(node)}",
+                hint="give the files of the source different names",
+            )
+    return nodes
+
+
+def _origin(node: Node) -> str:
+    return str(getattr(node.config, "url", None) or node.config)
 
 
 def _overlap_config(recipe: Recipe) -> OverlapConfig:

@@ -120,7 +120,8 @@ class Session:
             return MultiTracker([shown, *([stage_tracker] if stage_tracker else []), *trackers])
 
         def provenance() -> dict[str, Any]:
-            return {**extra, "mlflow_run_id": mlflow.run_id(node.id) if mlflow else None}
+            recipe = self.plan.recipe.name
+            return {**extra, "recipe": recipe, "mlflow_run_id": mlflow.run_id(node.id) if mlflow else None}
 
         def run() -> Outcome:
             return execute(job, self.context, tracker, provenance)

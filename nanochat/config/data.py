@@ -39,9 +39,11 @@ class CorpusConfig(Config):
     revision: str | None = None
     """Pinned revision of the source, filled into `{revision}`."""
     train_shards: int | None = Field(default=None, gt=0)
-    """Number of training shards, in order of name; None: all but the validation shard."""
-    val_shard: str = "last"
-    """Validation shard: `last` (by name), a file name, or an index into a numbered source."""
+    """Number of training shards, in order of name or number; None: all but the validation shard."""
+    val_shard: str | None = None
+    """Validation shard, which stays the same when shards are added: the name of a file (or its path in the
+    source), or the number of a shard of `toy` or of a numbered source. None: the file whose name, or whose
+    folder's name, begins with `val`, `valid` or `validation`; of `toy` shard 2."""
     toy: ToyWorldConfig = ToyWorldConfig()
 
 
@@ -50,10 +52,10 @@ class ShardConfig(Config):
 
     location_fields: ClassVar[frozenset[str]] = frozenset({"url"})
 
-    name: str
-    """File name without suffix, such as `shard_00000`."""
+    name: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=200)
+    """What tells the shard from the others of its source, such as `shard_00000`: part of ids and paths."""
     index: int = 0
-    """Number of the shard in its source."""
+    """Number of the shard in a source that numbers them."""
     toy: ToyWorldConfig | None = None
     """Set when the shard is generated."""
     size_bytes: int | None = None
