@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -103,7 +103,7 @@ class TasksConfig(Config):
     own: tuple[str, ...] = ()
     """Your own conversations: a path or URL, or a list of them, of `.jsonl` files with
     `{"messages": [{"role": …, "content": …}, …]}` on each line. They join what midtraining and SFT train on,
-    each row once."""
+    each row once, and validate only where `midtrain.validation` or `sft.validation` names them."""
     toy: ToyWorldConfig | None = ToyWorldConfig()
     """Set when the data is generated."""
     files: tuple[SourceFile, ...] = ()
@@ -163,7 +163,7 @@ class MixtureEntry(Config):
 
     task: str
     """Name of the data set: `arc_easy`, `arc_challenge`, `mmlu`, `gsm8k`, `humaneval`, `spelling`,
-    `spelling_bee`, or the name of a file below `conversations/`."""
+    `spelling_bee`, the name of a file below `conversations/`, or `own/NAME` for a file of `tasks.own`."""
     split: str = "train"
     """Which part of the data set, such as `train` or `test`."""
     rows: int | None = Field(default=None, gt=0)
@@ -183,3 +183,5 @@ class ChatDataConfig(Config):
     """Decides the order of the mixture."""
     max_tokens: int = Field(default=2048, gt=0)
     """Where a conversation is cut off."""
+    targets: Literal["all", "answers"] = "answers"
+    """What is trained on: every token, or what the assistant says."""
