@@ -17,8 +17,8 @@ from typing import Any, Literal
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BaseModel, Field
-from rich.console import Console
 
+from flows.display.console import PrintableConsole
 from flows.display.progress import Progress
 from flows.display.run_display import RunDisplay, tracked_in_mlflow
 from flows.plan import make_plan
@@ -120,7 +120,7 @@ def _own_caller(recipe: Recipe, store: str | None, until: str | None, force: tup
     settings = Settings.from_environment(store=store)
     opened = Store.open(settings.store_url, cache=settings.cache)
     plan = make_plan(recipe, opened, until=until, force=force)
-    return Caller(plan, opened, settings, RunDisplay(progress=Progress(Console(file=sys.stderr))))
+    return Caller(plan, opened, settings, RunDisplay(progress=Progress(PrintableConsole(file=sys.stderr))))
 
 
 @contextmanager

@@ -8,12 +8,12 @@ need them.
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable
 
 import typer
 
 from flows.cli import display, models, output, plan, recipes, run, store
+from flows.display.console import PrintableFormatter, print_printable_tracebacks
 from nanochat.errors import ConfigError, Interrupted, NanochatError
 
 app = typer.Typer(
@@ -51,9 +51,10 @@ _GO_ON = "finished work is kept; the same command continues from there"
 
 def main() -> None:
     """Run the command line; turn our errors into a message, a hint and an exit code."""
-    logging.basicConfig(
-        level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    print_printable_tracebacks()
     try:
         app()
     except Interrupted as error:

@@ -19,6 +19,7 @@ from jinja2 import Environment, StrictUndefined
 from flows.stages import EVALUATIONS, TRAINED
 from flows.store import Record
 from nanochat.evals.results import ABSENT, benchmark_rows
+from nanochat.printable import printable
 
 Read = Callable[[Record, str], bytes]
 Row = list[str | None]
@@ -56,9 +57,8 @@ def build_report(records: Mapping[str, Record], read: Read, target: Path) -> Pat
         samples=_samples(records, read),
         lineage=_lineage(records),
     )
-    content = page.encode("utf-8", errors="replace")  # a sample may hold half a character
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(content)
+    target.write_bytes(printable(page).encode())  # a sample may hold anything, half a character too
     return target
 
 

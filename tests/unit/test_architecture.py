@@ -20,7 +20,7 @@ _STAGES = ("flows.stage", "flows.stages")
 _PLAN = (*_STAGES, "flows.dag", "flows.plan")
 _RUN = (*_PLAN, "flows.display", "flows.run")
 _ANYWHERE_IN_FLOWS = ("flows.store", "flows.settings", "nanochat", "kernels")
-_BASICS = ("nanochat.config", "nanochat.errors", "nanochat.runtime")
+_BASICS = ("nanochat.config", "nanochat.errors", "nanochat.printable", "nanochat.runtime")
 _DATA = ("nanochat.data.chat", "nanochat.data.text")
 _MODEL = ("nanochat.model", "nanochat.tokenizer")
 ALLOWED = {
@@ -39,7 +39,8 @@ ALLOWED = {
     "flows.settings": ("nanochat.errors",),
     "nanochat": (),
     "nanochat.config": (),
-    "nanochat.errors": (),
+    "nanochat.errors": ("nanochat.printable",),
+    "nanochat.printable": (),
     "nanochat.runtime": ("nanochat.errors",),
     "nanochat.tokenizer": _BASICS,
     "nanochat.model": (*_BASICS, "kernels"),
