@@ -8,12 +8,14 @@ need them.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 
 import typer
 
 from flows.cli import display, models, output, plan, recipes, run, store
+from flows.proxies import reach_loopback_directly
 from nanochat.errors import ConfigError, Interrupted, NanochatError
 
 app = typer.Typer(
@@ -54,6 +56,7 @@ def main() -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
+    reach_loopback_directly(os.environ)
     try:
         app()
     except Interrupted as error:

@@ -19,7 +19,7 @@ GRAPH = import_graph(ROOT, LAYERS)
 _STAGES = ("flows.stage", "flows.stages")
 _PLAN = (*_STAGES, "flows.dag", "flows.plan")
 _RUN = (*_PLAN, "flows.display", "flows.run")
-_ANYWHERE_IN_FLOWS = ("flows.store", "flows.settings", "nanochat", "kernels")
+_ANYWHERE_IN_FLOWS = ("flows.store", "flows.settings", "flows.proxies", "nanochat", "kernels")
 _BASICS = ("nanochat.config", "nanochat.errors", "nanochat.runtime")
 _DATA = ("nanochat.data.chat", "nanochat.data.text")
 _MODEL = ("nanochat.model", "nanochat.tokenizer")
@@ -36,11 +36,13 @@ ALLOWED = {
     "flows.stages": ("flows.stage",),
     "flows.stage": _BASICS,
     "flows.store": ("flows.settings", "nanochat.errors", "nanochat.runtime"),
-    "flows.settings": ("nanochat.errors",),
+    "flows.settings": ("nanochat.errors", "nanochat.sqlite_urls"),
+    "flows.proxies": ("nanochat.errors",),
     "nanochat": (),
     "nanochat.config": (),
     "nanochat.errors": (),
     "nanochat.runtime": ("nanochat.errors",),
+    "nanochat.sqlite_urls": (),
     "nanochat.tokenizer": _BASICS,
     "nanochat.model": (*_BASICS, "kernels"),
     "nanochat.optim": (*_BASICS, "nanochat.model"),
@@ -60,7 +62,7 @@ ALLOWED = {
     ),
     "nanochat.formats": (*_BASICS, *_MODEL),
     "nanochat.publish": (*_BASICS, "nanochat.data.chat", "nanochat.evals", "nanochat.formats", *_MODEL),
-    "nanochat.tracking": ("nanochat.errors", "nanochat.runtime"),
+    "nanochat.tracking": ("nanochat.errors", "nanochat.runtime", "nanochat.sqlite_urls"),
     "kernels": (),
 }
 
