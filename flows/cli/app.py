@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import typer
 
-from flows.cli import display, models, output, plan, recipes, run, store
+from flows.cli import display, models, output, plan, recipes, run, store, submit
 from nanochat.errors import ConfigError, Interrupted, NanochatError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "plan": plan.plan,
     "why": plan.why,
     "run": run.run,
+    "submit": submit.submit,
     "ls": store.list_records,
     "inspect": store.inspect,
     "verify": store.verify_store,

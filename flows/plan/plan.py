@@ -14,7 +14,7 @@ from typing import Any, Literal
 from flows import dag
 from flows.plan.changes import Change, changes_since, sentence
 from flows.plan.code_digest import code_digest
-from flows.plan.key import NoDigests, payload_of
+from flows.plan.key import NoDigests, key_of_all, payload_of
 from flows.stage import Node
 from flows.store import Record, Ref, Store
 from flows.store.fingerprint import fingerprint
@@ -56,6 +56,11 @@ class Plan:
     def all_cached(self) -> bool:
         """Whether there is nothing to do."""
         return all(p.action == "hit" for p in self.nodes)
+
+    @property
+    def key(self) -> str:
+        """What is planned, as one hash: known before any node is made, and the same in every store."""
+        return key_of_all(p.node for p in self.nodes)
 
     @property
     def predicted_s(self) -> float:
