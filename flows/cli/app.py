@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import typer
 
-from flows.cli import display, models, output, plan, recipes, run, store
+from flows.cli import display, models, output, plan, recipes, run, store, submit
 from flows.display.console import PrintableFormatter, print_printable_tracebacks
 from flows.proxies import reach_loopback_directly
 from nanochat.errors import ConfigError, Interrupted, NanochatError
@@ -34,6 +34,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "plan": plan.plan,
     "why": plan.why,
     "run": run.run,
+    "submit": submit.submit,
     "ls": store.list_records,
     "inspect": store.inspect,
     "verify": store.verify_store,

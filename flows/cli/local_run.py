@@ -103,7 +103,8 @@ def _run_flow(
 ) -> RunResult:
     stop = threading.Event()
     with _prefect(settings, progress), _signals(stop, progress):
-        from flows.pipeline import RuntimeParameters, pipeline
+        from flows.pipeline import pipeline
+        from flows.run.parameters import RuntimeParameters
         from flows.run.prefect_engine import Caller
 
         call = Caller(plan, store, settings, RunDisplay(progress=progress, stop=stop))

@@ -15,7 +15,7 @@ from flows import dag
 from flows.plan.changes import Change, changes_since, sentence
 from flows.plan.code_digest import code_digest
 from flows.plan.comparable import incomparable
-from flows.plan.key import NoDigests, payload_of
+from flows.plan.key import NoDigests, key_of_all, payload_of
 from flows.stage import Node
 from flows.stages import PRETRAIN
 from flows.store import Record, Ref, Store
@@ -59,6 +59,11 @@ class Plan:
     def all_cached(self) -> bool:
         """Whether there is nothing to do."""
         return all(p.action == "hit" for p in self.nodes)
+
+    @property
+    def key(self) -> str:
+        """What is planned, as one hash: known before any node is made, and the same in every store."""
+        return key_of_all(p.node for p in self.nodes)
 
     @property
     def predicted_s(self) -> float:

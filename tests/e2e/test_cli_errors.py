@@ -329,7 +329,7 @@ KEYS = {
     "recipes": {"recipe", "depth", "about"},
     "show": {
         "name", "depth", "corpus", "tasks", "tokenizer", "tokenize", "contamination", "pretrain",
-        "midtrain", "sft", "evaluate", "publish", "derived",
+        "midtrain", "sft", "evaluate", "publish",
     },
     "plan": {"recipe", "all_cached", "predicted_seconds", "predicted_dollars", "nodes", "forecast"},
     "why": NODE,
