@@ -24,8 +24,8 @@ import psutil
 import s3fs
 
 from flows.store import Store
-from tests.e2e.crash_worker import Nursery
-from tests.e2e.test_crash import OVERRIDES, ROOT, WORDS
+from tests.e2e.crash_worker import ROOT, Nursery
+from tests.e2e.tiny_recipe import OVERRIDES, WORDS
 from tests.support.s3_server import BUCKET, S3Server
 
 _DISK = "96m"
