@@ -10,6 +10,7 @@ seed is printed and makes the same choices again, though not the same timing.
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import sys
 import tempfile
@@ -30,7 +31,7 @@ from tests.support.s3_server import S3Server, find_weed, running_server
 _RUN_LIMIT_S = 300.0
 _FAULTS_OF_A_SITE = 25
 _COMMANDS, _RACES = 0.12, 0.3  # shares of the starts: the command line, two runs at once
-_PAUSE_S = 0.8  # mean time between two faults
+_PAUSES_S = (0.1, 6.0)  # between two faults: some in a burst, some alone
 
 
 @dataclass
@@ -63,7 +64,7 @@ class Campaign:
         while any(run.running for run in runs):
             if time.monotonic() > until:
                 raise Broken("a run does not end")
-            time.sleep(min(self.rng.expovariate(1 / _PAUSE_S), 5.0))
+            time.sleep(math.exp(self.rng.uniform(*map(math.log, _PAUSES_S))))
             if not self.over:
                 self._strike(site)
         ends = [judge_end(run, self.reference) for run in runs]

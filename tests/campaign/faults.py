@@ -114,9 +114,9 @@ def collect_garbage(site: Site, rng: random.Random) -> str | None:
     """Collect without a grace period."""
     try:
         report = collect(site.store(), grace_s=0.0)
-    except NanochatError as error:  # nothing has a root yet, or something needed is damaged
-        return f"refused: {error}"
-    return f"{len(report.names)} objects"
+    except NanochatError:  # nothing has a root yet, or something needed is damaged
+        return None
+    return f"{len(report.names)} objects went"
 
 
 def _damage(site: Site, how: str, rng: random.Random) -> str | None:
@@ -130,7 +130,7 @@ def _damage(site: Site, how: str, rng: random.Random) -> str | None:
 
 
 FAULTS: dict[str, tuple[Fault, int]] = {  # with how often it comes
-    "SIGKILL of a run": (kill_a_run, 6),
+    "SIGKILL of a run": (kill_a_run, 3),
     "SIGKILL of a rank, agent or encoder": (kill_a_child, 8),
     "SIGSTOP and SIGCONT": (freeze_a_run, 2),
     "object deleted": (delete_an_object, 3),
