@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from flows import dag
-from flows.plan.changes import Change, changes_since, sentence
+from flows.plan.changes import changes_since, sentence
 from flows.plan.code_digest import code_digest
 from flows.plan.comparable import incomparable
 from flows.plan.key import NoDigests, key_of_all, payload_of
+from flows.plan.planned import Planned
 from flows.stage import Node
 from flows.stages import PRETRAIN
 from flows.store import Record, Ref, Store
@@ -24,23 +25,6 @@ from flows.store.records import finished_at
 from nanochat.config import EvaluateConfig, OverlapConfig, Recipe, TasksConfig
 from nanochat.data.sources.required import require_core, require_tasks
 from nanochat.errors import ConfigError
-
-Action = Literal["hit", "run", "wait"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Planned:
-    """What will happen to one node, and why."""
-
-    node: Node
-    action: Action
-    reason: str
-    key: str | None = None  # None while an input is still unknown
-    payload: Mapping[str, Any] | None = None  # what the key is the hash of
-    record: Record | None = None  # the hit
-    changes: tuple[Change, ...] = ()
-    drift: bool = False  # a hit whose code has changed since, but not its version
-    seconds: float | None = None  # how long it took last time
 
 
 @dataclass(frozen=True)
