@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
+
+from nanochat.system_errors import naming
 
 _WIDTH_OF_PIPES = 160
 
@@ -24,12 +27,19 @@ def show(what: object) -> None:
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = _WIDTH_OF_PIPES
-    console.print(what, soft_wrap=isinstance(what, str))
+    with naming(_stdout()):
+        console.print(what, soft_wrap=isinstance(what, str))
 
 
 def show_json(data: Any) -> None:
     """Print plain data for programs."""
-    print(json.dumps(data, indent=2, default=str))
+    with naming(_stdout()):
+        print(json.dumps(data, indent=2, default=str), flush=True)
+
+
+def _stdout() -> Path:
+    """Return the file that standard output leads to, for errors."""
+    return Path("/dev/stdout").resolve()
 
 
 def say(text: str) -> None:

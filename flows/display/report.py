@@ -19,6 +19,7 @@ from jinja2 import Environment, StrictUndefined
 from flows.stages import EVALUATIONS, TRAINED
 from flows.store import Record
 from nanochat.evals.results import ABSENT, benchmark_rows
+from nanochat.writing import whole_file
 
 Read = Callable[[Record, str], bytes]
 Row = list[str | None]
@@ -58,7 +59,8 @@ def build_report(records: Mapping[str, Record], read: Read, target: Path) -> Pat
     )
     content = page.encode("utf-8", errors="replace")  # a sample may hold half a character
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(content)
+    with whole_file(target) as part:
+        part.write_bytes(content)
     return target
 
 

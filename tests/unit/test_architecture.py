@@ -20,7 +20,10 @@ _STAGES = ("flows.stage", "flows.stages")
 _PLAN = (*_STAGES, "flows.dag", "flows.plan")
 _RUN = (*_PLAN, "flows.display", "flows.run")
 _ANYWHERE_IN_FLOWS = ("flows.store", "flows.settings", "nanochat", "kernels")
-_BASICS = ("nanochat.config", "nanochat.errors", "nanochat.runtime")
+_BASICS = (
+    *("nanochat.config", "nanochat.errors", "nanochat.runtime"),
+    *("nanochat.system_errors", "nanochat.writing"),
+)
 _DATA = ("nanochat.data.chat", "nanochat.data.text")
 _MODEL = ("nanochat.model", "nanochat.tokenizer")
 ALLOWED = {
@@ -35,12 +38,14 @@ ALLOWED = {
     "flows.dag": (*_STAGES, *_ANYWHERE_IN_FLOWS),
     "flows.stages": ("flows.stage",),
     "flows.stage": _BASICS,
-    "flows.store": ("flows.settings", "nanochat.errors", "nanochat.runtime"),
+    "flows.store": ("flows.settings", "nanochat.errors", "nanochat.runtime", "nanochat.system_errors"),
     "flows.settings": ("nanochat.errors",),
     "nanochat": (),
     "nanochat.config": (),
     "nanochat.errors": (),
     "nanochat.runtime": ("nanochat.errors",),
+    "nanochat.system_errors": ("nanochat.errors",),
+    "nanochat.writing": ("nanochat.errors", "nanochat.system_errors"),
     "nanochat.tokenizer": _BASICS,
     "nanochat.model": (*_BASICS, "kernels"),
     "nanochat.optim": (*_BASICS, "nanochat.model"),
