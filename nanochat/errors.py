@@ -4,6 +4,7 @@ NanochatError
 ├── ConfigError          a recipe or setting that cannot work
 ├── DataError            input that cannot be read or is not what it claims to be
 │   └── SourceUnavailable  it does not answer; trying again later may help
+├── FileError            the system refuses to read or write a file (`nanochat.system_errors`)
 ├── StoreError           the artifact store cannot do what was asked
 │   ├── StoreUnavailable   it cannot be reached (never taken for a miss)
 │   ├── Damaged            bytes are missing or differ from their hash
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Iterator
 
 from nanochat.printable import printable
 
@@ -56,6 +58,10 @@ class SourceUnavailable(DataError):
     """A source of data that does not answer; trying again later may help."""
 
 
+class FileError(NanochatError):
+    """A file that the system refuses to read or write: a full disk, a read-only folder, a broken link."""
+
+
 class StoreError(NanochatError):
     """The artifact store cannot do what was asked."""
 
@@ -82,6 +88,17 @@ class Interrupted(NanochatError):
 
 class StageFailed(NanochatError):
     """A stage of a run failed."""
+
+
+def behind(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, then all those that it was raised from or while handling."""
+    pending, seen = [error], set[int]()
+    while pending:
+        one = pending.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            pending += [each for each in (one.__context__, one.__cause__) if each is not None]
 
 
 def is_transient(error: BaseException) -> bool:

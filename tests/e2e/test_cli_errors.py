@@ -291,13 +291,31 @@ def test_a_read_only_store_can_be_read_and_says_why_it_cannot_be_written(on_a_sm
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("prefect")
-def test_a_full_disk_fails_the_stage_and_says_what_to_do(on_a_small_disk, tmp_path, prefect_api):
-    full = "mount -t tmpfs -o size=128k none {disk}"
-    nanochat = Nanochat(tmp_path / "home", {"PREFECT_API_URL": prefect_api})
-    words = ("-o", "corpus.toy.documents_per_shard=4000", "--store", str(on_a_small_disk.store))
-    done = on_a_small_disk(full, nanochat, "run", "toy", "--until", "download", "--threads", "1", *words)
-    last = done.stderr[done.stderr.index("error:") :]
-    assert_error(Said(done.returncode, done.stdout, last), 1, "no space left", "nanochat gc", "free space")
+def test_a_full_disk_fails_the_stage_and_the_same_command_continues_once_there_is_space(
+    on_a_small_disk, tmp_path, prefect_api, made
+):
+    nanochat = Nanochat(on_a_small_disk.store.parent / "home", {"PREFECT_API_URL": prefect_api})
+    run = (*["run", "toy", "--until", "tokenizer", "--threads", "1", "--json"], *TINY)
+    full = f"mount -t tmpfs -o size=32k none {{disk}}; ! $@ > {tmp_path}/out 2> {tmp_path}/err"
+    done = on_a_small_disk(f"{full}; mount -o remount,size=8m {{disk}}", nanochat, *run)
+    said = (tmp_path / "err").read_text()
+    signs = ("no space left for", "of its disk are free", "nanochat gc", "free space", "NANOCHAT_HOME")
+    assert_error(Said(1, (tmp_path / "out").read_text(), said[said.index("error:") :]), 1, *signs)
+    nodes = json.loads(done.stdout)["nodes"]
+    stored = Store.open(str(made / "store")).records()
+    assert {name: node["digest"] for name, node in nodes.items()} == {r.node: r.digest for r in stored}
+
+
+def test_a_home_that_cannot_be_written_is_named(on_a_small_disk, command, tmp_path):
+    nanochat = Nanochat(on_a_small_disk.store.parent / "home", {})
+    said = on_a_small_disk("mount -t tmpfs -o ro none {disk}", nanochat, "run", "toy")
+    assert_error(said, 1, str(nanochat.home), "access denied (Read-only file system)", "NANOCHAT_HOME")
+    (tmp_path / "file").write_text("mine")
+    said = command("run", "toy", home=tmp_path / "file" / "home")
+    assert_error(said, 1, f"{tmp_path / 'file'} is a file, where a folder is needed")
+    (tmp_path / "link").symlink_to("gone")
+    said = command("run", "toy", "--store", str(tmp_path / "store"), home=tmp_path / "link")
+    assert_error(said, 1, f"{tmp_path / 'link'} is a link to gone, which does not exist")
 
 
 # Help and data for programs

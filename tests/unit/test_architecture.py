@@ -19,7 +19,10 @@ GRAPH = import_graph(ROOT, LAYERS)
 _STAGES = ("flows.stage", "flows.stages")
 _PLAN = (*_STAGES, "flows.dag", "flows.plan")
 _RUN = (*_PLAN, "flows.display", "flows.run")
-_BASICS = ("nanochat.config", "nanochat.errors", "nanochat.printable", "nanochat.runtime")
+_BASICS = (
+    *("nanochat.config", "nanochat.errors", "nanochat.printable", "nanochat.runtime"),
+    *("nanochat.system_errors", "nanochat.writing"),
+)
 _ANYWHERE_IN_FLOWS = ("flows.store", "flows.settings", "flows.proxies", "nanochat", "kernels")
 _DATA = ("nanochat.data.chat", "nanochat.data.text")
 _MODEL = ("nanochat.model", "nanochat.tokenizer")
@@ -35,7 +38,7 @@ ALLOWED = {
     "flows.dag": (*_STAGES, *_ANYWHERE_IN_FLOWS),
     "flows.stages": ("flows.stage",),
     "flows.stage": _BASICS,
-    "flows.store": ("flows.settings", "nanochat.errors", "nanochat.runtime"),
+    "flows.store": ("flows.settings", "nanochat.errors", "nanochat.runtime", "nanochat.system_errors"),
     "flows.settings": ("nanochat.errors", "nanochat.sqlite_urls"),
     "flows.proxies": ("nanochat.errors",),
     "nanochat": (),
@@ -44,6 +47,8 @@ ALLOWED = {
     "nanochat.printable": (),
     "nanochat.runtime": ("nanochat.errors",),
     "nanochat.sqlite_urls": (),
+    "nanochat.system_errors": ("nanochat.errors",),
+    "nanochat.writing": ("nanochat.errors", "nanochat.system_errors"),
     "nanochat.tokenizer": _BASICS,
     "nanochat.model": (*_BASICS, "kernels"),
     "nanochat.optim": (*_BASICS, "nanochat.model"),
