@@ -7,6 +7,7 @@ they need and hand over to the engine; a worker that computes a different key th
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from flows.display.console import PrintableConsole
 from flows.display.progress import Progress
 from flows.display.run_display import RunDisplay, tracked_in_mlflow
 from flows.plan import make_plan
+from flows.proxies import reach_loopback_directly
 from flows.run.execute import ExecutionContext, refuse_other_key
 from flows.run.prefect_engine import Caller, current_caller, flow_run_id, make_here, run_session
 from flows.run.session import Session
@@ -117,6 +119,7 @@ def stage(
 
 def _own_caller(recipe: Recipe, store: str | None, until: str | None, force: tuple[str, ...]) -> Caller:
     """Plan and open for a flow run that a worker started, with plain progress lines."""
+    reach_loopback_directly(os.environ)
     settings = Settings.from_environment(store=store)
     opened = Store.open(settings.store_url, cache=settings.cache)
     plan = make_plan(recipe, opened, until=until, force=force)

@@ -8,12 +8,14 @@ need them.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 
 import typer
 
 from flows.cli import display, models, output, plan, recipes, run, store
 from flows.display.console import PrintableFormatter, print_printable_tracebacks
+from flows.proxies import reach_loopback_directly
 from nanochat.errors import ConfigError, Interrupted, NanochatError
 
 app = typer.Typer(
@@ -55,6 +57,7 @@ def main() -> None:
     handler.setFormatter(PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     print_printable_tracebacks()
+    reach_loopback_directly(os.environ)
     try:
         app()
     except Interrupted as error:

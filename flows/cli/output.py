@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -44,6 +45,12 @@ def write(text: str) -> None:
 def say(text: str) -> None:
     """Print something that is not data."""
     stderr().print(text, soft_wrap=True)
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Print what a user should know although nothing failed."""
+    for warning in warnings:
+        say(f"warning: {warning}")
 
 
 def fail(message: str, hint: str | None, code: int = 1) -> NoReturn:

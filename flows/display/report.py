@@ -104,7 +104,11 @@ def _stages(records: Mapping[str, Record]) -> list[Row]:
 def _corpus(records: Mapping[str, Record]) -> list[Row]:
     shards = [record.metrics for record in records.values() if record.stage == "tokenize"]
     names = ("documents", "characters", "bytes", "tokens")
-    totals = {name: sum(s[name] for s in shards) for name in names if all(name in s for s in shards)}
+    totals = {
+        name: sum(s[name] for s in shards)
+        for name in names
+        if all(isinstance(s.get(name), int) for s in shards)
+    }
     if not shards or not totals:
         return []
     rows: list[Row] = [["shards", f"{len(shards):,}"]]

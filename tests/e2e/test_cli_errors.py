@@ -224,7 +224,8 @@ def test_parquet_without_text_fails_its_stage_and_names_the_columns(tmp_path, pr
     write_shards(tmp_path / "corpus", 2, column="body")
     nanochat = Nanochat(tmp_path / "home", {"PREFECT_API_URL": prefect_api})
     source = f"corpus.source={tmp_path / 'corpus'}"
-    words = ("-o", source, "-o", "corpus.train_shards=1", "--until", "download", "--threads", "1")
+    shards = ("-o", source, "-o", "corpus.train_shards=1", "-o", "corpus.val_shard=shard_00001")
+    words = (*shards, "--until", "download", "--threads", "1")
     done = nanochat("run", "toy", *words, code=1)
     last = done.stderr[done.stderr.index("error:") :]
     signs = ("stage download/shard_0000", "no column 'text'", "its columns are body", "rename the column")

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from nanochat import recipes
-from nanochat.config import MixtureEntry, OverlapConfig, SourceFile
+from nanochat.config import MixtureEntry, OverlapConfig, ShardConfig, SourceFile
 from nanochat.config.names import checked_name, checked_place
 from nanochat.data.sources.transfer import source_file
 from nanochat.errors import ConfigError, DataError
@@ -62,6 +62,7 @@ def test_a_resolved_configuration_is_checked_too():
         for make in (
             lambda text: SourceFile(path=text),
             lambda text: MixtureEntry(task=text),
+            lambda text: ShardConfig(name=text),
             lambda text: OverlapConfig(ngram_words=3, core=False, chat_tasks=(text,)),
         ):
             with pytest.raises(ValueError):
