@@ -15,7 +15,6 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -78,15 +77,6 @@ def results(store: Store, records: Mapping[str, Record]) -> dict[str, Any]:
             if record.stage in models and file.path == "results.json":
                 found[models[record.stage]] = json.loads(store.read_bytes(file))
     return found
-
-
-def unpack(store: Store, record: Record, folder: Path) -> Path:
-    """Fill a folder with links to an artifact and its attachments, replacing links from an earlier run."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.iterdir():
-        if old.is_symlink() or old.is_file():
-            old.unlink()
-    return store.fetch(record, folder, attachments=True)
 
 
 def _look_up(plan: Plan, store: Store, settings: Settings, progress: Progress) -> RunResult:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -113,6 +114,8 @@ class Store:
 
     def listed(self, stage: str | None = None) -> dict[Ref, float]:
         """Return which records there are, or those of one stage, and when each was written; reads none."""
+        if stage and not re.fullmatch(schema.NAME, stage):
+            return {}  # no record has such a stage, and no folder but ours is looked into
         found = self.storage.listing(f"records/{stage}" if stage else "records")
         return {ref: file.mtime for name, file in found.items() if (ref := ref_of(name))}
 

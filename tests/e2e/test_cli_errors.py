@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,8 @@ def made(tmp_path_factory):
 @pytest.fixture
 def command(monkeypatch, capsys, tmp_path):
     """Run `nanochat` in this process, in a home of its own unless one is given."""
+    for hook in (sys, threading):  # which `main` sets for its whole process
+        monkeypatch.setattr(hook, "excepthook", hook.excepthook)
     for name in [n for n in os.environ if n.startswith(("NANOCHAT_", "PREFECT_", "MLFLOW_"))]:
         monkeypatch.delenv(name)
 
