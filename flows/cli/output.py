@@ -39,8 +39,6 @@ def show_json(data: Any) -> None:
     text = json.dumps(data, indent=2, default=str, ensure_ascii=True)
     with naming(_stdout()):
         print(text.replace("\x7f", r"\u007f"), flush=True)  # a control character that JSON leaves alone
-            text.replace("\x7f", r"\u007f"), flush=True
-        )  # the one control character that JSON leaves as it is
 
 
 def write(text: str) -> None:
