@@ -3,7 +3,7 @@
     blobs/<aa>/<sha256>               immutable bytes, named by their hash
     records/<stage>/<key>.json        what was hashed, the files, metrics, provenance, inputs
     leases/<stage>/<key>.<fence>.json who is making it now (`flows.store.leases`)
-    roots/<name>.json                 what garbage collection keeps (`flows.store.gc`)
+    roots/<name>.json                 what garbage collection keeps (`flows.store.roots`, `flows.store.gc`)
     resume/<stage>/<key>/             restart points of a running stage (`flows.store.restart_points`)
 
 Blobs go first, the record last and only if absent: no record, no artifact. Every hit checks that its blobs
@@ -14,7 +14,6 @@ miss. Keys and payloads are made by the planner; nothing here knows what a stage
 from __future__ import annotations
 
 import difflib
-import json
 import logging
 import threading
 import time
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.settings import cache_folder
-from flows.store import leases
+from flows.store import leases, roots
 from flows.store.folders import Scanned, inside, link, scan
 from flows.store.leases import Lease, LeaseInfo
 from flows.store.records import (
@@ -38,6 +37,7 @@ from flows.store.records import (
     to_bytes,
 )
 from flows.store.restart_points import StoreRestartPoints
+from flows.store.roots import Hold
 from flows.store.storage.base import Storage, sha256_of
 from flows.store.storage.open import open_storage
 from flows.store.storage.retry import Retry
@@ -270,12 +270,10 @@ class Store:
         self._upload(scanned)
         if lease:
             lease.check()
-        if replace:
-            self.storage.write(record_name(stage, key), data)
-            return record
-        if self.storage.create(record_name(stage, key), data):
-            return record
-        return self._keep_former(record, data)
+        kept = self._publish(record, data, replace=replace)
+        if roots.wait_for_collector(self.storage):  # it may have taken bytes that no record named yet
+            self._upload(scanned)
+        return kept
 
     def restart_points(self, stage: str, key: str, lease: Lease | None = None) -> StoreRestartPoints:
         """Return where a running stage keeps its restart points."""
@@ -289,20 +287,20 @@ class Store:
 
     def set_root(self, name: str, refs: Iterable[Ref]) -> None:
         """Name records that garbage collection keeps, with everything they were made from."""
-        content = {"records": [list(ref) for ref in refs], "set_at": time.time()}
-        self.storage.write(f"roots/{name}.json", json.dumps(content, indent=1).encode())
+        roots.set_root(self.storage, name, refs)
 
     def roots(self) -> dict[str, list[Ref]]:
-        """Return the named roots."""
-        found = {}
-        for name in self.storage.listing("roots"):
-            content = self.storage.read_as(name, json.loads)
-            found[Path(name).stem] = [(stage, key) for stage, key in content["records"]]
-        return found
+        """Return the named roots, without those of running plans."""
+        found = roots.read_roots(self.storage)
+        return {name: list(each.root.records) for name, each in found.items() if not each.root.temporary}
 
     def drop_root(self, name: str) -> None:
         """Forget a root."""
-        self.storage.delete(f"roots/{name}.json")
+        roots.drop_root(self.storage, name)
+
+    def hold(self, name: str, *, stop: threading.Event | None = None) -> Hold:
+        """Return a root for as long as something runs, empty at first; `stop` ends its waits."""
+        return Hold(self.storage, name, stop=stop)
 
     # Inside
 
@@ -342,6 +340,14 @@ class Store:
                 self.storage.refresh(source, name)
 
         self.storage.each(put, sizes, workers=_UPLOADS)
+
+    def _publish(self, record: Record, data: bytes, *, replace: bool) -> Record:
+        """Write a record, or keep the one that is there; return which."""
+        name = record_name(record.stage, record.key)
+        if replace:
+            self.storage.write(name, data)
+            return record
+        return record if self.storage.create(name, data) else self._keep_former(record, data)
 
     def _keep_former(self, record: Record, data: bytes) -> Record:
         """Return the record to keep where there was one before."""
