@@ -102,6 +102,8 @@ class Session:
         else:
             self.executed.append(node_id)
             self.display.progress.finished(node_id, f"done   {outcome.record.digest[:12]}")
+        if notes := _notes(outcome.record.metrics):  # at once, so that no other node comes between them
+            self.display.progress.say("\n".join(f"{node_id:<24} {note}" for note in notes))
 
     def results(self) -> list[Ref]:
         """Return the records that nothing else in the plan was made from, as far as they are known."""
@@ -155,7 +157,8 @@ class Session:
             return MultiTracker([shown, *([stage_tracker] if stage_tracker else []), *trackers])
 
         def provenance() -> dict[str, Any]:
-            return {**extra, "mlflow_run_id": mlflow.run_id(node.id) if mlflow else None}
+            recipe = self.plan.recipe.name
+            return {**extra, "recipe": recipe, "mlflow_run_id": mlflow.run_id(node.id) if mlflow else None}
 
         def run() -> Outcome:
             return execute(job, self.context, tracker, provenance)
@@ -200,6 +203,12 @@ class Session:
                 record_tags={"nanochat.stage": record.stage, **tags},
                 metrics=_numbers(record.metrics),
             )
+
+
+def _notes(metrics: Mapping[str, Any]) -> list[str]:
+    """Return what a stage has to say beside its numbers; a record may be anybody's."""
+    notes = metrics.get("notes")
+    return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

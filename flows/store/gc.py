@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from flows.store.leases import Lease, all_leases
-from flows.store.records import Record, Ref, blob_name, input_refs, record_name, ref_of
+from flows.store.leases import UNREADABLE_S, Lease, LeaseInfo, all_leases
+from flows.store.records import Record, Ref, blob_name, hash_of, input_refs, record_name, ref_of, root_name
 from flows.store.roots import Found, read_roots, start_collecting
 from flows.store.storage.base import ObjectInfo
 from flows.store.store import Store
@@ -42,7 +42,8 @@ def collect(
 
     Raises:
         StoreError: there are no roots (all would be removed; `without_roots` allows it), another collection
-            runs, or a record that is needed cannot be read, so that what it needs is unknown.
+            runs, or a root, a record that is needed or a lease that may be live cannot be read, so that what
+            it needs is unknown.
     """
     if not dry_run:
         store.prove()
@@ -77,15 +78,18 @@ def _doomed(
         )
     rooted = {ref for found in roots.values() if _counts(found, now) for ref in found.root.records}
     leases = [lease for lease in all_leases(store.storage) if lease.live]
+    _require_readable(leases)
     busy = rooted | {(lease.stage, lease.key) for lease in leases}
     young = {ref for ref, found in listed.items() if found.mtime >= before}
     kept = _reachable(store, busy | young | {ref for lease in leases for ref in lease.needs}, listed)
     used = {blob_name(f.sha256) for r in kept.values() for f in (*r.files, *r.attachments)}
 
     doomed = {record_name(*ref): listed[ref] for ref in sorted(set(listed) - set(kept))}
-    doomed |= {n: found for n, found in blobs.items() if n not in used and found.mtime < before}
+    doomed |= {
+        n: found for n, found in blobs.items() if hash_of(n) and n not in used and found.mtime < before
+    }
     doomed |= dict(_leftovers(store, busy, before))
-    ended = {f"roots/{name}.json" for name, found in roots.items() if not _counts(found, now)}
+    ended = {root_name(name) for name, found in roots.items() if not _counts(found, now)}
     doomed |= {n: found for n, found in store.storage.listing("roots").items() if n in ended}
     return doomed, len(kept)
 
@@ -106,6 +110,16 @@ def _reachable(store: Store, starts: Iterable[Ref], listed: Mapping[Ref, ObjectI
     return kept
 
 
+def _require_readable(held: Iterable[LeaseInfo]) -> None:
+    """Refuse to collect while it is unknown what a stage that may be running reads."""
+    for lease in held:
+        if not lease.readable:
+            raise StoreError(
+                f"{lease.name} is damaged, so what its stage reads is unknown; nothing was removed",
+                hint=f"it counts as held for {UNREADABLE_S / 60:.0f} minutes after it was written",
+            )
+
+
 def _load(store: Store, ref: Ref) -> Record | None:
     try:
         return store.load(*ref)
@@ -114,7 +128,7 @@ def _load(store: Store, ref: Ref) -> Record | None:
     except Damaged as error:
         raise StoreError(
             f"{record_name(*ref)} is needed but damaged, so what it was made from is unknown: {error}",
-            hint="run the pipeline again, which remakes it, or drop its root",
+            hint="run its recipe again, which makes it again; nothing was removed",
         ) from error
 
 

@@ -12,42 +12,40 @@ a collector that may have read the roots before: what is still there afterwards 
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import os
 import threading
 import time
 import uuid
 from collections.abc import Iterable
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 
-from flows.store import leases
+from flows.store import leases, schema
 from flows.store.leases import Lease
-from flows.store.records import Ref
+from flows.store.records import root_name, root_of
+from flows.store.schema import Count, Foreign, Ref, Seconds, Text
 from flows.store.storage.base import Storage
-from nanochat.errors import Interrupted, StoreError
+from nanochat.errors import Damaged, Interrupted, StoreError
 
 logger = logging.getLogger(__name__)
-_COLLECTING = ("gc", "store")  # stage and key of the lease for collecting
+_COLLECTING = ("gc", "0" * 64)  # stage and key of the lease for collecting
 _COLLECTOR_TTL_S = 120.0
 _HOLD_TTL_S = 3600.0  # of a run on another machine that may be asleep or out of reach for a while
 _BEAT_S = 60.0
 _LOOK_S = 0.5  # between two looks at whether a collection has ended
 
 
-@dataclass(frozen=True, kw_only=True)
-class Root:
+class Root(Foreign):
     """The content of a root file."""
 
     records: tuple[Ref, ...]
-    set_at: float
-    ttl_s: float | None = None  # of a running plan: how long it counts without being renewed
-    host: str = ""  # of a running plan: its machine and process, as in a lease
-    pid: int = 0
-    started: float = 0.0
+    set_at: Seconds
+    ttl_s: Seconds | None = None  # of a running plan: how long it counts without being renewed
+    host: Text = ""  # of a running plan: its machine and process, as in a lease
+    pid: Count = 0
+    started: Seconds = 0.0
 
     @property
     def temporary(self) -> bool:
@@ -64,15 +62,7 @@ class Root:
 
     def to_bytes(self) -> bytes:
         """Return the file's content."""
-        kept = {"records", "set_at"} if not self.temporary else None
-        fields = {k: v for k, v in asdict(self).items() if kept is None or k in kept}
-        return json.dumps(fields, indent=1).encode()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Root:
-        """Read a root file."""
-        fields = json.loads(data)
-        return cls(**{**fields, "records": tuple((stage, key) for stage, key in fields["records"])})
+        return self.model_dump_json(indent=1, exclude_defaults=True).encode()
 
 
 @dataclass(frozen=True)
@@ -85,12 +75,12 @@ class Found:
 
 def set_root(storage: Storage, name: str, refs: Iterable[Ref]) -> None:
     """Name records that garbage collection keeps, with everything they were made from."""
-    storage.write(_file(name), Root(records=tuple(refs), set_at=time.time()).to_bytes())
+    storage.write(root_name(name), Root(records=tuple(refs), set_at=time.time()).to_bytes())
 
 
 def drop_root(storage: Storage, name: str) -> None:
     """Forget a root."""
-    storage.delete(_file(name))
+    storage.delete(root_name(name))
 
 
 def read_roots(storage: Storage) -> dict[str, Found]:
@@ -98,19 +88,37 @@ def read_roots(storage: Storage) -> dict[str, Found]:
 
     Lists again until nothing new is there: a run sets the root of its results before it gives up its own, and
     one listing could see neither.
+
+    Raises:
+        Damaged: some cannot be read, so that what they keep is unknown; names each.
     """
     found: dict[str, Found] = {}
+    damaged: list[str] = []
     seen: set[str] = set()
     for tries in itertools.count():
-        new = {name: info for name, info in storage.listing("roots").items() if name not in seen}
+        listed = storage.listing("roots")
+        new = {file: name for file in listed if file not in seen and (name := root_of(file))}
         if tries and not new:
             break
         seen |= new.keys()
-        for name, info in new.items():
-            with suppress(FileNotFoundError):  # dropped since it was listed
-                root = storage.read_as(name, Root.from_bytes)
-                found[Path(name).stem] = Found(root, info.mtime or root.set_at)
+        for file, name in new.items():
+            try:
+                root = storage.read_as(file, partial(schema.read, Root))
+            except Damaged as error:
+                damaged.append(str(error))
+            except FileNotFoundError:  # dropped since it was listed
+                continue
+            else:
+                found[name] = Found(root, listed[file].mtime or root.set_at)
+    if damaged:
+        raise Damaged(f"{storage.url}: {'; '.join(damaged)}", hint=_HINT_DAMAGED)
     return found
+
+
+_HINT_DAMAGED = (
+    "nothing is collected while it is unknown what a root keeps: run its recipe again (or import the model"
+    " again, or pass --keep again), which writes it anew, or delete that file to let go of what it kept"
+)
 
 
 def start_collecting(storage: Storage) -> Lease:
@@ -194,7 +202,7 @@ class Hold:
             pid=os.getpid(),
             started=leases.started_at(os.getpid()),
         )
-        self._storage.write(_file(self.name), root.to_bytes())
+        self._storage.write(root_name(self.name), root.to_bytes())
 
     def _heartbeat(self) -> None:
         while not self._released.wait(_BEAT_S):
@@ -204,7 +212,3 @@ class Hold:
                         self._write()
             except Exception as error:  # it counts for a while without; an outage may pass
                 logger.warning("%s: root not renewed: %s", self.name, error)
-
-
-def _file(name: str) -> str:
-    return f"roots/{name}.json"

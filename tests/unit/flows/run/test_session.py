@@ -12,10 +12,10 @@ from flows.cli.output import stderr
 from flows.display.progress import Progress
 from flows.display.run_display import RunDisplay
 from flows.plan import code_digest, make_plan
-from flows.run.execute import ExecutionContext
+from flows.run.execute import ExecutionContext, Outcome
 from flows.run.session import Session, begin
 from flows.settings import Settings
-from flows.store import Store
+from flows.store import Record, Store
 from flows.store.gc import collect
 from nanochat import recipes
 from nanochat.runtime import Runtime
@@ -79,10 +79,10 @@ def test_whoever_runs_a_session_its_results_are_a_root_and_its_own_root_is_gone(
 
 def test_a_session_that_failed_leaves_the_root_of_the_last_one_that_did_not(small):
     store, plan, run = small
-    store.set_root("toy-s2", [("s2", "former")])
+    store.set_root("toy-s2", [("s2", "f" * 64)])
     with pytest.raises(KeyError):
         run(replace(plan, nodes=plan.nodes[1:]))  # its input is not made
-    assert store.roots() == {"toy-s2": [("s2", "former")]}
+    assert store.roots() == {"toy-s2": [("s2", "f" * 64)]}
     assert len(store.storage.listing("roots")) == 1
 
 
@@ -100,3 +100,23 @@ def test_what_was_collected_after_it_was_planned_is_made_again(small, tmp_path, 
     assert {n: store.read_bytes(r.files[0]) for n, r in result.records.items()} == SHAPE.contents(VALUES)
     again = local_run.run_plan(make_plan(plan.recipe, store), store, settings, options, stderr())
     assert again.executed == () and again.records == result.records
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_what_a_stage_has_to_say_is_printed_whether_it_ran_or_was_cached(tmp_path, cached, capsys):
+    store = Store.open(str(tmp_path / "store"))
+    plan = make_plan(recipes.find("toy"), store)
+    record = Record(
+        stage="render",
+        key="a" * 64,
+        node="render/sft",
+        payload={},
+        files=(),
+        metrics={"notes": ["9 rows: 8 used", "warning: 1 is lost"]},
+    )
+    with Progress(stderr()) as progress:
+        context = ExecutionContext(store=store, scratch=tmp_path / "scratch", runtime=Runtime())
+        session = Session(plan, context, RunDisplay(progress=progress), store.hold("a run"))
+        session.adopt("render/sft", Outcome(record, cached))
+    said = [line.split(maxsplit=1) for line in capsys.readouterr().err.splitlines()]
+    assert said[-2:] == [["render/sft", "9 rows: 8 used"], ["render/sft", "warning: 1 is lost"]]

@@ -112,14 +112,15 @@ def test_an_old_blob_that_is_used_again_becomes_young(store, tmp_path):
 def test_a_running_stage_keeps_what_it_reads_and_its_restart_points(store, tmp_path):
     read = put(store, tmp_path, "tokenize")
     store.set_root("run", [ref(put(store, tmp_path, "sft"))])
-    for key in ("running", "dead"):
+    running, dead = "a" * 64, "d" * 64
+    for key in (running, dead):
         store.restart_points("pretrain", key).save(1, tmp_path / "out" / "sft0")
-    with store.acquire("pretrain", "running", needs=[ref(read)]) as lease:
+    with store.acquire("pretrain", running, needs=[ref(read)]) as lease:
         age(store, 30)
         collect(store, grace_s=_DAY)
         assert store.find(*ref(read)) == read
-        assert store.restart_points("pretrain", "running").latest() is not None
-        assert store.restart_points("pretrain", "dead").latest() is None
+        assert store.restart_points("pretrain", running).latest() is not None
+        assert store.restart_points("pretrain", dead).latest() is None
         lease.check()
 
 
@@ -208,12 +209,12 @@ def test_what_runs_keeps_all_it_holds_without_a_grace_period_until_it_ends(store
     store.set_root("run", [ref(put(store, tmp_path, "sft"))])
     text = put(store, tmp_path, "download")
     tokens = put(store, tmp_path, "tokenize", text)
-    store.restart_points("pretrain", "next").save(1, tmp_path / "out" / "sft0")
+    store.restart_points("pretrain", "b" * 64).save(1, tmp_path / "out" / "sft0")
     with store.hold("plan") as hold:
-        hold.add([ref(tokens), ("pretrain", "next")])
+        hold.add([ref(tokens), ("pretrain", "b" * 64)])
         age(store, 30)
         assert collect(store, grace_s=0).records == ()
-        assert store.restart_points("pretrain", "next").latest() is not None
+        assert store.restart_points("pretrain", "b" * 64).latest() is not None
         assert list(store.roots()) == ["run"]
     age(store, 30)
     assert collect(store, grace_s=0).records == (ref(text), ref(tokens))
@@ -251,11 +252,13 @@ def test_a_root_that_comes_while_another_goes_is_seen(store, tmp_path, monkeypat
 
     def handed_over(prefix):
         found = listing(prefix)
-        store.set_root("result", [("publish", "k")])  # listed too early to see this, too late for the former
+        store.set_root(
+            "result", [("publish", "c" * 64)]
+        )  # listed too early to see this, too late for the former
         return found
 
     monkeypatch.setattr(store.storage, "listing", handed_over)
-    assert store.roots() == {"result": [("publish", "k")]}
+    assert store.roots() == {"result": [("publish", "c" * 64)]}
 
 
 def test_only_one_collector_runs_and_one_that_slept_too_long_removes_nothing(store, tmp_path, monkeypatch):
