@@ -32,7 +32,7 @@ from flows.run.prefect_engine import (
     name_flow_run,
     run_session,
 )
-from flows.run.session import Session
+from flows.run.session import Session, begin
 from flows.settings import Settings
 from flows.store import Store
 from nanochat import recipes
@@ -84,10 +84,10 @@ def stage(
     forced = (name,) if force else ()
     caller = _own_caller(recipe, store, name, forced)
     with _session(caller, runtime, forced, mlflow_parent) as session:
-        for planned in caller.plan.nodes:
+        for planned in session.plan.nodes:
             if planned.record is not None:
                 session.records[planned.node.id] = planned.record
-        refuse_other_key(key, session.job(caller.plan.by_id[node_id].node).key, node_id)
+        refuse_other_key(key, session.job(session.plan.by_id[node_id].node).key, node_id)
         return make_here(session, node_id).record.digest
 
 
@@ -114,5 +114,5 @@ def _session(
             runtime=runtime.to_runtime(display.stop),
             dollars_per_hour=settings.dollars_per_hour,
         )
-        caller.session = Session(caller.plan, context, display, force=force)
-        yield caller.session
+        with begin(caller.plan, context, display, force=force) as caller.session:
+            yield caller.session

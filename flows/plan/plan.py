@@ -22,6 +22,7 @@ from flows.stages import PRETRAIN
 from flows.store import Record, Ref, Store
 from flows.store.fingerprint import fingerprint
 from flows.store.records import finished_at
+from flows.store.roots import Hold
 from nanochat.config import EvaluateConfig, OverlapConfig, Recipe, TasksConfig
 from nanochat.data.sources.required import require_core, require_tasks
 from nanochat.errors import ConfigError
@@ -60,6 +61,22 @@ def make_plan(recipe: Recipe, store: Store, *, until: str | None = None, force: 
     nodes = _select(dag.build(recipe), until)
     _check_names(force, nodes)
     _check_tasks(nodes)
+    return _compare(recipe, nodes, store, force)
+
+
+def plan_held(plan: Plan, store: Store, hold: Hold, *, force: Sequence[str] = ()) -> Plan:
+    """Hold all that a plan found or will make; return it, or what it is now if some was collected before."""
+    nodes = tuple(p.node for p in plan.nodes)
+    while True:
+        hold.add((p.node.stage.name, p.key) for p in plan.nodes if p.key)
+        hits = [(p.node.stage.name, p.record.key) for p in plan.nodes if p.action == "hit" and p.record]
+        there = {ref for stage in dict.fromkeys(stage for stage, _ in hits) for ref in store.listed(stage)}
+        if there.issuperset(hits):  # a collector takes records first: their bytes are there as well
+            return plan
+        plan = _compare(plan.recipe, nodes, store, force)
+
+
+def _compare(recipe: Recipe, nodes: Sequence[Node], store: Store, force: Sequence[str]) -> Plan:
     index = _RecordIndex(store)
     found: dict[str, Planned] = {}
     for level in _levels(nodes):

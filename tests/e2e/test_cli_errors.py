@@ -23,7 +23,7 @@ from flows.display.progress import Progress
 from flows.display.run_display import RunDisplay
 from flows.plan import make_plan
 from flows.run.execute import ExecutionContext
-from flows.run.session import Session
+from flows.run.session import begin
 from flows.store import Store
 from nanochat import recipes
 from nanochat.runtime import Runtime
@@ -51,8 +51,10 @@ def made(tmp_path_factory):
     store = Store.open(str(home / "store"), cache=home / "cache")
     plan = make_plan(recipes.find("toy", TINY[1::2]), store, until="tokenizer")
     context = ExecutionContext(store=store, scratch=home / "scratch", runtime=Runtime(threads=1))
-    with Progress(output.stderr(), quiet=True) as progress:
-        session = Session(plan, context, RunDisplay(progress=progress))
+    with (
+        Progress(output.stderr(), quiet=True) as progress,
+        begin(plan, context, RunDisplay(progress=progress)) as session,
+    ):
         for planned in plan.nodes:
             session.make(planned.node.id)
     return home
