@@ -19,6 +19,7 @@ from flows.plan import Plan
 from flows.plan.code_digest import code_digest
 from flows.plan.key import payload_of
 from flows.plan.plan import plan_held
+from flows.run.earlier_runs import made_earlier, numbers
 from flows.run.execute import ExecutionContext, Job, Outcome, execute, records_of, refuse_other_key
 from flows.run.scratch import sweep
 from flows.stage import Node
@@ -184,7 +185,7 @@ class Session:
         elif mlflow and stage_tracker:
             record = outcome.record
             tags = run_tags(digest=record.digest, commit=record.provenance.get("commit"))
-            mlflow.finish_stage(stage_tracker, "FINISHED", _numbers(record.metrics), tags)
+            mlflow.finish_stage(stage_tracker, "FINISHED", numbers(record.metrics), tags)
         return outcome
 
     def _tell_cached(self, node_id: str, record: Record, prefect: Mapping[str, str]) -> None:
@@ -201,7 +202,8 @@ class Session:
             self.display.mlflow.cached(
                 node_id,
                 record_tags={"nanochat.stage": record.stage, **tags},
-                metrics=_numbers(record.metrics),
+                metrics=numbers(record.metrics),
+                made=made_earlier(self.plan, self.context.store, node_id, record),
             )
 
 
@@ -209,7 +211,3 @@ def _notes(metrics: Mapping[str, Any]) -> list[str]:
     """Return what a stage has to say beside its numbers; a record may be anybody's."""
     notes = metrics.get("notes")
     return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
-
-
-def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    return {k: float(v) for k, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)}

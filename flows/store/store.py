@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.settings import cache_folder
-from flows.store import leases, roots
+from flows.store import leases, roots, schema
 from flows.store.blobs import Blobs, missing
 from flows.store.folders import link, scan
 from flows.store.leases import Lease, LeaseInfo
