@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
-from prefect import flow
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.display.console import PrintableConsole
@@ -24,6 +25,7 @@ from flows.plan import make_plan
 from flows.proxies import reach_loopback_directly
 from flows.run.execute import ExecutionContext, refuse_other_key
 from flows.run.parameters import Override, RecipeOrName, RuntimeParameters
+from flows.run.pool import Pool, failed_state
 from flows.run.prefect_engine import (
     Caller,
     current_caller,
@@ -34,9 +36,11 @@ from flows.run.prefect_engine import (
 )
 from flows.run.session import Session, begin
 from flows.settings import Settings
+from flows.stages import STAGES
 from flows.store import Store
 from nanochat import recipes
 from nanochat.config import Recipe
+from nanochat.errors import Interrupted
 
 # How many nodes run side by side is decided by the engine; each has a thread for as long as it runs.
 _ON_THREADS: Any = ThreadPoolTaskRunner()
@@ -56,12 +60,13 @@ def pipeline(
     caller = current_caller.get() or _own_caller(recipes.named(recipe, overrides), store, until, force)
     name_flow_run(caller.plan)
     with _session(caller, runtime, force) as session:
+        delay = runtime.retry_delay_s
+        pool = Pool(runtime=runtime.model_dump(), restarts=runtime.restarts, delay_s=delay)
         run_session(
             session,
-            dispatch=dispatch,
             retries=runtime.retries,
-            retry_delay_s=runtime.retry_delay_s,
-            pool_runtime=runtime.model_dump(),
+            retry_delay_s=delay,
+            pool=pool if dispatch == "pools" else None,
         )
     return {node: record.digest for node, record in session.records.items()}
 
@@ -75,20 +80,31 @@ def stage(
     force: bool = False,
     runtime: RuntimeParameters = RuntimeParameters(),  # noqa: B008
     mlflow_parent: str | None = None,
-) -> str:
+) -> str | State[Any]:
     """Make one node of a pipeline that was planned elsewhere; refuse if this worker's key differs.
 
-    `mlflow_parent` is the pipeline's run in the MLflow that both write to.
+    `mlflow_parent` is the pipeline's run in the MLflow that both write to. How a failure is called tells
+    the pipeline whether to try again.
     """
-    name = node_id.partition("/")[0]
-    forced = (name,) if force else ()
-    caller = _own_caller(recipe, store, name, forced)
-    with _session(caller, runtime, forced, mlflow_parent) as session:
-        for planned in session.plan.nodes:
-            if planned.record is not None:
-                session.records[planned.node.id] = planned.record
-        refuse_other_key(key, session.job(session.plan.by_id[node_id].node).key, node_id)
-        return make_here(session, node_id).record.digest
+    kind = STAGES[node_id.partition("/")[0]]
+    forced = (kind.name,) if force else ()
+
+    def make() -> str:
+        caller = _own_caller(recipe, store, kind.name, forced)
+        with _session(caller, runtime, forced, mlflow_parent) as session:
+            for planned in session.plan.nodes:
+                if planned.record is not None:
+                    session.records[planned.node.id] = planned.record
+            refuse_other_key(key, session.job(session.plan.by_id[node_id].node).key, node_id)
+            return make_here(session, node_id).record.digest
+
+    try:
+        return make()
+    except Interrupted:
+        raise
+    except Exception as error:
+        get_run_logger().error("%s failed", node_id, exc_info=error)
+        return failed_state(error, kind)
 
 
 def _own_caller(recipe: Recipe, store: str | None, until: str | None, force: tuple[str, ...]) -> Caller:

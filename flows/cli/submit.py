@@ -15,7 +15,7 @@ import typer
 from flows.cli import output
 from flows.cli.options import AsJson, Overrides, RecipeName, Until
 from nanochat import recipes
-from nanochat.errors import NanochatError, is_transient
+from nanochat.errors import NanochatError
 
 if TYPE_CHECKING:
     from flows.run.flow_runs import FlowRunNow, FlowRuns
@@ -113,7 +113,9 @@ def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 
 def _raise_unless_away(error: Exception) -> None:
-    if not is_transient(error):
+    from flows.run.flow_runs import is_away
+
+    if not is_away(error):
         raise error
 
 
