@@ -8,6 +8,7 @@ not imported: planning must stay quick.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from flows import stages
 from flows.stage import Node, Stage
@@ -109,13 +110,22 @@ def _overlap_config(recipe: Recipe) -> OverlapConfig:
 def _chat_data(recipe: Recipe) -> dict[str, ChatDataConfig]:
     """Return what each chat stage is given; SFT's rows end with the context that was trained."""
 
-    def of(config: MidtrainConfig | SftConfig, max_tokens: int) -> ChatDataConfig:
+    def of(
+        config: MidtrainConfig | SftConfig, max_tokens: int, targets: Literal["all", "answers"]
+    ) -> ChatDataConfig:
         return ChatDataConfig(
-            mixture=config.mixture, validation=config.validation, seed=config.seed, max_tokens=max_tokens
+            mixture=config.mixture,
+            validation=config.validation,
+            seed=config.seed,
+            max_tokens=max_tokens,
+            targets=targets,
         )
 
     context = recipe.pretrain.model.sequence_len
-    return {"midtrain": of(recipe.midtrain, MIDTRAIN_MAX_TOKENS), "sft": of(recipe.sft, context)}
+    return {
+        "midtrain": of(recipe.midtrain, MIDTRAIN_MAX_TOKENS, "all"),
+        "sft": of(recipe.sft, context, "answers"),
+    }
 
 
 def ancestors(nodes: Sequence[Node], ids: Sequence[str]) -> set[str]:

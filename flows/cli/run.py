@@ -53,7 +53,8 @@ def run(
 
     What the store has is not made again. After Ctrl-C or a crash, the same command continues.
     """
-    from flows.cli.local_run import RunOptions, next_commands, results, run_plan, unpack
+    from flows.cli.local_run import RunOptions, next_commands, results, run_plan
+    from flows.cli.unpacked import require_ours, unpack
     from flows.plan import make_plan
 
     _refuse_unknown(dispatch, device)
@@ -73,11 +74,14 @@ def run(
         "micro_batch_rows": micro_batch_rows,
         "restart_point_every_s": restart_point_every,
     }
+    folder = settings.home / "models" / planned.recipe.name
+    if "publish" in planned.by_id:
+        require_ours(folder)  # before hours of work
     options = RunOptions(until=until, force=forced, dispatch=dispatch, runtime=runtime)
     done = run_plan(planned, opened, settings, options, output.stderr())
     published = done.records.get("publish")
-    folder = unpack(opened, published, settings.home / "models" / planned.recipe.name) if published else None
-    _show_run(done, results(opened, done.records), folder, as_json=as_json)
+    unpacked = unpack(opened, published, folder) if published else None
+    _show_run(done, results(opened, done.records), unpacked, as_json=as_json)
     if published and not as_json:
         if done.executed:
             last_training = list(planned.recipe.training.values())[-1]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from nanochat.config.base import Config
+from nanochat.config.names import Name, Place
 
 TOKEN_SHARD_FORMAT = 2
 """Version of the file that `nanochat.data.text.token_shards` writes."""
@@ -69,7 +70,7 @@ class ShardConfig(Config):
 class SourceFile(Config):
     """One file of the chat and evaluation data."""
 
-    path: str
+    path: Place
     """Path below the data root, such as `tasks/gsm8k/train.jsonl`."""
     size_bytes: int | None = None
     """Expected size, when the source lists it."""
@@ -103,7 +104,7 @@ class TasksConfig(Config):
     own: tuple[str, ...] = ()
     """Your own conversations: a path or URL, or a list of them, of `.jsonl` files with
     `{"messages": [{"role": …, "content": …}, …]}` on each line. They join what midtraining and SFT train on,
-    each row once."""
+    each row once, and validate only where `midtrain.validation` or `sft.validation` names them."""
     toy: ToyWorldConfig | None = ToyWorldConfig()
     """Set when the data is generated."""
     files: tuple[SourceFile, ...] = ()
@@ -152,7 +153,7 @@ class OverlapConfig(Config):
 
     ngram_words: int = Field(gt=0)
     """Words that count as an overlap."""
-    chat_tasks: tuple[str, ...]
+    chat_tasks: tuple[Name, ...]
     """Tasks whose test items are looked for."""
     core: bool
     """Whether to look for the items of the CORE bundle."""
@@ -161,10 +162,10 @@ class OverlapConfig(Config):
 class MixtureEntry(Config):
     """One data set of a chat mixture."""
 
-    task: str
+    task: Place
     """Name of the data set: `arc_easy`, `arc_challenge`, `mmlu`, `gsm8k`, `humaneval`, `spelling`,
-    `spelling_bee`, or the name of a file below `conversations/`."""
-    split: str = "train"
+    `spelling_bee`, the name of a file below `conversations/`, or `own/NAME` for a file of `tasks.own`."""
+    split: Name = "train"
     """Which part of the data set, such as `train` or `test`."""
     rows: int | None = Field(default=None, gt=0)
     """Rows to take, the first after shuffling; None: all."""
@@ -183,3 +184,5 @@ class ChatDataConfig(Config):
     """Decides the order of the mixture."""
     max_tokens: int = Field(default=2048, gt=0)
     """Where a conversation is cut off."""
+    targets: Literal["all", "answers"] = "answers"
+    """What is trained on: every token, or what the assistant says."""

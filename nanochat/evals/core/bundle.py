@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 
 import yaml
 
+from nanochat.config.names import checked_place
 from nanochat.data.chat.task_files import CORE, CORE_BASELINES, CORE_ITEMS, CORE_LIST
 from nanochat.errors import DataError
 
@@ -87,7 +88,7 @@ def _load_task(
 ) -> CoreTask:
     try:
         label, kind = str(entry["label"]), entry["icl_task_type"]
-        file = folder / CORE_ITEMS / entry["dataset_uri"]
+        file = folder / CORE_ITEMS / checked_place(entry["dataset_uri"])
         shots = int(entry["num_fewshot"][0])
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise DataError(f"{folder / CORE_LIST}: task {entry!r} lacks or garbles {error}") from error
