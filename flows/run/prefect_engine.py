@@ -7,6 +7,7 @@ completed state named `Cached`. Tasks hand each other small summaries, never art
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -250,7 +251,7 @@ class _ProgressArtifact:
         text = f"step {step}/{total_steps}: {numbers}" + (f" — [metrics in MLflow]({link})" if link else "")
         try:
             if self._artifact is None:
-                key = f"progress-{self.node_id.replace('/', '-').replace('_', '-').lower()}"
+                key = re.sub("[^a-z0-9]+", "-", f"progress-{self.node_id}".lower())
                 self._artifact = create_progress_artifact(percent, key=key, description=text)  # type: ignore[assignment]
             else:
                 update_progress_artifact(self._artifact, percent, description=text)

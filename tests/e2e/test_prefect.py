@@ -85,11 +85,11 @@ def test_progress_leads_to_the_metrics_in_mlflow(monkeypatch):
     monkeypatch.setattr(engine, "create_progress_artifact", lambda *a, **k: told.append((*a, k)) or "id")
     monkeypatch.setattr(engine, "update_progress_artifact", lambda *a, **k: told.append((*a, k)))
     page = "http://127.0.0.1:5000/#/experiments/1/runs/abc"
-    bar = engine._ProgressArtifact("evaluate_base", lambda: page, every_s=0.0)
+    bar = engine._ProgressArtifact("download/Part_0.c000", lambda: page, every_s=0.0)
     bar.log({"train/loss": 2.5}, step=1, total_steps=4)
     bar.log({"train/loss": 1.5}, step=4, total_steps=4)
     assert [call[0] for call in told] == [25.0, "id"]
-    assert told[0][-1]["key"] == "progress-evaluate-base"
+    assert told[0][-1]["key"] == "progress-download-part-0-c000"
     assert all(f"[metrics in MLflow]({page})" in call[-1]["description"] for call in told)
     assert told[1][1] == 100.0
 
