@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from flows.display.console import PrintableConsole
+from nanochat.credentials import without_credentials
 from nanochat.printable import printable
 
 _WIDTH_OF_PIPES = 160
@@ -33,7 +34,7 @@ def show(what: object) -> None:
 
 def show_json(data: Any) -> None:
     """Print plain data for programs, in ASCII: JSON's own escapes for all else."""
-    text = json.dumps(data, indent=2, default=str, ensure_ascii=True)
+    text = without_credentials(json.dumps(data, indent=2, default=str, ensure_ascii=True))
     print(text.replace("\x7f", r"\u007f"))  # the one control character that JSON leaves as it is
 
 

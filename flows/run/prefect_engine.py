@@ -35,6 +35,7 @@ from flows.settings import Settings
 from flows.stage import Stage
 from flows.store import Store
 from flows.store.storage.retry import explain
+from nanochat.credentials import without_credentials
 from nanochat.errors import Interrupted, StageFailed
 
 logger = logging.getLogger(__name__)
@@ -230,7 +231,7 @@ def _prefect_ids() -> dict[str, str]:
         ids["task_run_id"] = str(run.task_run.id)
     kind = "task-run" if "task_run_id" in ids else "flow-run"
     page = url_for(kind, obj_id=ids.get("task_run_id", ids["flow_run_id"]))
-    return {**ids, "prefect_url": page} if page else ids
+    return {**ids, "prefect_url": without_credentials(page)} if page else ids
 
 
 def _mlflow_link(session: Session, node_id: str) -> Callable[[], str | None]:
