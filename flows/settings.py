@@ -2,7 +2,7 @@
 
 None of it is part of a result. Command-line options take precedence over these variables:
 `NANOCHAT_HOME` (default: `nanochat` in `XDG_CACHE_HOME`), `NANOCHAT_STORE`, `NANOCHAT_DOLLARS_PER_HOUR`,
-`MLFLOW_TRACKING_URI`, `PREFECT_API_URL`.
+`MLFLOW_TRACKING_URI`, `NANOCHAT_MLFLOW_WAIT_S`, `PREFECT_API_URL`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class Settings:
     store_url: str
     mlflow_uri: str
     mlflow_asked: bool = False  # the user named the MLflow address, and wants to see every run there
+    mlflow_wait_s: float = 10.0  # how long a whole run may wait for MLflow
     prefect_api_url: str | None = None
     dollars_per_hour: float | None = None
 
@@ -47,11 +48,14 @@ class Settings:
         home = home_folder(env)
         return cls(
             home=home,
-            store_url=_store_url("--store" if store else "NANOCHAT_STORE", store or env.get("NANOCHAT_STORE"))
+            store_url=checked_store_url(
+                "--store" if store else "NANOCHAT_STORE", store or env.get("NANOCHAT_STORE")
+            )
             or str(home / "store"),
             mlflow_uri=env.get("MLFLOW_TRACKING_URI") or sqlite_url(home / "mlflow.db"),
             mlflow_asked=bool(env.get("MLFLOW_TRACKING_URI")),
             prefect_api_url=env.get("PREFECT_API_URL"),
+            mlflow_wait_s=_number(env, "NANOCHAT_MLFLOW_WAIT_S", 10.0),
             dollars_per_hour=_price(env.get("NANOCHAT_DOLLARS_PER_HOUR")),
         )
 
@@ -86,7 +90,7 @@ def _require_home(home: Path) -> None:
         )
 
 
-def _store_url(name: str, url: str | None) -> str | None:
+def checked_store_url(name: str, url: str | None) -> str | None:
     """Return the address of the store; raise ConfigError for one that Prefect and MLflow must not keep."""
     if url and has_credentials(url):
         raise ConfigError(
@@ -97,15 +101,22 @@ def _store_url(name: str, url: str | None) -> str | None:
     return url
 
 
+def _number(env: Mapping[str, str], name: str, default: float) -> float:
+    text = env.get(name)
+    return _at_least_0(name, text, example=default) if text else default
+
+
 def _price(text: str | None) -> float | None:
-    if not text:
-        return None
+    return _at_least_0("NANOCHAT_DOLLARS_PER_HOUR", text, example=24) if text else None
+
+
+def _at_least_0(name: str, text: str, *, example: float) -> float:
     try:
-        price = float(text)
+        number = float(text)
     except ValueError:
-        price = -1.0
-    if not 0 <= price < float("inf"):
+        number = -1.0
+    if not 0 <= number < float("inf"):
         raise ConfigError(
-            f"NANOCHAT_DOLLARS_PER_HOUR is {text!r}, not a price", hint="set it to a number such as 24"
+            f"{name} is {text!r}, not a number from 0 on", hint=f"set it to a number such as {example:g}"
         )
-    return price
+    return number

@@ -14,10 +14,14 @@ from collections.abc import Callable
 
 import typer
 
-from flows.cli import display, models, output, plan, recipes, run, store
+from flows.cli import display, models, output, plan, recipes, run, store, submit
 from flows.display.console import keep_output_clean
 from flows.proxies import reach_loopback_directly
+from flows.settings import home_folder
 from nanochat.errors import ConfigError, Interrupted, NanochatError
+from nanochat.system_errors import explain
+
+logger = logging.getLogger(__name__)
 
 app = typer.Typer(
     name="nanochat",
@@ -35,6 +39,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "plan": plan.plan,
     "why": plan.why,
     "run": run.run,
+    "submit": submit.submit,
     "ls": store.list_records,
     "inspect": store.inspect,
     "verify": store.verify_store,
@@ -53,7 +58,7 @@ _GO_ON = "finished work is kept; the same command continues from there"
 
 
 def main() -> None:
-    """Run the command line; turn our errors into a message, a hint and an exit code."""
+    """Run the command line; turn our errors and the system's into a message, a hint and an exit code."""
     keep_output_clean()
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
@@ -67,5 +72,9 @@ def main() -> None:
         output.fail(str(error), error.hint, code=2)
     except NanochatError as error:
         output.fail(str(error), error.hint)
+    except OSError as error:
+        logger.debug("as the system reported it", exc_info=True)
+        shown = explain(error, places=(home_folder(),))
+        output.fail(str(shown), shown.hint)
     except KeyboardInterrupt:
         output.fail("interrupted", _GO_ON)

@@ -26,7 +26,7 @@ from flows.display.run_display import RunDisplay, tracked_in_mlflow
 from flows.plan import Plan
 from flows.proxies import require_usable_proxies
 from flows.run.execute import ExecutionContext
-from flows.run.session import Session
+from flows.run.session import begin
 from flows.settings import Settings
 from flows.stages import EVALUATIONS, SFT
 from flows.store import Record, Store
@@ -56,15 +56,10 @@ class RunResult:
 def run_plan(
     plan: Plan, store: Store, settings: Settings, options: RunOptions, console: Console
 ) -> RunResult:
-    """Make everything in the plan and name the result as a root of the store."""
+    """Make everything in the plan."""
     with Progress(console) as progress:
-        if plan.all_cached and not settings.prefect_api_url:
-            result = _look_up(plan, store, settings, progress)
-        else:
-            result = _run_flow(plan, store, settings, options, progress)
-    last = plan.nodes[-1].node
-    record = result.records[last.id]
-    store.set_root(f"{plan.recipe.name}-{last.stage.name}", [(record.stage, record.key)])
+        looked_up = not settings.prefect_api_url and _look_up(plan, store, settings, options, progress)
+        result = looked_up or _run_flow(plan, store, settings, options, progress)
     in_order = {planned.node.id: result.records[planned.node.id] for planned in plan.nodes}
     return RunResult(in_order, result.executed)  # as planned, not as they happened to end
 
@@ -80,12 +75,20 @@ def results(store: Store, records: Mapping[str, Record]) -> dict[str, Any]:
     return found
 
 
-def _look_up(plan: Plan, store: Store, settings: Settings, progress: Progress) -> RunResult:
+def _look_up(
+    plan: Plan, store: Store, settings: Settings, options: RunOptions, progress: Progress
+) -> RunResult | None:
+    """Return the result of a plan in which everything is cached, without Prefect; None if it is not."""
+    if not plan.all_cached:
+        return None
     context = ExecutionContext(store=store, scratch=settings.scratch, runtime=Runtime())
     with tracked_in_mlflow(plan, settings) if settings.mlflow_asked else nullcontext() as mlflow:
-        session = Session(plan, context, RunDisplay(progress=progress, mlflow=mlflow))
-        for planned in plan.nodes:
-            session.make(planned.node.id)
+        display = RunDisplay(progress=progress, mlflow=mlflow)
+        with begin(plan, context, display, force=options.force) as session:
+            if not session.plan.all_cached:  # some of it was collected since it was planned
+                return None
+            for planned in plan.nodes:
+                session.make(planned.node.id)
     return RunResult(session.records, ())
 
 
@@ -94,7 +97,8 @@ def _run_flow(
 ) -> RunResult:
     stop = threading.Event()
     with _prefect(settings, progress), _signals(stop, progress):
-        from flows.pipeline import RuntimeParameters, pipeline
+        from flows.pipeline import pipeline
+        from flows.run.parameters import RuntimeParameters
         from flows.run.prefect_engine import Caller
 
         call = Caller(plan, store, settings, RunDisplay(progress=progress, stop=stop))

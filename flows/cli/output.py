@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -15,6 +16,7 @@ from rich.console import Console
 from flows.display.console import PrintableConsole
 from nanochat.credentials import without_credentials
 from nanochat.printable import printable
+from nanochat.system_errors import naming
 
 _WIDTH_OF_PIPES = 160
 
@@ -29,18 +31,26 @@ def show(what: object) -> None:
     console = PrintableConsole()
     if not console.is_terminal:
         console.width = _WIDTH_OF_PIPES
-    console.print(what, soft_wrap=isinstance(what, str))
+    with naming(_stdout()):
+        console.print(what, soft_wrap=isinstance(what, str))
 
 
 def show_json(data: Any) -> None:
     """Print plain data for programs, in ASCII: JSON's own escapes for all else."""
     text = without_credentials(json.dumps(data, indent=2, default=str, ensure_ascii=True))
-    print(text.replace("\x7f", r"\u007f"))  # the one control character that JSON leaves as it is
+    with naming(_stdout()):
+        print(text.replace("\x7f", r"\u007f"), flush=True)  # a control character that JSON leaves alone
 
 
 def write(text: str) -> None:
     """Print a piece of data at once, such as a piece of an answer."""
-    print(printable(text), end="", flush=True)
+    with naming(_stdout()):
+        print(printable(text), end="", flush=True)
+
+
+def _stdout() -> Path:
+    """Return the file that standard output leads to, for errors."""
+    return Path("/dev/stdout").resolve()
 
 
 def say(text: str) -> None:

@@ -21,6 +21,7 @@ from flows.store import Record
 from nanochat.errors import ConfigError
 from nanochat.evals.results import ABSENT, benchmark_rows
 from nanochat.printable import printable
+from nanochat.writing import whole_file
 
 Read = Callable[[Record, str], bytes]
 Row = list[str | None]
@@ -64,7 +65,8 @@ def build_report(records: Mapping[str, Record], read: Read, target: Path) -> Pat
         lineage=_lineage(records),
     )
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(printable(page).encode())  # a sample may hold anything, half a character too
+    with whole_file(target) as part:
+        part.write_bytes(printable(page).encode())  # a sample may hold anything, half a character too
     return target
 
 

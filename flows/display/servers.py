@@ -24,6 +24,7 @@ from pathlib import Path
 
 from nanochat.errors import NanochatError
 from nanochat.sqlite_urls import sqlite_url
+from nanochat.system_errors import full_disk
 
 _log = logging.getLogger(__name__)
 
@@ -192,9 +193,9 @@ def _wait_healthy(child: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if child.poll() is not None:
-            raise NanochatError(
-                f"the local server exited with status {child.returncode} at startup", hint=f"see {log}"
-            )
+            reason, hint = full_disk(log) or ("", f"see {log}")
+            what = f"the local server exited with status {child.returncode} at startup"
+            raise NanochatError(f"{what}: {reason}" if reason else what, hint=hint)
         if _is_healthy(url):
             return
         time.sleep(0.1)

@@ -51,8 +51,10 @@ def import_model(
     payload = payload_of(node, {})
     job = Job(node=node, key=fingerprint(payload), payload=payload, inputs={}, lineage={})
     context = ExecutionContext(store=store, scratch=scratch, runtime=Runtime())
-    outcome = execute(job, context, NullTracker, dict)
-    store.set_root(f"import-{job.key[:12]}", [(IMPORT.name, job.key)])
+    with store.hold(IMPORT.name) as hold:
+        hold.add([(IMPORT.name, job.key)])
+        outcome = execute(job, context, NullTracker, dict)
+        store.set_root(f"import-{job.key[:12]}", [(IMPORT.name, job.key)])
     return outcome, found
 
 

@@ -9,38 +9,23 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from flows import dag
-from flows.plan.changes import Change, changes_since, sentence
+from flows.plan.changes import changes_since, sentence
 from flows.plan.code_digest import code_digest
 from flows.plan.comparable import incomparable
-from flows.plan.key import NoDigests, payload_of
+from flows.plan.key import NoDigests, key_of_all, payload_of
+from flows.plan.planned import Planned
 from flows.stage import Node
 from flows.stages import PRETRAIN
 from flows.store import Record, Ref, Store
 from flows.store.fingerprint import fingerprint
 from flows.store.records import finished_at
+from flows.store.roots import Hold
 from nanochat.config import EvaluateConfig, OverlapConfig, Recipe, TasksConfig
 from nanochat.data.sources.required import require_core, require_tasks
 from nanochat.errors import ConfigError
-
-Action = Literal["hit", "run", "wait"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Planned:
-    """What will happen to one node, and why."""
-
-    node: Node
-    action: Action
-    reason: str
-    key: str | None = None  # None while an input is still unknown
-    payload: Mapping[str, Any] | None = None  # what the key is the hash of
-    record: Record | None = None  # the hit
-    changes: tuple[Change, ...] = ()
-    drift: bool = False  # a hit whose code has changed since, but not its version
-    seconds: float | None = None  # how long it took last time
 
 
 @dataclass(frozen=True)
@@ -61,6 +46,11 @@ class Plan:
         return all(p.action == "hit" for p in self.nodes)
 
     @property
+    def key(self) -> str:
+        """What is planned, as one hash: known before any node is made, and the same in every store."""
+        return key_of_all(p.node for p in self.nodes)
+
+    @property
     def predicted_s(self) -> float:
         """Seconds that the nodes that are not hits took the last time they ran."""
         return sum(p.seconds or 0.0 for p in self.nodes if p.action != "hit")
@@ -71,6 +61,22 @@ def make_plan(recipe: Recipe, store: Store, *, until: str | None = None, force: 
     nodes = _select(dag.build(recipe), until)
     _check_names(force, nodes)
     _check_tasks(nodes)
+    return _compare(recipe, nodes, store, force)
+
+
+def plan_held(plan: Plan, store: Store, hold: Hold, *, force: Sequence[str] = ()) -> Plan:
+    """Hold all that a plan found or will make; return it, or what it is now if some was collected before."""
+    nodes = tuple(p.node for p in plan.nodes)
+    while True:
+        hold.add((p.node.stage.name, p.key) for p in plan.nodes if p.key)
+        hits = [(p.node.stage.name, p.record.key) for p in plan.nodes if p.action == "hit" and p.record]
+        there = {ref for stage in dict.fromkeys(stage for stage, _ in hits) for ref in store.listed(stage)}
+        if there.issuperset(hits):  # a collector takes records first: their bytes are there as well
+            return plan
+        plan = _compare(plan.recipe, nodes, store, force)
+
+
+def _compare(recipe: Recipe, nodes: Sequence[Node], store: Store, force: Sequence[str]) -> Plan:
     index = _RecordIndex(store)
     found: dict[str, Planned] = {}
     for level in _levels(nodes):

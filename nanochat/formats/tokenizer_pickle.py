@@ -15,6 +15,7 @@ import tiktoken
 from nanochat.errors import DataError
 from nanochat.formats import restricted_pickle
 from nanochat.tokenizer.tokenizer import Tokenizer
+from nanochat.writing import whole_file
 
 _LARGEST_BYTES = 256 * 2**20  # a vocabulary of 65,536 takes about one mebibyte
 
@@ -95,7 +96,8 @@ def write_token_bytes(tokenizer: Tokenizer, path: Path, mode: Literal["decoded",
     if mode == "decoded":
         for rank in tokenizer.ranks.values():
             lengths[rank] = len(tokenizer.decode([rank]).encode("utf-8"))
-    torch.save(lengths, path)
+    with whole_file(path) as part:  # by its path, for the archive to hold the file's name as upstream's does
+        torch.save(lengths, part)
 
 
 def _is_table(table: object, key: type) -> bool:

@@ -13,13 +13,14 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from nanochat.config import ModelConfig
 from nanochat.errors import DataError
 from nanochat.model.architecture import architecture_of_state, plain_name
 from nanochat.model.gpt import GPT
+from nanochat.writing import save_tensors
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -28,7 +29,7 @@ CONFIG = "config.json"
 def save_model(folder: Path, model: GPT) -> None:
     """Write weights and configuration into an existing folder; equal models give equal bytes."""
     state = {name: weight.detach().cpu().contiguous() for name, weight in model.state_dict().items()}
-    save_file(state, folder / WEIGHTS)
+    save_tensors(state, folder / WEIGHTS)
     config = json.dumps(model.config.model_dump(mode="json"), indent=2, sort_keys=True)
     (folder / CONFIG).write_text(config + "\n", encoding="utf-8")
 

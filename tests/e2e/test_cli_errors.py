@@ -24,7 +24,7 @@ from flows.display.progress import Progress
 from flows.display.run_display import RunDisplay
 from flows.plan import make_plan
 from flows.run.execute import ExecutionContext
-from flows.run.session import Session
+from flows.run.session import begin
 from flows.store import Store
 from nanochat import recipes
 from nanochat.runtime import Runtime
@@ -52,8 +52,10 @@ def made(tmp_path_factory):
     store = Store.open(str(home / "store"), cache=home / "cache")
     plan = make_plan(recipes.find("toy", TINY[1::2]), store, until="tokenizer")
     context = ExecutionContext(store=store, scratch=home / "scratch", runtime=Runtime(threads=1))
-    with Progress(output.stderr(), quiet=True) as progress:
-        session = Session(plan, context, RunDisplay(progress=progress))
+    with (
+        Progress(output.stderr(), quiet=True) as progress,
+        begin(plan, context, RunDisplay(progress=progress)) as session,
+    ):
         for planned in plan.nodes:
             session.make(planned.node.id)
     return home
@@ -297,13 +299,31 @@ def test_a_read_only_store_can_be_read_and_says_why_it_cannot_be_written(on_a_sm
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("prefect")
-def test_a_full_disk_fails_the_stage_and_says_what_to_do(on_a_small_disk, tmp_path, prefect_api):
-    full = "mount -t tmpfs -o size=128k none {disk}"
-    nanochat = Nanochat(tmp_path / "home", {"PREFECT_API_URL": prefect_api})
-    words = ("-o", "corpus.toy.documents_per_shard=4000", "--store", str(on_a_small_disk.store))
-    done = on_a_small_disk(full, nanochat, "run", "toy", "--until", "download", "--threads", "1", *words)
-    last = done.stderr[done.stderr.index("error:") :]
-    assert_error(Said(done.returncode, done.stdout, last), 1, "no space left", "nanochat gc", "free space")
+def test_a_full_disk_fails_the_stage_and_the_same_command_continues_once_there_is_space(
+    on_a_small_disk, tmp_path, prefect_api, made
+):
+    nanochat = Nanochat(on_a_small_disk.store.parent / "home", {"PREFECT_API_URL": prefect_api})
+    run = (*["run", "toy", "--until", "tokenizer", "--threads", "1", "--json"], *TINY)
+    full = f"mount -t tmpfs -o size=32k none {{disk}}; ! $@ > {tmp_path}/out 2> {tmp_path}/err"
+    done = on_a_small_disk(f"{full}; mount -o remount,size=8m {{disk}}", nanochat, *run)
+    said = (tmp_path / "err").read_text()
+    signs = ("no space left for", "of its disk are free", "nanochat gc", "free space", "NANOCHAT_HOME")
+    assert_error(Said(1, (tmp_path / "out").read_text(), said[said.index("error:") :]), 1, *signs)
+    nodes = json.loads(done.stdout)["nodes"]
+    stored = Store.open(str(made / "store")).records()
+    assert {name: node["digest"] for name, node in nodes.items()} == {r.node: r.digest for r in stored}
+
+
+def test_a_home_that_cannot_be_written_is_named(on_a_small_disk, command, tmp_path):
+    nanochat = Nanochat(on_a_small_disk.store.parent / "home", {})
+    said = on_a_small_disk("mount -t tmpfs -o ro none {disk}", nanochat, "run", "toy")
+    assert_error(said, 1, str(nanochat.home), "access denied (Read-only file system)", "NANOCHAT_HOME")
+    (tmp_path / "file").write_text("mine")
+    said = command("run", "toy", home=tmp_path / "file" / "home")
+    assert_error(said, 1, f"{tmp_path / 'file'} is a file, where a folder is needed")
+    (tmp_path / "link").symlink_to("gone")
+    said = command("run", "toy", "--store", str(tmp_path / "store"), home=tmp_path / "link")
+    assert_error(said, 1, f"{tmp_path / 'link'} is a link to gone, which does not exist")
 
 
 # Help and data for programs
@@ -335,7 +355,7 @@ KEYS = {
     "recipes": {"recipe", "depth", "about"},
     "show": {
         "name", "depth", "corpus", "tasks", "tokenizer", "tokenize", "contamination", "pretrain",
-        "midtrain", "sft", "evaluate", "publish", "derived",
+        "midtrain", "sft", "evaluate", "publish",
     },
     "plan": {"recipe", "all_cached", "predicted_seconds", "predicted_dollars", "nodes", "forecast"},
     "why": NODE,

@@ -20,11 +20,8 @@ _STAGES = ("flows.stage", "flows.stages")
 _PLAN = (*_STAGES, "flows.dag", "flows.plan")
 _RUN = (*_PLAN, "flows.display", "flows.run")
 _BASICS = (
-    "nanochat.config",
-    "nanochat.errors",
-    "nanochat.printable",
-    "nanochat.runtime",
-    "nanochat.credentials",
+    *("nanochat.config", "nanochat.errors", "nanochat.printable", "nanochat.runtime"),
+    *("nanochat.system_errors", "nanochat.writing", "nanochat.credentials"),
 )
 _ANYWHERE_IN_FLOWS = ("flows.store", "flows.settings", "flows.proxies", "nanochat", "kernels")
 _DATA = ("nanochat.data.chat", "nanochat.data.text")
@@ -41,7 +38,7 @@ ALLOWED = {
     "flows.dag": (*_STAGES, *_ANYWHERE_IN_FLOWS),
     "flows.stages": ("flows.stage",),
     "flows.stage": _BASICS,
-    "flows.store": ("flows.settings", "nanochat.errors", "nanochat.runtime"),
+    "flows.store": ("flows.settings", "nanochat.errors", "nanochat.runtime", "nanochat.system_errors"),
     "flows.settings": ("nanochat.credentials", "nanochat.errors", "nanochat.sqlite_urls"),
     "flows.proxies": ("nanochat.errors",),
     "nanochat": (),
@@ -51,6 +48,8 @@ ALLOWED = {
     "nanochat.printable": (),
     "nanochat.runtime": ("nanochat.errors",),
     "nanochat.sqlite_urls": (),
+    "nanochat.system_errors": ("nanochat.errors",),
+    "nanochat.writing": ("nanochat.errors", "nanochat.system_errors"),
     "nanochat.tokenizer": _BASICS,
     "nanochat.model": (*_BASICS, "kernels"),
     "nanochat.optim": (*_BASICS, "nanochat.model"),
@@ -81,7 +80,7 @@ ALLOWED = {
 
 # The one place of each big package; a file that is gone from here is a mistake as well.
 PLACES = {
-    "prefect": {"flows.pipeline", "flows.run.prefect_engine"},
+    "prefect": {"flows.pipeline", "flows.run.flow_runs", "flows.run.pool", "flows.run.prefect_engine"},
     "mlflow": {"nanochat.tracking.mlflow_sink"},
     "triton": {"kernels.language"},
     "huggingface_hub": {"nanochat.data.sources.hub_client"},

@@ -16,10 +16,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
 from flows.store.storage.base import CHUNK, SMALL, ObjectInfo, Storage
 from flows.store.storage.retry import ShortRead
 from nanochat.errors import Damaged, StoreError, StoreUnavailable
+from nanochat.system_errors import naming
 
 
 class LocalStorage(Storage):
@@ -60,7 +62,7 @@ class LocalStorage(Storage):
 
         def attempt() -> None:
             with self._part(name) as part, source.open("rb") as file:
-                shutil.copyfileobj(file, part.file, CHUNK)
+                part.copy(file)
                 os.fchmod(part.file.fileno(), 0o444)
                 if part.file.tell() != os.fstat(file.fileno()).st_size:
                     raise ShortRead(f"{part.file.tell()} bytes arrived")
@@ -121,11 +123,19 @@ class _PartialFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.file.close()
-        self.path.unlink(missing_ok=True)
+        try:
+            with naming(self.path):
+                self.file.close()  # writes what is left, and fails again where the disk is full
+        finally:
+            self.path.unlink(missing_ok=True)
 
     def write(self, data: bytes) -> None:
-        self.file.write(data)
+        with naming(self.path):
+            self.file.write(data)
+
+    def copy(self, source: BinaryIO) -> None:
+        with naming(self.path):
+            shutil.copyfileobj(source, self.file, CHUNK)
 
     def publish(self) -> None:
         """Put the file in its place, replacing what is there; on disk before it is visible."""
@@ -144,8 +154,9 @@ class _PartialFile:
         return True
 
     def _sync(self) -> None:
-        self.file.flush()
-        os.fsync(self.file.fileno())
+        with naming(self.path):
+            self.file.flush()
+            os.fsync(self.file.fileno())
 
     def _sync_folder(self) -> None:
         handle = os.open(self.target.parent, os.O_RDONLY)

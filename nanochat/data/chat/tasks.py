@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nanochat.data.chat import spelling
 from nanochat.data.chat.answers import Problem, final_number
-from nanochat.data.chat.messages import FORM, shown, wrong_in
+from nanochat.data.chat.messages import FORM, messages_of, shown, wrong_in
 from nanochat.data.chat.rows import Numbered, Row, bad_row, read_objects, read_rows
 from nanochat.data.chat.task_files import SUFFIXES, task_file
 from nanochat.data.chat.task_table import TASKS, Form, TaskDeclaration
@@ -258,10 +258,9 @@ def load_conversations(path: Path) -> ChatTask:
     """Load a file of conversations; raise DataError naming its line where one cannot be rendered."""
     rows = []
     for number, row in read_rows(path):
-        messages = row if isinstance(row, list) else row.get("messages") if isinstance(row, dict) else None
-        if wrong := wrong_in(messages):
+        if wrong := wrong_in(row):
             raise bad_row(path, number, wrong, FORM)
-        rows.append({"messages": messages})
+        rows.append({"messages": messages_of(row)})
 
     def conversation(row: Row) -> Conversation:
         return list(row["messages"])

@@ -16,9 +16,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nanochat.config import CorpusConfig, ShardConfig
+from nanochat.data.sources.held_out import is_named_validation, validation_file
 from nanochat.data.sources.shard_names import distinct_names, shard_name
 from nanochat.data.sources.transfer import fetch, filesystem_of, version_of
-from nanochat.data.sources.validation import is_named_validation, validation_file
 from nanochat.errors import ConfigError, DataError
 from nanochat.runtime import Runtime
 

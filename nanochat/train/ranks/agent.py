@@ -13,7 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-from nanochat.errors import TrainingError
+from nanochat.errors import RankKilled
 from nanochat.train.ranks.launch import leave_error
 
 _PR_SET_PDEATHSIG = 1
@@ -49,7 +49,7 @@ def main(parent: int, processes: int, folder: Path) -> int:
 
 
 def _leave_killed(folder: Path, rank: int, processes: int, name: str) -> None:
-    error = TrainingError(
+    error = RankKilled(
         f"rank {rank} of {processes} was ended by {name}",
         hint="after SIGKILL, see whether the machine ran out of memory; the same command goes on from the"
         " last restart point",

@@ -34,6 +34,7 @@ from nanochat import errors
 from nanochat.config import Config
 from nanochat.errors import NanochatError, TrainingError
 from nanochat.runtime import Runtime
+from nanochat.system_errors import explain, is_about_files
 
 logger = logging.getLogger(__name__)
 _JOB, _LOG, _ERROR = "job.json", "log", ".error.json"
@@ -102,6 +103,8 @@ def leave_error(folder: Path, who: str, error: BaseException, *, trace: str = ""
 
     Of the others the one of the lowest `order` does: a killed rank before those that lost it.
     """
+    if isinstance(error, OSError) and is_about_files(error):
+        error = explain(error, who, (folder,))
     known = isinstance(error, NanochatError)
     record = {
         "order": (0 if known and order == 2 else order, time.time()),

@@ -104,6 +104,36 @@ def test_a_line_that_is_not_json_is_named(tmp_path):
         load_task(tmp_path, "talk")
 
 
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ('{"messages": [], "messages": []}', "the key 'messages' is there twice"),
+        ('[{"role": "user", "content": "a", "content": "b"}]', "the key 'content' is there twice"),
+        ('{"metadata": NaN}', "NaN is not a JSON value"),
+        ("[" * 100_000, "brackets are nested too deeply"),
+        ('{"id": ' + "9" * 5000 + "}", "Exceeds the limit"),
+    ],
+    ids=["key", "key below", "nan", "deep", "long number"],
+)
+def test_a_line_that_readers_take_in_different_ways_is_named(tmp_path, line, wrong):
+    path = tmp_path / "conversations/talk.jsonl"
+    path.parent.mkdir()
+    path.write_text(f"\n{line}\n")
+    with pytest.raises(DataError, match=rf"talk\.jsonl, line 2: {wrong}"):
+        load_task(tmp_path, "talk")
+
+
+@pytest.mark.parametrize("below", [False, True])
+def test_two_columns_of_one_name_are_named(tmp_path, below):
+    (tmp_path / "conversations").mkdir()
+    twice = pa.table([pa.array(["a"]), pa.array(["b"])], names=["messages", "messages"])
+    if below:
+        twice = pa.table({"messages": twice.to_struct_array()})
+    pq.write_table(twice, tmp_path / "conversations/talk.parquet")
+    with pytest.raises(DataError, match=r"talk\.parquet: cannot be read: .*(Multiple|duplicate)"):
+        load_task(tmp_path, "talk")
+
+
 def test_line_separators_inside_a_json_string_do_not_end_the_row(tmp_path):
     messages = [{"role": "user", "content": "a\u2028b\x85c"}, {"role": "assistant", "content": "d"}]
     path = tmp_path / "conversations/talk.jsonl"

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from nanochat.config import ModelConfig, PretrainConfig, TokenizeConfig
-from nanochat.errors import DataError, Interrupted, NanochatError, TrainingError
+from nanochat.errors import DataError, Interrupted, NanochatError, RankKilled
 from nanochat.model import reproducible
 from nanochat.runtime import FolderRestartPoints, Runtime
 from nanochat.tracking import MemoryTracker
@@ -105,7 +105,7 @@ def test_one_process_goes_on_as_two_and_two_as_one(inputs: dict[str, Path], tmp_
     ("function", "processes", "error", "message", "hint"),
     [
         ("fail", 1, DataError, "shard_00003 ends early", "download it again"),
-        ("die_on_rank_1", 2, TrainingError, "rank 1 of 2 was ended by SIGKILL", "out of memory"),
+        ("die_on_rank_1", 2, RankKilled, "rank 1 of 2 was ended by SIGKILL", "out of memory"),
     ],
 )
 def test_a_failed_rank_ends_all_and_its_error_is_raised_here(
