@@ -13,6 +13,7 @@ import fcntl
 import glob
 import importlib.util
 import re
+import shlex
 import sqlite3
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
