@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli import output, tables
+from flows.cli import output, plan_tables, tables
 from flows.cli.options import AsJson, Overrides, RecipeName, StoreUrl, Until, open_store
 from flows.plan import Plan
 from flows.store import Store
@@ -63,6 +63,8 @@ def run(
     planned = make_plan(recipes.find(recipe, override or ()), opened, until=until, force=forced)
     if dispatch == "local":
         _require_device(device, planned)
+    for line in plan_tables.text_lines(planned):
+        output.say(line)
     output.warn(planned.warnings)
     runtime = {
         "device": device,
