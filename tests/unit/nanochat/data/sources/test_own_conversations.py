@@ -142,6 +142,17 @@ def test_several_files_join_whatever_the_source_is(mine, tmp_path):
     assert [file.path for file in hub.files][-2:] == ["core", "own/mine.jsonl"]
 
 
+@pytest.mark.parametrize("name", ["my #1", "a: b", "100%25", "[draft] *?", "é ü", "it's", "-x", "null"])
+def test_a_file_may_have_any_name(name, tmp_path):
+    path = tmp_path / f"{name}.jsonl"
+    path.write_text(line("own 0"))
+    named = (MixtureEntry(task=f"own/{name}"),)
+    root = downloaded(tmp_path, f"tasks.own={path}")
+    training, validation = chat_data(root, ChatDataConfig(validation=named))
+    assert questions(validation) == ["own 0"]
+    assert not any(text.startswith("own") for text in questions(training))
+
+
 def test_the_content_is_in_the_key_and_the_place_is_not(mine, tmp_path):
     before = resolved(f"tasks.own={mine}")
     assert before.identity() != resolved().identity()
