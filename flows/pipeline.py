@@ -18,7 +18,7 @@ from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.display.console import PrintableConsole
+from flows.display.console import PrintableConsole, keep_output_clean
 from flows.display.progress import Progress
 from flows.display.run_display import RunDisplay, tracked_in_mlflow
 from flows.plan import make_plan
@@ -110,6 +110,7 @@ def stage(
 def _own_caller(recipe: Recipe, store: str | None, until: str | None, force: tuple[str, ...]) -> Caller:
     """Plan and open for a flow run that a worker started, with plain progress lines."""
     reach_loopback_directly(os.environ)
+    keep_output_clean()
     settings = Settings.from_environment(store=store)
     opened = Store.open(settings.store_url, cache=settings.cache)
     plan = make_plan(recipe, opened, until=until, force=force)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable
 
 import typer
 
 from flows.cli import display, models, output, plan, recipes, run, store, submit
-from flows.display.console import PrintableFormatter, print_printable_tracebacks
+from flows.display.console import keep_output_clean
 from flows.proxies import reach_loopback_directly
 from flows.settings import home_folder
 from nanochat.errors import ConfigError, Interrupted, NanochatError
@@ -58,10 +59,10 @@ _GO_ON = "finished work is kept; the same command continues from there"
 
 def main() -> None:
     """Run the command line; turn our errors and the system's into a message, a hint and an exit code."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    print_printable_tracebacks()
+    keep_output_clean()
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
     reach_loopback_directly(os.environ)
     try:
         app()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -174,15 +175,19 @@ def _on_thread(work: Any) -> None:
         raise errors[0]
 
 
-def next_commands(recipe: str, overrides: Sequence[str]) -> list[str]:
-    """Return what to try after a run."""
-    again = " ".join(["nanochat run", recipe, *(f"-o {o}" for o in overrides)])
+def next_commands(recipe: str, overrides: Sequence[str], store: str | None = None) -> list[str]:
+    """Return what to try after a run of this recipe on this store, as lines that a shell can read."""
+    options = [word for override in overrides for word in ("-o", override)]
+    at_store = ["--store", store] if store else []
     commands = {
-        "nanochat chat": "talk with the model",
-        again: "run again: every stage is cached",
-        f"nanochat plan {recipe} -o {SFT.name}.epochs=2": "see what one change would run",
-        f"nanochat report {recipe}": "curves, samples and costs of this run",
-        "nanochat ui": "browse runs in Prefect and MLflow",
+        shlex.join(["nanochat", *words, *at_store]): what
+        for words, what in (
+            (["chat"], "talk with the model"),
+            (["run", recipe, *options], "run again: every stage is cached"),
+            (["plan", recipe, *options, "-o", f"{SFT.name}.epochs=2"], "see what one change would run"),
+            (["report", recipe, *options], "curves, samples and costs of this run"),
+        )
     }
+    commands["nanochat ui"] = "browse runs in Prefect and MLflow"
     width = max(len(command) for command in commands if len(command) <= 60)
     return [f"{command:<{width}}  {what}" for command, what in commands.items()]

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from flows.display.console import PrintableConsole
+from nanochat.credentials import without_credentials
 from nanochat.printable import printable
 from nanochat.system_errors import naming
 
@@ -36,7 +37,7 @@ def show(what: object) -> None:
 
 def show_json(data: Any) -> None:
     """Print plain data for programs, in ASCII: JSON's own escapes for all else."""
-    text = json.dumps(data, indent=2, default=str, ensure_ascii=True)
+    text = without_credentials(json.dumps(data, indent=2, default=str, ensure_ascii=True))
     with naming(_stdout()):
         print(text.replace("\x7f", r"\u007f"), flush=True)  # a control character that JSON leaves alone
 

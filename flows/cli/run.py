@@ -86,7 +86,7 @@ def run(
         if done.executed:
             last_training = list(planned.recipe.training.values())[-1]
             _exchange(opened, published, last_training.prompts)
-        _show_next(next_commands(recipe, override or ()))
+        _show_next(next_commands(recipe, override or (), store))
 
 
 def _refuse_unknown(dispatch: str, device: str) -> None:

@@ -64,7 +64,7 @@ def make_plan(recipe: Recipe, store: Store, *, until: str | None = None, force: 
     nodes = _select(dag.build(recipe, corpus), until)
     _check_names(force, nodes)
     _check_tasks(nodes)
-    return _compare(recipe, nodes, store, force)
+    return _compare(recipe, corpus, nodes, store, force)
 
 
 def plan_held(plan: Plan, store: Store, hold: Hold, *, force: Sequence[str] = ()) -> Plan:
@@ -76,10 +76,12 @@ def plan_held(plan: Plan, store: Store, hold: Hold, *, force: Sequence[str] = ()
         there = {ref for stage in dict.fromkeys(stage for stage, _ in hits) for ref in store.listed(stage)}
         if there.issuperset(hits):  # a collector takes records first: their bytes are there as well
             return plan
-        plan = _compare(plan.recipe, nodes, store, force)
+        plan = _compare(plan.recipe, plan.corpus, nodes, store, force)
 
 
-def _compare(recipe: Recipe, nodes: Sequence[Node], store: Store, force: Sequence[str]) -> Plan:
+def _compare(
+    recipe: Recipe, corpus: Corpus | None, nodes: Sequence[Node], store: Store, force: Sequence[str]
+) -> Plan:
     index = _RecordIndex(store)
     found: dict[str, Planned] = {}
     for level in _levels(nodes):

@@ -36,6 +36,7 @@ from flows.run.session import Session
 from flows.settings import Settings
 from flows.stage import Stage
 from flows.store import Store
+from nanochat.credentials import without_credentials
 from nanochat.errors import Interrupted, NanochatError, StageFailed, behind
 from nanochat.system_errors import full_disk, words
 
@@ -219,7 +220,7 @@ def _prefect_ids() -> dict[str, str]:
         ids["task_run_id"] = str(run.task_run.id)
     kind = "task-run" if "task_run_id" in ids else "flow-run"
     page = url_for(kind, obj_id=ids.get("task_run_id", ids["flow_run_id"]))
-    return {**ids, "prefect_url": page} if page else ids
+    return {**ids, "prefect_url": without_credentials(page)} if page else ids
 
 
 def _mlflow_link(session: Session, node_id: str) -> Callable[[], str | None]:
