@@ -117,8 +117,8 @@ def test_the_stage_counts_what_becomes_of_own_rows_and_warns(mine, tmp_path):
     assert metrics["rows"]["gsm8k"]["held_out"] == 1
     _, own, warning = metrics["notes"]
     assert own == (
-        "your own: 100 rows: 39 used, 9 of them cut to 95 tokens, 61 skipped (no answer within 95 tokens),"
-        " 0 held out"
+        "your own: 100 rows: 39 used, 9 of them cut to 95 tokens,"
+        " 61 skipped (no answer to train on within 95 tokens), 0 held out"
     )
     assert warning.startswith("warning: 70% of your own rows are cut or skipped: the longest has 306 tokens")
     assert "a larger sequence_len of the model" in warning
