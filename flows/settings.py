@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanochat.errors import ConfigError
+from nanochat.sqlite_urls import sqlite_url
+
+# SQLite opens no file with a path of more than 512 bytes; the longest of ours below the home needs 40.
+_MAX_HOME_BYTES = 470
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,7 @@ class Settings:
         return cls(
             home=home,
             store_url=store or env.get("NANOCHAT_STORE") or str(home / "store"),
-            mlflow_uri=env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
+            mlflow_uri=env.get("MLFLOW_TRACKING_URI") or sqlite_url(home / "mlflow.db"),
             mlflow_asked=bool(env.get("MLFLOW_TRACKING_URI")),
             prefect_api_url=env.get("PREFECT_API_URL"),
             dollars_per_hour=_price(env.get("NANOCHAT_DOLLARS_PER_HOUR")),
@@ -53,12 +57,31 @@ class Settings:
 def home_folder(env: Mapping[str, str] = os.environ) -> Path:
     """Return the folder for everything of this user that does not have another place."""
     caches = Path(env.get("XDG_CACHE_HOME") or "~/.cache")
-    return Path(env.get("NANOCHAT_HOME") or caches / "nanochat").expanduser().absolute()
+    home = Path(env.get("NANOCHAT_HOME") or caches / "nanochat").expanduser().absolute()
+    _require_home(home)
+    return home
 
 
 def cache_folder(home: Path | None = None) -> Path:
     """Return the folder for files of a remote store, below `home` or the home of the environment."""
     return (home or home_folder()) / "cache"
+
+
+def _require_home(home: Path) -> None:
+    """Raise ConfigError if databases could not be kept there, or its path not be written down."""
+    elsewhere = "set NANOCHAT_HOME to another folder; a symbolic link will do"
+    size = len(os.fsencode(home))
+    if size > _MAX_HOME_BYTES:
+        raise ConfigError(
+            f"the path of the home folder has {size} bytes, more than the {_MAX_HOME_BYTES} that leave room"
+            f" for its databases: {str(home)[:60]}…",
+            hint=elsewhere,
+        )
+    if any(ord(char) < 32 or 0xD800 <= ord(char) <= 0xDFFF for char in str(home)):
+        raise ConfigError(
+            f"the path of the home folder has control characters or is not UTF-8: {str(home)!r}",
+            hint=elsewhere,
+        )
 
 
 def _price(text: str | None) -> float | None:

@@ -24,6 +24,8 @@ import errno
 import socket
 from collections.abc import Iterator
 
+from nanochat.printable import printable
+
 _ANSWERS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 _NETWORK = (TimeoutError, ConnectionError, EOFError, socket.gaierror)
 _NETWORK_LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "requests", "urllib3", "gcsfs", "httpx", "httpx2")
@@ -37,11 +39,11 @@ _CREDENTIALS = "NoCredentials PartialCredentials CredentialRetrieval TokenRetrie
 
 
 class NanochatError(Exception):
-    """Base of all errors that a user is meant to read."""
+    """Base of all errors that a user is meant to read: printable, whatever file or program they quote."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(printable(message))
+        self.hint = hint and printable(hint)
 
 
 class ConfigError(NanochatError):

@@ -8,12 +8,14 @@ need them.
 from __future__ import annotations
 
 import logging
-import sys
+import os
 from collections.abc import Callable
 
 import typer
 
-from flows.cli import display, models, output, plan, recipes, run, store
+from flows.cli import display, models, output, plan, recipes, run, store, submit
+from flows.display.console import PrintableFormatter, print_printable_tracebacks
+from flows.proxies import reach_loopback_directly
 from flows.settings import home_folder
 from nanochat.errors import ConfigError, Interrupted, NanochatError
 from nanochat.system_errors import explain
@@ -36,6 +38,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "plan": plan.plan,
     "why": plan.why,
     "run": run.run,
+    "submit": submit.submit,
     "ls": store.list_records,
     "inspect": store.inspect,
     "verify": store.verify_store,
@@ -55,9 +58,11 @@ _GO_ON = "finished work is kept; the same command continues from there"
 
 def main() -> None:
     """Run the command line; turn our errors and the system's into a message, a hint and an exit code."""
-    logging.basicConfig(
-        level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    print_printable_tracebacks()
+    reach_loopback_directly(os.environ)
     try:
         app()
     except Interrupted as error:

@@ -24,6 +24,7 @@ from rich.console import Console
 from flows.display.progress import Progress
 from flows.display.run_display import RunDisplay, tracked_in_mlflow
 from flows.plan import Plan
+from flows.proxies import require_usable_proxies
 from flows.run.execute import ExecutionContext
 from flows.run.session import Session
 from flows.settings import Settings
@@ -102,7 +103,8 @@ def _run_flow(
 ) -> RunResult:
     stop = threading.Event()
     with _prefect(settings, progress), _signals(stop, progress):
-        from flows.pipeline import RuntimeParameters, pipeline
+        from flows.pipeline import pipeline
+        from flows.run.parameters import RuntimeParameters
         from flows.run.prefect_engine import Caller
 
         call = Caller(plan, store, settings, RunDisplay(progress=progress, stop=stop))
@@ -122,6 +124,7 @@ def _run_flow(
 @contextmanager
 def _prefect(settings: Settings, progress: Progress) -> Iterator[None]:
     """Point Prefect at the configured server, or at a local one that lives as long as this run."""
+    require_usable_proxies(os.environ)
     quiet = {
         "PREFECT_LOGGING_LEVEL": "CRITICAL",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -87,13 +87,9 @@ def chat(
     engine = open_engine(opened, ref, _choice(source, tag, step))
     settings = ChatSettings(temperature=temperature, top_k=top_k, max_new_tokens=max_tokens, seed=seed)
     if prompt is not None:
-        print(terminal.answer(engine, prompt, settings))
+        output.write(f"{terminal.answer(engine, prompt, settings)}\n")
         return
-
-    def write(text: str) -> None:
-        print(text, end="", flush=True)
-
-    terminal.chat(engine, lambda: input("you> "), write, settings)
+    terminal.chat(engine, lambda: input("you> "), output.write, settings)
 
 
 def import_folder(

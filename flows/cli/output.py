@@ -1,4 +1,4 @@
-"""Where a command's output goes: data to stdout, everything else to stderr.
+"""Where a command's output goes: data to stdout, everything else to stderr; all of it printable.
 
 Knows nothing about the content; tables and texts are formatted in `flows.cli.tables`.
 """
@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
 
+from flows.display.console import PrintableConsole
+from nanochat.printable import printable
 from nanochat.system_errors import naming
 
 _WIDTH_OF_PIPES = 160
@@ -19,12 +22,12 @@ _WIDTH_OF_PIPES = 160
 
 def stderr() -> Console:
     """Return the console for everything that is not data."""
-    return Console(stderr=True, highlight=False)
+    return PrintableConsole(stderr=True)
 
 
 def show(what: object) -> None:
     """Print a text or a table as data."""
-    console = Console(highlight=False, markup=False)
+    console = PrintableConsole()
     if not console.is_terminal:
         console.width = _WIDTH_OF_PIPES
     with naming(_stdout()):
@@ -32,9 +35,16 @@ def show(what: object) -> None:
 
 
 def show_json(data: Any) -> None:
-    """Print plain data for programs."""
+    """Print plain data for programs, in ASCII: JSON's own escapes for all else."""
+    text = json.dumps(data, indent=2, default=str, ensure_ascii=True)
     with naming(_stdout()):
-        print(json.dumps(data, indent=2, default=str), flush=True)
+        print(text.replace("\x7f", r"\u007f"), flush=True)  # the one control character that JSON leaves
+
+
+def write(text: str) -> None:
+    """Print a piece of data at once, such as a piece of an answer."""
+    with naming(_stdout()):
+        print(printable(text), end="", flush=True)
 
 
 def _stdout() -> Path:
@@ -44,7 +54,13 @@ def _stdout() -> Path:
 
 def say(text: str) -> None:
     """Print something that is not data."""
-    stderr().print(text, markup=False, soft_wrap=True)
+    stderr().print(text, soft_wrap=True)
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Print what a user should know although nothing failed."""
+    for warning in warnings:
+        say(f"warning: {warning}")
 
 
 def fail(message: str, hint: str | None, code: int = 1) -> NoReturn:

@@ -37,6 +37,7 @@ def plan(
     for part in costs.shown():
         output.show(part)
     output.say(plan_tables.plan_summary(planned, price))
+    output.warn(planned.warnings)
 
 
 def why(

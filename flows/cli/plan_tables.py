@@ -41,6 +41,7 @@ def plan_json(plan: Plan, dollars_per_hour: float | None) -> dict[str, Any]:
         "predicted_seconds": plan.predicted_s,
         "predicted_dollars": None if dollars_per_hour is None else plan.predicted_s / 3600 * dollars_per_hour,
         "nodes": [planned_json(p) for p in plan.nodes],
+        "warnings": list(plan.warnings),
     }
 
 

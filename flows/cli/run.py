@@ -62,6 +62,7 @@ def run(
     planned = make_plan(recipes.find(recipe, override or ()), opened, until=until, force=forced)
     if dispatch == "local":
         _require_device(device, planned)
+    output.warn(planned.warnings)
     runtime = {
         "device": device,
         "threads": threads,

@@ -19,6 +19,7 @@ from jinja2 import Environment, StrictUndefined
 from flows.stages import EVALUATIONS, TRAINED
 from flows.store import Record
 from nanochat.evals.results import ABSENT, benchmark_rows
+from nanochat.printable import printable
 from nanochat.writing import whole_file
 
 Read = Callable[[Record, str], bytes]
@@ -57,10 +58,9 @@ def build_report(records: Mapping[str, Record], read: Read, target: Path) -> Pat
         samples=_samples(records, read),
         lineage=_lineage(records),
     )
-    content = page.encode("utf-8", errors="replace")  # a sample may hold half a character
     target.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(target) as part:
-        part.write_bytes(content)
+        part.write_bytes(printable(page).encode())  # a sample may hold anything, half a character too
     return target
 
 
@@ -90,7 +90,11 @@ def _stages(records: Mapping[str, Record]) -> list[Row]:
 def _corpus(records: Mapping[str, Record]) -> list[Row]:
     shards = [record.metrics for record in records.values() if record.stage == "tokenize"]
     names = ("documents", "characters", "bytes", "tokens")
-    totals = {name: sum(s[name] for s in shards) for name in names if all(name in s for s in shards)}
+    totals = {
+        name: sum(s[name] for s in shards)
+        for name in names
+        if all(isinstance(s.get(name), int) for s in shards)
+    }
     if not shards or not totals:
         return []
     rows: list[Row] = [["shards", f"{len(shards):,}"]]

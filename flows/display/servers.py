@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from nanochat.errors import NanochatError
+from nanochat.sqlite_urls import sqlite_url
 from nanochat.system_errors import full_disk
 
 _log = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ def _prefect_server(folder: Path, database: Path) -> Iterator[str]:
         **inherited,
         **_PREFECT_ENVIRONMENT,
         "PREFECT_HOME": str(folder),
-        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
+        "PREFECT_API_DATABASE_CONNECTION_URL": sqlite_url(database, "aiosqlite"),
         "PREFECT_UI_API_URL": api,
     }
     command = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]

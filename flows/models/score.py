@@ -18,6 +18,7 @@ from flows.stage import Stage
 from flows.stages import EVALUATE_BASE, EVALUATE_SFT, EVALUATIONS, IMPORT, PRETRAIN, TOKENIZE, TRAINED
 from flows.store import Record, Store
 from flows.store.lineage import lineage
+from flows.store.records import input_refs
 from nanochat.config import EvaluateConfig, TokenizeConfig
 from nanochat.errors import StoreError
 from nanochat.runtime import Runtime
@@ -58,7 +59,9 @@ def _evaluating(model: Record) -> Stage:
 def _own(store: Store, model: Record) -> tuple[Record | None, dict[str, Record]]:
     """Return a model's own evaluation, if there was one, and the parts that belong to it."""
     ancestors = {r.stage: r for r in lineage(store, model)} | {model.stage: model}
-    recorded = [r for r in store.records(_evaluating(model).name) if r.inputs["model"]["key"] == model.key]
+    recorded = [
+        r for r in store.records(_evaluating(model).name) if (model.stage, model.key) in input_refs(r)
+    ]
     return (recorded[0] if recorded else None), {
         "model": model,
         "tokenizer": input_of(store, model, "tokenizer"),

@@ -14,8 +14,10 @@ from typing import Any, Literal
 from flows import dag
 from flows.plan.changes import Change, changes_since, sentence
 from flows.plan.code_digest import code_digest
-from flows.plan.key import NoDigests, payload_of
+from flows.plan.comparable import incomparable
+from flows.plan.key import NoDigests, key_of_all, payload_of
 from flows.stage import Node
+from flows.stages import PRETRAIN
 from flows.store import Record, Ref, Store
 from flows.store.fingerprint import fingerprint
 from flows.store.records import finished_at
@@ -47,6 +49,7 @@ class Plan:
 
     recipe: Recipe
     nodes: tuple[Planned, ...]
+    warnings: tuple[str, ...] = ()
     by_id: Mapping[str, Planned] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -56,6 +59,11 @@ class Plan:
     def all_cached(self) -> bool:
         """Whether there is nothing to do."""
         return all(p.action == "hit" for p in self.nodes)
+
+    @property
+    def key(self) -> str:
+        """What is planned, as one hash: known before any node is made, and the same in every store."""
+        return key_of_all(p.node for p in self.nodes)
 
     @property
     def predicted_s(self) -> float:
@@ -79,7 +87,8 @@ def make_plan(recipe: Recipe, store: Store, *, until: str | None = None, force: 
             record = records.get(wanted[node.id]) if key else None
             found[node.id] = _decide(node, key, payload, record, found, node.stage.name in force, index)
     needed = _rebuild_missing(nodes, found, store)
-    return Plan(recipe, tuple(needed[n.id] for n in nodes))
+    warning = incomparable(needed, index.newest(PRETRAIN.name, recipe.name), index.find_one)
+    return Plan(recipe, tuple(needed[n.id] for n in nodes), (warning,) if warning else ())
 
 
 def _decide(
@@ -157,6 +166,17 @@ class _RecordIndex:
         present = [ref for ref in refs if ref in self._of(ref[0])]
         self._load(present)
         return {ref: self._read[ref] for ref in present if ref in self._read}
+
+    def find_one(self, ref: Ref) -> Record | None:
+        """Return a record if it exists."""
+        return self.find([ref]).get(ref)
+
+    def newest(self, stage: str, recipe: str) -> Record | None:
+        """Return the newest record of a stage that a recipe of this name made."""
+        times = self._of(stage)
+        self._load(times)
+        records = [r for ref in times if (r := self._read.get(ref)) and r.provenance.get("recipe") == recipe]
+        return max(records, key=lambda r: finished_at(r, times[r.stage, r.key]), default=None)
 
     def nearest(self, node: Node) -> Record | None:
         """Return the newest record of this very node, else the stage's newest."""

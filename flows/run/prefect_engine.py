@@ -30,6 +30,7 @@ from prefect.utilities.urls import url_for
 from flows.display.run_display import RunDisplay
 from flows.plan import Plan
 from flows.run.execute import Outcome
+from flows.run.flow_runs import flow_runs
 from flows.run.scheduler import Scheduler
 from flows.run.session import Session
 from flows.settings import Settings
@@ -41,6 +42,7 @@ from nanochat.system_errors import full_disk, words
 logger = logging.getLogger(__name__)
 
 STAGE_DEPLOYMENT = "nanochat-stage/gpu"
+_KEY_IN_NAME = 8
 
 
 @dataclass
@@ -185,6 +187,7 @@ def _make_in_pool(session: Session, node_id: str, runtime: Mapping[str, Any]) ->
                     "mlflow_parent": mlflow.root_id() if mlflow else None,
                 },
                 tags=[node_id, job.key[:12]],
+                flow_run_name=f"{session.plan.recipe.name}-{node_id}-{job.key[:_KEY_IN_NAME]}",
             ),
         )
         if run.state is None or not run.state.is_completed():
@@ -237,6 +240,16 @@ def flow_run_id() -> str:
     """Return the id of the current flow run, or an empty string outside of one."""
     flow = FlowRunContext.get()
     return str(flow.flow_run.id) if flow and flow.flow_run else ""
+
+
+def name_flow_run(plan: Plan) -> None:
+    """Call the current flow run by its recipe and the key of its plan."""
+    recipe = plan.recipe.name
+    try:
+        with flow_runs() as server:
+            server.name(flow_run_id(), f"{recipe}-{plan.key[:_KEY_IN_NAME]}", instead_of=(recipe,))
+    except Exception as error:  # the name is for people; the run goes on without it
+        logger.warning("the flow run keeps the name it has: %s", error)
 
 
 def _prefect_ids() -> dict[str, str]:

@@ -75,6 +75,8 @@ class Session:
         else:
             self.executed.append(node_id)
             self.display.progress.finished(node_id, f"done   {outcome.record.digest[:12]}")
+        if notes := _notes(outcome.record.metrics):  # at once, so that no other node comes between them
+            self.display.progress.say("\n".join(f"{node_id:<24} {note}" for note in notes))
 
     def job(self, node: Node) -> Job:
         """Return the job of a node from the records of its inputs."""
@@ -120,7 +122,8 @@ class Session:
             return MultiTracker([shown, *([stage_tracker] if stage_tracker else []), *trackers])
 
         def provenance() -> dict[str, Any]:
-            return {**extra, "mlflow_run_id": mlflow.run_id(node.id) if mlflow else None}
+            recipe = self.plan.recipe.name
+            return {**extra, "recipe": recipe, "mlflow_run_id": mlflow.run_id(node.id) if mlflow else None}
 
         def run() -> Outcome:
             return execute(job, self.context, tracker, provenance)
@@ -165,6 +168,12 @@ class Session:
                 record_tags={"nanochat.stage": record.stage, **tags},
                 metrics=_numbers(record.metrics),
             )
+
+
+def _notes(metrics: Mapping[str, Any]) -> list[str]:
+    """Return what a stage has to say beside its numbers; a record may be anybody's."""
+    notes = metrics.get("notes")
+    return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

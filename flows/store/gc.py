@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from flows.store.leases import LeaseInfo, all_leases
-from flows.store.records import Record, Ref, blob_name, input_refs, record_name, ref_of
+from flows.store.leases import UNREADABLE_S, LeaseInfo, all_leases
+from flows.store.records import Record, Ref, blob_name, hash_of, input_refs, record_name, ref_of
 from flows.store.storage.base import ObjectInfo
 from flows.store.store import Store
 from nanochat.errors import Damaged, StoreError
@@ -35,8 +35,8 @@ def collect(
     """Remove what nothing needs and what is older than `grace_s` seconds.
 
     Raises:
-        StoreError: there are no roots (all would be removed; `without_roots` allows it), or a record
-            that is needed cannot be read, so that what it needs is unknown.
+        StoreError: there are no roots (all would be removed; `without_roots` allows it), or a root, a record
+            that is needed or a lease that may be live cannot be read, so that what it needs is unknown.
     """
     roots = {ref for refs in store.roots().values() for ref in refs}
     if not roots and not without_roots:
@@ -47,6 +47,7 @@ def collect(
     before = time.time() - grace_s
     blobs = store.storage.listing("blobs")  # listed before the marking: what comes later is not in it
     held = [lease for lease in all_leases(store.storage) if lease.live]
+    _require_readable(held)
     listed = {ref: found for name, found in store.storage.listing("records").items() if (ref := ref_of(name))}
     young = {ref for ref, found in listed.items() if found.mtime >= before}
     starts = roots | young | {ref for lease in held for ref in ((lease.stage, lease.key), *lease.needs)}
@@ -55,7 +56,7 @@ def collect(
 
     dead = sorted(set(listed) - set(kept))
     doomed = {record_name(*ref): listed[ref] for ref in dead}
-    doomed |= {n: found for n, found in blobs.items() if n not in used and found.mtime < before}
+    doomed |= {n: f for n, f in blobs.items() if hash_of(n) and n not in used and f.mtime < before}
     doomed |= dict(_leftovers(store, held, set(kept), before))
     if not dry_run:
         doomed = _remove(store, doomed, before)
@@ -80,6 +81,16 @@ def _reachable(store: Store, starts: Iterable[Ref], listed: Mapping[Ref, ObjectI
     return kept
 
 
+def _require_readable(held: Iterable[LeaseInfo]) -> None:
+    """Refuse to collect while it is unknown what a stage that may be running reads."""
+    for lease in held:
+        if not lease.readable:
+            raise StoreError(
+                f"{lease.name} is damaged, so what its stage reads is unknown; nothing was removed",
+                hint=f"it counts as held for {UNREADABLE_S / 60:.0f} minutes after it was written",
+            )
+
+
 def _load(store: Store, ref: Ref) -> Record | None:
     try:
         return store.load(*ref)
@@ -88,7 +99,7 @@ def _load(store: Store, ref: Ref) -> Record | None:
     except Damaged as error:
         raise StoreError(
             f"{record_name(*ref)} is needed but damaged, so what it was made from is unknown: {error}",
-            hint="run the pipeline again, which remakes it, or drop its root",
+            hint="run its recipe again, which makes it again; nothing was removed",
         ) from error
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -39,9 +39,11 @@ class CorpusConfig(Config):
     revision: str | None = None
     """Pinned revision of the source, filled into `{revision}`."""
     train_shards: int | None = Field(default=None, gt=0)
-    """Number of training shards, in order of name; None: all but the validation shard."""
-    val_shard: str = "last"
-    """Validation shard: `last` (by name), a file name, or an index into a numbered source."""
+    """Number of training shards, in order of name or number; None: all but the validation shard."""
+    val_shard: str | None = None
+    """Validation shard, which stays the same when shards are added: the name of a file (or its path in the
+    source), or the number of a shard of `toy` or of a numbered source. None: the file whose name, or whose
+    folder's name, begins with `val`, `valid` or `validation`; of `toy` shard 2."""
     toy: ToyWorldConfig = ToyWorldConfig()
 
 
@@ -50,10 +52,10 @@ class ShardConfig(Config):
 
     location_fields: ClassVar[frozenset[str]] = frozenset({"url"})
 
-    name: str
-    """File name without suffix, such as `shard_00000`."""
+    name: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=200)
+    """What tells the shard from the others of its source, such as `shard_00000`: part of ids and paths."""
     index: int = 0
-    """Number of the shard in its source."""
+    """Number of the shard in a source that numbers them."""
     toy: ToyWorldConfig | None = None
     """Set when the shard is generated."""
     size_bytes: int | None = None
@@ -101,7 +103,7 @@ class TasksConfig(Config):
     own: tuple[str, ...] = ()
     """Your own conversations: a path or URL, or a list of them, of `.jsonl` files with
     `{"messages": [{"role": …, "content": …}, …]}` on each line. They join what midtraining and SFT train on,
-    each row once."""
+    each row once, and validate only where `midtrain.validation` or `sft.validation` names them."""
     toy: ToyWorldConfig | None = ToyWorldConfig()
     """Set when the data is generated."""
     files: tuple[SourceFile, ...] = ()
@@ -161,7 +163,7 @@ class MixtureEntry(Config):
 
     task: str
     """Name of the data set: `arc_easy`, `arc_challenge`, `mmlu`, `gsm8k`, `humaneval`, `spelling`,
-    `spelling_bee`, or the name of a file below `conversations/`."""
+    `spelling_bee`, the name of a file below `conversations/`, or `own/NAME` for a file of `tasks.own`."""
     split: str = "train"
     """Which part of the data set, such as `train` or `test`."""
     rows: int | None = Field(default=None, gt=0)
@@ -181,3 +183,5 @@ class ChatDataConfig(Config):
     """Decides the order of the mixture."""
     max_tokens: int = Field(default=2048, gt=0)
     """Where a conversation is cut off."""
+    targets: Literal["all", "answers"] = "answers"
+    """What is trained on: every token, or what the assistant says."""

@@ -9,15 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-_PREFIX = "sqlite:///"
-
-
-def database_file(uri: str) -> Path | None:
-    """Return the file of a local database, or None for a server."""
-    return Path(uri.removeprefix(_PREFIX)) if uri.startswith(_PREFIX) else None
+from nanochat.sqlite_urls import sqlite_path, sqlite_url
 
 
 @contextlib.contextmanager
@@ -26,7 +21,7 @@ def database_ready(uri: str, make_tables: Callable[[str], None]) -> Iterator[Non
 
     `make_tables` is called with the address of a new database and must close it. A server makes its own.
     """
-    path = database_file(uri)
+    path = sqlite_path(uri)
     if path is None:
         yield
         return
@@ -35,8 +30,10 @@ def database_ready(uri: str, make_tables: Callable[[str], None]) -> Iterator[Non
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists() or path.stat().st_size == 0:
             part = path.with_name(f".{path.name}.new")
-            for left in path.parent.glob(f"{part.name}*"):  # by a process that was killed, journal included
+            for left in path.parent.glob(
+                f"{glob.escape(part.name)}*"
+            ):  # by a process that was killed, journal included
                 left.unlink()
-            make_tables(f"{_PREFIX}{part}")
+            make_tables(sqlite_url(part))
             part.replace(path)
         yield

@@ -12,8 +12,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from nanochat.sqlite_urls import sqlite_path
 from nanochat.tracking.call_queue import Point, RunHandle
-from nanochat.tracking.database import database_file, database_ready
+from nanochat.tracking.database import database_ready
 from nanochat.tracking.tags import CACHE_STATUS, CACHED, DIGEST, EXECUTED, KEY, MADE_BY_RUN, run_tags
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
@@ -153,8 +154,8 @@ def _quiet() -> None:
 
 def _artifacts_beside(uri: str) -> str | None:
     """Return where samples go for a local database; a server decides for itself."""
-    path = database_file(uri)
-    return (path.parent / "mlartifacts").as_uri() if path else None
+    path = sqlite_path(uri)
+    return (path.absolute().parent / "mlartifacts").as_uri() if path else None
 
 
 def _make_tables(uri: str) -> None:

@@ -221,7 +221,8 @@ def test_parquet_without_text_fails_its_stage_and_names_the_columns(tmp_path, pr
     write_shards(tmp_path / "corpus", 2, column="body")
     nanochat = Nanochat(tmp_path / "home", {"PREFECT_API_URL": prefect_api})
     source = f"corpus.source={tmp_path / 'corpus'}"
-    words = ("-o", source, "-o", "corpus.train_shards=1", "--until", "download", "--threads", "1")
+    shards = ("-o", source, "-o", "corpus.train_shards=1", "-o", "corpus.val_shard=shard_00001")
+    words = (*shards, "--until", "download", "--threads", "1")
     done = nanochat("run", "toy", *words, code=1)
     last = done.stderr[done.stderr.index("error:") :]
     signs = ("stage download/shard_0000", "no column 'text'", "its columns are body", "rename the column")
@@ -346,7 +347,7 @@ KEYS = {
     "recipes": {"recipe", "depth", "about"},
     "show": {
         "name", "depth", "corpus", "tasks", "tokenizer", "tokenize", "contamination", "pretrain",
-        "midtrain", "sft", "evaluate", "publish", "derived",
+        "midtrain", "sft", "evaluate", "publish",
     },
     "plan": {"recipe", "all_cached", "predicted_seconds", "predicted_dollars", "nodes", "forecast"},
     "why": NODE,

@@ -6,17 +6,21 @@ first, hard-linked to it: the link fails if there is one already, which is all t
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
-from flows.store.storage.base import CHUNK, ObjectInfo, Storage, sha256_of
+from flows.store.storage.base import CHUNK, SMALL, ObjectInfo, Storage
 from flows.store.storage.retry import ShortRead
-from nanochat.errors import StoreError, StoreUnavailable
+from nanochat.errors import Damaged, StoreError, StoreUnavailable
 from nanochat.system_errors import naming
 
 
@@ -71,7 +75,8 @@ class LocalStorage(Storage):
         self._try("touch", name, lambda: os.utime(self.local_path(name)))
 
     def _read(self, name: str) -> bytes:
-        return self.local_path(name).read_bytes()
+        with _open_file(self.local_path(name)) as file:
+            return file.read(SMALL + 1)
 
     def _create(self, name: str, data: bytes) -> bool:
         with self._part(name) as part:
@@ -85,15 +90,19 @@ class LocalStorage(Storage):
         return _PartialFile(path, parts / uuid.uuid4().hex)
 
     def _hash(self, name: str) -> tuple[int, str]:
-        path = self.local_path(name)
-        return path.stat().st_size, sha256_of(path)
+        with _open_file(self.local_path(name)) as file:
+            return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
 
     def _found(self, name: str) -> ObjectInfo | None:
         try:
-            stat = os.stat(f"{self.root}/{name}")  # noqa: PTH116 - plans do this by the thousand
+            found = os.stat(f"{self.root}/{name}")  # noqa: PTH116 - plans do this by the thousand
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return ObjectInfo(stat.st_size, stat.st_mtime)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return None
+            raise
+        return ObjectInfo(found.st_size, found.st_mtime)
 
     def _listing(self, prefix: str) -> dict[str, ObjectInfo]:
         return dict(_walk(self._path(prefix), prefix))
@@ -157,6 +166,22 @@ class _PartialFile:
             os.close(handle)
 
 
+def _open_file(path: Path) -> BufferedReader:
+    """Open a file for reading; whatever else has its name is damage, and a pipe must not make us wait."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except NotADirectoryError as error:
+        raise FileNotFoundError(str(error)) from error
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+        raise Damaged(f"{path}: is not a file: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise Damaged(f"{path}: is not a file")
+    return os.fdopen(handle, "rb")
+
+
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, ObjectInfo]]:
     try:
         entries = list(os.scandir(folder))
@@ -168,5 +193,13 @@ def _walk(folder: str, prefix: str) -> Iterator[tuple[str, ObjectInfo]]:
             yield from _walk(entry.path, name)
         else:
             with suppress(FileNotFoundError):
-                stat = entry.stat()
-                yield name, ObjectInfo(stat.st_size, stat.st_mtime)
+                found = entry.stat(follow_symlinks=_leads_somewhere(entry))
+                yield name, ObjectInfo(found.st_size, found.st_mtime)
+
+
+def _leads_somewhere(entry: os.DirEntry[str]) -> bool:
+    try:
+        entry.stat()
+    except OSError:  # a link that is broken or leads back to itself: listed as what it is
+        return False
+    return True

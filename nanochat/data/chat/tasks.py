@@ -2,8 +2,8 @@
 
 A task reads one file of the data root (`tasks/arc/ARC-Easy/train.jsonl`, ...; the same name with `.parquet`
 works too) and offers each row in two forms: `conversation(i)`, what a model is trained on and prompted with,
-and `problem(i)`, what its answer is checked against. `mixture` shuffles the conversations of several tasks
-into one sequence.
+and `problem(i)`, what its answer is checked against. How conversations of several
+tasks become one sequence is decided by `nanochat.data.chat.mixture`.
 
 The spelling tasks are made from a list of words instead (`nanochat.data.chat.spelling`): a row is a seed.
 
@@ -13,22 +13,18 @@ Rendering to tokens is the work of the tokenizer's chat format, scoring that of 
 from __future__ import annotations
 
 import difflib
-import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from nanochat.config import MixtureEntry
 from nanochat.data.chat import spelling
 from nanochat.data.chat.answers import Problem, final_number
 from nanochat.data.chat.messages import FORM, shown, wrong_in
 from nanochat.data.chat.rows import Numbered, Row, bad_row, read_objects, read_rows
-from nanochat.data.chat.task_files import HELD_OUT, OWN, SUFFIXES, task_file
+from nanochat.data.chat.task_files import SUFFIXES, task_file
 from nanochat.data.chat.task_table import TASKS, Form, TaskDeclaration
 from nanochat.errors import ConfigError, DataError
 
@@ -76,9 +72,9 @@ def load_task(root: Path, name: str, split: str = "train") -> ChatTask:
         return _load_spelling(declared, split, root / place)
     if declared:
         return _LOADERS[declared.form](name, _existing(root, place))
-    path = _file(root, place)
+    path = task_path(root, place)
     if path is None:
-        known = [*TASKS, *_conversations(root)]
+        known = [*TASKS, *conversation_names(root)]
         near = difflib.get_close_matches(name, known, n=1)
         raise ConfigError(
             f"no task or conversation file {name!r} below {root}",
@@ -122,79 +118,20 @@ def calculation_parts(answer: str) -> list[Part]:
     return parts
 
 
-class Mixture(Sequence["Conversation"]):
-    """Conversations of several tasks in one fixed shuffled order, built when asked for."""
-
-    def __init__(self, tasks: Sequence[ChatTask], order: Sequence[tuple[int, int]]) -> None:
-        """Take tasks and the order as pairs (task, row)."""
-        self._tasks, self._order = tasks, order
-
-    def __len__(self) -> int:
-        """Return the number of conversations in an epoch."""
-        return len(self._order)
-
-    @overload
-    def __getitem__(self, index: int) -> Conversation: ...
-    @overload
-    def __getitem__(self, index: slice) -> Mixture: ...
-    def __getitem__(self, index: int | slice) -> Conversation | Mixture:
-        """Return one conversation, or a part of the mixture."""
-        if isinstance(index, slice):
-            return Mixture(self._tasks, self._order[index])
-        task, row = self._order[index]
-        return self._tasks[task].conversation(row)
-
-
-def mixture(root: Path, entries: Sequence[MixtureEntry], seed: int, *, own: bool = False) -> Mixture:
-    """Load and shuffle a mixture; the same files, entries and seed give the same order.
-
-    The order is upstream's for its seed of 42: data sets are shuffled where entries say so, then all rows.
-    Without entries it is every row below `root` that is for training, once; the spelling tasks, which could
-    outnumber them all, are left out unless named. With `own`, what the user added joins it.
-    """
-    chosen = [(entry, load_task(root, entry.task, entry.split)) for entry in entries or _everything(root)]
-    if own:
-        added = [load_conversations(path) for path in sorted((root / OWN).glob("*"))]
-        chosen += [(MixtureEntry(task=f"{OWN}/{task.name}"), task) for task in added]
-    tasks: list[ChatTask] = []
-    order: list[tuple[int, int]] = []
-    for number, (entry, task) in enumerate(chosen):
-        rows = list(range(len(task)))
-        if entry.shuffle:
-            rows = np.random.default_rng(seed).permutation(len(task)).tolist()
-        tasks.append(task)
-        order += [(number, row) for row in rows[: entry.rows]] * entry.repeat
-    random.Random(seed).shuffle(order)
-    return Mixture(tasks, order)
-
-
-def _everything(root: Path) -> list[MixtureEntry]:
-    found = [
-        name
-        for name, task in TASKS.items()
-        if "train" in task.splits and not task.from_words and _file(root, task.splits["train"].place)
-    ]
-    found += [name for name in _conversations(root) if name != HELD_OUT]
-    if not found:
-        raise DataError(
-            f"{root}: no training data below tasks/ or conversations/", hint="is tasks.source right?"
-        )
-    return [MixtureEntry(task=name) for name in found]
-
-
-def _conversations(root: Path) -> list[str]:
+def conversation_names(root: Path) -> list[str]:
+    """Return the names of the conversation files of a data root."""
     files = (root / "conversations").glob("*.*")
     return sorted({path.stem for path in files if path.suffix in SUFFIXES})
 
 
-def _file(root: Path, stem: str) -> Path | None:
+def task_path(root: Path, stem: str) -> Path | None:
     """Return the file of that name in whichever form it has."""
     paths = (root / f"{stem}{suffix}" for suffix in SUFFIXES)
     return next((path for path in paths if path.is_file()), None)
 
 
 def _existing(root: Path, stem: str) -> Path:
-    path = _file(root, stem)
+    path = task_path(root, stem)
     if path is None:
         raise DataError(
             f"{root / stem}: no such file with {' or '.join(SUFFIXES)}",

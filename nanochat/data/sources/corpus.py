@@ -8,20 +8,23 @@ How bytes travel is `nanochat.data.sources.transfer`; what is in the toy world i
 
 from __future__ import annotations
 
-import difflib
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nanochat.config import CorpusConfig, ShardConfig
+from nanochat.data.sources.shard_names import distinct_names, shard_name
 from nanochat.data.sources.transfer import fetch, filesystem_of, version_of
+from nanochat.data.sources.validation import is_named_validation, validation_file
 from nanochat.errors import ConfigError, DataError
 from nanochat.runtime import Runtime
 
 TOY = "toy"
 _TOY_TRAIN_SHARDS = 2
+_TOY_VALIDATION = 2  # also where more shards are trained on, so that bits per byte stay comparable
 
 
 def resolve_corpus(config: CorpusConfig) -> tuple[tuple[ShardConfig, ...], ShardConfig]:
@@ -30,9 +33,11 @@ def resolve_corpus(config: CorpusConfig) -> tuple[tuple[ShardConfig, ...], Shard
     Raises ConfigError where the settings do not fit the source, DataError where it cannot be read.
     """
     if config.source == TOY:
-        count = config.train_shards or _TOY_TRAIN_SHARDS
-        shards = [ShardConfig(name=f"shard_{i:05d}", index=i, toy=config.toy) for i in range(count + 1)]
-        return tuple(shards[:-1]), shards[-1]
+        train, val = _numbers(config.train_shards or _TOY_TRAIN_SHARDS, config.val_shard or _TOY_VALIDATION)
+        *shards, held_out = (
+            ShardConfig(name=f"shard_{i:05d}", index=i, toy=config.toy) for i in (*train, val)
+        )
+        return tuple(shards), held_out
     if "{index" in config.source:
         return _resolve_template(config)
     return _resolve_listing(config)
@@ -133,25 +138,55 @@ def _resolve_template(config: CorpusConfig) -> tuple[tuple[ShardConfig, ...], Sh
             f"corpus.source {config.source} cannot be listed, and corpus.train_shards is not set",
             hint="say how many shards to train on: -o corpus.train_shards=8",
         )
-    if not config.val_shard.isdecimal():
+    numbers, held_out = _numbers(config.train_shards, config.val_shard)
+    *train, val = _numbered(config, [*numbers, held_out])
+    return tuple(train), val
+
+
+def _numbers(train_shards: int, val_shard: str | int | None) -> tuple[list[int], int]:
+    """Return the numbers of the training shards, the first that are free, and of the validation shard."""
+    if not str(val_shard).isdecimal():
         raise ConfigError(
-            f"corpus.val_shard is {config.val_shard!r}; a numbered source needs the number of a shard",
-            hint=f"use -o corpus.val_shard={config.train_shards}",
+            f"corpus.val_shard is {val_shard!r}; a numbered source needs the number of a shard",
+            hint=f"use -o corpus.val_shard={train_shards}",
         )
-    held_out = int(config.val_shard)
-    numbers = [i for i in range(config.train_shards + 1) if i != held_out][: config.train_shards]
-    return tuple(_numbered(config, i) for i in numbers), _numbered(config, held_out)
+    held_out = int(str(val_shard))
+    return [i for i in range(train_shards + 1) if i != held_out][:train_shards], held_out
 
 
-def _numbered(config: CorpusConfig, index: int) -> ShardConfig:
+def _numbered(config: CorpusConfig, numbers: Sequence[int]) -> list[ShardConfig]:
+    """Return the shards of these numbers, named by file, and by file and number where that is not enough."""
+    urls = [_filled_in(config, number) for number in numbers]
+    _require_distinct_addresses(config.source, numbers, urls)
+    names = [shard_name(PurePosixPath(re.split("[?#]", url)[0]).name) for url in urls]
+    if len({name.lower() for name in names}) < len(names):
+        names = [f"{name}-{number:05d}" for name, number in zip(names, numbers, strict=True)]
+    return [
+        ShardConfig(name=name, index=number, version=config.revision, url=url)
+        for name, number, url in zip(names, numbers, urls, strict=True)
+    ]
+
+
+def _filled_in(config: CorpusConfig, index: int) -> str:
     try:
-        url = config.source.format(index=index, revision=config.revision)
-    except (KeyError, ValueError, IndexError) as error:
+        return config.source.format(index=index, revision=config.revision)
+    except (KeyError, ValueError, IndexError, AttributeError) as error:
         raise ConfigError(
             f"corpus.source {config.source}: only {{index:05d}} and {{revision}} are filled in ({error})"
         ) from error
-    name = PurePosixPath(url.split("?")[0]).name.removesuffix(".parquet")
-    return ShardConfig(name=name, index=index, version=config.revision, url=url)
+
+
+def _require_distinct_addresses(source: str, numbers: Sequence[int], urls: Sequence[str]) -> None:
+    """Raise ConfigError if two shards would be the same file: validation would be text that is trained on."""
+    first: dict[str, int] = {}
+    for number, url in zip(numbers, urls, strict=True):
+        address = url.split("#")[0] if url.startswith("http") else url  # no server sees what is after a #
+        if address in first:
+            raise ConfigError(
+                f"corpus.source {source}: shards {first[address]} and {number} have the same address, {url}",
+                hint="put {index:05d} into the path, where the addresses of the shards differ",
+            )
+        first[address] = number
 
 
 def _resolve_listing(config: CorpusConfig) -> tuple[tuple[ShardConfig, ...], ShardConfig]:
@@ -173,18 +208,18 @@ def _resolve_listing(config: CorpusConfig) -> tuple[tuple[ShardConfig, ...], Sha
             f"corpus.source {config.source} has only one parquet file; training and validation would overlap",
             hint="add a second file, or cut this one in two",
         )
-    shards = [
-        ShardConfig(
-            name=PurePosixPath(info["name"]).name.removesuffix(".parquet"),
-            index=number,
+    paths = [PurePosixPath(info["name"]).name for info in found]
+    shards = {
+        path: ShardConfig(
+            name=name,
             size_bytes=info["size"],
             version=version_of(info),
             url=str(filesystem.unstrip_protocol(info["name"])),
         )
-        for number, info in enumerate(found)
-    ]
-    val = _validation_shard(config.val_shard, shards)
-    train = [shard for shard in shards if shard != val]
+        for path, name, info in zip(paths, distinct_names(paths), found, strict=True)
+    }
+    held_out = validation_file(config.val_shard, paths, config.source)
+    train = [shard for path, shard in shards.items() if path != held_out and not is_named_validation(path)]
     wanted = config.train_shards or len(train)
     if wanted > len(train):
         raise ConfigError(
@@ -192,23 +227,7 @@ def _resolve_listing(config: CorpusConfig) -> tuple[tuple[ShardConfig, ...], Sha
             " beside the validation shard",
             hint=f"use -o corpus.train_shards={len(train)}",
         )
-    return tuple(train[:wanted]), val
-
-
-def _validation_shard(name: str, shards: Sequence[ShardConfig]) -> ShardConfig:
-    if name == "last":
-        return shards[-1]
-    by_name = {shard.name: shard for shard in shards}
-    stem = name.removesuffix(".parquet")
-    if stem in by_name:
-        return by_name[stem]
-    if stem.isdecimal() and int(stem) < len(shards):
-        return shards[int(stem)]
-    near = difflib.get_close_matches(stem, by_name, n=1) or [shards[-1].name]
-    raise ConfigError(
-        f"corpus.val_shard is {name!r}, which is not one of the {len(shards)} files of the source",
-        hint=f"did you mean {near[0]}?",
-    )
+    return tuple(train[:wanted]), shards[held_out]
 
 
 def unreadable(field: str, source: str, error: Exception) -> DataError:

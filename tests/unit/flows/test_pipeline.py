@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import flows.cli.local_run
 from flows.cli.app import app
-from flows.pipeline import RuntimeParameters
+from flows.run.parameters import RuntimeParameters
 from nanochat.errors import ConfigError
 
 

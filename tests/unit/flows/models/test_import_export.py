@@ -136,13 +136,13 @@ def trained(store: Store, tmp_path: Path, model: GPT, tokenizer: Tokenizer) -> S
     tokenizer.save(tmp_path / "tokenizer")
     save_model(tmp_path / "pretrain", model)
     made = store.commit(
-        stage="tokenizer", node="tokenizer", key="a1", payload={}, folder=tmp_path / "tokenizer"
+        stage="tokenizer", node="tokenizer", key="a" * 64, payload={}, folder=tmp_path / "tokenizer"
     )
-    line = {"stage": "tokenizer", "node": "tokenizer", "key": "a1", "digest": made.digest}
+    line = {"stage": "tokenizer", "node": "tokenizer", "key": "a" * 64, "digest": made.digest}
     store.commit(
         stage="pretrain",
         node="pretrain",
-        key="b2",
+        key="b" * 64,
         payload={},
         folder=tmp_path / "pretrain",
         metrics={"steps": 63, "val/bpb": 1.75},
@@ -207,7 +207,7 @@ def test_choices_where_there_are_none_and_models_without_data_are_told(put, trai
         open_model(trained, "pretrain", Choice(step=3))
     with pytest.raises(ConfigError, match="--layout cache"):
         export(trained, "pretrain", tmp_path / "x", form="transformers", layout="cache")
-    with pytest.raises(StoreError, match="tokenizer/a1 holds no model"):
+    with pytest.raises(StoreError, match="tokenizer/aaaaaaaaaaaa holds no model"):
         export(trained, "tokenizer", tmp_path / "x")
     record = put(published).record
     with pytest.raises(StoreError, match="no evaluation yet") as caught:

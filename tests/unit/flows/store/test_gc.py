@@ -110,14 +110,15 @@ def test_an_old_blob_that_is_used_again_becomes_young(store, tmp_path):
 def test_a_running_stage_keeps_what_it_reads_and_its_restart_points(store, tmp_path):
     read = put(store, tmp_path, "tokenize")
     store.set_root("run", [ref(put(store, tmp_path, "sft"))])
-    for key in ("running", "dead"):
+    running, dead = "a" * 64, "d" * 64
+    for key in (running, dead):
         store.restart_points("pretrain", key).save(1, tmp_path / "out" / "sft0")
-    with store.acquire("pretrain", "running", needs=[ref(read)]) as lease:
+    with store.acquire("pretrain", running, needs=[ref(read)]) as lease:
         age(store, 30)
         collect(store, grace_s=_DAY)
         assert store.find(*ref(read)) == read
-        assert store.restart_points("pretrain", "running").latest() is not None
-        assert store.restart_points("pretrain", "dead").latest() is None
+        assert store.restart_points("pretrain", running).latest() is not None
+        assert store.restart_points("pretrain", dead).latest() is None
         lease.check()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nanochat.tracking.database import database_file, database_ready
+from nanochat.tracking.database import database_ready
 
 ROOT = Path(__file__).parents[4]
 _MAKE_AND_DIE = """
@@ -78,6 +78,5 @@ def test_tables_that_cannot_be_made_leave_no_database(tmp_path):
 
 def test_a_server_has_no_database_file_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert database_file("http://127.0.0.1:5000") is None
     with database_ready("http://127.0.0.1:5000", _tables):
         assert list(tmp_path.iterdir()) == []

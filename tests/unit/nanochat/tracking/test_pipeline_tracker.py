@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from nanochat.sqlite_urls import sqlite_path, sqlite_url
 from nanochat.tracking import PipelineTracker, run_tags
 from nanochat.tracking import pipeline_tracker as tracking
 
@@ -25,7 +26,8 @@ _DIGEST = "ab" * 32
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('home')}/mlflow.db"
+    home = tmp_path_factory.mktemp("home") / "a b 100%25 #1 Größe 日本 why?x=1&y;"
+    return sqlite_url(home / "mlflow.db")
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +123,10 @@ def test_every_sample_of_a_step_is_kept_beside_the_database(client: Any, uri: st
     run = _runs(client)["pretrain"]
     names = [f.path for f in client.list_artifacts(run.info.run_id, "samples")]
     assert names == ["samples/step_000002_001.txt", "samples/step_000002_002.txt"]
-    home = Path(uri.removeprefix("sqlite:///")).parent
+    database = sqlite_path(uri)
+    assert database
+    home = database.parent
+    assert list(home.parent.iterdir()) == [home]
     texts = sorted(p.read_text() for p in (home / "mlartifacts").rglob("step_*.txt"))
     assert texts == ["Once upon a time", "The end"]
 

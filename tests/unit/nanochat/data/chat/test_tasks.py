@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from nanochat.config import MixtureEntry
-from nanochat.data.chat.tasks import calculation_parts, choice_prompt, load_task, mixture
+from nanochat.data.chat.mixture import mixture
+from nanochat.data.chat.tasks import calculation_parts, choice_prompt, load_task
 from nanochat.errors import ConfigError, DataError
 
 TASKS = ("arc_easy", "arc_challenge", "mmlu", "gsm8k")
