@@ -48,8 +48,6 @@ _VERBS: dict[str, Callable[..., None]] = {
 for _name, _verb in _VERBS.items():
     app.command(_name)(_verb)
 
-_GO_ON = "finished work is kept; the same command continues from there"
-
 
 def main() -> None:
     """Run the command line; turn our errors into a message, a hint and an exit code."""
@@ -60,10 +58,10 @@ def main() -> None:
     try:
         app()
     except Interrupted as error:
-        output.fail(f"interrupted: {error}", _GO_ON)
+        output.fail(f"interrupted: {error}", output.GO_ON)
     except ConfigError as error:
         output.fail(str(error), error.hint, code=2)
     except NanochatError as error:
         output.fail(str(error), error.hint)
     except KeyboardInterrupt:
-        output.fail("interrupted", _GO_ON)
+        output.fail("interrupted", output.GO_ON)

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from typing import Any, NoReturn
 
 from rich.console import Console
 
 _WIDTH_OF_PIPES = 160
+GO_ON = "finished work is kept; the same command continues from there"
+
+failed = threading.Event()  # a command has said why it fails
 
 
 def stderr() -> Console:
@@ -39,6 +43,7 @@ def say(text: str) -> None:
 
 def fail(message: str, hint: str | None, code: int = 1) -> NoReturn:
     """Print what went wrong and how to fix it, and exit with a code."""
+    failed.set()
     say(f"error: {message}")
     if hint:
         say(f"hint: {hint}")

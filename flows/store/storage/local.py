@@ -6,6 +6,8 @@ first, hard-linked to it: the link fails if there is one already, which is all t
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import os
 import shutil
 import uuid
@@ -16,6 +18,8 @@ from pathlib import Path
 from flows.store.storage.base import CHUNK, ObjectInfo, Storage, sha256_of
 from flows.store.storage.retry import ShortRead
 from nanochat.errors import StoreError, StoreUnavailable
+
+_ATTEMPTS = 100  # at a folder that others make and remove; each is a few microseconds
 
 
 class LocalStorage(Storage):
@@ -76,11 +80,20 @@ class LocalStorage(Storage):
             part.write(data)
             return part.publish_new()
 
+    def sweep(self) -> None:
+        """Remove the partial files of processes that were killed: the locks of those at work hold."""
+        parts = Path(self.root, "parts")
+        found: list[Path] = []
+        with suppress(FileNotFoundError):  # as other processes remove the folder whenever it is empty
+            found = list(parts.iterdir())
+        for path in found:
+            with suppress(OSError), path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)
+        _drop_if_empty(parts)
+
     def _part(self, name: str) -> _PartialFile:
-        path, parts = self.local_path(name), Path(self.root, "parts")
-        for folder in (path.parent, parts):
-            folder.mkdir(parents=True, exist_ok=True)
-        return _PartialFile(path, parts / uuid.uuid4().hex)
+        return _PartialFile(self.local_path(name), Path(self.root, "parts"))
 
     def _hash(self, name: str) -> tuple[int, str]:
         path = self.local_path(name)
@@ -97,23 +110,53 @@ class LocalStorage(Storage):
         return dict(_walk(self._path(prefix), prefix))
 
     def _delete(self, name: str) -> None:
-        self.local_path(name).unlink(missing_ok=True)
+        path = self.local_path(name)
+        path.unlink(missing_ok=True)
+        if name.startswith("resume/"):  # a folder for each restart point; other folders are used again
+            for folder in path.parents[: len(Path(name).parents) - 1]:
+                _drop_if_empty(folder)
 
 
 class _PartialFile:
-    """A file being written on the disk of its final place; gone afterwards unless published."""
+    """A file being written on the disk of its final place; gone afterwards unless published.
 
-    def __init__(self, target: Path, path: Path) -> None:
+    It is locked, so that a sweep takes it for abandoned only once its process has ended.
+    """
+
+    def __init__(self, target: Path, parts: Path) -> None:
         self.target = target
-        self.path = path
+        self._parts = parts
 
     def __enter__(self) -> _PartialFile:
-        self.file = self.path.open("wb")
+        for attempt in itertools.count(1):
+            self.path = self._parts / uuid.uuid4().hex
+            try:
+                for folder in (self.target.parent, self._parts):
+                    folder.mkdir(parents=True, exist_ok=True)
+                self.file = self.path.open("wb")
+            except (FileNotFoundError, FileExistsError):  # another process removes empty folders
+                if attempt == _ATTEMPTS:
+                    raise
+                continue
+            if self._locked():
+                break
+            self.file.close()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.file.close()
         self.path.unlink(missing_ok=True)
+        _drop_if_empty(self._parts)
+
+    def _locked(self) -> bool:
+        """Lock the file; False if a sweep was quicker."""
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True  # a file system without locks, on which nothing is swept
+        return self.path.exists()
 
     def write(self, data: bytes) -> None:
         self.file.write(data)
@@ -144,6 +187,11 @@ class _PartialFile:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _drop_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, ObjectInfo]]:
