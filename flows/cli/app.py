@@ -77,9 +77,6 @@ def _root(
     """Take the options that come before a verb; the help text is that of `app`."""
 
 
-_GO_ON = "finished work is kept; the same command continues from there"
-
-
 def main() -> None:
     """Run the command line; turn our errors and the system's into a message, a hint and an exit code."""
     keep_output_clean()
@@ -90,7 +87,7 @@ def main() -> None:
     try:
         app()
     except Interrupted as error:
-        output.fail(f"interrupted: {error}", _GO_ON)
+        output.fail(f"interrupted: {error}", output.GO_ON)
     except ConfigError as error:
         output.fail(str(error), error.hint, code=2)
     except NanochatError as error:
@@ -100,4 +97,4 @@ def main() -> None:
         shown = explain(error, places=(home_folder(),))
         output.fail(str(shown), shown.hint)
     except KeyboardInterrupt:
-        output.fail("interrupted", _GO_ON)
+        output.fail("interrupted", output.GO_ON)
