@@ -1,8 +1,8 @@
 """`nanochat run` around the Prefect flow: shows progress, turns signals into a stop, gathers results.
 
 The flow runs on its own thread, so that Ctrl-C and SIGTERM reach this process's main thread, which asks
-the stages to save a restart point and stop. A run with nothing to do does not start Prefect unless a server
-is configured, nor MLflow unless its address is.
+the stages to save a restart point and stop (`flows.cli.stopping`). A run with nothing to do does not start
+Prefect unless a server is configured, nor MLflow unless its address is.
 """
 
 from __future__ import annotations
@@ -11,26 +11,31 @@ import json
 import logging
 import os
 import shlex
-import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from types import FrameType
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from flows.cli import output
+from flows.cli.stopping import stopping_on_signals
 from flows.display.progress import Progress
 from flows.display.run_display import RunDisplay, tracked_in_mlflow
 from flows.plan import Plan
 from flows.proxies import require_usable_proxies
 from flows.run.execute import ExecutionContext
-from flows.run.session import begin
+from flows.run.scratch import drop_own_folders
+from flows.run.session import Session, begin
 from flows.settings import Settings
 from flows.stages import EVALUATIONS, SFT
 from flows.store import Record, Store
 from nanochat.runtime import Runtime
+
+if TYPE_CHECKING:
+    from flows.run.prefect_engine import Caller
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +101,18 @@ def _run_flow(
     plan: Plan, store: Store, settings: Settings, options: RunOptions, progress: Progress
 ) -> RunResult:
     stop = threading.Event()
-    with _prefect(settings, progress), _signals(stop, progress):
+    call: Caller | None = None
+
+    def session() -> Session | None:
+        return call.session if call else None
+
+    def keeping() -> bool:
+        return (now := session()) is not None and now.keeping
+
+    def leave() -> None:
+        _leave(settings.scratch, session())
+
+    with stopping_on_signals(stop, progress.say, keeping, leave), _prefect(settings, progress):
         from flows.pipeline import pipeline
         from flows.run.parameters import RuntimeParameters
         from flows.run.prefect_engine import Caller
@@ -140,22 +156,13 @@ def _prefect(settings: Settings, progress: Progress) -> Iterator[None]:
             del os.environ["PREFECT_API_URL"]
 
 
-@contextmanager
-def _signals(stop: threading.Event, progress: Progress) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into a stop, the second into an immediate exit."""
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            os._exit(1)
-        stop.set()
-        progress.say("stopping: running stages save a restart point (again to exit immediately)")
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _leave(scratch: Path, session: Session | None) -> None:
+    """End this process at once, whatever still goes on in it; say why unless that is said already."""
+    drop_own_folders(scratch)
+    if not output.failed.is_set():
+        output.say(f"error: interrupted: {(session and session.stopped) or 'the run was asked to stop'}")
+        output.say(f"hint: {output.GO_ON}")
+    os._exit(1)
 
 
 def _on_thread(work: Any) -> None:

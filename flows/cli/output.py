@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,6 +20,9 @@ from nanochat.printable import printable
 from nanochat.system_errors import naming
 
 _WIDTH_OF_PIPES = 160
+GO_ON = "finished work is kept; the same command continues from there"
+
+failed = threading.Event()  # a command has said why it fails
 
 
 def stderr() -> Console:
@@ -66,6 +70,7 @@ def warn(warnings: Iterable[str]) -> None:
 
 def fail(message: str, hint: str | None, code: int = 1) -> NoReturn:
     """Print what went wrong and how to fix it, and exit with a code."""
+    failed.set()
     say(f"error: {message}")
     if hint:
         say(f"hint: {hint}")

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli import output, tables
+from flows.cli import output, plan_tables, tables
 from flows.cli.options import AsJson, Overrides, RecipeName, StoreUrl, Until, open_store
 from flows.plan import Plan
 from flows.store import Store
 from nanochat import recipes
 from nanochat.config import ChatSettings
-from nanochat.errors import ConfigError
+from nanochat.errors import ConfigError, DataError
 from nanochat.runtime import DEVICES, Runtime
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ def run(
     planned = make_plan(recipes.find(recipe, override or ()), opened, until=until, force=forced)
     if dispatch == "local":
         _require_device(device, planned)
+    for line in plan_tables.text_lines(planned):
+        output.say(line)
     output.warn(planned.warnings)
     runtime = {
         "device": device,
@@ -131,5 +133,9 @@ def _exchange(store: Store, published: Any, prompts: tuple[str, ...]) -> None:
 
     engine = open_engine(store, f"{published.stage}/{published.key}")
     for prompt in prompts:
-        reply = terminal.answer(engine, prompt, ChatSettings(temperature=0.0, max_new_tokens=64))
+        try:
+            reply = terminal.answer(engine, prompt, ChatSettings(temperature=0.0, max_new_tokens=64))
+        except DataError as error:  # such as a prompt that a tiny context cannot hold
+            output.say(f"not asked: {prompt!r}: {error}")
+            continue
         output.show(f"\nyou       {prompt}\nnanochat  {reply}")

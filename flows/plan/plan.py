@@ -24,6 +24,7 @@ from flows.store.fingerprint import fingerprint
 from flows.store.records import finished_at
 from flows.store.roots import Hold
 from nanochat.config import EvaluateConfig, OverlapConfig, Recipe, TasksConfig
+from nanochat.data.sources.corpus import Corpus, resolve_corpus
 from nanochat.data.sources.required import require_core, require_tasks
 from nanochat.errors import ConfigError
 
@@ -35,6 +36,7 @@ class Plan:
     recipe: Recipe
     nodes: tuple[Planned, ...]
     warnings: tuple[str, ...] = ()
+    corpus: Corpus | None = None  # which text is used, and what of its folder is not
     by_id: Mapping[str, Planned] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -58,10 +60,11 @@ class Plan:
 
 def make_plan(recipe: Recipe, store: Store, *, until: str | None = None, force: Sequence[str] = ()) -> Plan:
     """Compare a recipe with a store; raise ConfigError for an unknown stage or a data set that is missing."""
-    nodes = _select(dag.build(recipe), until)
+    corpus = resolve_corpus(recipe.corpus)
+    nodes = _select(dag.build(recipe, corpus), until)
     _check_names(force, nodes)
     _check_tasks(nodes)
-    return _compare(recipe, nodes, store, force)
+    return _compare(recipe, corpus, nodes, store, force)
 
 
 def plan_held(plan: Plan, store: Store, hold: Hold, *, force: Sequence[str] = ()) -> Plan:
@@ -73,10 +76,12 @@ def plan_held(plan: Plan, store: Store, hold: Hold, *, force: Sequence[str] = ()
         there = {ref for stage in dict.fromkeys(stage for stage, _ in hits) for ref in store.listed(stage)}
         if there.issuperset(hits):  # a collector takes records first: their bytes are there as well
             return plan
-        plan = _compare(plan.recipe, nodes, store, force)
+        plan = _compare(plan.recipe, plan.corpus, nodes, store, force)
 
 
-def _compare(recipe: Recipe, nodes: Sequence[Node], store: Store, force: Sequence[str]) -> Plan:
+def _compare(
+    recipe: Recipe, corpus: Corpus | None, nodes: Sequence[Node], store: Store, force: Sequence[str]
+) -> Plan:
     index = _RecordIndex(store)
     found: dict[str, Planned] = {}
     for level in _levels(nodes):
@@ -89,7 +94,7 @@ def _compare(recipe: Recipe, nodes: Sequence[Node], store: Store, force: Sequenc
             found[node.id] = _decide(node, key, payload, record, found, node.stage.name in force, index)
     needed = _rebuild_missing(nodes, found, store)
     warning = incomparable(needed, index.newest(PRETRAIN.name, recipe.name), index.find_one)
-    return Plan(recipe, tuple(needed[n.id] for n in nodes), (warning,) if warning else ())
+    return Plan(recipe, tuple(needed[n.id] for n in nodes), (warning,) if warning else (), corpus)
 
 
 def _decide(

@@ -67,15 +67,23 @@ class Session:
         self.records: dict[str, Record] = {}
         self.executed: list[str] = []
         self._hold = hold
+        self.stopped: str | None = None  # what the stage said that kept the last restart point
+        self._training: set[str] = set()
         self._force = force
         # Shards run side by side; stages that use all cores or the GPU do not.
         self._device = threading.Lock()
         sweep(context.scratch)  # what killed runs left
+        context.store.storage.sweep()
         # Digests of the code as it is now, not as edited while stages run; and on this thread, because
         # CPython before 3.11.8 fails when two threads parse at once (SystemError: AST constructor …).
         for planned in plan.nodes:
             if planned.action != "hit":
                 code_digest(planned.node.stage)
+
+    @property
+    def keeping(self) -> bool:
+        """Whether a stage is at work here that keeps restart points."""
+        return bool(self._training)
 
     def make(
         self, node_id: str, *, trackers: tuple[Tracker, ...] = (), extra: Mapping[str, Any] | None = None
@@ -162,7 +170,16 @@ class Session:
             return {**extra, "recipe": recipe, "mlflow_run_id": mlflow.run_id(node.id) if mlflow else None}
 
         def run() -> Outcome:
-            return execute(job, self.context, tracker, provenance)
+            if not node.stage.spreads:
+                return execute(job, self.context, tracker, provenance)
+            self._training.add(node.id)
+            try:
+                return execute(job, self.context, tracker, provenance)
+            except Interrupted as error:
+                self.stopped = str(error)
+                raise
+            finally:
+                self._training.discard(node.id)
 
         try:
             if node.stage.resources == "gpu":

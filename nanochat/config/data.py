@@ -36,8 +36,8 @@ class CorpusConfig(Config):
     """Which pretraining text."""
 
     source: Address = "toy"
-    """`toy` (built in), a folder or fsspec URL of parquet files with a `text` column, or a URL with
-    `{revision}` and `{index:05d}` in it."""
+    """`toy` (built in), a folder or fsspec URL of parquet files with a `text` column, also in sub-folders, or
+    a URL with `{revision}` and `{index:05d}` in it."""
     revision: str | None = None
     """Pinned revision of the source, filled into `{revision}`."""
     train_shards: int | None = Field(default=None, gt=0)
