@@ -11,6 +11,7 @@ import typer
 
 from flows.cli import output, tables
 from flows.cli.options import AsJson, Overrides, RecipeName, StoreUrl, Until, open_store
+from flows.cli.precision import tell_precision
 from flows.plan import Plan
 from flows.store import Store
 from nanochat import recipes
@@ -63,6 +64,8 @@ def run(
     if dispatch == "local":
         _require_device(device, planned)
     output.warn(planned.warnings)
+    if dispatch == "local" and device == "cpu":
+        tell_precision(planned)
     runtime = {
         "device": device,
         "threads": threads,
