@@ -14,16 +14,18 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
-from prefect import flow
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.display.console import PrintableConsole
+from flows.display.console import PrintableConsole, keep_output_clean
 from flows.display.progress import Progress
 from flows.display.run_display import RunDisplay, tracked_in_mlflow
 from flows.plan import make_plan
 from flows.proxies import reach_loopback_directly
 from flows.run.execute import ExecutionContext, refuse_other_key
 from flows.run.parameters import Override, RecipeOrName, RuntimeParameters
+from flows.run.pool import Pool, failed_state
 from flows.run.prefect_engine import (
     Caller,
     current_caller,
@@ -32,11 +34,13 @@ from flows.run.prefect_engine import (
     name_flow_run,
     run_session,
 )
-from flows.run.session import Session
+from flows.run.session import Session, begin
 from flows.settings import Settings
+from flows.stages import STAGES
 from flows.store import Store
 from nanochat import recipes
 from nanochat.config import Recipe
+from nanochat.errors import Interrupted
 
 # How many nodes run side by side is decided by the engine; each has a thread for as long as it runs.
 _ON_THREADS: Any = ThreadPoolTaskRunner()
@@ -56,12 +60,13 @@ def pipeline(
     caller = current_caller.get() or _own_caller(recipes.named(recipe, overrides), store, until, force)
     name_flow_run(caller.plan)
     with _session(caller, runtime, force) as session:
+        delay = runtime.retry_delay_s
+        pool = Pool(runtime=runtime.model_dump(), restarts=runtime.restarts, delay_s=delay)
         run_session(
             session,
-            dispatch=dispatch,
             retries=runtime.retries,
-            retry_delay_s=runtime.retry_delay_s,
-            pool_runtime=runtime.model_dump(),
+            retry_delay_s=delay,
+            pool=pool if dispatch == "pools" else None,
         )
     return {node: record.digest for node, record in session.records.items()}
 
@@ -75,25 +80,37 @@ def stage(
     force: bool = False,
     runtime: RuntimeParameters = RuntimeParameters(),  # noqa: B008
     mlflow_parent: str | None = None,
-) -> str:
+) -> str | State[Any]:
     """Make one node of a pipeline that was planned elsewhere; refuse if this worker's key differs.
 
-    `mlflow_parent` is the pipeline's run in the MLflow that both write to.
+    `mlflow_parent` is the pipeline's run in the MLflow that both write to. How a failure is called tells
+    the pipeline whether to try again.
     """
-    name = node_id.partition("/")[0]
-    forced = (name,) if force else ()
-    caller = _own_caller(recipe, store, name, forced)
-    with _session(caller, runtime, forced, mlflow_parent) as session:
-        for planned in caller.plan.nodes:
-            if planned.record is not None:
-                session.records[planned.node.id] = planned.record
-        refuse_other_key(key, session.job(caller.plan.by_id[node_id].node).key, node_id)
-        return make_here(session, node_id).record.digest
+    kind = STAGES[node_id.partition("/")[0]]
+    forced = (kind.name,) if force else ()
+
+    def make() -> str:
+        caller = _own_caller(recipe, store, kind.name, forced)
+        with _session(caller, runtime, forced, mlflow_parent) as session:
+            for planned in session.plan.nodes:
+                if planned.record is not None:
+                    session.records[planned.node.id] = planned.record
+            refuse_other_key(key, session.job(session.plan.by_id[node_id].node).key, node_id)
+            return make_here(session, node_id).record.digest
+
+    try:
+        return make()
+    except Interrupted:
+        raise
+    except Exception as error:
+        get_run_logger().error("%s failed", node_id, exc_info=error)
+        return failed_state(error, kind)
 
 
 def _own_caller(recipe: Recipe, store: str | None, until: str | None, force: tuple[str, ...]) -> Caller:
     """Plan and open for a flow run that a worker started, with plain progress lines."""
     reach_loopback_directly(os.environ)
+    keep_output_clean()
     settings = Settings.from_environment(store=store)
     opened = Store.open(settings.store_url, cache=settings.cache)
     plan = make_plan(recipe, opened, until=until, force=force)
@@ -114,5 +131,5 @@ def _session(
             runtime=runtime.to_runtime(display.stop),
             dollars_per_hour=settings.dollars_per_hour,
         )
-        caller.session = Session(caller.plan, context, display, force=force)
-        yield caller.session
+        with begin(caller.plan, context, display, force=force) as caller.session:
+            yield caller.session

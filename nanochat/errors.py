@@ -10,6 +10,7 @@ NanochatError
 │   ├── Damaged            bytes are missing or differ from their hash
 │   └── LeaseLost          another holder took over this stage
 ├── TrainingError        a training step went wrong
+│   └── RankKilled         somebody ended one of its processes; it goes on from its restart point
 ├── Interrupted          the user or the system asked to stop; work so far is kept
 └── StageFailed          a stage of a run failed; names it and how to continue
 
@@ -24,6 +25,7 @@ import errno
 import socket
 from collections.abc import Iterator
 
+from nanochat.credentials import without_credentials
 from nanochat.printable import printable
 
 _ANSWERS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
@@ -39,11 +41,11 @@ _CREDENTIALS = "NoCredentials PartialCredentials CredentialRetrieval TokenRetrie
 
 
 class NanochatError(Exception):
-    """Base of all errors that a user is meant to read: printable, whatever file or program they quote."""
+    """Base of all errors that a user is meant to read: printable and without credentials, always."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(printable(message))
-        self.hint = hint and printable(hint)
+        super().__init__(printable(without_credentials(message)))
+        self.hint = hint and printable(without_credentials(hint))
 
 
 class ConfigError(NanochatError):
@@ -82,6 +84,10 @@ class TrainingError(NanochatError):
     """A training step that must not be taken, such as a loss that is not finite."""
 
 
+class RankKilled(TrainingError):
+    """A process of a training was ended from outside; another try goes on from the last restart point."""
+
+
 class Interrupted(NanochatError):
     """The run was asked to stop; what is finished is kept."""
 
@@ -108,7 +114,7 @@ def is_transient(error: BaseException) -> bool:
     answers (an OSError without a number). Not a missing file, refused access, a full disk, or a bug.
     """
     if isinstance(error, NanochatError):
-        return isinstance(error, StoreUnavailable | SourceUnavailable)
+        return isinstance(error, StoreUnavailable | SourceUnavailable | RankKilled)
     if isinstance(error, _ANSWERS) or is_refusal(error) or is_about_credentials(error):
         return False
     if isinstance(error, _NETWORK) or type(error).__module__.split(".")[0] in _NETWORK_LIBRARIES:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Annotated
@@ -16,7 +17,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import display, models, output, plan, recipes, run, store, submit
-from flows.display.console import PrintableFormatter, print_printable_tracebacks
+from flows.display.console import keep_output_clean
 from flows.proxies import reach_loopback_directly
 from flows.settings import home_folder
 from nanochat.errors import ConfigError, Interrupted, NanochatError
@@ -76,20 +77,17 @@ def _root(
     """Take the options that come before a verb; the help text is that of `app`."""
 
 
-_GO_ON = "finished work is kept; the same command continues from there"
-
-
 def main() -> None:
     """Run the command line; turn our errors and the system's into a message, a hint and an exit code."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    print_printable_tracebacks()
+    keep_output_clean()
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
     reach_loopback_directly(os.environ)
     try:
         app()
     except Interrupted as error:
-        output.fail(f"interrupted: {error}", _GO_ON)
+        output.fail(f"interrupted: {error}", output.GO_ON)
     except ConfigError as error:
         output.fail(str(error), error.hint, code=2)
     except NanochatError as error:
@@ -99,4 +97,4 @@ def main() -> None:
         shown = explain(error, places=(home_folder(),))
         output.fail(str(shown), shown.hint)
     except KeyboardInterrupt:
-        output.fail("interrupted", _GO_ON)
+        output.fail("interrupted", output.GO_ON)

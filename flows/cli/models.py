@@ -6,6 +6,7 @@ Each only parses, calls and prints; heavy modules are imported by the verbs that
 from __future__ import annotations
 
 import io
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -131,11 +132,11 @@ def import_folder(
     if found.others:
         output.say(f"took {found.weights[0]}, one of {found.others + 1} checkpoints")
     output.show(ref)
-    shape = record.metrics
+    shape, at_store = record.metrics, ["--store", store] if store else []
     output.say(
         f"{'was there already' if outcome.cached else 'imported'}: {shape['architecture']} model of"
         f" {shape['layers']} layers, {shape['parameters']:,} parameters, {shape['vocab_size']:,} tokens;"
-        f" step {shape['step']}\nnext: nanochat chat {ref}"
+        f" step {shape['step']}\nnext: {shlex.join(['nanochat', 'chat', ref, *at_store])}"
     )
 
 

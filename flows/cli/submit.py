@@ -14,8 +14,9 @@ import typer
 
 from flows.cli import output
 from flows.cli.options import AsJson, Overrides, RecipeName, Until
+from flows.settings import checked_store_url
 from nanochat import recipes
-from nanochat.errors import NanochatError, is_transient
+from nanochat.errors import NanochatError
 
 if TYPE_CHECKING:
     from flows.run.flow_runs import FlowRunNow, FlowRuns
@@ -51,7 +52,7 @@ def submit(
     parameters = {
         "recipe": recipe,
         "overrides": list(override or ()),
-        "store": store,
+        "store": checked_store_url("--store", store),
         "until": until,
         "force": list(force or ()),
         "runtime": {"device": device} if device else None,
@@ -113,7 +114,9 @@ def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 
 def _raise_unless_away(error: Exception) -> None:
-    if not is_transient(error):
+    from flows.run.flow_runs import is_away
+
+    if not is_away(error):
         raise error
 
 

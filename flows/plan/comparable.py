@@ -7,13 +7,11 @@ of the same text: the text shard behind them does. Reads at most two records, th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from flows.plan.planned import Planned
 from flows.stages import PRETRAIN
 from flows.store import Record, Ref
-
-if TYPE_CHECKING:
-    from flows.plan.plan import Planned
 
 Find = Callable[[Ref], Record | None]
 

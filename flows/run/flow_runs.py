@@ -18,9 +18,10 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.states import Cancelling
 from prefect.utilities.urls import url_for
 
-from nanochat.errors import ConfigError
+from nanochat.errors import ConfigError, is_refusal, is_transient
 
 _ANSWER_WITHIN_S = 10.0
 _PAGE = 200  # the most that the API returns at once
@@ -64,7 +65,7 @@ class FlowRuns:
         """Create a run of a deployment; raise ConfigError if there is none or it refuses the parameters."""
         try:
             found = self.client.read_deployment_by_name(deployment)
-            return _now(
+            return as_now(
                 self.client.create_flow_run_from_deployment(found.id, parameters=dict(parameters), name=name)
             )
         except ObjectNotFound:
@@ -79,7 +80,7 @@ class FlowRuns:
 
     def now(self, flow_run_id: str) -> FlowRunNow:
         """Return how a run stands."""
-        return _now(self.client.read_flow_run(UUID(flow_run_id)))
+        return as_now(self.client.read_flow_run(UUID(flow_run_id)))
 
     def tasks(self, flow_run_id: str) -> dict[str, str]:
         """Return the state of each task of a run, by the name of its newest task run."""
@@ -92,6 +93,10 @@ class FlowRuns:
             offset += len(page)
             if len(page) < _PAGE:
                 return states
+
+    def cancel(self, flow_run_id: str) -> None:
+        """Ask a run to end; one that no worker has begun ends at once."""
+        self.client.set_flow_run_state(UUID(flow_run_id), Cancelling())
 
     def name(self, flow_run_id: str, name: str, *, instead_of: Sequence[str] = ()) -> None:
         """Name a run that has a made-up name or one of `instead_of`; a name that a person chose stays."""
@@ -115,7 +120,15 @@ def flow_runs() -> Iterator[FlowRuns]:
         yield FlowRuns(client)
 
 
-def _now(run: FlowRun) -> FlowRunNow:
+def is_away(error: BaseException) -> bool:
+    """Return whether a server that raised this may answer a moment later."""
+    if isinstance(error, PrefectHTTPStatusError):
+        return not is_refusal(error)
+    return is_transient(error)
+
+
+def as_now(run: FlowRun) -> FlowRunNow:
+    """Return what we need of Prefect's own object."""
     state = run.state
     return FlowRunNow(
         id=str(run.id),

@@ -57,11 +57,16 @@ class RuntimeParameters(BaseModel):
     )
     restart_point_every_s: float = Field(default=30.0, gt=0, description="seconds between restart points")
     retries: int = Field(default=2, ge=0, description="retries of a stage after a transient error")
-    retry_delay_s: float = Field(default=5.0, ge=0)
+    restarts: int = Field(
+        default=10,
+        ge=0,
+        description="how often a stage on a work pool may crash or be killed without getting further",
+    )
+    retry_delay_s: float = Field(default=5.0, ge=0, description="before the first retry; doubled each time")
 
     def to_runtime(self, stop: threading.Event) -> Runtime:
         """Return the settings as stage functions take them; `stop` ends the run early."""
-        given = self.model_dump(exclude={"processes", "retries", "retry_delay_s"})
+        given = self.model_dump(exclude={"processes", "retries", "restarts", "retry_delay_s"})
         processes = self.processes or (_gpus() if self.device == "cuda" else 1)
         return Runtime(**{k: v for k, v in given.items() if v is not None}, processes=processes, stop=stop)
 

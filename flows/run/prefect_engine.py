@@ -14,15 +14,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 from prefect import Task, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, TaskRunContext
-from prefect.deployments import run_deployment
 from prefect.futures import PrefectFuture
 from prefect.states import Completed
 from prefect.utilities.urls import url_for
@@ -31,17 +30,18 @@ from flows.display.run_display import RunDisplay
 from flows.plan import Plan
 from flows.run.execute import Outcome
 from flows.run.flow_runs import flow_runs
+from flows.run.pool import Pool
 from flows.run.scheduler import Scheduler
 from flows.run.session import Session
 from flows.settings import Settings
 from flows.stage import Stage
 from flows.store import Store
+from nanochat.credentials import without_credentials
 from nanochat.errors import Interrupted, NanochatError, StageFailed, behind
 from nanochat.system_errors import full_disk, words
 
 logger = logging.getLogger(__name__)
 
-STAGE_DEPLOYMENT = "nanochat-stage/gpu"
 _KEY_IN_NAME = 8
 
 
@@ -88,14 +88,13 @@ current_caller: ContextVar[Caller | None] = ContextVar("current_caller", default
 def run_session(
     session: Session,
     *,
-    dispatch: str = "local",
     retries: int = 2,
     retry_delay_s: float = 5.0,
-    pool_runtime: Mapping[str, Any] | None = None,
+    pool: Pool | None = None,
 ) -> None:
     """Run every node of a session as Prefect tasks inside the current flow run.
 
-    With dispatch "pools", GPU stages run in their own deployment, there with `pool_runtime`.
+    With a `pool`, GPU stages run in their own deployment.
     Raises StageFailed naming the first stage that failed, Interrupted if the run was asked to stop.
     """
     errors: dict[str, BaseException] = {}
@@ -105,12 +104,13 @@ def run_session(
         persist_result=False,
         task_run_name="{node_id}",
         retries=retries,
-        retry_delay_seconds=retry_delay_s,
+        retry_delay_seconds=[retry_delay_s * 2**i for i in range(retries)],
     )
     def run_stage(node_id: str, inputs: Mapping[str, Any]) -> Any:
         try:
-            if _goes_to_pool(session, node_id, dispatch):
-                outcome = _make_in_pool(session, node_id, pool_runtime or {})
+            if pool and _goes_to_pool(session, node_id):
+                outcome = pool.make(session, node_id)
+                session.adopt(node_id, outcome, {"prefect": _prefect_ids()})
             else:
                 outcome = make_here(session, node_id)
         except BaseException as error:
@@ -155,54 +155,15 @@ def _tell(finished: SimpleQueue[str], node_id: str, _: PrefectFuture[Any]) -> No
     finished.put(node_id)
 
 
-def _goes_to_pool(session: Session, node_id: str, dispatch: str) -> bool:
+def _goes_to_pool(session: Session, node_id: str) -> bool:
     planned = session.plan.by_id[node_id]
-    return dispatch == "pools" and planned.node.stage.resources == "gpu" and planned.action != "hit"
+    return planned.node.stage.resources == "gpu" and planned.action != "hit"
 
 
 def make_here(session: Session, node_id: str) -> Outcome:
     """Make a node in this process, reporting its progress to Prefect."""
     tracker = _ProgressArtifact(node_id, _mlflow_link(session, node_id))
     return session.make(node_id, trackers=(tracker,), extra={"prefect": _prefect_ids()})
-
-
-def _make_in_pool(session: Session, node_id: str, runtime: Mapping[str, Any]) -> Outcome:
-    """Let the stage deployment's own work pool make a node; the record comes back through the store."""
-    job = session.job(session.plan.by_id[node_id].node)
-    store = session.context.store
-    known = store.find(job.node.stage.name, job.key)
-    if known is None or job.force:
-        mlflow = session.display.mlflow
-        run = cast(
-            FlowRun,
-            run_deployment(
-                STAGE_DEPLOYMENT,
-                parameters={
-                    "recipe": session.plan.recipe.model_dump(mode="json"),
-                    "node_id": node_id,
-                    "key": job.key,
-                    "store": store.url,
-                    "force": job.force,
-                    "runtime": dict(runtime),
-                    "mlflow_parent": mlflow.root_id() if mlflow else None,
-                },
-                tags=[node_id, job.key[:12]],
-                flow_run_name=f"{session.plan.recipe.name}-{node_id}-{job.key[:_KEY_IN_NAME]}",
-            ),
-        )
-        if run.state is None or not run.state.is_completed():
-            raise StageFailed(
-                f"{node_id} failed in its work pool: {run.state}", hint=f"see flow run {run.id}"
-            )
-    record = store.find(job.node.stage.name, job.key)
-    if record is None:
-        raise StageFailed(
-            f"{node_id} finished in its work pool but left no record in {store.url}",
-            hint="the worker must reach the same store; a local folder serves only workers of this machine",
-        )
-    outcome = Outcome(record, cached=known is not None and not job.force)
-    session.adopt(node_id, outcome, {"prefect": _prefect_ids()})
-    return outcome
 
 
 def _as_state(node_id: str, outcome: Outcome) -> State[dict[str, str]] | dict[str, str]:
@@ -259,7 +220,7 @@ def _prefect_ids() -> dict[str, str]:
         ids["task_run_id"] = str(run.task_run.id)
     kind = "task-run" if "task_run_id" in ids else "flow-run"
     page = url_for(kind, obj_id=ids.get("task_run_id", ids["flow_run_id"]))
-    return {**ids, "prefect_url": page} if page else ids
+    return {**ids, "prefect_url": without_credentials(page)} if page else ids
 
 
 def _mlflow_link(session: Session, node_id: str) -> Callable[[], str | None]:

@@ -37,7 +37,8 @@ class Nanochat:
     @property
     def env(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("NANOCHAT_", "PREFECT_", "MLFLOW_"))}
-        return {**kept, "NANOCHAT_HOME": str(self.home), **self.extra}
+        patient = {"NANOCHAT_MLFLOW_WAIT_S": "300"}  # on a busy machine, its import alone may take 30 s
+        return {**kept, **patient, "NANOCHAT_HOME": str(self.home), **self.extra}
 
     def __call__(self, *args: str, code: int = 0, timeout_s: float = 900) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(

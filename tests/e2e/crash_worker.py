@@ -116,7 +116,7 @@ def _work(order: Mapping[str, Any], tell: int) -> int:
 def main(home: Path, url: str, log: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Run the recipe; return its digests, or the error that ended it."""
     from flows.plan import make_plan
-    from flows.run.session import Session
+    from flows.run.session import begin
     from flows.store import Store
     from nanochat.errors import NanochatError
 
@@ -135,9 +135,9 @@ def main(home: Path, url: str, log: Path, settings: Mapping[str, Any]) -> dict[s
         plan = make_plan(recipes.find("toy", settings["overrides"]), store)
         say("planned")
         context = _context(store, home, settings.get("processes", 1))
-        session = Session(plan, context, _display(say, settings.get("kill_in_training_s")))
-        for planned in plan.nodes:
-            session.make(planned.node.id)
+        with begin(plan, context, _display(say, settings.get("kill_in_training_s"))) as session:
+            for planned in plan.nodes:
+                session.make(planned.node.id)
     except NanochatError as error:
         return {"error": type(error).__name__, "message": str(error), "hint": error.hint}
     return {"digests": {node: record.digest for node, record in session.records.items()}}

@@ -148,6 +148,9 @@ class Storage:
         """Remove objects; those already gone are not an error."""
         self.each(lambda name: self._try("delete", name, lambda: self._delete(name)), names)
 
+    def sweep(self) -> None:
+        """Remove what killed processes have left half-written, where that can be recognized."""
+
     def local_path(self, name: str) -> Path | None:
         """Return where the object is on this machine, or None if the storage is elsewhere."""
         return None

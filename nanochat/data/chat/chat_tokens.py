@@ -119,9 +119,8 @@ class Rendered:
     @classmethod
     def of(cls, conversation: Conversation, tokenizer: Tokenizer, config: ChatDataConfig) -> Rendered:
         """Render a conversation for a stage."""
-        ids, mask = render(tokenizer, conversation, max_tokens=None)
-        if config.targets == "all":
-            mask = [1] * len(ids)
+        every = config.targets == "all"
+        ids, mask = render(tokenizer, conversation, max_tokens=None, every_token=every)
         return cls(ids=ids[: config.max_tokens], mask=mask[: config.max_tokens], tokens=len(ids))
 
 

@@ -19,6 +19,8 @@ from typing import Any
 
 import fsspec
 
+from nanochat.config import SourceFile
+from nanochat.config.names import checked_place
 from nanochat.data.sources.hub_client import TOKEN_HINT, access_headers, at_mirror
 from nanochat.data.sources.patience import STALL_S, patience
 from nanochat.errors import DataError, SourceUnavailable, http_status, is_transient
@@ -112,6 +114,14 @@ def version_of(info: Mapping[str, Any]) -> str | None:
     if "mtime" in info and "ino" in info:  # a local file
         return f"mtime_ns:{Path(info['name']).stat().st_mtime_ns}"
     return next((f"{key}:{info[key]}".replace('"', "") for key in _VERSIONS if info.get(key)), None)
+
+
+def source_file(path: str, info: Mapping[str, Any], field: str) -> SourceFile:
+    """Return a file of a source as it is listed; raise DataError for a name that leads out of our folder."""
+    try:
+        return SourceFile(path=checked_place(path), size_bytes=info.get("size"), version=version_of(info))
+    except ValueError as error:
+        raise DataError(f"{field}: {error}", hint="rename the file at the source") from error
 
 
 def _source_info(filesystem: Any, path: str) -> SourceInfo:

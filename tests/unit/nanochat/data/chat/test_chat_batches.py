@@ -148,6 +148,21 @@ def test_what_the_calculator_returned_is_never_a_target(tokenizer, sft_batches):
     assert tokenizer.decode(said) == "1+1"
 
 
+def test_midtraining_leaves_answers_of_weight_0_out_in_each_epoch(midtrain_batches, tokenizer):
+    conversations = talks([("ab" * i, "cd") for i in range(9)])
+    for conversation in conversations[::2]:
+        conversation[1] |= {"content": "zzz", "weight": 0}
+    conversations[0] += [{"role": "user", "content": "e"}, {"role": "assistant", "content": "f"}]
+    batches = midtrain_batches(conversations, 2, 7, seed=1)
+    for step in range(3 * batches.steps):
+        inputs, targets = batches.batch(step)
+        assert ord("z") not in targets
+        assert (targets[:, :-1] == inputs[:, 1:])[targets[:, :-1] != -1].all()
+    read = [batches.batch(step) for step in range(batches.steps)]
+    assert sum(int((inputs == ord("z")).sum()) for inputs, _ in read) > 9
+    assert {ord(c) for c in "abcdef"} <= {int(t) for _, targets in read for t in targets.flat}
+
+
 def test_a_part_of_the_sft_rows_is_that_part_of_the_batch_also_if_it_is_empty(sft_batches):
     batches = sft_batches(talks([("q" * i, "a" * (i % 7)) for i in range(1, 20)]), 5, seed=1)
     lengths = []
