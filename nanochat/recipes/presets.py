@@ -45,6 +45,22 @@ def find(name: str, overrides: Sequence[str] = ()) -> Recipe:
     return apply(base, [(path, value) for path, value in pairs if path != "depth"])
 
 
+def named(recipe: str | Recipe, overrides: Sequence[str] = ()) -> Recipe:
+    """Return a recipe that is given by its name or as a whole, with overrides applied.
+
+    Raises ConfigError as `find` does, and for `depth` of a whole recipe, whose numbers are derived already.
+    """
+    if isinstance(recipe, str):
+        return find(recipe, overrides)
+    pairs = [split(text) for text in overrides]
+    if any(path == "depth" for path, _ in pairs):
+        raise ConfigError(
+            f"depth cannot be overridden in a whole recipe (here {recipe.name!r})",
+            hint="give the recipe by its name: depth derives its other numbers anew",
+        )
+    return apply(recipe, pairs)
+
+
 def _derive(name: str, depth: object) -> Recipe:
     """Turn a preset's dial; raise ConfigError with the nearest depths that work."""
     if not isinstance(depth, int) or isinstance(depth, bool) or not 1 <= depth <= DEEPEST:

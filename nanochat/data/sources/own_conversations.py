@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from nanochat.config import SourceFile, TasksConfig
 from nanochat.data.chat.task_files import OWN, SUFFIXES
-from nanochat.data.sources.transfer import fetch, filesystem_of, version_of
+from nanochat.data.sources.transfer import fetch, filesystem_of, source_file
 from nanochat.errors import ConfigError, DataError
 from nanochat.runtime import Runtime
 
@@ -34,7 +34,7 @@ def resolve_own(config: TasksConfig) -> TasksConfig:
                 hint="check the address and your access to it",
             ) from error
         addresses.append(str(filesystem.unstrip_protocol(path)))
-        files.append(SourceFile(path=f"{OWN}/{name}", size_bytes=info.get("size"), version=version_of(info)))
+        files.append(source_file(f"{OWN}/{name}", info, "tasks.own"))
     return config.model_copy(update={"own": tuple(addresses), "files": (*config.files, *files)})
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from nanochat.config.names import checked_place
 from nanochat.data.chat.messages import shown
 from nanochat.data.chat.task_files import CORE, CORE_BASELINES, CORE_ITEMS, CORE_LIST
 from nanochat.errors import DataError
@@ -91,7 +92,7 @@ def _load_task(
 ) -> CoreTask:
     try:
         label, kind = str(entry["label"]), entry["icl_task_type"]
-        file = folder / CORE_ITEMS / entry["dataset_uri"]
+        file = folder / CORE_ITEMS / checked_place(entry["dataset_uri"])
         shots = int(entry["num_fewshot"][0])
         delimiter = entry.get("continuation_delimiter", " ")
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:

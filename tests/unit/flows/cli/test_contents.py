@@ -34,7 +34,7 @@ def record(store, tmp_path):
     tokenizer.save(tmp_path / "tokenizer")
     write_token_shard(tmp_path / "tokens", [[text.encode() for text in TEXTS]], tokenizer)
     made_with = commit(store, "tokenizer", tmp_path / "tokenizer", {})
-    line = {"stage": made_with.stage, "key": made_with.key}
+    line = {"stage": made_with.stage, "key": made_with.key, "digest": made_with.digest}
     return commit(store, "tokenize", tmp_path / "tokens", {"tokenizer": line})
 
 
