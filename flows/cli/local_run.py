@@ -27,7 +27,7 @@ from flows.plan import Plan
 from flows.run.execute import ExecutionContext
 from flows.run.session import Session
 from flows.settings import Settings
-from flows.stages import EVALUATIONS, SFT
+from flows.stages import EVALUATIONS, PUBLISH, SFT
 from flows.store import Record, Store
 from nanochat.runtime import Runtime
 
@@ -66,6 +66,16 @@ def run_plan(
     store.set_root(f"{plan.recipe.name}-{last.stage.name}", [(record.stage, record.key)])
     in_order = {planned.node.id: result.records[planned.node.id] for planned in plan.nodes}
     return RunResult(in_order, result.executed)  # as planned, not as they happened to end
+
+
+def read_results(store: Store, done: RunResult, folder: Path) -> tuple[Path | None, dict[str, Any]]:
+    """Fill `folder` with the published model, if there is one; return it and the results of all evaluations.
+
+    Raises:
+        Damaged: the store has lost some of it, which the next run makes again.
+    """
+    published = done.records.get(PUBLISH.name)
+    return unpack(store, published, folder) if published else None, results(store, done.records)
 
 
 def results(store: Store, records: Mapping[str, Record]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,7 @@ from flows.plan import Plan
 from flows.store import Store
 from nanochat import recipes
 from nanochat.config import ChatSettings
-from nanochat.errors import ConfigError
+from nanochat.errors import ConfigError, Damaged
 from nanochat.runtime import DEVICES, Runtime
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def run(
 
     What the store has is not made again. After Ctrl-C or a crash, the same command continues.
     """
-    from flows.cli.local_run import RunOptions, next_commands, results, run_plan, unpack
+    from flows.cli.local_run import RunOptions, next_commands, read_results, run_plan
     from flows.plan import make_plan
 
     _refuse_unknown(dispatch, device)
@@ -72,9 +73,16 @@ def run(
     }
     options = RunOptions(until=until, force=forced, dispatch=dispatch, runtime=runtime)
     done = run_plan(planned, opened, settings, options, output.stderr())
+    target = settings.home / "models" / planned.recipe.name
+    try:
+        folder, found = read_results(opened, done, target)
+    except Damaged as error:  # in what was cached; it is a miss now
+        output.say(f"{error}; it is made again")
+        planned = make_plan(planned.recipe, opened, until=until)
+        done = run_plan(planned, opened, settings, replace(options, force=()), output.stderr())
+        folder, found = read_results(opened, done, target)
     published = done.records.get("publish")
-    folder = unpack(opened, published, settings.home / "models" / planned.recipe.name) if published else None
-    _show_run(done, results(opened, done.records), folder, as_json=as_json)
+    _show_run(done, found, folder, as_json=as_json)
     if published and not as_json:
         if done.executed:
             last_training = list(planned.recipe.training.values())[-1]

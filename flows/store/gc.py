@@ -106,9 +106,9 @@ def _load(store: Store, ref: Ref) -> Record | None:
 def _leftovers(
     store: Store, held: Iterable[LeaseInfo], kept: set[Ref], before: float
 ) -> Iterator[tuple[str, ObjectInfo]]:
-    """Yield old lease files and restart points of stages that are not running, and unfinished uploads."""
+    """Yield what is old of stages that are not running, of unfinished uploads and of damage set aside."""
     busy = {(lease.stage, lease.key) for lease in held}
-    for folder in ("leases", "resume", "parts", "probe"):
+    for folder in ("leases", "resume", "parts", "probe", "damaged"):
         for name, found in store.storage.listing(folder).items():
             stage, key = [*name.split("/"), "", ""][1:3]
             if found.mtime < before and (stage, key.split(".")[0]) not in busy:
