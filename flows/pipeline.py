@@ -1,76 +1,55 @@
 """The Prefect flows that deployments point to: the whole pipeline, and one stage for a GPU work pool.
 
-Parameters are typed, so that the server checks them and the UI shows a form. A run is planned once: by the
+Their parameters are those of `flows.run.parameters`, which the server checks. A run is planned once: by the
 program in whose process the flow runs, or by the flow itself if a worker started it. The flows only open what
 they need and hand over to the engine; a worker that computes a different key than planned refuses.
 """
 
 from __future__ import annotations
 
+import os
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
-from prefect import flow
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
 from prefect.task_runners import ThreadPoolTaskRunner
-from pydantic import BaseModel, Field
-from rich.console import Console
 
+from flows.display.console import PrintableConsole, keep_output_clean
 from flows.display.progress import Progress
 from flows.display.run_display import RunDisplay, tracked_in_mlflow
 from flows.plan import make_plan
+from flows.proxies import reach_loopback_directly
 from flows.run.execute import ExecutionContext, refuse_other_key
-from flows.run.prefect_engine import Caller, current_caller, flow_run_id, make_here, run_session
-from flows.run.session import Session
+from flows.run.parameters import Override, RecipeOrName, RuntimeParameters
+from flows.run.pool import Pool, failed_state
+from flows.run.prefect_engine import (
+    Caller,
+    current_caller,
+    flow_run_id,
+    make_here,
+    name_flow_run,
+    run_session,
+)
+from flows.run.session import Session, begin
 from flows.settings import Settings
+from flows.stages import STAGES
 from flows.store import Store
 from nanochat import recipes
 from nanochat.config import Recipe
-from nanochat.runtime import DEVICES, Runtime
+from nanochat.errors import Interrupted
 
 # How many nodes run side by side is decided by the engine; each has a thread for as long as it runs.
 _ON_THREADS: Any = ThreadPoolTaskRunner()
 
-# Made at import, since Prefect reads the form's initial values from the signature. It is frozen data, and
-# this file is imported only to run a flow.
-_FORM_BEGINS_WITH = recipes.find("toy")
-
-
-class RuntimeParameters(BaseModel):
-    """Where and how fast; nothing here changes what is produced."""
-
-    device: str = Field(default="cpu", pattern=DEVICES, description="cpu, cuda, or one GPU such as cuda:3")
-    threads: int | None = Field(default=None, gt=0, description="CPU threads; empty: all cores")
-    workers: int | None = Field(default=None, gt=0, description="shards in parallel; empty: one per core")
-    micro_batch_rows: int | None = Field(default=None, gt=0, description="rows per forward pass")
-    processes: int | None = Field(
-        default=None,
-        gt=0,
-        description="ranks that train together; empty: one per GPU with device cuda, else 1",
-    )
-    restart_point_every_s: float = Field(default=30.0, gt=0, description="seconds between restart points")
-    retries: int = Field(default=2, ge=0, description="retries of a stage after a transient error")
-    retry_delay_s: float = Field(default=5.0, ge=0)
-
-    def to_runtime(self, stop: threading.Event) -> Runtime:
-        """Return the settings as stage functions take them; `stop` ends the run early."""
-        given = self.model_dump(exclude={"processes", "retries", "retry_delay_s"})
-        processes = self.processes or (_gpus() if self.device == "cuda" else 1)
-        return Runtime(**{k: v for k, v in given.items() if v is not None}, processes=processes, stop=stop)
-
-
-def _gpus() -> int:
-    import torch
-
-    return max(torch.cuda.device_count(), 1)
-
 
 @flow(name="nanochat", persist_result=False, task_runner=_ON_THREADS)
 def pipeline(
-    recipe: Recipe = _FORM_BEGINS_WITH,
+    recipe: RecipeOrName = "toy",
+    overrides: tuple[Override, ...] = (),
     store: str | None = None,
     until: str | None = None,
     force: tuple[str, ...] = (),
@@ -78,14 +57,16 @@ def pipeline(
     runtime: RuntimeParameters = RuntimeParameters(),  # noqa: B008
 ) -> dict[str, str]:
     """Run a recipe from text shards to a published chat model; return each node's digest."""
-    caller = current_caller.get() or _own_caller(recipe, store, until, force)
+    caller = current_caller.get() or _own_caller(recipes.named(recipe, overrides), store, until, force)
+    name_flow_run(caller.plan)
     with _session(caller, runtime, force) as session:
+        delay = runtime.retry_delay_s
+        pool = Pool(runtime=runtime.model_dump(), restarts=runtime.restarts, delay_s=delay)
         run_session(
             session,
-            dispatch=dispatch,
             retries=runtime.retries,
-            retry_delay_s=runtime.retry_delay_s,
-            pool_runtime=runtime.model_dump(),
+            retry_delay_s=delay,
+            pool=pool if dispatch == "pools" else None,
         )
     return {node: record.digest for node, record in session.records.items()}
 
@@ -99,28 +80,41 @@ def stage(
     force: bool = False,
     runtime: RuntimeParameters = RuntimeParameters(),  # noqa: B008
     mlflow_parent: str | None = None,
-) -> str:
+) -> str | State[Any]:
     """Make one node of a pipeline that was planned elsewhere; refuse if this worker's key differs.
 
-    `mlflow_parent` is the pipeline's run in the MLflow that both write to.
+    `mlflow_parent` is the pipeline's run in the MLflow that both write to. How a failure is called tells
+    the pipeline whether to try again.
     """
-    name = node_id.partition("/")[0]
-    forced = (name,) if force else ()
-    caller = _own_caller(recipe, store, name, forced)
-    with _session(caller, runtime, forced, mlflow_parent) as session:
-        for planned in caller.plan.nodes:
-            if planned.record is not None:
-                session.records[planned.node.id] = planned.record
-        refuse_other_key(key, session.job(caller.plan.by_id[node_id].node).key, node_id)
-        return make_here(session, node_id).record.digest
+    kind = STAGES[node_id.partition("/")[0]]
+    forced = (kind.name,) if force else ()
+
+    def make() -> str:
+        caller = _own_caller(recipe, store, kind.name, forced)
+        with _session(caller, runtime, forced, mlflow_parent) as session:
+            for planned in session.plan.nodes:
+                if planned.record is not None:
+                    session.records[planned.node.id] = planned.record
+            refuse_other_key(key, session.job(session.plan.by_id[node_id].node).key, node_id)
+            return make_here(session, node_id).record.digest
+
+    try:
+        return make()
+    except Interrupted:
+        raise
+    except Exception as error:
+        get_run_logger().error("%s failed", node_id, exc_info=error)
+        return failed_state(error, kind)
 
 
 def _own_caller(recipe: Recipe, store: str | None, until: str | None, force: tuple[str, ...]) -> Caller:
     """Plan and open for a flow run that a worker started, with plain progress lines."""
+    reach_loopback_directly(os.environ)
+    keep_output_clean()
     settings = Settings.from_environment(store=store)
     opened = Store.open(settings.store_url, cache=settings.cache)
     plan = make_plan(recipe, opened, until=until, force=force)
-    return Caller(plan, opened, settings, RunDisplay(progress=Progress(Console(file=sys.stderr))))
+    return Caller(plan, opened, settings, RunDisplay(progress=Progress(PrintableConsole(file=sys.stderr))))
 
 
 @contextmanager
@@ -137,5 +131,5 @@ def _session(
             runtime=runtime.to_runtime(display.stop),
             dollars_per_hour=settings.dollars_per_hour,
         )
-        caller.session = Session(caller.plan, context, display, force=force)
-        yield caller.session
+        with begin(caller.plan, context, display, force=force) as caller.session:
+            yield caller.session

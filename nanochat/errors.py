@@ -4,11 +4,13 @@ NanochatError
 ├── ConfigError          a recipe or setting that cannot work
 ├── DataError            input that cannot be read or is not what it claims to be
 │   └── SourceUnavailable  it does not answer; trying again later may help
+├── FileError            the system refuses to read or write a file (`nanochat.system_errors`)
 ├── StoreError           the artifact store cannot do what was asked
 │   ├── StoreUnavailable   it cannot be reached (never taken for a miss)
 │   ├── Damaged            bytes are missing or differ from their hash
 │   └── LeaseLost          another holder took over this stage
 ├── TrainingError        a training step went wrong
+│   └── RankKilled         somebody ended one of its processes; it goes on from its restart point
 ├── Interrupted          the user or the system asked to stop; work so far is kept
 └── StageFailed          a stage of a run failed; names it and how to continue
 
@@ -21,6 +23,10 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Iterator
+
+from nanochat.credentials import without_credentials
+from nanochat.printable import printable
 
 _ANSWERS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 _NETWORK = (TimeoutError, ConnectionError, EOFError, socket.gaierror)
@@ -35,11 +41,11 @@ _CREDENTIALS = "NoCredentials PartialCredentials CredentialRetrieval TokenRetrie
 
 
 class NanochatError(Exception):
-    """Base of all errors that a user is meant to read."""
+    """Base of all errors that a user is meant to read: printable and without credentials, always."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(printable(without_credentials(message)))
+        self.hint = hint and printable(without_credentials(hint))
 
 
 class ConfigError(NanochatError):
@@ -52,6 +58,10 @@ class DataError(NanochatError):
 
 class SourceUnavailable(DataError):
     """A source of data that does not answer; trying again later may help."""
+
+
+class FileError(NanochatError):
+    """A file that the system refuses to read or write: a full disk, a read-only folder, a broken link."""
 
 
 class StoreError(NanochatError):
@@ -74,12 +84,27 @@ class TrainingError(NanochatError):
     """A training step that must not be taken, such as a loss that is not finite."""
 
 
+class RankKilled(TrainingError):
+    """A process of a training was ended from outside; another try goes on from the last restart point."""
+
+
 class Interrupted(NanochatError):
     """The run was asked to stop; what is finished is kept."""
 
 
 class StageFailed(NanochatError):
     """A stage of a run failed."""
+
+
+def behind(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, then all those that it was raised from or while handling."""
+    pending, seen = [error], set[int]()
+    while pending:
+        one = pending.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            pending += [each for each in (one.__context__, one.__cause__) if each is not None]
 
 
 def is_transient(error: BaseException) -> bool:
@@ -89,7 +114,7 @@ def is_transient(error: BaseException) -> bool:
     answers (an OSError without a number). Not a missing file, refused access, a full disk, or a bug.
     """
     if isinstance(error, NanochatError):
-        return isinstance(error, StoreUnavailable | SourceUnavailable)
+        return isinstance(error, StoreUnavailable | SourceUnavailable | RankKilled)
     if isinstance(error, _ANSWERS) or is_refusal(error) or is_about_credentials(error):
         return False
     if isinstance(error, _NETWORK) or type(error).__module__.split(".")[0] in _NETWORK_LIBRARIES:

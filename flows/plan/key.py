@@ -1,11 +1,15 @@
-"""What is hashed into the key of a node: stage, version, configuration and digests of the inputs."""
+"""What is hashed into the key of a node: stage, version, configuration and digests of the inputs.
+
+And the key of a whole plan, known before anything is made: what a run is called by.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flows.stage import Node
+from flows.store.fingerprint import fingerprint
 
 
 def payload_of(node: Node, digests: Mapping[str, str]) -> dict[str, Any]:
@@ -26,3 +30,8 @@ class NoDigests(dict[str, str]):
 
     def __missing__(self, key: str) -> str:
         return "not made yet"
+
+
+def key_of_all(nodes: Iterable[Node]) -> str:
+    """Return the hash of everything that the results of these nodes depend on, besides each other."""
+    return fingerprint([payload_of(node, NoDigests()) for node in nodes])

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 from prefect import Task, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, TaskRunContext
-from prefect.deployments import run_deployment
 from prefect.futures import PrefectFuture
 from prefect.states import Completed
 from prefect.utilities.urls import url_for
@@ -29,17 +29,20 @@ from prefect.utilities.urls import url_for
 from flows.display.run_display import RunDisplay
 from flows.plan import Plan
 from flows.run.execute import Outcome
+from flows.run.flow_runs import flow_runs
+from flows.run.pool import Pool
 from flows.run.scheduler import Scheduler
 from flows.run.session import Session
 from flows.settings import Settings
 from flows.stage import Stage
 from flows.store import Store
-from flows.store.storage.retry import explain
-from nanochat.errors import Interrupted, StageFailed
+from nanochat.credentials import without_credentials
+from nanochat.errors import Interrupted, NanochatError, StageFailed, behind
+from nanochat.system_errors import full_disk, words
 
 logger = logging.getLogger(__name__)
 
-STAGE_DEPLOYMENT = "nanochat-stage/gpu"
+_KEY_IN_NAME = 8
 
 
 @dataclass
@@ -60,8 +63,22 @@ class Caller:
         token = current_caller.set(self)
         try:
             return flow(recipe=self.plan.recipe, store=self.settings.store_url, **parameters)
+        except Exception as error:
+            reason = self._reason(error)
+            if reason is None:
+                raise
+            raise reason from error
         finally:
             current_caller.reset(token)
+
+    def _reason(self, error: Exception) -> NanochatError | None:
+        """Return what ended the run where Prefect reports only that it could not record it."""
+        for each in behind(error):
+            if isinstance(each, NanochatError):
+                return each if each is not error else None
+        if full := full_disk(self.settings.home):
+            return NanochatError(f"Prefect cannot record the run: {full[0]}", hint=full[1])
+        return None
 
 
 # A flow run that a worker starts finds no caller here, and makes its own.
@@ -71,14 +88,13 @@ current_caller: ContextVar[Caller | None] = ContextVar("current_caller", default
 def run_session(
     session: Session,
     *,
-    dispatch: str = "local",
     retries: int = 2,
     retry_delay_s: float = 5.0,
-    pool_runtime: Mapping[str, Any] | None = None,
+    pool: Pool | None = None,
 ) -> None:
     """Run every node of a session as Prefect tasks inside the current flow run.
 
-    With dispatch "pools", GPU stages run in their own deployment, there with `pool_runtime`.
+    With a `pool`, GPU stages run in their own deployment.
     Raises StageFailed naming the first stage that failed, Interrupted if the run was asked to stop.
     """
     errors: dict[str, BaseException] = {}
@@ -88,12 +104,13 @@ def run_session(
         persist_result=False,
         task_run_name="{node_id}",
         retries=retries,
-        retry_delay_seconds=retry_delay_s,
+        retry_delay_seconds=[retry_delay_s * 2**i for i in range(retries)],
     )
     def run_stage(node_id: str, inputs: Mapping[str, Any]) -> Any:
         try:
-            if _goes_to_pool(session, node_id, dispatch):
-                outcome = _make_in_pool(session, node_id, pool_runtime or {})
+            if pool and _goes_to_pool(session, node_id):
+                outcome = pool.make(session, node_id)
+                session.adopt(node_id, outcome, {"prefect": _prefect_ids()})
             else:
                 outcome = make_here(session, node_id)
         except BaseException as error:
@@ -103,7 +120,7 @@ def run_session(
         return _as_state(node_id, outcome)
 
     futures = _submit_all(session, run_stage)
-    _raise_first(errors)
+    _raise_first(errors, (session.context.scratch,))
     for node_id, future in futures.items():
         if node_id not in session.records:  # Prefect gave up on it before or after our part
             raise StageFailed(f"stage {node_id} was not made: {future.state}", hint="run it again")
@@ -138,53 +155,15 @@ def _tell(finished: SimpleQueue[str], node_id: str, _: PrefectFuture[Any]) -> No
     finished.put(node_id)
 
 
-def _goes_to_pool(session: Session, node_id: str, dispatch: str) -> bool:
+def _goes_to_pool(session: Session, node_id: str) -> bool:
     planned = session.plan.by_id[node_id]
-    return dispatch == "pools" and planned.node.stage.resources == "gpu" and planned.action != "hit"
+    return planned.node.stage.resources == "gpu" and planned.action != "hit"
 
 
 def make_here(session: Session, node_id: str) -> Outcome:
     """Make a node in this process, reporting its progress to Prefect."""
     tracker = _ProgressArtifact(node_id, _mlflow_link(session, node_id))
     return session.make(node_id, trackers=(tracker,), extra={"prefect": _prefect_ids()})
-
-
-def _make_in_pool(session: Session, node_id: str, runtime: Mapping[str, Any]) -> Outcome:
-    """Let the stage deployment's own work pool make a node; the record comes back through the store."""
-    job = session.job(session.plan.by_id[node_id].node)
-    store = session.context.store
-    known = store.find(job.node.stage.name, job.key)
-    if known is None or job.force:
-        mlflow = session.display.mlflow
-        run = cast(
-            FlowRun,
-            run_deployment(
-                STAGE_DEPLOYMENT,
-                parameters={
-                    "recipe": session.plan.recipe.model_dump(mode="json"),
-                    "node_id": node_id,
-                    "key": job.key,
-                    "store": store.url,
-                    "force": job.force,
-                    "runtime": dict(runtime),
-                    "mlflow_parent": mlflow.root_id() if mlflow else None,
-                },
-                tags=[node_id, job.key[:12]],
-            ),
-        )
-        if run.state is None or not run.state.is_completed():
-            raise StageFailed(
-                f"{node_id} failed in its work pool: {run.state}", hint=f"see flow run {run.id}"
-            )
-    record = store.find(job.node.stage.name, job.key)
-    if record is None:
-        raise StageFailed(
-            f"{node_id} finished in its work pool but left no record in {store.url}",
-            hint="the worker must reach the same store; a local folder serves only workers of this machine",
-        )
-    outcome = Outcome(record, cached=known is not None and not job.force)
-    session.adopt(node_id, outcome, {"prefect": _prefect_ids()})
-    return outcome
 
 
 def _as_state(node_id: str, outcome: Outcome) -> State[dict[str, str]] | dict[str, str]:
@@ -205,22 +184,33 @@ def _may_pass(stage: Stage, _task: Any, _run: Any, state: State[Any]) -> bool:
     return False
 
 
-def _raise_first(errors: Mapping[str, BaseException]) -> None:
+def _raise_first(errors: Mapping[str, BaseException], places: Sequence[Path] = ()) -> None:
     for error in errors.values():
         if isinstance(error, Interrupted):
             raise error
     for node_id, error in errors.items():
         what = f"stage {node_id} failed"
-        shown = explain(error, what) if isinstance(error, OSError) else None  # such as a full scratch disk
-        if shown is None:
-            shown = StageFailed(f"{what}: {error}", hint=getattr(error, "hint", None))
-        raise StageFailed(str(shown), hint=shown.hint) from error
+        if isinstance(error, OSError):  # such as a full scratch disk
+            problem, hint = words(error, places)
+        else:
+            problem, hint = str(error), getattr(error, "hint", None)
+        raise StageFailed(f"{what}: {problem}", hint=hint) from error
 
 
 def flow_run_id() -> str:
     """Return the id of the current flow run, or an empty string outside of one."""
     flow = FlowRunContext.get()
     return str(flow.flow_run.id) if flow and flow.flow_run else ""
+
+
+def name_flow_run(plan: Plan) -> None:
+    """Call the current flow run by its recipe and the key of its plan."""
+    recipe = plan.recipe.name
+    try:
+        with flow_runs() as server:
+            server.name(flow_run_id(), f"{recipe}-{plan.key[:_KEY_IN_NAME]}", instead_of=(recipe,))
+    except Exception as error:  # the name is for people; the run goes on without it
+        logger.warning("the flow run keeps the name it has: %s", error)
 
 
 def _prefect_ids() -> dict[str, str]:
@@ -230,7 +220,7 @@ def _prefect_ids() -> dict[str, str]:
         ids["task_run_id"] = str(run.task_run.id)
     kind = "task-run" if "task_run_id" in ids else "flow-run"
     page = url_for(kind, obj_id=ids.get("task_run_id", ids["flow_run_id"]))
-    return {**ids, "prefect_url": page} if page else ids
+    return {**ids, "prefect_url": without_credentials(page)} if page else ids
 
 
 def _mlflow_link(session: Session, node_id: str) -> Callable[[], str | None]:

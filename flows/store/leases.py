@@ -70,7 +70,7 @@ class LeaseInfo:
     @property
     def live(self) -> bool:
         """Whether the holder may still be at work."""
-        if self.host == this_machine() and not _running(self.pid, self.started):
+        if self.host == this_machine() and not is_running(self.pid, self.started):
             return False
         return time.time() < self.expires
 
@@ -219,7 +219,7 @@ def try_acquire(
         expires=time.time() + ttl_s,
         host=this_machine(),
         pid=os.getpid(),
-        started=_started(os.getpid()),
+        started=started_at(os.getpid()),
         needs=needs,
     )
     created = storage.create(wanted.name, wanted.to_bytes())
@@ -265,11 +265,13 @@ def this_machine() -> str:
         return f"{socket.gethostname()} {psutil.boot_time():.0f}"
 
 
-def _started(pid: int) -> float:
+def started_at(pid: int) -> float:
+    """Return when a process of this machine began."""
     return float(psutil.Process(pid).create_time())
 
 
-def _running(pid: int, started: float) -> bool:
+def is_running(pid: int, started: float) -> bool:
+    """Return whether the process of this machine that began then still runs."""
     try:
         process = psutil.Process(pid)
         return bool(abs(process.create_time() - started) < 1 and process.status() != psutil.STATUS_ZOMBIE)

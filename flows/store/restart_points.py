@@ -64,6 +64,11 @@ class StoreRestartPoints:
                 logger.warning("%s: restart point skipped: %s", point, error)
         return None
 
+    def step(self) -> int:
+        """Return the step of the newest restart point, or -1; its files are not looked at."""
+        points = self._points()
+        return int(points[0].rpartition("/")[2].partition("-")[0]) if points else -1
+
     def drop(self) -> None:
         """Remove all restart points, here and in the store."""
         names = self.storage.listing(self.prefix)

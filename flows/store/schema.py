@@ -78,13 +78,6 @@ class Foreign(BaseModel):
     model_config = STRICT
 
 
-class RootFile(Foreign):
-    """The content of a root: records that garbage collection keeps."""
-
-    records: tuple[Ref, ...]
-    set_at: Seconds
-
-
 def read(kind: type[T], data: bytes) -> T:
     """Return the JSON text `data` as a `kind`; raise ValueError with the first thing that does not fit."""
     try:

@@ -3,7 +3,7 @@
     blobs/<aa>/<sha256>               immutable bytes, named by their hash
     records/<stage>/<key>.json        what was hashed, the files, metrics, provenance, inputs
     leases/<stage>/<key>.<fence>.json who is making it now (`flows.store.leases`)
-    roots/<name>.json                 what garbage collection keeps (`flows.store.gc`)
+    roots/<name>.json                 what garbage collection keeps (`flows.store.roots`, `flows.store.gc`)
     resume/<stage>/<key>/             restart points of a running stage (`flows.store.restart_points`)
     damaged/<name>.<token>            bytes that were set aside (`flows.store.blobs`)
 
@@ -17,15 +17,14 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flows.settings import cache_folder
-from flows.store import leases, schema
+from flows.store import leases, roots, schema
 from flows.store.blobs import Blobs, missing, remade_by
 from flows.store.folders import link, scan
 from flows.store.leases import Lease, LeaseInfo
@@ -37,12 +36,10 @@ from flows.store.records import (
     from_bytes,
     record_name,
     ref_of,
-    root_name,
-    root_of,
     to_bytes,
 )
 from flows.store.restart_points import StoreRestartPoints
-from flows.store.schema import RootFile
+from flows.store.roots import Hold
 from flows.store.storage.base import Storage
 from flows.store.storage.open import open_storage
 from flows.store.storage.retry import Retry
@@ -115,6 +112,8 @@ class Store:
 
     def listed(self, stage: str | None = None) -> dict[Ref, float]:
         """Return which records there are, or those of one stage, and when each was written; reads none."""
+        if stage and not re.fullmatch(schema.NAME, stage):
+            return {}  # no record has such a stage, and no folder but ours is looked into
         found = self.storage.listing(f"records/{stage}" if stage else "records")
         return {ref: file.mtime for name, file in found.items() if (ref := ref_of(name))}
 
@@ -266,13 +265,10 @@ class Store:
         self.blobs.upload(scanned, suspect=again)
         if lease:
             lease.check()
-        if replace:
-            self._warn_if_other(self._former(stage, key), record, "the new one replaces it")
-            self.storage.write(record_name(stage, key), data)
-            return record
-        if self.storage.create(record_name(stage, key), data):
-            return record
-        return self._keep_former(record, data)
+        kept = self._publish(record, data, replace=replace)
+        if roots.wait_for_collector(self.storage):  # it may have taken bytes that no record named yet
+            self.blobs.upload(scanned)
+        return kept
 
     def restart_points(self, stage: str, key: str, lease: Lease | None = None) -> StoreRestartPoints:
         """Return where a running stage keeps its restart points."""
@@ -286,34 +282,20 @@ class Store:
 
     def set_root(self, name: str, refs: Iterable[Ref]) -> None:
         """Name records that garbage collection keeps, with everything they were made from."""
-        content = RootFile(records=tuple(refs), set_at=time.time())
-        self.storage.write(root_name(name), content.model_dump_json(indent=1).encode())
+        roots.set_root(self.storage, name, refs)
 
     def roots(self) -> dict[str, list[Ref]]:
-        """Return the named roots.
-
-        Raises:
-            Damaged: some cannot be read, so that what they keep is unknown; names each.
-        """
-        found: dict[str, list[Ref]] = {}
-        damaged: list[str] = []
-        for file in self.storage.listing("roots"):
-            name = root_of(file)
-            if name is None:
-                continue
-            try:
-                found[name] = list(self.storage.read_as(file, partial(schema.read, RootFile)).records)
-            except Damaged as error:
-                damaged.append(str(error))
-            except FileNotFoundError:  # dropped since it was listed
-                continue
-        if damaged:
-            raise Damaged(f"{self.url}: {'; '.join(damaged)}", hint=_HINT_ROOT)
-        return found
+        """Return the named roots, without those of running plans."""
+        found = roots.read_roots(self.storage)
+        return {name: list(each.root.records) for name, each in found.items() if not each.root.temporary}
 
     def drop_root(self, name: str) -> None:
         """Forget a root."""
-        self.storage.delete(root_name(name))
+        roots.drop_root(self.storage, name)
+
+    def hold(self, name: str, *, stop: threading.Event | None = None) -> Hold:
+        """Return a root for as long as something runs, empty at first; `stop` ends its waits."""
+        return Hold(self.storage, name, stop=stop)
 
     # Inside
 
@@ -333,21 +315,30 @@ class Store:
                 whole[ref] = record
         return whole
 
+    def _publish(self, record: Record, data: bytes, *, replace: bool) -> Record:
+        """Write a record, or keep the one that is there; return which."""
+        name = record_name(record.stage, record.key)
+        if replace:
+            self._warn_if_other(self._former(record), record, "the new one replaces it")
+            self.storage.write(name, data)
+            return record
+        return record if self.storage.create(name, data) else self._keep_former(record, data)
+
     def _keep_former(self, record: Record, data: bytes) -> Record:
         """Return the record to keep where there was one before."""
         there = self.find(record.stage, record.key)
         if there is None:  # a record that had lost its blobs, or its own bytes: this one heals it
-            former = self._former(record.stage, record.key)
-            self._warn_if_other(former, record, "the first has lost its bytes, so the new one replaces it")
+            lost = "the first has lost its bytes, so the new one replaces it"
+            self._warn_if_other(self._former(record), record, lost)
             self.storage.write(record_name(record.stage, record.key), data)
             return record
         self._warn_if_other(there, record, "the first is kept")
         return there
 
-    def _former(self, stage: str, key: str) -> Record | None:
+    def _former(self, record: Record) -> Record | None:
         """Return the record that is there, whether or not its blobs are; None if it cannot be read."""
         try:
-            return self.load(stage, key)
+            return self.load(record.stage, record.key)
         except (FileNotFoundError, Damaged):
             return None
 
@@ -364,12 +355,6 @@ class Store:
         near = difflib.get_close_matches(stage, known, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'no records yet'}"
         return StoreError(f"{self.url} has no record of a stage {stage!r}", hint=hint)
-
-
-_HINT_ROOT = (
-    "nothing is collected while it is unknown what a root keeps: run its recipe again (or import the model"
-    " again, or pass --keep again), which writes it anew, or delete that file to let go of what it kept"
-)
 
 
 def _as_read_back(data: bytes, record: Record) -> Record:

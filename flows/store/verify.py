@@ -27,7 +27,7 @@ from flows.store.records import (
     root_of,
 )  # fmt: skip
 from flows.store.restart_points import Manifest
-from flows.store.schema import RootFile
+from flows.store.roots import Root
 from flows.store.store import Store
 from nanochat.errors import Damaged
 
@@ -77,7 +77,7 @@ def _small_files(store: Store) -> Iterator[Finding]:
     for name in sorted(store.storage.listing("leases")):
         yield from _unreadable(store, "lease", name, partial(LeaseInfo.from_bytes, name), lease_of(name))
     for name in sorted(store.storage.listing("roots")):
-        yield from _unreadable(store, "root", name, partial(schema.read, RootFile), root_of(name))
+        yield from _unreadable(store, "root", name, partial(schema.read, Root), root_of(name))
     for name in sorted(store.storage.listing("resume")):
         if name.endswith("/manifest.json"):
             yield from _unreadable(store, "restart point", name, partial(schema.read, Manifest), name)

@@ -1,5 +1,5 @@
 """The presets, and one dial from which each derives its numbers."""
 
-from nanochat.recipes.presets import PRESETS, find
+from nanochat.recipes.presets import PRESETS, find, named
 
-__all__ = ["PRESETS", "find"]
+__all__ = ["PRESETS", "find", "named"]

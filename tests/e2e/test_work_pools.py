@@ -16,7 +16,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.utilities.importtools import import_object
 from prefect.workers.process import ProcessWorker
 
-from flows.run.prefect_engine import STAGE_DEPLOYMENT
+from flows.run.pool import STAGE_DEPLOYMENT
 from tests.e2e.conftest import ROOT, Nanochat, overrides
 from tests.e2e.prefect_view import PrefectView
 

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from flows.store.storage.retry import Retry, ShortRead, service_code
 from nanochat.errors import Damaged, StoreError
+from nanochat.system_errors import naming
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -117,7 +118,8 @@ class Storage:
         target.parent.mkdir(parents=True, exist_ok=True)
 
         def attempt() -> None:
-            self.fs.get_file(self._path(name), str(part))
+            with naming(part):
+                self.fs.get_file(self._path(name), str(part))
             if part.stat().st_size != size:
                 raise ShortRead(f"{part.stat().st_size} of {size} bytes arrived")
             if (got := sha256_of(part)) != sha256:
@@ -152,6 +154,9 @@ class Storage:
         with suppress(FileNotFoundError):  # somebody else has done it
             self._try("set aside", name, lambda: self._move(name, aside))
         return aside
+
+    def sweep(self) -> None:
+        """Remove what killed processes have left half-written, where that can be recognized."""
 
     def local_path(self, name: str) -> Path | None:
         """Return where the object is on this machine, or None if the storage is elsewhere."""

@@ -7,7 +7,9 @@ first, hard-linked to it: the link fails if there is one already, which is all t
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
+import itertools
 import os
 import shutil
 import stat
@@ -16,10 +18,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
 from flows.store.storage.base import CHUNK, SMALL, ObjectInfo, Storage
 from flows.store.storage.retry import ShortRead
 from nanochat.errors import Damaged, StoreError, StoreUnavailable
+from nanochat.system_errors import naming
+
+_ATTEMPTS = 100  # at a folder that others make and remove; each is a few microseconds
 
 
 class LocalStorage(Storage):
@@ -60,7 +66,7 @@ class LocalStorage(Storage):
 
         def attempt() -> None:
             with self._part(name) as part, source.open("rb") as file:
-                shutil.copyfileobj(file, part.file, CHUNK)
+                part.copy(file)
                 os.fchmod(part.file.fileno(), 0o444)
                 if part.file.tell() != os.fstat(file.fileno()).st_size:
                     raise ShortRead(f"{part.file.tell()} bytes arrived")
@@ -81,11 +87,20 @@ class LocalStorage(Storage):
             part.write(data)
             return part.publish_new()
 
+    def sweep(self) -> None:
+        """Remove the partial files of processes that were killed: the locks of those at work hold."""
+        parts = Path(self.root, "parts")
+        found: list[Path] = []
+        with suppress(FileNotFoundError):  # as other processes remove the folder whenever it is empty
+            found = list(parts.iterdir())
+        for path in found:
+            with suppress(OSError), path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)
+        _drop_if_empty(parts)
+
     def _part(self, name: str) -> _PartialFile:
-        path, parts = self.local_path(name), Path(self.root, "parts")
-        for folder in (path.parent, parts):
-            folder.mkdir(parents=True, exist_ok=True)
-        return _PartialFile(path, parts / uuid.uuid4().hex)
+        return _PartialFile(self.local_path(name), Path(self.root, "parts"))
 
     def _hash(self, name: str) -> tuple[int, str]:
         with _open_file(self.local_path(name)) as file:
@@ -117,26 +132,64 @@ class LocalStorage(Storage):
         os.utime(path, follow_symlinks=False)  # kept for as long as garbage collection keeps what is new
 
     def _delete(self, name: str) -> None:
-        self.local_path(name).unlink(missing_ok=True)
+        path = self.local_path(name)
+        path.unlink(missing_ok=True)
+        if name.startswith("resume/"):  # a folder for each restart point; other folders are used again
+            for folder in path.parents[: len(Path(name).parents) - 1]:
+                _drop_if_empty(folder)
 
 
 class _PartialFile:
-    """A file being written on the disk of its final place; gone afterwards unless published."""
+    """A file being written on the disk of its final place; gone afterwards unless published.
 
-    def __init__(self, target: Path, path: Path) -> None:
+    It is locked, so that a sweep takes it for abandoned only once its process has ended.
+    """
+
+    def __init__(self, target: Path, parts: Path) -> None:
         self.target = target
-        self.path = path
+        self._parts = parts
 
     def __enter__(self) -> _PartialFile:
-        self.file = self.path.open("wb")
+        for attempt in itertools.count(1):
+            self.path = self._parts / uuid.uuid4().hex
+            try:
+                for folder in (self.target.parent, self._parts):
+                    folder.mkdir(parents=True, exist_ok=True)
+                self.file = self.path.open("wb")
+            except (FileNotFoundError, FileExistsError):  # another process removes empty folders
+                if attempt == _ATTEMPTS:
+                    raise
+                continue
+            if self._locked():
+                break
+            self.file.close()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.file.close()
-        self.path.unlink(missing_ok=True)
+        try:
+            with naming(self.path):
+                self.file.close()  # writes what is left, and fails again where the disk is full
+        finally:
+            self.path.unlink(missing_ok=True)
+            _drop_if_empty(self._parts)
+
+    def _locked(self) -> bool:
+        """Lock the file; False if a sweep was quicker."""
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True  # a file system without locks, on which nothing is swept
+        return self.path.exists()
 
     def write(self, data: bytes) -> None:
-        self.file.write(data)
+        with naming(self.path):
+            self.file.write(data)
+
+    def copy(self, source: BinaryIO) -> None:
+        with naming(self.path):
+            shutil.copyfileobj(source, self.file, CHUNK)
 
     def publish(self) -> None:
         """Put the file in its place, replacing what is there; on disk before it is visible."""
@@ -155,8 +208,9 @@ class _PartialFile:
         return True
 
     def _sync(self) -> None:
-        self.file.flush()
-        os.fsync(self.file.fileno())
+        with naming(self.path):
+            self.file.flush()
+            os.fsync(self.file.fileno())
 
     def _sync_folder(self) -> None:
         handle = os.open(self.target.parent, os.O_RDONLY)
@@ -180,6 +234,11 @@ def _open_file(path: Path) -> BufferedReader:
         os.close(handle)
         raise Damaged(f"{path}: is not a file")
     return os.fdopen(handle, "rb")
+
+
+def _drop_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, ObjectInfo]]:

@@ -17,6 +17,7 @@ from nanochat.errors import (
     DataError,
     Interrupted,
     LeaseLost,
+    RankKilled,
     SourceUnavailable,
     StoreUnavailable,
     is_refusal,
@@ -45,6 +46,7 @@ class OfMlflow(Exception):
     [
         StoreUnavailable("no answer"),
         SourceUnavailable("no answer"),
+        RankKilled("rank 1 of 2 was ended by SIGKILL"),
         TimeoutError(),
         ConnectionResetError(),
         EOFError(),

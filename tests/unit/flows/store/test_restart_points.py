@@ -26,11 +26,11 @@ def state(tmp_path: Path, text: str) -> Path:
 
 def test_the_newest_point_comes_back_whole(store, tmp_path):
     points = store.restart_points("pretrain", "a" * 64)
-    assert points.latest() is None
+    assert points.latest() is None and points.step() == -1
     points.save(9, state(tmp_path, "nine"))
     points.save(10, state(tmp_path, "ten"))
     step, folder = points.latest()
-    assert step == 10
+    assert step == 10 == points.step()
     assert (folder / "model.bin").read_text() == "ten" * 100
     assert (folder / "rank" / "rng.bin").read_text() == "ten"
 

@@ -61,6 +61,15 @@ def test_an_unknown_key_is_a_miss(store):
     assert store.find_many([("pretrain", "0" * 64)]) == {}
 
 
+def test_no_reference_makes_the_store_look_outside_of_itself(store, monkeypatch):
+    listing, looked = store.storage.listing, []
+    monkeypatch.setattr(store.storage, "listing", lambda name: looked.append(name) or listing(name))
+    for stage in ("..", "../..", ".", "a/b", "\x1b[2J", ""):
+        with pytest.raises(StoreError, match="has no record of a stage"):
+            store.resolve(f"{stage}/ab")
+    assert set(looked) <= {"records", "records/a"}
+
+
 def test_attachments_are_kept_but_are_no_part_of_the_digest(store, folder, tmp_path):
     first = put(store, folder, attachments=("speed.jsonl",))
     (folder / "speed.jsonl").write_text('{"tokens_per_s": 99}')
