@@ -12,6 +12,7 @@ import typer
 
 from flows.cli import output, plan_tables, tables
 from flows.cli.options import AsJson, Overrides, RecipeName, StoreUrl, Until, open_store
+from flows.cli.precision import tell_precision
 from flows.plan import Plan
 from flows.store import Store
 from nanochat import recipes
@@ -67,6 +68,8 @@ def run(
     for line in plan_tables.text_lines(planned):
         output.say(line)
     output.warn(planned.warnings)
+    if dispatch == "local" and device == "cpu":
+        tell_precision(planned)
     runtime = {
         "device": device,
         "threads": threads,
