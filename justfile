@@ -47,6 +47,10 @@ pre-commit:
 bench:
     for file in tests/benchmarks/bench_*.py; do uv run python "$file"; done
 
+# pipelines under fault after fault until `--faults` (200) or `--minutes` (20); prints its `--seed`
+campaign *options:
+    uv run python -m tests.campaign {{options}}
+
 # everything that a GPU can prove, in `--seconds` (480); `just gpu --device cpu --sizes tiny` is its dry run
 gpu *options:
     uv run python infra/gpu/check.py {{options}}

@@ -8,21 +8,26 @@ not imported: planning must stay quick.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from flows import stages
 from flows.stage import Node, Stage
 from nanochat.config import ChatDataConfig, Config, MidtrainConfig, OverlapConfig, Recipe, SftConfig
 from nanochat.data.sources.chat_data import resolve_tasks
-from nanochat.data.sources.corpus import resolve_corpus
+from nanochat.data.sources.corpus import Corpus, resolve_corpus
 from nanochat.errors import ConfigError
 
 MIDTRAIN_MAX_TOKENS = 2048
 """Where midtraining cuts off each conversation before laying them end to end, as upstream does."""
 
 
-def build(recipe: Recipe) -> tuple[Node, ...]:
-    """Return the nodes of a recipe, inputs before the nodes that need them."""
-    train, val = resolve_corpus(recipe.corpus)
+def build(recipe: Recipe, corpus: Corpus | None = None) -> tuple[Node, ...]:
+    """Return the nodes of a recipe, inputs before the nodes that need them.
+
+    `corpus` is what the recipe's source was resolved to, where somebody did that already.
+    """
+    corpus = corpus or resolve_corpus(recipe.corpus)
+    train, val = corpus.train, corpus.validation
     if recipe.tokenizer.train_shards > len(train):
         raise ConfigError(
             f"tokenizer.train_shards is {recipe.tokenizer.train_shards}, but the corpus has only {len(train)}"
@@ -76,7 +81,23 @@ def build(recipe: Recipe) -> tuple[Node, ...]:
         contamination=contamination,
     )
     text = (*download, tasks, tokenizer, *contamination, *tokens)
-    return (*text, render_mid, render_sft, pretrain, midtrain, sft, *evaluations, publish)
+    return _distinct((*text, render_mid, render_sft, pretrain, midtrain, sft, *evaluations, publish))
+
+
+def _distinct(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+    """Return the nodes; raise ConfigError if two have the same id, since one would stand for both."""
+    first: dict[str, Node] = {}
+    for node in nodes:
+        if (other := first.setdefault(node.id, node)) is not node:
+            raise ConfigError(
+                f"two nodes would have the id {node.id}: {_origin(other)} and {_origin(node)}",
+                hint="give the files of the source different names",
+            )
+    return nodes
+
+
+def _origin(node: Node) -> str:
+    return str(getattr(node.config, "url", None) or node.config)
 
 
 def _overlap_config(recipe: Recipe) -> OverlapConfig:
@@ -89,13 +110,22 @@ def _overlap_config(recipe: Recipe) -> OverlapConfig:
 def _chat_data(recipe: Recipe) -> dict[str, ChatDataConfig]:
     """Return what each chat stage is given; SFT's rows end with the context that was trained."""
 
-    def of(config: MidtrainConfig | SftConfig, max_tokens: int) -> ChatDataConfig:
+    def of(
+        config: MidtrainConfig | SftConfig, max_tokens: int, targets: Literal["all", "answers"]
+    ) -> ChatDataConfig:
         return ChatDataConfig(
-            mixture=config.mixture, validation=config.validation, seed=config.seed, max_tokens=max_tokens
+            mixture=config.mixture,
+            validation=config.validation,
+            seed=config.seed,
+            max_tokens=max_tokens,
+            targets=targets,
         )
 
     context = recipe.pretrain.model.sequence_len
-    return {"midtrain": of(recipe.midtrain, MIDTRAIN_MAX_TOKENS), "sft": of(recipe.sft, context)}
+    return {
+        "midtrain": of(recipe.midtrain, MIDTRAIN_MAX_TOKENS, "all"),
+        "sft": of(recipe.sft, context, "answers"),
+    }
 
 
 def ancestors(nodes: Sequence[Node], ids: Sequence[str]) -> set[str]:

@@ -8,6 +8,7 @@ in order when they are cancelled.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -18,11 +19,12 @@ from typing import Any, Literal
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.task_runners import ThreadPoolTaskRunner
-from rich.console import Console
 
+from flows.display.console import PrintableConsole, keep_output_clean
 from flows.display.progress import Progress
 from flows.display.run_display import RunDisplay, tracked_in_mlflow
 from flows.plan import make_plan
+from flows.proxies import reach_loopback_directly
 from flows.run.cancellation import run_in_order
 from flows.run.execute import ExecutionContext, refuse_other_key
 from flows.run.parameters import Override, RecipeOrName, RuntimeParameters
@@ -35,7 +37,7 @@ from flows.run.prefect_engine import (
     name_flow_run,
     run_session,
 )
-from flows.run.session import Session
+from flows.run.session import Session, begin
 from flows.settings import Settings
 from flows.stages import STAGES
 from flows.store import Store
@@ -100,10 +102,10 @@ def stage(
     def make() -> str:
         caller = _own_caller(recipe, store, kind.name, forced, stop)
         with _session(caller, runtime, forced, mlflow_parent) as session:
-            for planned in caller.plan.nodes:
+            for planned in session.plan.nodes:
                 if planned.record is not None:
                     session.records[planned.node.id] = planned.record
-            refuse_other_key(key, session.job(caller.plan.by_id[node_id].node).key, node_id)
+            refuse_other_key(key, session.job(session.plan.by_id[node_id].node).key, node_id)
             return make_here(session, node_id).record.digest
 
     try:
@@ -119,10 +121,12 @@ def _own_caller(
     recipe: Recipe, store: str | None, until: str | None, force: tuple[str, ...], stop: threading.Event
 ) -> Caller:
     """Plan and open for a flow run that a worker started, with plain progress lines."""
+    reach_loopback_directly(os.environ)
+    keep_output_clean()
     settings = Settings.from_environment(store=store)
     opened = Store.open(settings.store_url, cache=settings.cache)
     plan = make_plan(recipe, opened, until=until, force=force)
-    display = RunDisplay(progress=Progress(Console(file=sys.stderr)), stop=stop)
+    display = RunDisplay(progress=Progress(PrintableConsole(file=sys.stderr)), stop=stop)
     return Caller(plan, opened, settings, display)
 
 
@@ -140,5 +144,5 @@ def _session(
             runtime=runtime.to_runtime(display.stop),
             dollars_per_hour=settings.dollars_per_hour,
         )
-        caller.session = Session(caller.plan, context, display, force=force)
-        yield caller.session
+        with begin(caller.plan, context, display, force=force) as caller.session:
+            yield caller.session

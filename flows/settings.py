@@ -2,7 +2,7 @@
 
 None of it is part of a result. Command-line options take precedence over these variables:
 `NANOCHAT_HOME` (default: `nanochat` in `XDG_CACHE_HOME`), `NANOCHAT_STORE`, `NANOCHAT_DOLLARS_PER_HOUR`,
-`MLFLOW_TRACKING_URI`, `PREFECT_API_URL`.
+`MLFLOW_TRACKING_URI`, `NANOCHAT_MLFLOW_WAIT_S`, `PREFECT_API_URL`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from nanochat.credentials import WAY_OUT, has_credentials, without_credentials
 from nanochat.errors import ConfigError
+from nanochat.sqlite_urls import sqlite_url
+
+# SQLite opens no file with a path of more than 512 bytes; the longest of ours below the home needs 40.
+_MAX_HOME_BYTES = 470
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +28,7 @@ class Settings:
     store_url: str
     mlflow_uri: str
     mlflow_asked: bool = False  # the user named the MLflow address, and wants to see every run there
+    mlflow_wait_s: float = 10.0  # how long a whole run may wait for MLflow
     prefect_api_url: str | None = None
     dollars_per_hour: float | None = None
 
@@ -42,10 +48,14 @@ class Settings:
         home = home_folder(env)
         return cls(
             home=home,
-            store_url=store or env.get("NANOCHAT_STORE") or str(home / "store"),
-            mlflow_uri=env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
+            store_url=checked_store_url(
+                "--store" if store else "NANOCHAT_STORE", store or env.get("NANOCHAT_STORE")
+            )
+            or str(home / "store"),
+            mlflow_uri=env.get("MLFLOW_TRACKING_URI") or sqlite_url(home / "mlflow.db"),
             mlflow_asked=bool(env.get("MLFLOW_TRACKING_URI")),
             prefect_api_url=env.get("PREFECT_API_URL"),
+            mlflow_wait_s=_number(env, "NANOCHAT_MLFLOW_WAIT_S", 10.0),
             dollars_per_hour=_price(env.get("NANOCHAT_DOLLARS_PER_HOUR")),
         )
 
@@ -53,7 +63,9 @@ class Settings:
 def home_folder(env: Mapping[str, str] = os.environ) -> Path:
     """Return the folder for everything of this user that does not have another place."""
     caches = Path(env.get("XDG_CACHE_HOME") or "~/.cache")
-    return Path(env.get("NANOCHAT_HOME") or caches / "nanochat").expanduser().absolute()
+    home = Path(env.get("NANOCHAT_HOME") or caches / "nanochat").expanduser().absolute()
+    _require_home(home)
+    return home
 
 
 def cache_folder(home: Path | None = None) -> Path:
@@ -61,15 +73,50 @@ def cache_folder(home: Path | None = None) -> Path:
     return (home or home_folder()) / "cache"
 
 
-def _price(text: str | None) -> float | None:
-    if not text:
-        return None
-    try:
-        price = float(text)
-    except ValueError:
-        price = -1.0
-    if not 0 <= price < float("inf"):
+def _require_home(home: Path) -> None:
+    """Raise ConfigError if databases could not be kept there, or its path not be written down."""
+    elsewhere = "set NANOCHAT_HOME to another folder; a symbolic link will do"
+    size = len(os.fsencode(home))
+    if size > _MAX_HOME_BYTES:
         raise ConfigError(
-            f"NANOCHAT_DOLLARS_PER_HOUR is {text!r}, not a price", hint="set it to a number such as 24"
+            f"the path of the home folder has {size} bytes, more than the {_MAX_HOME_BYTES} that leave room"
+            f" for its databases: {str(home)[:60]}…",
+            hint=elsewhere,
         )
-    return price
+    if any(ord(char) < 32 or 0xD800 <= ord(char) <= 0xDFFF for char in str(home)):
+        raise ConfigError(
+            f"the path of the home folder has control characters or is not UTF-8: {str(home)!r}",
+            hint=elsewhere,
+        )
+
+
+def checked_store_url(name: str, url: str | None) -> str | None:
+    """Return the address of the store; raise ConfigError for one that Prefect and MLflow must not keep."""
+    if url and has_credentials(url):
+        raise ConfigError(
+            f"{name} is {without_credentials(url)} with a password, token or signature, which would be kept"
+            " with every run",
+            hint=WAY_OUT,
+        )
+    return url
+
+
+def _number(env: Mapping[str, str], name: str, default: float) -> float:
+    text = env.get(name)
+    return _at_least_0(name, text, example=default) if text else default
+
+
+def _price(text: str | None) -> float | None:
+    return _at_least_0("NANOCHAT_DOLLARS_PER_HOUR", text, example=24) if text else None
+
+
+def _at_least_0(name: str, text: str, *, example: float) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise ConfigError(
+            f"{name} is {text!r}, not a number from 0 on", hint=f"set it to a number such as {example:g}"
+        )
+    return number

@@ -22,7 +22,7 @@ CONTAMINATION = Stage(
 )
 RENDER = Stage(
     name="render",
-    version=2,
+    version=3,
     run="nanochat.data.chat.chat_tokens:render_chat",
     one_of="mixtures",
     holds="conversations",
@@ -53,7 +53,7 @@ PRETRAIN = Stage(
 )
 MIDTRAIN = Stage(
     name="midtrain",
-    version=5,
+    version=6,
     run="nanochat.train.midtrain:midtrain",
     resources="gpu",
     spreads=True,
@@ -64,7 +64,7 @@ MIDTRAIN = Stage(
 )
 SFT = Stage(
     name="sft",
-    version=5,
+    version=6,
     run="nanochat.train.sft:sft",
     resources="gpu",
     spreads=True,

@@ -4,6 +4,7 @@ NanochatError
 ├── ConfigError          a recipe or setting that cannot work
 ├── DataError            input that cannot be read or is not what it claims to be
 │   └── SourceUnavailable  it does not answer; trying again later may help
+├── FileError            the system refuses to read or write a file (`nanochat.system_errors`)
 ├── StoreError           the artifact store cannot do what was asked
 │   ├── StoreUnavailable   it cannot be reached (never taken for a miss)
 │   ├── Damaged            bytes are missing or differ from their hash
@@ -22,6 +23,10 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Iterator
+
+from nanochat.credentials import without_credentials
+from nanochat.printable import printable
 
 _ANSWERS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 _NETWORK = (TimeoutError, ConnectionError, EOFError, socket.gaierror)
@@ -36,11 +41,11 @@ _CREDENTIALS = "NoCredentials PartialCredentials CredentialRetrieval TokenRetrie
 
 
 class NanochatError(Exception):
-    """Base of all errors that a user is meant to read."""
+    """Base of all errors that a user is meant to read: printable and without credentials, always."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(printable(without_credentials(message)))
+        self.hint = hint and printable(without_credentials(hint))
 
 
 class ConfigError(NanochatError):
@@ -53,6 +58,10 @@ class DataError(NanochatError):
 
 class SourceUnavailable(DataError):
     """A source of data that does not answer; trying again later may help."""
+
+
+class FileError(NanochatError):
+    """A file that the system refuses to read or write: a full disk, a read-only folder, a broken link."""
 
 
 class StoreError(NanochatError):
@@ -85,6 +94,17 @@ class Interrupted(NanochatError):
 
 class StageFailed(NanochatError):
     """A stage of a run failed."""
+
+
+def behind(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, then all those that it was raised from or while handling."""
+    pending, seen = [error], set[int]()
+    while pending:
+        one = pending.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            pending += [each for each in (one.__context__, one.__cause__) if each is not None]
 
 
 def is_transient(error: BaseException) -> bool:

@@ -6,6 +6,7 @@ Reads the store, changes nothing. `flows.cli.tables` decides how the result look
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,6 @@ def _tokenizer_of(store: Store, record: Record, scratch: Path) -> Tokenizer | No
     """Return the tokenizer that an artifact was made with; None: it was collected, leaving only ids."""
     from nanochat.tokenizer.tokenizer import Tokenizer
 
-    made_with = record.inputs.get("tokenizer", {})
-    found = store.find(made_with["stage"], made_with["key"]) if made_with else None
+    made_with = record.inputs.get("tokenizer")
+    found = store.find(made_with["stage"], made_with["key"]) if isinstance(made_with, Mapping) else None
     return Tokenizer.load(store.fetch(found, scratch)) if found else None

@@ -1,8 +1,8 @@
 """`nanochat run` around the Prefect flow: shows progress, turns signals into a stop, gathers results.
 
 The flow runs on its own thread, so that Ctrl-C and SIGTERM reach this process's main thread, which asks
-the stages to save a restart point and stop. A run with nothing to do does not start Prefect unless a server
-is configured, nor MLflow unless its address is.
+the stages to save a restart point and stop (`flows.cli.stopping`). A run with nothing to do does not start
+Prefect unless a server is configured, nor MLflow unless its address is.
 """
 
 from __future__ import annotations
@@ -10,26 +10,32 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
+import shlex
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from flows.cli import output
+from flows.cli.stopping import stopping_on_signals
 from flows.display.progress import Progress
 from flows.display.run_display import RunDisplay, tracked_in_mlflow
 from flows.plan import Plan
+from flows.proxies import require_usable_proxies
 from flows.run.execute import ExecutionContext
-from flows.run.session import Session
+from flows.run.scratch import drop_own_folders
+from flows.run.session import Session, begin
 from flows.settings import Settings
 from flows.stages import EVALUATIONS, SFT
 from flows.store import Record, Store
 from nanochat.runtime import Runtime
+
+if TYPE_CHECKING:
+    from flows.run.prefect_engine import Caller
 
 logger = logging.getLogger(__name__)
 
@@ -55,15 +61,10 @@ class RunResult:
 def run_plan(
     plan: Plan, store: Store, settings: Settings, options: RunOptions, console: Console
 ) -> RunResult:
-    """Make everything in the plan and name the result as a root of the store."""
+    """Make everything in the plan."""
     with Progress(console) as progress:
-        if plan.all_cached and not settings.prefect_api_url:
-            result = _look_up(plan, store, settings, progress)
-        else:
-            result = _run_flow(plan, store, settings, options, progress)
-    last = plan.nodes[-1].node
-    record = result.records[last.id]
-    store.set_root(f"{plan.recipe.name}-{last.stage.name}", [(record.stage, record.key)])
+        looked_up = not settings.prefect_api_url and _look_up(plan, store, settings, options, progress)
+        result = looked_up or _run_flow(plan, store, settings, options, progress)
     in_order = {planned.node.id: result.records[planned.node.id] for planned in plan.nodes}
     return RunResult(in_order, result.executed)  # as planned, not as they happened to end
 
@@ -79,21 +80,20 @@ def results(store: Store, records: Mapping[str, Record]) -> dict[str, Any]:
     return found
 
 
-def unpack(store: Store, record: Record, folder: Path) -> Path:
-    """Fill a folder with links to an artifact and its attachments, replacing links from an earlier run."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.iterdir():
-        if old.is_symlink() or old.is_file():
-            old.unlink()
-    return store.fetch(record, folder, attachments=True)
-
-
-def _look_up(plan: Plan, store: Store, settings: Settings, progress: Progress) -> RunResult:
+def _look_up(
+    plan: Plan, store: Store, settings: Settings, options: RunOptions, progress: Progress
+) -> RunResult | None:
+    """Return the result of a plan in which everything is cached, without Prefect; None if it is not."""
+    if not plan.all_cached:
+        return None
     context = ExecutionContext(store=store, scratch=settings.scratch, runtime=Runtime())
     with tracked_in_mlflow(plan, settings) if settings.mlflow_asked else nullcontext() as mlflow:
-        session = Session(plan, context, RunDisplay(progress=progress, mlflow=mlflow))
-        for planned in plan.nodes:
-            session.make(planned.node.id)
+        display = RunDisplay(progress=progress, mlflow=mlflow)
+        with begin(plan, context, display, force=options.force) as session:
+            if not session.plan.all_cached:  # some of it was collected since it was planned
+                return None
+            for planned in plan.nodes:
+                session.make(planned.node.id)
     return RunResult(session.records, ())
 
 
@@ -101,7 +101,18 @@ def _run_flow(
     plan: Plan, store: Store, settings: Settings, options: RunOptions, progress: Progress
 ) -> RunResult:
     stop = threading.Event()
-    with _prefect(settings, progress), _signals(stop, progress):
+    call: Caller | None = None
+
+    def session() -> Session | None:
+        return call.session if call else None
+
+    def keeping() -> bool:
+        return (now := session()) is not None and now.keeping
+
+    def leave() -> None:
+        _leave(settings.scratch, session())
+
+    with stopping_on_signals(stop, progress.say, keeping, leave), _prefect(settings, progress):
         from flows.pipeline import pipeline
         from flows.run.parameters import RuntimeParameters
         from flows.run.prefect_engine import Caller
@@ -123,6 +134,7 @@ def _run_flow(
 @contextmanager
 def _prefect(settings: Settings, progress: Progress) -> Iterator[None]:
     """Point Prefect at the configured server, or at a local one that lives as long as this run."""
+    require_usable_proxies(os.environ)
     quiet = {
         "PREFECT_LOGGING_LEVEL": "CRITICAL",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -144,22 +156,13 @@ def _prefect(settings: Settings, progress: Progress) -> Iterator[None]:
             del os.environ["PREFECT_API_URL"]
 
 
-@contextmanager
-def _signals(stop: threading.Event, progress: Progress) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into a stop, the second into an immediate exit."""
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            os._exit(1)
-        stop.set()
-        progress.say("stopping: running stages save a restart point (again to exit immediately)")
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _leave(scratch: Path, session: Session | None) -> None:
+    """End this process at once, whatever still goes on in it; say why unless that is said already."""
+    drop_own_folders(scratch)
+    if not output.failed.is_set():
+        output.say(f"error: interrupted: {(session and session.stopped) or 'the run was asked to stop'}")
+        output.say(f"hint: {output.GO_ON}")
+    os._exit(1)
 
 
 def _on_thread(work: Any) -> None:
@@ -179,15 +182,19 @@ def _on_thread(work: Any) -> None:
         raise errors[0]
 
 
-def next_commands(recipe: str, overrides: Sequence[str]) -> list[str]:
-    """Return what to try after a run."""
-    again = " ".join(["nanochat run", recipe, *(f"-o {o}" for o in overrides)])
+def next_commands(recipe: str, overrides: Sequence[str], store: str | None = None) -> list[str]:
+    """Return what to try after a run of this recipe on this store, as lines that a shell can read."""
+    options = [word for override in overrides for word in ("-o", override)]
+    at_store = ["--store", store] if store else []
     commands = {
-        "nanochat chat": "talk with the model",
-        again: "run again: every stage is cached",
-        f"nanochat plan {recipe} -o {SFT.name}.epochs=2": "see what one change would run",
-        f"nanochat report {recipe}": "curves, samples and costs of this run",
-        "nanochat ui": "browse runs in Prefect and MLflow",
+        shlex.join(["nanochat", *words, *at_store]): what
+        for words, what in (
+            (["chat"], "talk with the model"),
+            (["run", recipe, *options], "run again: every stage is cached"),
+            (["plan", recipe, *options, "-o", f"{SFT.name}.epochs=2"], "see what one change would run"),
+            (["report", recipe, *options], "curves, samples and costs of this run"),
+        )
     }
+    commands["nanochat ui"] = "browse runs in Prefect and MLflow"
     width = max(len(command) for command in commands if len(command) <= 60)
     return [f"{command:<{width}}  {what}" for command, what in commands.items()]

@@ -1,4 +1,4 @@
-"""Where a command's output goes: data to stdout, everything else to stderr.
+"""Where a command's output goes: data to stdout, everything else to stderr; all of it printable.
 
 Knows nothing about the content; tables and texts are formatted in `flows.cli.tables`.
 """
@@ -7,38 +7,70 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
 
+from flows.display.console import PrintableConsole
+from nanochat.credentials import without_credentials
+from nanochat.printable import printable
+from nanochat.system_errors import naming
+
 _WIDTH_OF_PIPES = 160
+GO_ON = "finished work is kept; the same command continues from there"
+
+failed = threading.Event()  # a command has said why it fails
 
 
 def stderr() -> Console:
     """Return the console for everything that is not data."""
-    return Console(stderr=True, highlight=False)
+    return PrintableConsole(stderr=True)
 
 
 def show(what: object) -> None:
     """Print a text or a table as data."""
-    console = Console(highlight=False, markup=False)
+    console = PrintableConsole()
     if not console.is_terminal:
         console.width = _WIDTH_OF_PIPES
-    console.print(what, soft_wrap=isinstance(what, str))
+    with naming(_stdout()):
+        console.print(what, soft_wrap=isinstance(what, str))
 
 
 def show_json(data: Any) -> None:
-    """Print plain data for programs."""
-    print(json.dumps(data, indent=2, default=str))
+    """Print plain data for programs, in ASCII: JSON's own escapes for all else."""
+    text = without_credentials(json.dumps(data, indent=2, default=str, ensure_ascii=True))
+    with naming(_stdout()):
+        print(text.replace("\x7f", r"\u007f"), flush=True)  # a control character that JSON leaves alone
+
+
+def write(text: str) -> None:
+    """Print a piece of data at once, such as a piece of an answer."""
+    with naming(_stdout()):
+        print(printable(text), end="", flush=True)
+
+
+def _stdout() -> Path:
+    """Return the file that standard output leads to, for errors."""
+    return Path("/dev/stdout").resolve()
 
 
 def say(text: str) -> None:
     """Print something that is not data."""
-    stderr().print(text, markup=False, soft_wrap=True)
+    stderr().print(text, soft_wrap=True)
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Print what a user should know although nothing failed."""
+    for warning in warnings:
+        say(f"warning: {warning}")
 
 
 def fail(message: str, hint: str | None, code: int = 1) -> NoReturn:
     """Print what went wrong and how to fix it, and exit with a code."""
+    failed.set()
     say(f"error: {message}")
     if hint:
         say(f"hint: {hint}")

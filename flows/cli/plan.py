@@ -34,9 +34,10 @@ def plan(
         output.show_json({**plan_tables.plan_json(planned, price), "forecast": costs.to_json()})
         return
     output.show(plan_tables.plan_table(planned))
-    for part in costs.shown():
+    for part in (*costs.shown(), *plan_tables.text_lines(planned)):
         output.show(part)
     output.say(plan_tables.plan_summary(planned, price))
+    output.warn(planned.warnings)
 
 
 def why(

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli import output, tables
+from flows.cli import output, plan_tables, tables
 from flows.cli.options import AsJson, Overrides, RecipeName, StoreUrl, Until, open_store
 from flows.plan import Plan
 from flows.store import Store
 from nanochat import recipes
 from nanochat.config import ChatSettings
-from nanochat.errors import ConfigError
+from nanochat.errors import ConfigError, DataError
 from nanochat.runtime import DEVICES, Runtime
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def run(
 
     What the store has is not made again. After Ctrl-C or a crash, the same command continues.
     """
-    from flows.cli.local_run import RunOptions, next_commands, results, run_plan, unpack
+    from flows.cli.local_run import RunOptions, next_commands, results, run_plan
+    from flows.cli.unpacked import require_ours, unpack
     from flows.plan import make_plan
 
     _refuse_unknown(dispatch, device)
@@ -62,6 +63,9 @@ def run(
     planned = make_plan(recipes.find(recipe, override or ()), opened, until=until, force=forced)
     if dispatch == "local":
         _require_device(device, planned)
+    for line in plan_tables.text_lines(planned):
+        output.say(line)
+    output.warn(planned.warnings)
     runtime = {
         "device": device,
         "threads": threads,
@@ -70,16 +74,19 @@ def run(
         "micro_batch_rows": micro_batch_rows,
         "restart_point_every_s": restart_point_every,
     }
+    folder = settings.home / "models" / planned.recipe.name
+    if "publish" in planned.by_id:
+        require_ours(folder)  # before hours of work
     options = RunOptions(until=until, force=forced, dispatch=dispatch, runtime=runtime)
     done = run_plan(planned, opened, settings, options, output.stderr())
     published = done.records.get("publish")
-    folder = unpack(opened, published, settings.home / "models" / planned.recipe.name) if published else None
-    _show_run(done, results(opened, done.records), folder, as_json=as_json)
+    unpacked = unpack(opened, published, folder) if published else None
+    _show_run(done, results(opened, done.records), unpacked, as_json=as_json)
     if published and not as_json:
         if done.executed:
             last_training = list(planned.recipe.training.values())[-1]
             _exchange(opened, published, last_training.prompts)
-        _show_next(next_commands(recipe, override or ()))
+        _show_next(next_commands(recipe, override or (), store))
 
 
 def _refuse_unknown(dispatch: str, device: str) -> None:
@@ -126,5 +133,9 @@ def _exchange(store: Store, published: Any, prompts: tuple[str, ...]) -> None:
 
     engine = open_engine(store, f"{published.stage}/{published.key}")
     for prompt in prompts:
-        reply = terminal.answer(engine, prompt, ChatSettings(temperature=0.0, max_new_tokens=64))
+        try:
+            reply = terminal.answer(engine, prompt, ChatSettings(temperature=0.0, max_new_tokens=64))
+        except DataError as error:  # such as a prompt that a tiny context cannot hold
+            output.say(f"not asked: {prompt!r}: {error}")
+            continue
         output.show(f"\nyou       {prompt}\nnanochat  {reply}")

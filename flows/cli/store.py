@@ -84,9 +84,10 @@ def collect_garbage(
     keep: Annotated[list[str] | None, typer.Option(help="Keep this record and its lineage for good.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove what no finished run and no running stage needs.
+    """Remove what no finished run and no running plan needs.
 
-    The last result of each run is kept, with everything that it was made from.
+    The last result of each run is kept, with everything that it was made from; what runs is safe without a
+    grace period as well.
     """
     _, opened = open_store(store)
     for ref in keep or ():

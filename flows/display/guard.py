@@ -1,13 +1,15 @@
 """Run a command that must not outlive its parent: `python -I guard.py COMMAND...`.
 
 The parent holds the other end of standard input. When that closes, however the parent died, the whole
-process group of the command is ended, grandchildren too (a parent-death signal reaches only the child).
-Needs only the standard library and starts in milliseconds.
+process group of the command is ended, grandchildren too (a parent-death signal reaches only the child, and
+is what ends it where the guard itself is killed; Linux only). Needs only the standard library and starts in
+milliseconds.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import select
 import signal
@@ -16,6 +18,7 @@ import sys
 from types import FrameType
 
 _GRACE_S = 5.0
+_PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
@@ -27,12 +30,19 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
+    child = subprocess.Popen(
+        sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_die_with_the_guard
+    )
     while child.poll() is None and not asked:
         if select.select([0], [], [], 0.2)[0] and not os.read(0, 1):
             break
     _end(child)
     return child.returncode
+
+
+def _die_with_the_guard() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

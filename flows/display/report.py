@@ -18,7 +18,10 @@ from jinja2 import Environment, StrictUndefined
 
 from flows.stages import EVALUATIONS, TRAINED
 from flows.store import Record
+from nanochat.errors import ConfigError
 from nanochat.evals.results import ABSENT, benchmark_rows
+from nanochat.printable import printable
+from nanochat.writing import whole_file
 
 Read = Callable[[Record, str], bytes]
 Row = list[str | None]
@@ -30,11 +33,16 @@ _PLOTS = {  # title -> the series that it may show, of which a stage has some
     "Model FLOPs utilization": ("throughput/mfu",),
 }
 _SERIES = ("metrics.jsonl", "throughput.jsonl")
+_MARK = b"<title>nanochat run</title>"  # in every report's first line
 _SAMPLES_SHOWN = 12
 
 
 def build_report(records: Mapping[str, Record], read: Read, target: Path) -> Path:
-    """Write the report of the nodes in `records` (node id -> record) to `target`; return it."""
+    """Write the report of the nodes in `records` (node id -> record) to `target`; return it.
+
+    Raises ConfigError where `target` is something else than an earlier report.
+    """
+    _require_replaceable(target)
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -56,10 +64,20 @@ def build_report(records: Mapping[str, Record], read: Read, target: Path) -> Pat
         samples=_samples(records, read),
         lineage=_lineage(records),
     )
-    content = page.encode("utf-8", errors="replace")  # a sample may hold half a character
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(content)
+    with whole_file(target) as part:
+        part.write_bytes(printable(page).encode())  # a sample may hold anything, half a character too
     return target
+
+
+def _require_replaceable(target: Path) -> None:
+    if not target.exists():
+        return
+    if target.is_file():
+        with target.open("rb") as file:
+            if _MARK in file.read(500):
+                return
+    raise ConfigError(f"{target} exists and is not a report", hint="name a new file with --out FILE.html")
 
 
 def _stages(records: Mapping[str, Record]) -> list[Row]:
@@ -88,7 +106,11 @@ def _stages(records: Mapping[str, Record]) -> list[Row]:
 def _corpus(records: Mapping[str, Record]) -> list[Row]:
     shards = [record.metrics for record in records.values() if record.stage == "tokenize"]
     names = ("documents", "characters", "bytes", "tokens")
-    totals = {name: sum(s[name] for s in shards) for name in names if all(name in s for s in shards)}
+    totals = {
+        name: sum(s[name] for s in shards)
+        for name in names
+        if all(isinstance(s.get(name), int) for s in shards)
+    }
     if not shards or not totals:
         return []
     rows: list[Row] = [["shards", f"{len(shards):,}"]]

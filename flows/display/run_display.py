@@ -29,7 +29,7 @@ def tracked_in_mlflow(
     plan: Plan, settings: Settings, flow_run_id: str | None = None, parent: str | None = None
 ) -> Iterator[PipelineTracker]:
     """Show a run of `plan` in MLflow while the block runs, or parts of one below the run `parent`."""
-    tracker = PipelineTracker(settings.mlflow_uri)
+    tracker = PipelineTracker(settings.mlflow_uri, patience_s=settings.mlflow_wait_s)
     recipe = plan.recipe
     tags = {
         "nanochat.recipe": recipe.name,

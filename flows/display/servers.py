@@ -23,6 +23,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from nanochat.errors import NanochatError
+from nanochat.sqlite_urls import sqlite_url
+from nanochat.system_errors import full_disk
 
 _log = logging.getLogger(__name__)
 
@@ -100,7 +102,7 @@ def _prefect_server(folder: Path, database: Path) -> Iterator[str]:
         **inherited,
         **_PREFECT_ENVIRONMENT,
         "PREFECT_HOME": str(folder),
-        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
+        "PREFECT_API_DATABASE_CONNECTION_URL": sqlite_url(database, "aiosqlite"),
         "PREFECT_UI_API_URL": api,
     }
     command = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
@@ -155,8 +157,9 @@ def _mlflow_server(home: Path, uri: str) -> Iterator[str]:
     port = _free_port()
     page = f"http://127.0.0.1:{port}"
     command = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", uri, "--default-artifact-root", (home / "mlartifacts").as_uri()]
-    environment = {**os.environ, **_MLFLOW_ENVIRONMENT}
+    command += ["--default-artifact-root", (home / "mlartifacts").as_uri()]
+    # Not among the arguments, which every user of the machine can list: it may have a password.
+    environment = {**os.environ, **_MLFLOW_ENVIRONMENT, "MLFLOW_BACKEND_STORE_URI": uri}
     with _server(command, environment, folder, f"{page}/health", folder / "server.log"):
         yield page
 
@@ -190,9 +193,9 @@ def _wait_healthy(child: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if child.poll() is not None:
-            raise NanochatError(
-                f"the local server exited with status {child.returncode} at startup", hint=f"see {log}"
-            )
+            reason, hint = full_disk(log) or ("", f"see {log}")
+            what = f"the local server exited with status {child.returncode} at startup"
+            raise NanochatError(f"{what}: {reason}" if reason else what, hint=hint)
         if _is_healthy(url):
             return
         time.sleep(0.1)

@@ -77,7 +77,7 @@ def open_record(store: Store, record: Record) -> Published:
         return Published(
             model=load_model(folder),
             tokenizer=Tokenizer.load(words),
-            step=int(model_record.metrics.get("steps", 0)),
+            step=_steps(model_record.metrics),
             source=TRAINED[model_record.stage].upstream,
             results=_results(model_record.metrics),
         )
@@ -114,7 +114,12 @@ def trained(store: Store, record: Record) -> Record:
 
 def input_of(store: Store, record: Record, name: str) -> Record:
     """Return the record of one input; raise StoreError if it is gone."""
-    line = record.inputs[name]
+    line = record.inputs.get(name)
+    if not isinstance(line, Mapping):
+        raise StoreError(
+            f"{record.stage}/{record.key[:12]} does not say which {name} it was made with",
+            hint="run its recipe again: a record that a pipeline makes says so",
+        )
     found = store.find(line["stage"], line["key"])
     if found is None:
         raise StoreError(
@@ -126,6 +131,11 @@ def input_of(store: Store, record: Record, name: str) -> Record:
 
 def _with_models() -> str:
     return ", ".join((*TRAINED, PUBLISH.name, IMPORT.name))
+
+
+def _steps(metrics: Mapping[str, Any]) -> int:
+    steps = metrics.get("steps")
+    return steps if isinstance(steps, int) else 0
 
 
 def _results(metrics: Mapping[str, Any]) -> dict[str, Any]:

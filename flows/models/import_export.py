@@ -24,7 +24,8 @@ from flows.store import Record, Store
 from flows.store.fingerprint import fingerprint
 from flows.store.storage.base import sha256_of
 from nanochat.config import ImportConfig, SourceFile
-from nanochat.errors import ConfigError
+from nanochat.config.names import checked_place
+from nanochat.errors import ConfigError, DataError
 from nanochat.runtime import NullTracker, Runtime
 
 if TYPE_CHECKING:
@@ -50,8 +51,10 @@ def import_model(
     payload = payload_of(node, {})
     job = Job(node=node, key=fingerprint(payload), payload=payload, inputs={}, lineage={})
     context = ExecutionContext(store=store, scratch=scratch, runtime=Runtime())
-    outcome = execute(job, context, NullTracker, dict)
-    store.set_root(f"import-{job.key[:12]}", [(IMPORT.name, job.key)])
+    with store.hold(IMPORT.name) as hold:
+        hold.add([(IMPORT.name, job.key)])
+        outcome = execute(job, context, NullTracker, dict)
+        store.set_root(f"import-{job.key[:12]}", [(IMPORT.name, job.key)])
     return outcome, found
 
 
@@ -59,19 +62,22 @@ def _config(found: CheckpointFiles, folder: Path) -> ImportConfig:
     note = found.description.with_name("nanochat.json")  # holds step and results in transformers' format
     more = [note] if found.format == "transformers" and note.is_file() else []
     files = [*found.weights, found.description, found.tokenizer, *more]
-    lines = [
-        SourceFile(path=file.name, size_bytes=file.stat().st_size, version=sha256_of(file))
-        for file in files
-        if file.is_file()
-    ]
     return ImportConfig(
         format=found.format,
         step=found.step,
         source=found.source,
-        files=tuple(lines),
+        files=tuple(_line(file) for file in files if file.is_file()),
         folder=str(folder.absolute()),
         tag=found.tag,
     )
+
+
+def _line(file: Path) -> SourceFile:
+    try:
+        path = checked_place(file.name)
+    except ValueError as error:
+        raise DataError(f"{file.parent}: {error}", hint="rename the file") from error
+    return SourceFile(path=path, size_bytes=file.stat().st_size, version=sha256_of(file))
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,7 @@ def _refuse_used(target: Path) -> None:
 @contextmanager
 def _new_folder(target: Path) -> Iterator[Path]:
     """Give a folder that becomes `target` once the block has ended well."""
+    target = target.resolve()  # a name to put the new one beside, also for `.`
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.parent / f".{target.name}.{os.getpid()}.part"
     part.mkdir()

@@ -12,14 +12,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from flows.models.find import input_of, trained
 from flows.run.execute import run_function
 from flows.stage import Stage
 from flows.stages import EVALUATE_BASE, EVALUATE_SFT, EVALUATIONS, IMPORT, PRETRAIN, TOKENIZE, TRAINED
 from flows.store import Record, Store
 from flows.store.lineage import lineage
+from flows.store.records import input_refs
 from nanochat.config import EvaluateConfig, TokenizeConfig
-from nanochat.errors import StoreError
+from nanochat.errors import ConfigError, StoreError
+from nanochat.recipes.overrides import explain
 from nanochat.runtime import Runtime
 
 
@@ -37,6 +41,7 @@ def evaluate_model(
     change: dict[str, Any] = {"max_problems": max_problems or config.max_problems}
     if tasks:
         change |= {"chat_tasks": tuple(tasks), "core": False}
+    config = _changed(config, change)
     stage = _evaluating(model)
     with tempfile.TemporaryDirectory() as scratch:
         inputs = {name: store.fetch(part, Path(scratch) / name) for name, part in parts.items()}
@@ -44,8 +49,15 @@ def evaluate_model(
             inputs["val_tokens"] = _encode(inputs, Path(scratch) / "val_tokens")
         out = Path(scratch) / "out"
         out.mkdir()
-        run_function(stage.run)(config.model_copy(update=change), inputs, out, Runtime())
+        run_function(stage.run)(config, inputs, out, Runtime())
         return dict(json.loads((out / "results.json").read_text(encoding="utf-8")))
+
+
+def _changed(config: EvaluateConfig, change: Mapping[str, Any]) -> EvaluateConfig:
+    try:
+        return EvaluateConfig.model_validate({**config.model_dump(), **change})
+    except ValidationError as error:
+        raise ConfigError(explain(error), hint="use the names of chat tasks, such as gsm8k") from None
 
 
 def _evaluating(model: Record) -> Stage:
@@ -58,7 +70,9 @@ def _evaluating(model: Record) -> Stage:
 def _own(store: Store, model: Record) -> tuple[Record | None, dict[str, Record]]:
     """Return a model's own evaluation, if there was one, and the parts that belong to it."""
     ancestors = {r.stage: r for r in lineage(store, model)} | {model.stage: model}
-    recorded = [r for r in store.records(_evaluating(model).name) if r.inputs["model"]["key"] == model.key]
+    recorded = [
+        r for r in store.records(_evaluating(model).name) if (model.stage, model.key) in input_refs(r)
+    ]
     return (recorded[0] if recorded else None), {
         "model": model,
         "tokenizer": input_of(store, model, "tokenizer"),

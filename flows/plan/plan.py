@@ -9,36 +9,24 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from flows import dag
-from flows.plan.changes import Change, changes_since, sentence
+from flows.plan.changes import changes_since, sentence
 from flows.plan.code_digest import code_digest
+from flows.plan.comparable import incomparable
 from flows.plan.key import NoDigests, key_of_all, payload_of
+from flows.plan.planned import Planned
 from flows.stage import Node
+from flows.stages import PRETRAIN
 from flows.store import Record, Ref, Store
 from flows.store.fingerprint import fingerprint
 from flows.store.records import finished_at
+from flows.store.roots import Hold
 from nanochat.config import EvaluateConfig, OverlapConfig, Recipe, TasksConfig
+from nanochat.data.sources.corpus import Corpus, resolve_corpus
 from nanochat.data.sources.required import require_core, require_tasks
 from nanochat.errors import ConfigError
-
-Action = Literal["hit", "run", "wait"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Planned:
-    """What will happen to one node, and why."""
-
-    node: Node
-    action: Action
-    reason: str
-    key: str | None = None  # None while an input is still unknown
-    payload: Mapping[str, Any] | None = None  # what the key is the hash of
-    record: Record | None = None  # the hit
-    changes: tuple[Change, ...] = ()
-    drift: bool = False  # a hit whose code has changed since, but not its version
-    seconds: float | None = None  # how long it took last time
 
 
 @dataclass(frozen=True)
@@ -47,6 +35,8 @@ class Plan:
 
     recipe: Recipe
     nodes: tuple[Planned, ...]
+    warnings: tuple[str, ...] = ()
+    corpus: Corpus | None = None  # which text is used, and what of its folder is not
     by_id: Mapping[str, Planned] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -70,9 +60,28 @@ class Plan:
 
 def make_plan(recipe: Recipe, store: Store, *, until: str | None = None, force: Sequence[str] = ()) -> Plan:
     """Compare a recipe with a store; raise ConfigError for an unknown stage or a data set that is missing."""
-    nodes = _select(dag.build(recipe), until)
+    corpus = resolve_corpus(recipe.corpus)
+    nodes = _select(dag.build(recipe, corpus), until)
     _check_names(force, nodes)
     _check_tasks(nodes)
+    return _compare(recipe, corpus, nodes, store, force)
+
+
+def plan_held(plan: Plan, store: Store, hold: Hold, *, force: Sequence[str] = ()) -> Plan:
+    """Hold all that a plan found or will make; return it, or what it is now if some was collected before."""
+    nodes = tuple(p.node for p in plan.nodes)
+    while True:
+        hold.add((p.node.stage.name, p.key) for p in plan.nodes if p.key)
+        hits = [(p.node.stage.name, p.record.key) for p in plan.nodes if p.action == "hit" and p.record]
+        there = {ref for stage in dict.fromkeys(stage for stage, _ in hits) for ref in store.listed(stage)}
+        if there.issuperset(hits):  # a collector takes records first: their bytes are there as well
+            return plan
+        plan = _compare(plan.recipe, plan.corpus, nodes, store, force)
+
+
+def _compare(
+    recipe: Recipe, corpus: Corpus | None, nodes: Sequence[Node], store: Store, force: Sequence[str]
+) -> Plan:
     index = _RecordIndex(store)
     found: dict[str, Planned] = {}
     for level in _levels(nodes):
@@ -84,7 +93,8 @@ def make_plan(recipe: Recipe, store: Store, *, until: str | None = None, force: 
             record = records.get(wanted[node.id]) if key else None
             found[node.id] = _decide(node, key, payload, record, found, node.stage.name in force, index)
     needed = _rebuild_missing(nodes, found, store)
-    return Plan(recipe, tuple(needed[n.id] for n in nodes))
+    warning = incomparable(needed, index.newest(PRETRAIN.name, recipe.name), index.find_one)
+    return Plan(recipe, tuple(needed[n.id] for n in nodes), (warning,) if warning else (), corpus)
 
 
 def _decide(
@@ -162,6 +172,17 @@ class _RecordIndex:
         present = [ref for ref in refs if ref in self._of(ref[0])]
         self._load(present)
         return {ref: self._read[ref] for ref in present if ref in self._read}
+
+    def find_one(self, ref: Ref) -> Record | None:
+        """Return a record if it exists."""
+        return self.find([ref]).get(ref)
+
+    def newest(self, stage: str, recipe: str) -> Record | None:
+        """Return the newest record of a stage that a recipe of this name made."""
+        times = self._of(stage)
+        self._load(times)
+        records = [r for ref in times if (r := self._read.get(ref)) and r.provenance.get("recipe") == recipe]
+        return max(records, key=lambda r: finished_at(r, times[r.stage, r.key]), default=None)
 
     def nearest(self, node: Node) -> Record | None:
         """Return the newest record of this very node, else the stage's newest."""

@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flows.plan.plan import Plan, Planned
+from flows.plan.plan import Plan
+from flows.plan.planned import Planned
 from nanochat.costs.forecast import Forecast, StageCost
 
 

@@ -133,7 +133,7 @@ def _execute_once(
             attachments=stage.attachments,
             metrics=metrics,
             provenance={**describe(stage, started, context.dollars_per_hour, runtime), **extra()},
-            inputs=_input_summary(job.inputs),
+            inputs=input_summary(job.inputs),
             lease=lease,
             replace=job.force,
         )
@@ -195,7 +195,9 @@ def records_of(inputs: InputRecords) -> list[Record]:
     return [r for value in inputs.values() for r in ([value] if isinstance(value, Record) else value)]
 
 
-def _input_summary(inputs: InputRecords) -> dict[str, Any]:
+def input_summary(inputs: InputRecords) -> dict[str, Any]:
+    """Return what a record keeps about the records that it was made from."""
+
     def line(record: Record) -> dict[str, str]:
         return {"stage": record.stage, "node": record.node, "key": record.key, "digest": record.digest}
 

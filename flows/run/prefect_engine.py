@@ -7,10 +7,11 @@ completed state named `Cached`. Tasks hand each other small summaries, never art
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -34,8 +35,9 @@ from flows.run.session import Session
 from flows.settings import Settings
 from flows.stage import Stage
 from flows.store import Store
-from flows.store.storage.retry import explain
-from nanochat.errors import Interrupted, StageFailed
+from nanochat.credentials import without_credentials
+from nanochat.errors import Interrupted, NanochatError, StageFailed, behind
+from nanochat.system_errors import full_disk, words
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +64,22 @@ class Caller:
             return flow(recipe=self.plan.recipe, store=self.settings.store_url, **parameters)
         except CancelledRun as error:
             raise Interrupted(f"its flow run was cancelled: {error}") from error
+        except Exception as error:
+            reason = self._reason(error)
+            if reason is None:
+                raise
+            raise reason from error
         finally:
             current_caller.reset(token)
+
+    def _reason(self, error: Exception) -> NanochatError | None:
+        """Return what ended the run where Prefect reports only that it could not record it."""
+        for each in behind(error):
+            if isinstance(each, NanochatError):
+                return each if each is not error else None
+        if full := full_disk(self.settings.home):
+            return NanochatError(f"Prefect cannot record the run: {full[0]}", hint=full[1])
+        return None
 
 
 # A flow run that a worker starts finds no caller here, and makes its own.
@@ -105,7 +121,7 @@ def run_session(
         return _as_state(node_id, outcome)
 
     futures = _submit_all(session, run_stage)
-    _raise_first(errors)
+    _raise_first(errors, (session.context.scratch,))
     for node_id, future in futures.items():
         if node_id not in session.records:  # Prefect gave up on it before or after our part
             raise StageFailed(f"stage {node_id} was not made: {future.state}", hint="run it again")
@@ -169,16 +185,17 @@ def _may_pass(stage: Stage, _task: Any, _run: Any, state: State[Any]) -> bool:
     return False
 
 
-def _raise_first(errors: Mapping[str, BaseException]) -> None:
+def _raise_first(errors: Mapping[str, BaseException], places: Sequence[Path] = ()) -> None:
     for error in errors.values():
         if isinstance(error, Interrupted):
             raise error
     for node_id, error in errors.items():
         what = f"stage {node_id} failed"
-        shown = explain(error, what) if isinstance(error, OSError) else None  # such as a full scratch disk
-        if shown is None:
-            shown = StageFailed(f"{what}: {error}", hint=getattr(error, "hint", None))
-        raise StageFailed(str(shown), hint=shown.hint) from error
+        if isinstance(error, OSError):  # such as a full scratch disk
+            problem, hint = words(error, places)
+        else:
+            problem, hint = str(error), getattr(error, "hint", None)
+        raise StageFailed(f"{what}: {problem}", hint=hint) from error
 
 
 def flow_run_id() -> str:
@@ -204,7 +221,7 @@ def _prefect_ids() -> dict[str, str]:
         ids["task_run_id"] = str(run.task_run.id)
     kind = "task-run" if "task_run_id" in ids else "flow-run"
     page = url_for(kind, obj_id=ids.get("task_run_id", ids["flow_run_id"]))
-    return {**ids, "prefect_url": page} if page else ids
+    return {**ids, "prefect_url": without_credentials(page)} if page else ids
 
 
 def _mlflow_link(session: Session, node_id: str) -> Callable[[], str | None]:

@@ -1,14 +1,16 @@
 """One run of a plan: makes its nodes one by one and reports to the display. No Prefect here.
 
 Whoever drives a session (the Prefect engine, a test) calls `make` for each node once everything it needs is
-made; the session knows keys, records and trackers, the driver knows order, threads and retries.
+made; the session knows keys, records and trackers, the driver knows order, threads and retries. While it
+lasts, garbage collection leaves alone what it reads and makes; what it leaves is named as a root.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from flows import dag
@@ -16,11 +18,14 @@ from flows.display.run_display import RunDisplay
 from flows.plan import Plan
 from flows.plan.code_digest import code_digest
 from flows.plan.key import payload_of
+from flows.plan.plan import plan_held
+from flows.run.earlier_runs import made_earlier, numbers
 from flows.run.execute import ExecutionContext, Job, Outcome, execute, records_of, refuse_other_key
 from flows.run.scratch import sweep
 from flows.stage import Node
-from flows.store import Record
+from flows.store import Record, Ref
 from flows.store.fingerprint import fingerprint
+from flows.store.roots import Hold
 from nanochat.errors import Interrupted
 from nanochat.runtime import Tracker
 from nanochat.tracking import MultiTracker, StageTracker, run_tags
@@ -28,26 +33,57 @@ from nanochat.tracking import MultiTracker, StageTracker, run_tags
 logger = logging.getLogger(__name__)
 
 
+@contextmanager
+def begin(
+    plan: Plan, context: ExecutionContext, display: RunDisplay, *, force: tuple[str, ...] = ()
+) -> Iterator[Session]:
+    """Begin a session of a plan, or of what the plan is now if some of it was collected since.
+
+    Once the block has ended well, the result is a root of the store.
+    """
+    store = context.store
+    with store.hold(plan.recipe.name, stop=context.runtime.stop) as hold:
+        session = Session(plan_held(plan, store, hold, force=force), context, display, hold, force=force)
+        yield session
+        if refs := session.results():
+            store.set_root(f"{plan.recipe.name}-{plan.nodes[-1].node.stage.name}", refs)
+
+
 class Session:
     """The state of one run: the records known so far, by node id."""
 
     def __init__(
-        self, plan: Plan, context: ExecutionContext, display: RunDisplay, *, force: tuple[str, ...] = ()
+        self,
+        plan: Plan,
+        context: ExecutionContext,
+        display: RunDisplay,
+        hold: Hold,
+        *,
+        force: tuple[str, ...] = (),
     ) -> None:
         self.plan = plan
         self.context = context
         self.display = display
         self.records: dict[str, Record] = {}
         self.executed: list[str] = []
+        self._hold = hold
+        self.stopped: str | None = None  # what the stage said that kept the last restart point
+        self._training: set[str] = set()
         self._force = force
         # Shards run side by side; stages that use all cores or the GPU do not.
         self._device = threading.Lock()
         sweep(context.scratch)  # what killed runs left
+        context.store.storage.sweep()
         # Digests of the code as it is now, not as edited while stages run; and on this thread, because
         # CPython before 3.11.8 fails when two threads parse at once (SystemError: AST constructor …).
         for planned in plan.nodes:
             if planned.action != "hit":
                 code_digest(planned.node.stage)
+
+    @property
+    def keeping(self) -> bool:
+        """Whether a stage is at work here that keeps restart points."""
+        return bool(self._training)
 
     def make(
         self, node_id: str, *, trackers: tuple[Tracker, ...] = (), extra: Mapping[str, Any] | None = None
@@ -75,17 +111,27 @@ class Session:
         else:
             self.executed.append(node_id)
             self.display.progress.finished(node_id, f"done   {outcome.record.digest[:12]}")
+        if notes := _notes(outcome.record.metrics):  # at once, so that no other node comes between them
+            self.display.progress.say("\n".join(f"{node_id:<24} {note}" for note in notes))
+
+    def results(self) -> list[Ref]:
+        """Return the records that nothing else in the plan was made from, as far as they are known."""
+        inputs = {i for planned in self.plan.nodes for i in dag.input_ids(planned.node)}
+        last = [p.node.id for p in self.plan.nodes if p.node.id not in inputs]
+        return [(r.stage, r.key) for node_id in last if (r := self.records.get(node_id))]
 
     def job(self, node: Node) -> Job:
-        """Return the job of a node from the records of its inputs."""
+        """Return the job of a node from the records of its inputs; what it makes or finds is held."""
         records = self.records
         payload = payload_of(node, {i: records[i].digest for i in dag.input_ids(node)})
+        key = fingerprint(payload)
+        self._hold.add([(node.stage.name, key)])
         lineage = set[str]()
         if node.stage.wants_lineage:
             lineage = dag.ancestors([p.node for p in self.plan.nodes], [node.id]) - {node.id}
         return Job(
             node=node,
-            key=fingerprint(payload),
+            key=key,
             payload=payload,
             inputs={
                 name: records[value] if isinstance(value, str) else tuple(records[i] for i in value)
@@ -120,10 +166,20 @@ class Session:
             return MultiTracker([shown, *([stage_tracker] if stage_tracker else []), *trackers])
 
         def provenance() -> dict[str, Any]:
-            return {**extra, "mlflow_run_id": mlflow.run_id(node.id) if mlflow else None}
+            recipe = self.plan.recipe.name
+            return {**extra, "recipe": recipe, "mlflow_run_id": mlflow.run_id(node.id) if mlflow else None}
 
         def run() -> Outcome:
-            return execute(job, self.context, tracker, provenance)
+            if not node.stage.spreads:
+                return execute(job, self.context, tracker, provenance)
+            self._training.add(node.id)
+            try:
+                return execute(job, self.context, tracker, provenance)
+            except Interrupted as error:
+                self.stopped = str(error)
+                raise
+            finally:
+                self._training.discard(node.id)
 
         try:
             if node.stage.resources == "gpu":
@@ -146,7 +202,7 @@ class Session:
         elif mlflow and stage_tracker:
             record = outcome.record
             tags = run_tags(digest=record.digest, commit=record.provenance.get("commit"))
-            mlflow.finish_stage(stage_tracker, "FINISHED", _numbers(record.metrics), tags)
+            mlflow.finish_stage(stage_tracker, "FINISHED", numbers(record.metrics), tags)
         return outcome
 
     def _tell_cached(self, node_id: str, record: Record, prefect: Mapping[str, str]) -> None:
@@ -163,9 +219,12 @@ class Session:
             self.display.mlflow.cached(
                 node_id,
                 record_tags={"nanochat.stage": record.stage, **tags},
-                metrics=_numbers(record.metrics),
+                metrics=numbers(record.metrics),
+                made=made_earlier(self.plan, self.context.store, node_id, record),
             )
 
 
-def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    return {k: float(v) for k, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+def _notes(metrics: Mapping[str, Any]) -> list[str]:
+    """Return what a stage has to say beside its numbers; a record may be anybody's."""
+    notes = metrics.get("notes")
+    return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []

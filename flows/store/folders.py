@@ -11,11 +11,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from flows.store.records import ArtifactFile
 from flows.store.storage.base import sha256_of
-from nanochat.errors import Damaged, StoreError
+from nanochat.errors import StoreError
 
 _HASHERS = 4  # hashing releases the interpreter lock
 
@@ -56,14 +56,6 @@ def link(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     target.symlink_to(source)
-
-
-def inside(folder: Path, name: str) -> Path:
-    """Return the path of file `name` in `folder`; a name that leads elsewhere raises `Damaged`."""
-    pure = PurePosixPath(name)
-    if pure.is_absolute() or ".." in pure.parts or not pure.parts:
-        raise Damaged(f"a record names the file {name!r}, which leads out of its folder")
-    return folder / pure
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -7,6 +7,9 @@ up (immediately if it was a process of this machine) the next one creates the fo
 slept through that sees the higher number, or finds its file gone, and must not publish: `check` raises
 `LeaseLost`.
 
+A lease file that cannot be read counts as held for `UNREADABLE_S` after it was last written: a living holder
+learns at its next renewal that it lost it, and must not publish.
+
 Clocks of different machines must agree to within half the time to live. Not here: what is done under a lease.
 """
 
@@ -22,31 +25,37 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 import psutil
 
-from flows.store.records import Ref
-from flows.store.storage.base import Storage
-from nanochat.errors import LeaseLost, StoreError
+from flows.store import schema
+from flows.store.records import lease_of
+from flows.store.schema import STRICT, Count, Key, Name, Ref, Seconds, Text
+from flows.store.storage.base import ObjectInfo, Storage
+from nanochat.errors import Damaged, LeaseLost, StoreError
 
 logger = logging.getLogger(__name__)
+UNREADABLE_S = 600.0  # a holder renews three times within its time to live, which is half a minute by default
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeaseInfo:
     """The content of a lease file."""
 
-    stage: str
-    key: str
-    fence: int
-    holder: str  # unique to one acquisition
-    expires: float  # seconds since the epoch
-    host: str
-    pid: int
-    started: float  # when the process began: distinguishes it from a later one with the same pid
+    stage: Name
+    key: Key
+    fence: Count
+    holder: Text  # unique to one acquisition
+    expires: Seconds  # since the epoch
+    host: Text
+    pid: Count
+    started: Seconds  # when the process began: distinguishes it from a later one with the same pid
     needs: tuple[Ref, ...] = ()  # records that the work reads; garbage collection keeps them
+
+    __pydantic_config__ = STRICT
 
     @property
     def name(self) -> str:
@@ -54,9 +63,14 @@ class LeaseInfo:
         return f"leases/{self.stage}/{self.key}.{self.fence}.json"
 
     @property
+    def readable(self) -> bool:
+        """Whether the file said all this; if not, only stage, key and fence are known, by its name."""
+        return self.holder != ""
+
+    @property
     def live(self) -> bool:
         """Whether the holder may still be at work."""
-        if self.host == this_machine() and not _running(self.pid, self.started):
+        if self.host == this_machine() and not is_running(self.pid, self.started):
             return False
         return time.time() < self.expires
 
@@ -65,10 +79,12 @@ class LeaseInfo:
         return json.dumps(asdict(self), sort_keys=True).encode()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> LeaseInfo:
-        """Read a lease file."""
-        fields = json.loads(data)
-        return cls(**{**fields, "needs": tuple((stage, key) for stage, key in fields["needs"])})
+    def from_bytes(cls, name: str, data: bytes) -> LeaseInfo:
+        """Read the lease file `name`; what does not fit raises ValueError."""
+        info = schema.read(cls, data)
+        if info.name != name or not info.readable:
+            raise ValueError(f"it says that it is {info.name}")
+        return info
 
 
 class Lease:
@@ -125,9 +141,14 @@ class Lease:
         """Raise `LeaseLost` if somebody else holds the lease."""
         successor = f"leases/{self.info.stage}/{self.info.key}.{self.fence + 1}.json"
         try:
-            mine = self.storage.read_as(self.info.name, LeaseInfo.from_bytes).holder == self.info.holder
+            mine = _load(self.storage, self.info.name).holder == self.info.holder
         except FileNotFoundError:
             mine = False
+        except Damaged as error:
+            raise LeaseLost(
+                f"{self.info.stage}/{self.info.key[:12]}: whose lease it is cannot be read: {error}",
+                hint="nothing was published; it is free again a while after the file was last written",
+            ) from error
         if not mine or self.storage.found(successor):
             raise LeaseLost(
                 f"{self.info.stage}/{self.info.key[:12]}: another run took over, because this one had"
@@ -162,12 +183,18 @@ class Lease:
 
 def current(storage: Storage, stage: str, key: str) -> LeaseInfo | None:
     """Return the lease with the highest fence number, live or not."""
-    return _newest(storage, [n for n in storage.listing(f"leases/{stage}") if f"/{key}." in n])
+    found = storage.listing(f"leases/{stage}")
+    fences = {name: lease[2] for name in found if (lease := lease_of(name)) and lease[:2] == (stage, key)}
+    for name in sorted(fences, key=fences.__getitem__, reverse=True):
+        if info := _read(storage, name, found[name]):
+            return info
+    return None
 
 
 def all_leases(storage: Storage) -> list[LeaseInfo]:
-    """Return every lease in the store, live or not."""
-    found = (_read(storage, name) for name in storage.listing("leases"))
+    """Return every lease in the store, live or not, also those that cannot be read."""
+    listed = storage.listing("leases")
+    found = (_read(storage, name, listed[name]) for name in listed if lease_of(name))
     return [info for info in found if info]
 
 
@@ -192,7 +219,7 @@ def try_acquire(
         expires=time.time() + ttl_s,
         host=this_machine(),
         pid=os.getpid(),
-        started=_started(os.getpid()),
+        started=started_at(os.getpid()),
         needs=needs,
     )
     created = storage.create(wanted.name, wanted.to_bytes())
@@ -207,19 +234,25 @@ def try_acquire(
     return Lease(storage, wanted, ttl_s, on_lost)
 
 
-def _newest(storage: Storage, names: list[str]) -> LeaseInfo | None:
-    for name in sorted(names, key=lambda n: int(n.rsplit(".", 2)[1]), reverse=True):
-        info = _read(storage, name)
-        if info:
-            return info
-    return None
+def _load(storage: Storage, name: str) -> LeaseInfo:
+    return storage.read_as(name, partial(LeaseInfo.from_bytes, name))
 
 
-def _read(storage: Storage, name: str) -> LeaseInfo | None:
+def _read(storage: Storage, name: str, listed: ObjectInfo) -> LeaseInfo | None:
+    """Return a lease that was listed; for one that cannot be read, what its name and its age say."""
     try:
-        return storage.read_as(name, LeaseInfo.from_bytes)
+        return _load(storage, name)
     except FileNotFoundError:  # released since it was listed
         return None
+    except Damaged as error:
+        stage, key, fence = lease_of(name) or ("", "", 0)
+        expires = listed.mtime + UNREADABLE_S
+        if time.time() < expires:
+            logger.warning("%s: counts as held for up to %.0f min more", error, (expires - time.time()) / 60)
+        return LeaseInfo(
+            stage=stage, key=key, fence=fence, holder="", expires=expires, host=f"{name}, which is damaged",
+            pid=0, started=0.0,
+        )  # fmt: skip
 
 
 @functools.cache
@@ -232,11 +265,13 @@ def this_machine() -> str:
         return f"{socket.gethostname()} {psutil.boot_time():.0f}"
 
 
-def _started(pid: int) -> float:
+def started_at(pid: int) -> float:
+    """Return when a process of this machine began."""
     return float(psutil.Process(pid).create_time())
 
 
-def _running(pid: int, started: float) -> bool:
+def is_running(pid: int, started: float) -> bool:
+    """Return whether the process of this machine that began then still runs."""
     try:
         process = psutil.Process(pid)
         return bool(abs(process.create_time() - started) < 1 and process.status() != psutil.STATUS_ZOMBIE)

@@ -8,12 +8,34 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from pathlib import PurePosixPath
 from typing import Any
 
+from pydantic import ConfigDict, Field
+
+from flows.store import schema
 from flows.store.fingerprint import canonical_json
+from flows.store.schema import (
+    STRICT,
+    Count,
+    FilePath,
+    Finite,
+    Foreign,
+    Hash,
+    Key,
+    Moment,
+    Name,
+    Plain,
+    Seconds,
+    Text,
+)  # fmt: skip
+
+_RECORD = re.compile(rf"records/({schema.NAME})/({schema.HASH})\.json")
+_LEASE = re.compile(rf"leases/({schema.NAME})/({schema.HASH})\.([0-9]{{1,18}})\.json")
+_ROOT = re.compile(rf"roots/({schema.NAME})\.json")
+_BLOB = re.compile(rf"blobs/[0-9a-f]{{2}}/({schema.HASH})")
 
 
 def blob_name(sha256: str) -> str:
@@ -28,8 +50,31 @@ def record_name(stage: str, key: str) -> str:
 
 def ref_of(name: str) -> Ref | None:
     """Return the (stage, key) of a record file, or None for another file."""
-    match = re.fullmatch(r"records/([^/]+)/([^/]+)\.json", name)
+    match = _RECORD.fullmatch(name)
     return (match[1], match[2]) if match else None
+
+
+def root_name(name: str) -> str:
+    """Return where a root is kept."""
+    return f"roots/{name}.json"
+
+
+def root_of(name: str) -> str | None:
+    """Return the name of the root that a file holds, or None for another file."""
+    match = _ROOT.fullmatch(name)
+    return match[1] if match else None
+
+
+def lease_of(name: str) -> tuple[str, str, int] | None:
+    """Return stage, key and fence of a lease file, or None for another file."""
+    match = _LEASE.fullmatch(name)
+    return (match[1], match[2], int(match[3])) if match else None
+
+
+def hash_of(name: str) -> str | None:
+    """Return the sha256 that the name of a blob says its bytes have, or None for another file."""
+    match = _BLOB.fullmatch(name)
+    return match[1] if match else None
 
 
 def to_bytes(record: Record) -> bytes:
@@ -38,30 +83,34 @@ def to_bytes(record: Record) -> bytes:
     return (json.dumps(plain, indent=1, sort_keys=True) + "\n").encode()
 
 
-def from_bytes(data: bytes) -> Record:
-    """Read a record file; a digest that does not match its files raises ValueError."""
-    fields = json.loads(data)
-    record = Record.from_json(fields)
-    if record.digest != fields["digest"]:
-        raise ValueError(f"its digest {fields['digest'][:12]} does not match its files")
+def from_bytes(data: bytes, ref: Ref) -> Record:
+    """Read the file of the record `ref`; what does not fit raises ValueError, which says what."""
+    read = schema.read(_RecordFile, data)
+    plain = read.model_dump(exclude={"files", "attachments", "digest"}, exclude_unset=True)
+    record = Record(**plain, files=read.files, attachments=read.attachments)
+    if (record.stage, record.key) != ref:
+        raise ValueError(f"it says that it is {record.stage}/{record.key[:12]}")
+    _check_apart([file.path for file in (*record.files, *record.attachments)])
+    if record.digest != read.digest:
+        raise ValueError(f"its digest {read.digest[:12]} does not match its files")
     return record
 
 
 def finished_at(record: Record, mtime: float) -> float:
     """Return when the artifact was finished, in seconds since the epoch; `mtime` if it does not say."""
     when = record.provenance.get("finished_at")
-    if isinstance(when, str):
-        return datetime.fromisoformat(when).timestamp()
-    return float(when) if when else mtime
+    return schema.seconds_of(when) if when else mtime
 
 
 @dataclass(frozen=True, order=True)
 class ArtifactFile:
     """One file of an artifact; its bytes are the blob named by `sha256`."""
 
-    path: str
-    size: int
-    sha256: str
+    path: FilePath
+    size: Count
+    sha256: Hash
+
+    __pydantic_config__ = STRICT
 
 
 def artifact_digest(files: tuple[ArtifactFile, ...]) -> str:
@@ -95,16 +144,55 @@ class Record:
         """Return the record as plain data."""
         return {**asdict(self), "digest": self.digest}
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Record:
-        """Read a record; the stored digest must match its files."""
-        fields = {k: v for k, v in data.items() if k != "digest"}
-        for name in ("files", "attachments"):
-            fields[name] = tuple(ArtifactFile(**f) for f in fields[name])
-        return cls(**fields)
-
 
 Ref = tuple[str, str]  # (stage, key)
+
+
+class _Provenance(Foreign):
+    """What is said about an execution: anything, but what is worked with must be of its kind."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Finite]
+
+    finished_at: Moment | None = None
+    seconds: Seconds | None = None
+    dollars: Seconds | None = None
+    commit: Text | None = None
+    dirty: bool | None = None
+    code_digest: Text | None = None
+    hardware: Plain | None = None
+    mlflow_run_id: Text | None = None
+
+
+class _Input(Foreign):
+    """A record that another one was made from."""
+
+    stage: Name
+    key: Key
+    digest: Hash
+    node: Text = ""
+
+
+class _RecordFile(Foreign):
+    """The content of a record's file."""
+
+    stage: Name
+    node: Text
+    key: Key
+    payload: Plain
+    files: tuple[ArtifactFile, ...] = Field(min_length=1)
+    attachments: tuple[ArtifactFile, ...]
+    metrics: Plain
+    provenance: _Provenance
+    inputs: dict[Text, _Input | list[_Input]]
+    digest: Hash
+
+
+def _check_apart(paths: Sequence[str]) -> None:
+    """Refuse two files in one place, or one inside the other."""
+    folders = {str(parent) for path in paths if "/" in path for parent in PurePosixPath(path).parents}
+    if len(set(paths)) < len(paths) or folders & set(paths):
+        raise ValueError("two of its files are in one place")
 
 
 def input_refs(record: Record) -> Iterator[Ref]:

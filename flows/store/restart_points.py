@@ -7,23 +7,31 @@ the stage has published.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import shutil
 import uuid
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
-from flows.store.folders import inside, scan
+from flows.store import schema
+from flows.store.folders import scan
 from flows.store.leases import Lease
 from flows.store.records import ArtifactFile
+from flows.store.schema import Count, Foreign
 from flows.store.storage.base import Storage
 from nanochat.errors import Damaged
 
 logger = logging.getLogger(__name__)
 _KEPT = 2
 _MANIFEST = re.compile(r"(?P<step>\d{8,})-[0-9a-f]+/manifest\.json")
+
+
+class Manifest(Foreign):
+    """What a restart point consists of."""
+
+    step: Count
+    files: tuple[ArtifactFile, ...]
 
 
 class StoreRestartPoints:
@@ -43,8 +51,8 @@ class StoreRestartPoints:
             self.storage.upload(folder / file.path, f"{point}/files/{file.path}")
         if self.lease:
             self.lease.check()
-        manifest = {"step": step, "files": [asdict(file) for file in files]}
-        self.storage.write(f"{point}/manifest.json", json.dumps(manifest, indent=1).encode())
+        manifest = Manifest(step=step, files=files)
+        self.storage.write(f"{point}/manifest.json", manifest.model_dump_json(indent=1).encode())
         self._drop_older()
 
     def latest(self) -> tuple[int, Path] | None:
@@ -78,12 +86,13 @@ class StoreRestartPoints:
         return [point for _, _, point in sorted(found, reverse=True)]
 
     def _load(self, point: str) -> tuple[int, Path]:
-        manifest = self.storage.read_as(f"{point}/manifest.json", json.loads)
-        files = [ArtifactFile(**fields) for fields in manifest["files"]]
+        manifest = self.storage.read_as(f"{point}/manifest.json", partial(schema.read, Manifest))
+        if manifest.step != int(point.rsplit("/", 1)[1].split("-")[0]):
+            raise Damaged(f"it says that it is of step {manifest.step}")
         folder = self.storage.local_path(f"{point}/files") or self.cache / point
-        for file in files:
-            self._prove(f"{point}/files/{file.path}", file, inside(folder, file.path))
-        return manifest["step"], folder
+        for file in manifest.files:
+            self._prove(f"{point}/files/{file.path}", file, folder / file.path)
+        return manifest.step, folder
 
     def _prove(self, name: str, file: ArtifactFile, target: Path) -> None:
         if self.storage.local_path(name) is None:

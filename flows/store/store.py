@@ -3,7 +3,7 @@
     blobs/<aa>/<sha256>               immutable bytes, named by their hash
     records/<stage>/<key>.json        what was hashed, the files, metrics, provenance, inputs
     leases/<stage>/<key>.<fence>.json who is making it now (`flows.store.leases`)
-    roots/<name>.json                 what garbage collection keeps (`flows.store.gc`)
+    roots/<name>.json                 what garbage collection keeps (`flows.store.roots`, `flows.store.gc`)
     resume/<stage>/<key>/             restart points of a running stage (`flows.store.restart_points`)
 
 Blobs go first, the record last and only if absent: no record, no artifact. Every hit checks that its blobs
@@ -14,23 +14,22 @@ miss. Keys and payloads are made by the planner; nothing here knows what a stage
 from __future__ import annotations
 
 import difflib
-import json
 import logging
+import re
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flows.settings import cache_folder
-from flows.store import leases
-from flows.store.folders import Scanned, inside, link, scan
+from flows.store import leases, roots, schema
+from flows.store.blobs import Blobs, missing
+from flows.store.folders import link, scan
 from flows.store.leases import Lease, LeaseInfo
 from flows.store.records import (
     ArtifactFile,
     Record,
     Ref,
-    blob_name,
     finished_at,
     from_bytes,
     record_name,
@@ -38,15 +37,14 @@ from flows.store.records import (
     to_bytes,
 )
 from flows.store.restart_points import StoreRestartPoints
-from flows.store.storage.base import Storage, sha256_of
+from flows.store.roots import Hold
+from flows.store.storage.base import Storage
 from flows.store.storage.open import open_storage
 from flows.store.storage.retry import Retry
 from nanochat.errors import Damaged, Interrupted, StoreError
 
 logger = logging.getLogger(__name__)
-_UPLOADS = 4
-_STAT_AT_MOST = 256  # blobs asked for one by one on a remote storage; more are cheaper to list
-_FRESH_S = 3600.0  # a blob older than this is renewed when it is used again, so that no collector takes it
+_NAMED_AT_MOST = 5  # damaged records in one warning each
 
 
 class Store:
@@ -55,6 +53,7 @@ class Store:
     def __init__(self, storage: Storage, cache: Path) -> None:
         self.storage = storage
         self.cache = cache
+        self.blobs = Blobs(storage, cache)
         self._proven = not storage.shared
 
     @classmethod
@@ -111,6 +110,8 @@ class Store:
 
     def listed(self, stage: str | None = None) -> dict[Ref, float]:
         """Return which records there are, or those of one stage, and when each was written; reads none."""
+        if stage and not re.fullmatch(schema.NAME, stage):
+            return {}  # no record has such a stage, and no folder but ours is looked into
         found = self.storage.listing(f"records/{stage}" if stage else "records")
         return {ref: file.mtime for name, file in found.items() if (ref := ref_of(name))}
 
@@ -123,11 +124,13 @@ class Store:
             except FileNotFoundError:
                 return None
             except Damaged as error:
-                logger.warning("%s/%s: damaged record, treated as a miss: %s", *ref, error)
+                damaged.append(f"{ref[0]}/{ref[1]}: damaged record, treated as a miss: {error}")
                 return None
 
+        damaged: list[str] = []
         refs = list(refs)
         loaded = zip(refs, self.storage.each(load, refs), strict=True)
+        _warn_of(damaged)
         return {ref: record for ref, record in loaded if record}
 
     def resolve(self, ref: str) -> Record:
@@ -157,32 +160,16 @@ class Store:
         """
         target.mkdir(parents=True, exist_ok=True)
         files = record.files + (record.attachments if attachments else ())
-        self.storage.each(lambda file: link(self.blob_path(file), inside(target, file.path)), files)
+        self.storage.each(lambda file: link(self.blob_path(file), target / file.path), files)
         return target
 
     def blob_path(self, file: ArtifactFile) -> Path:
         """Return a local read-only file with the bytes of `file`, downloaded and proven if need be."""
-        name = blob_name(file.sha256)
-        local = self.storage.local_path(name)
-        if local is not None:
-            found = self.storage.found(name)
-            if found is None or found.size != file.size:
-                raise _missing(file, found.size if found else None)
-            return local
-        cached = self.cache / name
-        if not cached.exists() or cached.stat().st_size != file.size:
-            try:
-                self.storage.download(name, cached, file.size, file.sha256)
-            except FileNotFoundError:
-                raise _missing(file, None) from None
-        return cached
+        return self.blobs.path(file)
 
     def read_bytes(self, file: ArtifactFile) -> bytes:
         """Return the bytes of one file, proven by their hash."""
-        path = self.blob_path(file)
-        if sha256_of(path) != file.sha256:
-            raise Damaged(f"{file.path}: blob {file.sha256[:12]} does not match its hash", hint=_HINT_VERIFY)
-        return path.read_bytes()
+        return self.blobs.read(file)
 
     # Making
 
@@ -267,15 +254,14 @@ class Store:
             inputs=inputs or {},
         )
         data = to_bytes(record)  # before any upload: a value that JSON cannot hold ends here
-        self._upload(scanned)
+        record = _as_read_back(data, record)
+        self.blobs.upload(scanned)
         if lease:
             lease.check()
-        if replace:
-            self.storage.write(record_name(stage, key), data)
-            return record
-        if self.storage.create(record_name(stage, key), data):
-            return record
-        return self._keep_former(record, data)
+        kept = self._publish(record, data, replace=replace)
+        if roots.wait_for_collector(self.storage):  # it may have taken bytes that no record named yet
+            self.blobs.upload(scanned)
+        return kept
 
     def restart_points(self, stage: str, key: str, lease: Lease | None = None) -> StoreRestartPoints:
         """Return where a running stage keeps its restart points."""
@@ -289,59 +275,46 @@ class Store:
 
     def set_root(self, name: str, refs: Iterable[Ref]) -> None:
         """Name records that garbage collection keeps, with everything they were made from."""
-        content = {"records": [list(ref) for ref in refs], "set_at": time.time()}
-        self.storage.write(f"roots/{name}.json", json.dumps(content, indent=1).encode())
+        roots.set_root(self.storage, name, refs)
 
     def roots(self) -> dict[str, list[Ref]]:
-        """Return the named roots."""
-        found = {}
-        for name in self.storage.listing("roots"):
-            content = self.storage.read_as(name, json.loads)
-            found[Path(name).stem] = [(stage, key) for stage, key in content["records"]]
-        return found
+        """Return the named roots, without those of running plans."""
+        found = roots.read_roots(self.storage)
+        return {name: list(each.root.records) for name, each in found.items() if not each.root.temporary}
 
     def drop_root(self, name: str) -> None:
         """Forget a root."""
-        self.storage.delete(f"roots/{name}.json")
+        roots.drop_root(self.storage, name)
+
+    def hold(self, name: str, *, stop: threading.Event | None = None) -> Hold:
+        """Return a root for as long as something runs, empty at first; `stop` ends its waits."""
+        return Hold(self.storage, name, stop=stop)
 
     # Inside
 
     def load(self, stage: str, key: str) -> Record:
         """Return a record without looking at its blobs; raise FileNotFoundError or `Damaged`."""
-        return self.storage.read_as(record_name(stage, key), from_bytes)
+        return self.storage.read_as(record_name(stage, key), lambda data: from_bytes(data, (stage, key)))
 
     def _whole(self, records: Mapping[Ref, Record]) -> dict[Ref, Record]:
         """Return those whose blobs are all there; log a warning for the others."""
-        sizes = self._blob_sizes({f.sha256 for r in records.values() for f in (*r.files, *r.attachments)})
+        sizes = self.blobs.sizes({f.sha256 for r in records.values() for f in (*r.files, *r.attachments)})
         whole = {}
         for ref, record in records.items():
             bad = [f for f in (*record.files, *record.attachments) if sizes.get(f.sha256) != f.size]
             for file in bad:
-                logger.warning("%s/%s: treated as a miss: %s", *ref, _missing(file, sizes.get(file.sha256)))
+                logger.warning("%s/%s: treated as a miss: %s", *ref, missing(file, sizes.get(file.sha256)))
             if not bad:
                 whole[ref] = record
         return whole
 
-    def _blob_sizes(self, hashes: set[str]) -> dict[str, int]:
-        if self.storage.workers > 1 and len(hashes) > _STAT_AT_MOST:
-            listed = self.storage.listing("blobs")
-            return {Path(name).name: found.size for name, found in listed.items()}
-        ordered = list(hashes)
-        looked = self.storage.each(lambda sha: self.storage.found(blob_name(sha)), ordered)
-        return {sha: found.size for sha, found in zip(ordered, looked, strict=True) if found}
-
-    def _upload(self, scanned: Scanned) -> None:
-        sizes = {f.sha256: f.size for f in (*scanned.files, *scanned.attachments)}
-
-        def put(sha256: str) -> None:
-            name, source = blob_name(sha256), scanned.sources[sha256]
-            found = self.storage.found(name)
-            if found is None or found.size != sizes[sha256]:
-                self.storage.upload(source, name)
-            elif time.time() - found.mtime > _FRESH_S:
-                self.storage.refresh(source, name)
-
-        self.storage.each(put, sizes, workers=_UPLOADS)
+    def _publish(self, record: Record, data: bytes, *, replace: bool) -> Record:
+        """Write a record, or keep the one that is there; return which."""
+        name = record_name(record.stage, record.key)
+        if replace:
+            self.storage.write(name, data)
+            return record
+        return record if self.storage.create(name, data) else self._keep_former(record, data)
 
     def _keep_former(self, record: Record, data: bytes) -> Record:
         """Return the record to keep where there was one before."""
@@ -364,12 +337,20 @@ class Store:
         return StoreError(f"{self.url} has no record of a stage {stage!r}", hint=hint)
 
 
-_HINT_VERIFY = "`nanochat verify` names all damage; the next run makes what is missing again"
+def _as_read_back(data: bytes, record: Record) -> Record:
+    """Return a record as every later reader sees it; one that no reader would accept is an error now."""
+    try:
+        return from_bytes(data, (record.stage, record.key))
+    except ValueError as error:
+        raise StoreError(f"{record.stage}/{record.key}: cannot be recorded: {error}") from error
 
 
-def _missing(file: ArtifactFile, size: int | None) -> Damaged:
-    what = "is missing" if size is None else f"has {size} bytes instead of {file.size}"
-    return Damaged(f"blob {file.sha256[:12]} ({file.path}) {what}", hint=_HINT_VERIFY)
+def _warn_of(damaged: Sequence[str]) -> None:
+    for line in damaged[:_NAMED_AT_MOST]:
+        logger.warning("%s", line)
+    if len(damaged) > _NAMED_AT_MOST:
+        more = len(damaged) - _NAMED_AT_MOST
+        logger.warning("and %d more damaged records: `nanochat verify` names them all", more)
 
 
 def _candidates(records: Sequence[Record]) -> str:

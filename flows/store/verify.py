@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
+from flows.store import schema
 from flows.store.fingerprint import fingerprint
-from flows.store.records import ArtifactFile, Record, Ref, blob_name, record_name, ref_of
+from flows.store.leases import LeaseInfo
+from flows.store.records import (
+    ArtifactFile,
+    Record,
+    Ref,
+    blob_name,
+    hash_of,
+    lease_of,
+    record_name,
+    ref_of,
+    root_of,
+)  # fmt: skip
+from flows.store.restart_points import Manifest
+from flows.store.roots import Root
 from flows.store.store import Store
 from nanochat.errors import Damaged
+
+Kind = Literal["blob", "record", "lease", "root", "restart point"]
 
 
 @dataclass(frozen=True)
 class Finding:
     """One damaged thing."""
 
-    kind: Literal["blob", "record"]
+    kind: Kind
     name: str  # its name in the store
     problem: str
     used_by: tuple[Ref, ...]  # records that cannot be used because of it
@@ -27,22 +44,53 @@ def verify(store: Store, refs: Iterable[str] | None = None) -> Iterator[Finding]
     """Yield what is damaged among the records that `refs` name, or in the whole store."""
     records: list[Record] = []
     if refs is None:
-        for name in sorted(store.storage.listing("records")):
-            ref = ref_of(name)
-            if ref is None:
-                yield Finding("record", name, "is not a record's name", ())
-                continue
-            try:
-                records.append(store.load(*ref))
-            except Damaged as error:
-                yield Finding("record", name, str(error), (ref,))
-            except FileNotFoundError:  # collected since it was listed
-                continue
+        yield from _all_records(store, records)
+        yield from _small_files(store)
     else:
         records = [store.resolve(ref) for ref in refs]
     for record in records:
         yield from _record_findings(record)
     yield from _blob_findings(store, records, everything=refs is None)
+
+
+def _all_records(store: Store, readable: list[Record]) -> Iterator[Finding]:
+    """Yield the damaged records; the others join `readable`."""
+    for name in sorted(store.storage.listing("records")):
+        ref = ref_of(name)
+        if ref is None:
+            yield Finding("record", name, "is not a record's name", ())
+            continue
+        try:
+            readable.append(store.load(*ref))
+        except Damaged as error:
+            yield Finding("record", name, str(error), (ref,))
+        except FileNotFoundError:  # collected since it was listed
+            continue
+
+
+def _small_files(store: Store) -> Iterator[Finding]:
+    """Yield the damaged leases, roots and manifests of restart points."""
+    for name in sorted(store.storage.listing("leases")):
+        yield from _unreadable(store, "lease", name, partial(LeaseInfo.from_bytes, name), lease_of(name))
+    for name in sorted(store.storage.listing("roots")):
+        yield from _unreadable(store, "root", name, partial(schema.read, Root), root_of(name))
+    for name in sorted(store.storage.listing("resume")):
+        if name.endswith("/manifest.json"):
+            yield from _unreadable(store, "restart point", name, partial(schema.read, Manifest), name)
+
+
+def _unreadable(
+    store: Store, kind: Kind, name: str, parse: Callable[[bytes], object], named: object
+) -> Iterator[Finding]:
+    if named is None:
+        yield Finding(kind, name, f"is not a {kind}'s name", ())
+        return
+    try:
+        store.storage.read_as(name, parse)
+    except Damaged as error:
+        yield Finding(kind, name, str(error), ())
+    except FileNotFoundError:  # released or dropped since it was listed
+        return
 
 
 def _record_findings(record: Record) -> Iterator[Finding]:
@@ -67,8 +115,12 @@ def _blob_findings(store: Store, records: list[Record], *, everything: bool) -> 
 
 def _blob_problem(store: Store, name: str, file: ArtifactFile | None) -> str | None:
     path = f" ({file.path})" if file else ""
+    if hash_of(name) is None:
+        return "is not a blob's name, or leads to another folder"
     try:
         size, sha256 = store.storage.hash(name)
+    except Damaged as error:
+        return f"{error}{path}"
     except FileNotFoundError:
         return f"is missing{path}" if file else None
     if file and size != file.size:

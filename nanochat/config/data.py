@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from nanochat.config.addresses import Address, OptionalAddress
 from nanochat.config.base import Config
+from nanochat.config.names import Name, Place
 
 TOKEN_SHARD_FORMAT = 2
 """Version of the file that `nanochat.data.text.token_shards` writes."""
@@ -33,15 +35,17 @@ class ToyWorldConfig(Config):
 class CorpusConfig(Config):
     """Which pretraining text."""
 
-    source: str = "toy"
-    """`toy` (built in), a folder or fsspec URL of parquet files with a `text` column, or a URL with
-    `{revision}` and `{index:05d}` in it."""
+    source: Address = "toy"
+    """`toy` (built in), a folder or fsspec URL of parquet files with a `text` column, also in sub-folders, or
+    a URL with `{revision}` and `{index:05d}` in it."""
     revision: str | None = None
     """Pinned revision of the source, filled into `{revision}`."""
     train_shards: int | None = Field(default=None, gt=0)
-    """Number of training shards, in order of name; None: all but the validation shard."""
-    val_shard: str = "last"
-    """Validation shard: `last` (by name), a file name, or an index into a numbered source."""
+    """Number of training shards, in order of name or number; None: all but the validation shard."""
+    val_shard: str | None = None
+    """Validation shard, which stays the same when shards are added: the name of a file (or its path in the
+    source), or the number of a shard of `toy` or of a numbered source. None: the file whose name, or whose
+    folder's name, begins with `val`, `valid` or `validation`; of `toy` shard 2."""
     toy: ToyWorldConfig = ToyWorldConfig()
 
 
@@ -50,24 +54,24 @@ class ShardConfig(Config):
 
     location_fields: ClassVar[frozenset[str]] = frozenset({"url"})
 
-    name: str
-    """File name without suffix, such as `shard_00000`."""
+    name: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=200)
+    """What tells the shard from the others of its source, such as `shard_00000`: part of ids and paths."""
     index: int = 0
-    """Number of the shard in its source."""
+    """Number of the shard in a source that numbers them."""
     toy: ToyWorldConfig | None = None
     """Set when the shard is generated."""
     size_bytes: int | None = None
     """Expected size, when the source lists it."""
     version: str | None = None
     """What distinguishes contents of the same name: revision, ETag or modification time."""
-    url: str | None = None
+    url: OptionalAddress = None
     """Where the bytes are; not part of the identity."""
 
 
 class SourceFile(Config):
     """One file of the chat and evaluation data."""
 
-    path: str
+    path: Place
     """Path below the data root, such as `tasks/gsm8k/train.jsonl`."""
     size_bytes: int | None = None
     """Expected size, when the source lists it."""
@@ -82,26 +86,26 @@ class TasksConfig(Config):
         {"source", "revision", "core_url", "words_url", "identity_url", "own"}
     )
 
-    source: str = "toy"
+    source: Address = "toy"
     """`toy` (built in), `hub` (the public data sets named in `nanochat/data/sources/hub.py`; `hub:URL`: a
     mirror), or a folder or fsspec URL with `tasks/`, `conversations/` and `core/` below it."""
     revision: str = "refs/convert/parquet"
     """Revision of the data sets on the hub, which becomes the version of their files: a branch of parquet
     files, or the commit that pins one."""
-    core_url: str = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
+    core_url: Address = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
     """Where to get the CORE bundle that goes with the hub's data sets; the file's name is its version."""
-    words_url: str | None = None
+    words_url: OptionalAddress = None
     """Where the hub's source gets the list of words (one per line) for the tasks `spelling` and
     `spelling_bee`; the file's name is its version. None: neither task. A folder has the list at
     `tasks/words.txt`."""
-    identity_url: str | None = None
+    identity_url: OptionalAddress = None
     """Where the hub's source gets conversations about who the model is (task `identity`, one list of messages
     per line); the file's name is its version. None: no such task. A folder has them at
     `conversations/identity.jsonl`."""
-    own: tuple[str, ...] = ()
+    own: tuple[Address, ...] = ()
     """Your own conversations: a path or URL, or a list of them, of `.jsonl` files with
     `{"messages": [{"role": …, "content": …}, …]}` on each line. They join what midtraining and SFT train on,
-    each row once."""
+    each row once, and validate only where `midtrain.validation` or `sft.validation` names them."""
     toy: ToyWorldConfig | None = ToyWorldConfig()
     """Set when the data is generated."""
     files: tuple[SourceFile, ...] = ()
@@ -150,7 +154,7 @@ class OverlapConfig(Config):
 
     ngram_words: int = Field(gt=0)
     """Words that count as an overlap."""
-    chat_tasks: tuple[str, ...]
+    chat_tasks: tuple[Name, ...]
     """Tasks whose test items are looked for."""
     core: bool
     """Whether to look for the items of the CORE bundle."""
@@ -159,10 +163,10 @@ class OverlapConfig(Config):
 class MixtureEntry(Config):
     """One data set of a chat mixture."""
 
-    task: str
+    task: Place
     """Name of the data set: `arc_easy`, `arc_challenge`, `mmlu`, `gsm8k`, `humaneval`, `spelling`,
-    `spelling_bee`, or the name of a file below `conversations/`."""
-    split: str = "train"
+    `spelling_bee`, the name of a file below `conversations/`, or `own/NAME` for a file of `tasks.own`."""
+    split: Name = "train"
     """Which part of the data set, such as `train` or `test`."""
     rows: int | None = Field(default=None, gt=0)
     """Rows to take, the first after shuffling; None: all."""
@@ -181,3 +185,5 @@ class ChatDataConfig(Config):
     """Decides the order of the mixture."""
     max_tokens: int = Field(default=2048, gt=0)
     """Where a conversation is cut off."""
+    targets: Literal["all", "answers"] = "answers"
+    """What is trained on: every token, or what the assistant says."""

@@ -16,13 +16,14 @@ from nanochat.config.data import (
     TokenizerConfig,
 )
 from nanochat.config.model import ModelConfig
+from nanochat.config.names import Name
 from nanochat.config.training import MidtrainConfig, PretrainConfig, SftConfig, TrainingConfig
 
 
 class EvaluateConfig(Config):
     """Which benchmarks, on how many problems."""
 
-    chat_tasks: tuple[str, ...] = ("arc_easy", "arc_challenge", "mmlu", "gsm8k", "humaneval")
+    chat_tasks: tuple[Name, ...] = ("arc_easy", "arc_challenge", "mmlu", "gsm8k", "humaneval")
     """Tasks of ChatCORE; missing data is an error."""
     core: bool = True
     """Whether to run the CORE bundle."""
@@ -71,8 +72,8 @@ class ImportConfig(Config):
 class Recipe(Config):
     """Everything one pipeline run produces, stage by stage."""
 
-    name: str
-    """Name of the recipe; results are kept and unpacked under it."""
+    name: Name
+    """Name of the recipe, of letters, digits, `.`, `_` and `-`; results are kept and unpacked under it."""
     depth: int = Field(gt=0)
     """The dial: number of layers, from which the presets derive everything else."""
     corpus: CorpusConfig = CorpusConfig()

@@ -42,6 +42,7 @@ from nanochat.costs.reference_figures import (
     SHARD_BYTES,
     Machine,
 )
+from nanochat.data.chat.task_files import is_own_task
 from nanochat.data.chat.task_table import TASKS
 from nanochat.data.sources.hub import is_hub, published_rows
 from nanochat.model.flops import flops_per_token, parameter_count
@@ -140,6 +141,8 @@ def training_rows(recipe: Recipe, config: MidtrainConfig | SftConfig) -> int | N
 
 
 def _entry_rows(recipe: Recipe, entry: MixtureEntry) -> int | None:
+    if is_own_task(entry.task):
+        return None  # not looked at
     all_rows: int | None
     task = TASKS.get(entry.task)
     if task and task.from_words:

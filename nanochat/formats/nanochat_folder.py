@@ -31,6 +31,7 @@ from nanochat.formats.tokenizer_pickle import load_tokenizer_pickle, write_token
 from nanochat.formats.torch_file import read_weights
 from nanochat.model.architecture import architecture_of_state, plain_name
 from nanochat.tokenizer.tokenizer import Tokenizer
+from nanochat.writing import save_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,12 +57,8 @@ def write_nanochat_folder(
 
     Weights are float32 with upstream's names; token lengths are counted as upstream did at that time.
     """
-    import torch
-
     weights = {name: weight.detach().cpu().float().contiguous() for name, weight in sorted(state.items())}
-    # An open file, because given a path torch.save writes the file's name into the archive.
-    with (out / f"model_{step:06d}.pt").open("wb") as file:
-        torch.save(weights, file)
+    save_torch(weights, out / f"model_{step:06d}.pt")
     dumped = config.model_dump(mode="json", exclude_none=True)
     shape = {name: dumped[name] for name in _SHAPE if name in dumped}
     ours = {name: dumped[name] for name in _OURS if name in dumped}

@@ -15,6 +15,7 @@ import tiktoken
 from nanochat.errors import DataError
 from nanochat.formats import restricted_pickle
 from nanochat.tokenizer.tokenizer import Tokenizer
+from nanochat.writing import whole_file
 
 _LARGEST_BYTES = 256 * 2**20  # a vocabulary of 65,536 takes about one mebibyte
 
@@ -65,11 +66,7 @@ def tokenizer_from(
     try:
         return Tokenizer(ranks, specials, pattern)
     except DataError as error:
-        raise DataError(f"{source}: {error}") from error
-    except BaseException as error:  # tiktoken panics on tables it cannot use, which is not an Exception
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            raise
-        raise DataError(f"{source}: not a usable tokenizer: {type(error).__name__}: {error}") from error
+        raise DataError(f"{source}: {error}", hint=error.hint) from error
 
 
 def write_tokenizer_pickle(tokenizer: Tokenizer, path: Path) -> None:
@@ -95,7 +92,8 @@ def write_token_bytes(tokenizer: Tokenizer, path: Path, mode: Literal["decoded",
     if mode == "decoded":
         for rank in tokenizer.ranks.values():
             lengths[rank] = len(tokenizer.decode([rank]).encode("utf-8"))
-    torch.save(lengths, path)
+    with whole_file(path) as part:  # by its path, for the archive to hold the file's name as upstream's does
+        torch.save(lengths, part)
 
 
 def _is_table(table: object, key: type) -> bool:

@@ -37,6 +37,7 @@ from nanochat.formats.tokenizer_json import read_tokenizer_json, write_tokenizer
 from nanochat.formats.tokenizer_pickle import load_tokenizer_pickle
 from nanochat.model.architecture import ARCHITECTURES
 from nanochat.tokenizer.tokenizer import special_text
+from nanochat.writing import save_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,8 +74,6 @@ def write_transformers_folder(out: Path, published: Published) -> None:
 
     Raises ConfigError for an architecture that transformers does not have.
     """
-    from safetensors.torch import save_file
-
     config = published.model.config
     if config.architecture != "classic":
         raise ConfigError(
@@ -85,7 +84,7 @@ def write_transformers_folder(out: Path, published: Published) -> None:
     weights = {
         _their_name(name): weight.detach().cpu().float().contiguous() for name, weight in state.items()
     }
-    save_file(weights, out / WEIGHTS, metadata={"format": "pt"})
+    save_tensors(weights, out / WEIGHTS, metadata={"format": "pt"})
     special = {name: published.tokenizer.special(name) for name in ("bos", "assistant_end")}
     _write(out / "config.json", _config(config, special))
     _write(out / "generation_config.json", _token_roles(special) | _SAMPLING)

@@ -5,6 +5,7 @@ Front matter follows the hub's `model-index` schema. Knows nothing of the store:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,7 +19,9 @@ from nanochat.config import ModelConfig, PublishConfig
 from nanochat.data.chat.task_table import TASKS
 from nanochat.evals.contamination.overlap import Overlap
 from nanochat.evals.results import ABSENT, METRICS, BenchmarkRow, benchmark_rows, core_label, percent
+from nanochat.printable import printable
 
+_MARKDOWN = re.compile(r"[\\`*\[\]<>|]")  # not `_`, which within a word such as arc_easy means nothing
 _SUMMARIES = {"core": "CORE", "chatcore": "ChatCORE", "val_bpb": "Validation bits per byte"}
 
 
@@ -45,11 +48,11 @@ def render_model_card(card: CardInputs) -> str:
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     template = files("nanochat.publish").joinpath("model_card.md.j2").read_text(encoding="utf-8")
-    return environment.from_string(template).render(
+    text = environment.from_string(template).render(
         front_matter=yaml.safe_dump(front_matter(card), sort_keys=False, allow_unicode=True).rstrip(),
-        title=card.publish.title,
-        license=card.publish.license,
-        datasets=card.publish.datasets,
+        title=_quoted(card.publish.title),
+        license=_quoted(card.publish.license),
+        datasets=[_quoted(name) for name in card.publish.datasets],
         model=card.model,
         parameters=f"{card.parameters:,}",
         stages=_training_stages(card.records),
@@ -66,6 +69,12 @@ def render_model_card(card: CardInputs) -> str:
         dropped=_dropped(card.records),
         lineage=_lineage(card.records),
     )
+    return printable(text)
+
+
+def _quoted(text: str) -> str:
+    """Return a text from elsewhere as one line that Markdown shows as it is, in a table too."""
+    return _MARKDOWN.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def front_matter(card: CardInputs) -> dict[str, Any]:
@@ -119,8 +128,8 @@ def _benchmark_table(card: CardInputs) -> list[tuple[str, ...]]:
 
 def _benchmark_title(row: BenchmarkRow, records: Mapping[str, Mapping[str, Any]]) -> str:
     if row.part == "tasks":
-        return _benchmark(row.name, records)[0]
-    return _SUMMARIES[row.name] if row.part == "metrics" else row.label
+        return _quoted(_benchmark(row.name, records)[0])
+    return _SUMMARIES[row.name] if row.part == "metrics" else _quoted(row.label)
 
 
 def _smallest_sample(result: Mapping[str, Any]) -> int | None:
@@ -131,8 +140,8 @@ def _smallest_sample(result: Mapping[str, Any]) -> int | None:
 def _overlap_table(card: CardInputs) -> list[tuple[str, ...]]:
     """Return rows of name, items, judged items, overlapping items, their part of those judged."""
     found = card.overlap
-    named = {_benchmark(name, card.records)[0]: task for name, task in found.tasks.items()}
-    named |= {core_label(name): task for name, task in found.core.items()}
+    named = {_quoted(_benchmark(name, card.records)[0]): task for name, task in found.tasks.items()}
+    named |= {_quoted(core_label(name)): task for name, task in found.core.items()}
     return [
         (
             name,
@@ -198,7 +207,7 @@ def _hardware(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
         hardware = record["provenance"].get("hardware")
         if hardware:
             made.setdefault(_machine(hardware), {})[record["stage"]] = None
-    return [f"{machine}: {', '.join(stages)}" for machine, stages in made.items()]
+    return [_quoted(f"{machine}: {', '.join(stages)}") for machine, stages in made.items()]
 
 
 def _machine(hardware: Mapping[str, Any]) -> str:
@@ -230,7 +239,7 @@ def _cost(records: Mapping[str, Mapping[str, Any]]) -> str:
 def _lineage(records: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, str, str]]:
     """Return node, key prefix, digest, commit."""
     return [
-        (node, record["key"][:12], record["digest"], _commit(record["provenance"]))
+        (_quoted(node), record["key"][:12], record["digest"], _commit(record["provenance"]))
         for node, record in records.items()
     ]
 

@@ -54,7 +54,8 @@ def publish(
     everything = {**results, "contamination": found.to_json()}
     text = json.dumps(everything, indent=2, sort_keys=True) + "\n"
     (out / "results.json").write_text(text, encoding="utf-8")
-    records = {path.stem.replace("__", "/"): _json(path) for path in sorted(inputs["lineage"].glob("*.json"))}
+    described = [_json(path) for path in sorted(inputs["lineage"].glob("*.json"))]
+    records = {record["node"]: record for record in described}
     card = render_model_card(
         CardInputs(config, model.config, parameter_count(model.config), results, found, records)
     )

@@ -6,7 +6,7 @@ leading system message is put before the first user message. This module knows n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, NotRequired, TypedDict
 
 from nanochat.errors import DataError
@@ -26,6 +26,7 @@ class Message(TypedDict):
     role: Literal["system", "user", "assistant"]
     content: str | list[Part]
     name: NotRequired[str]
+    weight: NotRequired[int | None]  # of an answer: 0, it is not trained on, or 1
 
 
 Conversation = list[Message]
@@ -34,14 +35,20 @@ _WRAPPERS = {"python": ("python_start", "python_end"), "python_output": ("output
 
 
 def render(
-    tokenizer: Tokenizer, messages: Sequence[Message], max_tokens: int | None = 2048
+    tokenizer: Tokenizer,
+    messages: Sequence[Message],
+    max_tokens: int | None = 2048,
+    *,
+    every_token: bool = False,
 ) -> tuple[list[int], list[int]]:
     """Return token ids and a mask that is 1 where the assistant is trained; both cut to `max_tokens`.
 
-    Raises `DataError` where roles do not alternate from user on, or content has the wrong form.
+    With `every_token` the mask is 1 everywhere but in answers of weight 0, which are never trained on. Raises
+    `DataError` where roles do not alternate from user on, or content has the wrong form.
     """
+    given = int(every_token)  # of tokens that are not the assistant's
     ids = [tokenizer.special("bos")]
-    mask = [0]
+    mask = [given]
 
     def add(tokens: list[int], trained: int) -> None:
         ids.extend(tokens)
@@ -49,37 +56,43 @@ def render(
 
     for message in _merge_system(messages):
         role, content = message["role"], message["content"]
-        add([tokenizer.special(f"{role}_start")], 0)
+        add([tokenizer.special(f"{role}_start")], given)
         if role == "user":
-            add(tokenizer.encode(str(content)), 0)
-            add([tokenizer.special("user_end")], 0)
+            add(tokenizer.encode(str(content)), given)
+            add([tokenizer.special("user_end")], given)
             continue
+        trained = message.get("weight") != 0
         parts: list[Part] = [{"type": "text", "text": content}] if isinstance(content, str) else content
         for part in parts:
-            _add_part(tokenizer, part, add)
-        add([tokenizer.special("assistant_end")], 1)
+            # What the tool returned is given, not predicted.
+            is_target = trained and (every_token or part["type"] != "python_output")
+            add(_part_tokens(tokenizer, part), int(is_target))
+        add([tokenizer.special("assistant_end")], int(trained))
     return ids[:max_tokens], mask[:max_tokens]
 
 
-def render_for_completion(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
-    """Return the prompt for the assistant's next answer; a last assistant message is left out."""
+def render_for_completion(
+    tokenizer: Tokenizer, messages: Sequence[Message], max_tokens: int | None = 2048
+) -> list[int]:
+    """Return the prompt for the assistant's next answer; a last assistant message is left out.
+
+    What is before the answer is cut to `max_tokens`, as training and upstream's evaluations cut it.
+    """
     asked = list(messages)
     if asked and asked[-1]["role"] == "assistant":
         asked.pop()
-    ids, _ = render(tokenizer, asked)
+    ids, _ = render(tokenizer, asked, max_tokens)
     return [*ids, tokenizer.special("assistant_start")]
 
 
-def _add_part(tokenizer: Tokenizer, part: Part, add: Callable[[list[int], int], None]) -> None:
+def _part_tokens(tokenizer: Tokenizer, part: Part) -> list[int]:
     text = tokenizer.encode(part["text"])
     if part["type"] == "text":
-        add(text, 1)
-        return
+        return text
     if part["type"] not in _WRAPPERS:
         raise DataError(f"part type is {part['type']!r}; it must be text, python or python_output")
-    # What the tool returned is given, not predicted.
     start, end = (tokenizer.special(name) for name in _WRAPPERS[part["type"]])
-    add([start, *text, end], int(part["type"] == "python"))
+    return [start, *text, end]
 
 
 def _merge_system(messages: Sequence[Message]) -> list[Message]:

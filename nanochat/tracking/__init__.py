@@ -1,7 +1,18 @@
 """Runs shown in MLflow, never on the training path."""
 
+from nanochat.tracking.call_queue import Point
+from nanochat.tracking.made import History, Made
 from nanochat.tracking.pipeline_tracker import PipelineTracker, StageTracker
 from nanochat.tracking.tags import run_tags
 from nanochat.tracking.trackers import MemoryTracker, MultiTracker
 
-__all__ = ["MemoryTracker", "MultiTracker", "PipelineTracker", "StageTracker", "run_tags"]
+__all__ = [
+    "History",
+    "Made",
+    "MemoryTracker",
+    "MultiTracker",
+    "PipelineTracker",
+    "Point",
+    "StageTracker",
+    "run_tags",
+]

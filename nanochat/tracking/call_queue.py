@@ -23,6 +23,7 @@ class RunHandle:
     parent: RunHandle | None = None
     run_id: str | None = None
     foreign: bool = False  # made by another process, which is to end it
+    lossy: bool = False  # some of its events were dropped or refused
     created: threading.Event = field(default_factory=threading.Event)  # also set when it never will be
     _system_steps: Iterator[int] = field(default_factory=itertools.count)
 
@@ -98,7 +99,7 @@ class CallQueue:
                 return
             number = next(self._numbers)
             if lossy and len(self._lossy) >= self._capacity:
-                del self._calls[self._lossy.popleft()]
+                self._calls.pop(self._lossy.popleft()).run.lossy = True
                 self.dropped += 1
             if lossy:
                 self._lossy.append(number)

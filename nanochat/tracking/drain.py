@@ -17,10 +17,12 @@ import psutil
 
 from nanochat.errors import is_refusal
 from nanochat.tracking.call_queue import Call, CallQueue, Point, RunHandle, join_points
+from nanochat.tracking.database import is_locked
 
 _log = logging.getLogger(__name__)
 
 _TAKEN_AT_ONCE = 1000
+_LOCKED_S = 0.2  # between tries, while another process writes to the database
 
 
 class Sink(Protocol):
@@ -75,16 +77,16 @@ class Drain:
         """Start the thread."""
         self._thread.start()
 
-    def join(self, limit_s: float, stall_s: float) -> bool:
-        """Wait for the end, at most `limit_s`, and at most `stall_s` without any success."""
-        deadline = time.monotonic() + limit_s
-        seen, stalled = -1, time.monotonic() + stall_s
-        while self._thread.is_alive() and time.monotonic() < min(deadline, stalled):
-            self._thread.join(0.05)
-            # Loading the library is our own work, not a server that does not answer.
-            if self._progress != seen or not self._loaded.is_set():
-                seen, stalled = self._progress, time.monotonic() + stall_s
+    def join(self, limit_s: float) -> bool:
+        """Wait for the end, at most `limit_s`; return whether it has come."""
+        self._thread.join(limit_s)
         return not self._thread.is_alive()
+
+    def refuse(self, reason: str) -> None:
+        """Give up before the start: what is queued is dropped."""
+        self.gave_up = True
+        _log.warning("%s", reason)
+        self._stop()
 
     def _run(self) -> None:
         try:
@@ -99,9 +101,12 @@ class Drain:
                     self._make(self._taken[0])
                     self._taken.popleft()
                 self._sample_system()
-        except _GaveUp:
+        except _GaveUp as end:
             self.gave_up = True
-            _log.warning("no answer from %s; this run is not shown there (nothing else is lost)", self._name)
+            why = f": {first_line(end.__cause__)}" if end.__cause__ else ""
+            _log.warning(
+                "no answer from %s%s; this run is not shown there; the next one will", self._name, why
+            )
         except Exception:
             self.gave_up = True
             self.errors += 1
@@ -122,6 +127,7 @@ class Drain:
             return  # its creation was refused, and that was counted
         if not self._retry(call.make):
             self.lost += call.events
+            run.lossy = True
         run.created.set()  # also when the first call was refused, so that nobody waits for it
 
     def _retry(self, work: Callable[[], None]) -> bool:
@@ -136,15 +142,20 @@ class Drain:
             except Exception as error:
                 self.errors += 1
                 _log.debug("%s: %s", self._name, error)
-                refusals += 1 if self._connected and self._sink.answers() else 0
+                cause = error
+                if not is_locked(error):  # else it still answers, and takes the call a moment later
+                    refusals += 1 if self._connected and self._sink.answers() else 0
                 if not self._connected and is_refusal(error):
                     raise _GaveUp from error
                 if is_refusal(error) or refusals >= 2:
                     return False
+            if is_locked(cause):
+                time.sleep(_LOCKED_S)
+                continue
             self._failures += 1
             hopeless = self._progress == 0 or self._queue.closed
             if self._failures >= self.failures_allowed and hopeless:
-                raise _GaveUp
+                raise _GaveUp from cause
             if self._failures == self.failures_allowed:
                 _log.warning("%s does not answer; trying again now and then", self._name)
             self._queue.wait_closed(min(60.0, 2.0 ** (self._failures - 1)))
@@ -165,3 +176,8 @@ class Drain:
         for run in runs:
             point = Point(numbers, run.next_system_step(), int(time.time() * 1000))
             self._queue.put(run, self._sink.add_metrics, point, lossy=True)
+
+
+def first_line(error: BaseException | None) -> str:
+    """Return what an error says first, within one line of a terminal."""
+    return str(error).strip().partition("\n")[0][:200]

@@ -8,16 +8,29 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, Literal
 
+from nanochat.runtime import dotted
+from nanochat.sqlite_urls import sqlite_path
 from nanochat.tracking.call_queue import Point, RunHandle
-from nanochat.tracking.database import database_file, database_ready
-from nanochat.tracking.tags import CACHE_STATUS, CACHED, DIGEST, EXECUTED, KEY, MADE_BY_RUN, run_tags
+from nanochat.tracking.database import database_ready
+from nanochat.tracking.made import Dataset, Made
+from nanochat.tracking.tags import (
+    CACHE_STATUS,
+    DIGEST,
+    EXECUTED,
+    FLOW_RUN,
+    FROM_RECORDS,
+    INCOMPLETE,
+    KEY,
+    RECIPE,
+    run_tags,
+)
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
-Dataset = tuple[str, str, str]  # name, digest (sha256 in hex), source (URL or path)
 
 # Defaults, so that what the user has set wins. MLflow's own would block each call for four minutes.
 _ENVIRONMENT = {
@@ -32,6 +45,7 @@ _ENVIRONMENT = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 _DIGEST_CHARS = 36  # what MLflow keeps of a data set's digest; the whole one is in the input's tags
+_STILL_WRITING_MS = 10_000  # the process that made a stage may yet show it: it waits that long for MLflow
 _MAX_PARAM_CHARS, _MAX_TAG_CHARS, _MAX_PER_BATCH, _MAX_METRICS, _MAX_DATASETS = 6000, 8000, 100, 1000, 1000
 
 
@@ -81,8 +95,6 @@ class MlflowSink:
         kept = {name: value[:_MAX_TAG_CHARS] for name, value in tags.items()}
         if run.parent is not None and run.parent.run_id is not None:
             kept["mlflow.parentRunId"] = run.parent.run_id
-        if kept.get(CACHE_STATUS) == CACHED and MADE_BY_RUN not in kept:
-            kept |= self._maker(kept.get(KEY, ""))
         made = self._client.create_run(self.experiment_id, start_time=time_ms, tags=kept, run_name=run.name)
         run.run_id = made.info.run_id
 
@@ -112,20 +124,93 @@ class MlflowSink:
         """Write the input artifacts of a run."""
         self._client.log_inputs(run.run_id, datasets=[_input(d) for d in datasets[:_MAX_DATASETS]])
 
-    def add_text(self, run: RunHandle, *, text: str, step: int) -> None:
-        """Write a sample made at a step."""
+    def add_text(
+        self, run: RunHandle, *, text: str, step: int, written: Container[str] = frozenset()
+    ) -> None:
+        """Write a sample made at a step, unless its file is among those `written`."""
         count = self._texts[run, step] = self._texts.get((run, step), 0) + 1
-        self._client.log_text(run.run_id, text, f"samples/step_{step:06d}_{count:03d}.txt")
+        file = f"samples/step_{step:06d}_{count:03d}.txt"
+        if file not in written:
+            self._client.log_text(run.run_id, text, file)
 
     def end(self, run: RunHandle, *, status: RunStatus, time_ms: int) -> None:
-        """Set the final status of a run."""
+        """Set the final status of a run, and whether events of it were lost."""
+        if run.lossy:
+            self.add_tags(run, tags={INCOMPLETE: "true"})
         self._client.set_terminated(run.run_id, status, end_time=time_ms)
 
-    def _maker(self, key: str) -> dict[str, str]:
-        """Name the run that executed a stage whose record could not: MLflow came up after it."""
-        wanted = f"tags.`{KEY}` = '{key}' and tags.`{CACHE_STATUS}` = '{EXECUTED}'"
+    def complete(self, run: RunHandle, *, made: Made) -> None:
+        """Link a hit to the run that made its stage; show that one from its record where it is not whole."""
+        found = self._makers(made)
+        whole = [r for r in found if r.info.status == "FINISHED" and INCOMPLETE not in r.data.tags]
+        if whole or time.time() * 1000 - made.finished_ms < _STILL_WRITING_MS:
+            maker = next((r.info.run_id for r in whole or found), None)
+        else:
+            maker = self._fill(made, next(iter(found), None), run.parent)
+        self.add_tags(run, tags=run_tags(made_by_run=maker))
+
+    def _makers(self, made: Made) -> list[Any]:
+        """Return the runs that may have made a stage: none that failed, or began later."""
+        wanted = f"tags.`{KEY}` = '{made.tags[KEY]}' and tags.`{CACHE_STATUS}` = '{EXECUTED}'"
+        found = self._client.search_runs([self.experiment_id], wanted, max_results=100)
+        running = [r for r in found if r.info.start_time <= made.finished_ms]
+        return [r for r in running if r.info.status in ("RUNNING", "FINISHED")]
+
+    def _fill(self, made: Made, found: Any, hit_parent: RunHandle | None) -> str | None:
+        """Write what a stage's run lacks, or all of it; doing so again adds nothing. Return its id."""
+        run = RunHandle(made.node, parent=self._parent_of(made) or hit_parent)
+        if found is None:
+            tags = {**made.tags, CACHE_STATUS: EXECUTED, FROM_RECORDS: "true"}
+            self.begin(run, tags=tags, time_ms=made.started_ms)
+        else:
+            run.run_id = found.info.run_id
+            self.add_tags(run, tags=made.tags)
+        self.add_params(run, params={name: str(value) for name, value in dotted(made.params).items()})
+        if made.datasets:
+            self.add_datasets(run, datasets=made.datasets)
+        points, texts = made.history()
+        self.add_metrics(run, points if found is None else self._missing(run, points))
+        written = (
+            set() if found is None else {f.path for f in self._client.list_artifacts(run.run_id, "samples")}
+        )
+        for step, text in texts:
+            self.add_text(run, text=text, step=step, written=written)
+        self._texts = {key: count for key, count in self._texts.items() if key[0] is not run}
+        known = {name for point in points for name in point.numbers} | set(
+            found.data.metrics if found else ()
+        )
+        last = {name: value for name, value in made.metrics.items() if name not in known}
+        self.add_metrics(run, [Point(last, 0, made.finished_ms)])
+        self.end(run, status="FINISHED", time_ms=made.finished_ms)
+        if found is not None and INCOMPLETE in found.data.tags:
+            self._client.delete_tag(run.run_id, INCOMPLETE)
+        return run.run_id
+
+    def _missing(self, run: RunHandle, points: Sequence[Point]) -> list[Point]:
+        """Return those numbers that a run does not have at their steps."""
+        names = {name for point in points for name in point.numbers}
+        known = {n: {m.step for m in self._client.get_metric_history(run.run_id, n)} for n in names}
+        return [
+            point._replace(numbers={k: v for k, v in point.numbers.items() if point.step not in known[k]})
+            for point in points
+        ]
+
+    def _parent_of(self, made: Made) -> RunHandle | None:
+        """Return the pipeline run that a stage was part of, made from the record if it was never shown."""
+        flow = made.tags.get(FLOW_RUN)
+        if flow is None:
+            return None
+        parent = RunHandle(made.run_name)
+        wanted = f"tags.`{FLOW_RUN}` = '{flow}' and tags.`{RECIPE}` LIKE '%'"
         found = self._client.search_runs([self.experiment_id], wanted, max_results=1)
-        return run_tags(made_by_run=found[0].info.run_id) if found else {}
+        if found:
+            parent.run_id = found[0].info.run_id
+        else:
+            tags = {**made.run_tags, FLOW_RUN: flow, FROM_RECORDS: "true"}
+            self.begin(parent, tags=tags, time_ms=made.started_ms)
+        if not found or (made.ends_run and found[0].info.status == "RUNNING"):
+            self.end(parent, status="FINISHED", time_ms=made.finished_ms)
+        return parent
 
 
 def _parts(items: list[Any], size: int) -> list[list[Any]]:
@@ -153,8 +238,8 @@ def _quiet() -> None:
 
 def _artifacts_beside(uri: str) -> str | None:
     """Return where samples go for a local database; a server decides for itself."""
-    path = database_file(uri)
-    return (path.parent / "mlartifacts").as_uri() if path else None
+    path = sqlite_path(uri)
+    return (path.absolute().parent / "mlartifacts").as_uri() if path else None
 
 
 def _make_tables(uri: str) -> None:

@@ -15,15 +15,18 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from nanochat.credentials import without_credentials
 from nanochat.runtime import dotted
 from nanochat.tracking.call_queue import CallQueue, Point, RunHandle
+from nanochat.tracking.database import schema_problem
 from nanochat.tracking.drain import Drain
-from nanochat.tracking.mlflow_sink import Dataset, MlflowSink, RunStatus
+from nanochat.tracking.made import Dataset, Made
+from nanochat.tracking.mlflow_sink import MlflowSink, RunStatus
 from nanochat.tracking.tags import CACHE_STATUS, CACHED, EXECUTED
 
 _log = logging.getLogger(__name__)
 
-_PROMPT_S = 0.2  # how long each answer may take: a run has up to thousands of stages
+_STOPPING_S = 2.0  # a run that was asked to stop waits for no window
 
 
 class StageTracker:
@@ -56,17 +59,18 @@ class StageTracker:
 class PipelineTracker:
     """Shows one pipeline run in MLflow. Every method returns at once unless its docstring says otherwise.
 
-    All waiting on a server that does not answer promptly comes out of one budget, `patience_s`.
+    All waiting of a whole run, for whatever reason, comes out of one budget, `patience_s`.
     """
 
     def __init__(
         self, uri: str, experiment: str = "nanochat", *, capacity: int = 20_000, patience_s: float = 10.0
     ) -> None:
-        self.uri = uri
+        self._uri = uri
+        self.address = without_credentials(uri)  # as it is shown
         self.abandoned = False  # `close` left before everything was written
         self._queue = CallQueue(capacity)
         self._sink = MlflowSink(uri, experiment)
-        self._drain = Drain(f"MLflow at {uri}", self._queue, self._sink)
+        self._drain = Drain(f"MLflow at {self.address}", self._queue, self._sink)
         self._patience_s = patience_s
         self._patience_lock = threading.Lock()
         self._root: RunHandle | None = None
@@ -91,13 +95,19 @@ class PipelineTracker:
         """Begin the parent run and start the draining thread."""
         self._root = RunHandle(name)
         self._begin(self._root, tags, params)
-        self._drain.start()
+        self._start()
 
     def join_run(self, run_id: str) -> None:
         """Show stages below a parent run that another process has begun and will end."""
         self._root = RunHandle("", run_id=run_id, foreign=True)
         self._root.created.set()
-        self._drain.start()
+        self._start()
+
+    def _start(self) -> None:
+        if problem := schema_problem(self._uri):
+            self._drain.refuse(problem)
+        else:
+            self._drain.start()
 
     def stage(
         self,
@@ -117,12 +127,21 @@ class PipelineTracker:
         self._drain.sample(run)
         return StageTracker(self._queue, self._sink, run)
 
-    def cached(self, node_id: str, *, record_tags: Mapping[str, str], metrics: Mapping[str, object]) -> None:
-        """Show a stage that was a hit; see `run_tags` for the link to the run that made it."""
+    def cached(
+        self,
+        node_id: str,
+        *,
+        record_tags: Mapping[str, str],
+        metrics: Mapping[str, object],
+        made: Made | None = None,
+    ) -> None:
+        """Show a stage that was a hit, linked to the run that `made` it, which is completed if need be."""
         run = RunHandle(node_id, parent=self._root)
         self._runs[node_id] = run
         self._begin(run, {**record_tags, CACHE_STATUS: CACHED})
         self._end(run, "FINISHED", metrics)
+        if made:
+            self._queue.put(run, partial(self._sink.complete, made=made))
 
     def finish_stage(
         self,
@@ -147,31 +166,35 @@ class PipelineTracker:
         run = self._root if node_id is None else self._runs.get(node_id)
         if run is None:
             return None
-        if not run.created.is_set() and self._drain.loaded and not self.disabled:
-            with self._patience_lock:
-                begun = time.monotonic()
-                self._queue.hurry()
-                run.created.wait(min(wait_s, self._patience_s))
-                self._patience_s -= max(time.monotonic() - begun - _PROMPT_S, 0.0)
+        if self._drain.loaded:
+            self._wait_created(run, wait_s)
         return run.run_id
 
-    def root_id(self, limit_s: float = 30.0) -> str | None:
+    def root_id(self) -> str | None:
         """Return the MLflow id of the parent run, for another process; waits for it and MLflow's import."""
         if self._root is None:
             return None
-        self._queue.hurry()
-        self._root.created.wait(limit_s)
+        self._wait_created(self._root, self._patience_s)
         return self._root.run_id
+
+    def _wait_created(self, run: RunHandle, limit_s: float) -> None:
+        if run.created.is_set() or self.disabled:
+            return
+        with self._patience_lock:
+            begun = time.monotonic()
+            self._queue.hurry()
+            run.created.wait(min(limit_s, self._patience_s))
+            self._patience_s = max(self._patience_s - (time.monotonic() - begun), 0.0)
 
     def url(self, node_id: str | None = None) -> str | None:
         """Return the page of a run whose id is already known, if the tracker writes to a server."""
         run_id, experiment_id = self.run_id(node_id, wait_s=0.0), self._sink.experiment_id
-        if run_id is None or experiment_id is None or not self.uri.startswith(("http://", "https://")):
+        if run_id is None or experiment_id is None or not self.address.startswith(("http://", "https://")):
             return None
-        return f"{self.uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+        return f"{self.address.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
 
-    def close(self, status: RunStatus = "FINISHED", *, limit_s: float = 60.0) -> None:
-        """End the parent run if it is ours; wait for the queue while it moves, at most `limit_s` in all."""
+    def close(self, status: RunStatus = "FINISHED") -> None:
+        """End the parent run if it is ours; wait for the queue, at most for what is left of the patience."""
         if self._root is None:
             return
         for run in list(self._drain.open_runs):
@@ -180,11 +203,17 @@ class PipelineTracker:
         if not self._root.foreign:
             self._end(self._root, status, {})
         self._queue.close()
-        self.abandoned = not self._drain.join(limit_s, max(self._patience_s, 0.1))
+        limit_s = min(self._patience_s, _STOPPING_S) if status == "KILLED" else self._patience_s
+        self.abandoned = not (self.disabled or self._drain.join(limit_s))
         if self.abandoned:
-            _log.warning("MLflow at %s did not take everything; %d events left", self.uri, len(self._queue))
+            left = "MLflow at %s did not take everything in time (%d events left); the next run completes it"
+            _log.warning(left, self.address, len(self._queue))
         elif self.dropped and not self.disabled:
-            _log.warning("MLflow at %s: %d events were not shown", self.uri, self.dropped)
+            _log.warning(
+                "MLflow at %s: %d events were not shown; the next run completes it",
+                self.address,
+                self.dropped,
+            )
 
     def _begin(
         self, run: RunHandle, tags: Mapping[str, str | None], params: Mapping[str, object] | None = None

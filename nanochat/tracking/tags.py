@@ -5,6 +5,9 @@ from __future__ import annotations
 KEY, DIGEST, MADE_BY_RUN = "nanochat.key", "nanochat.digest", "nanochat.made_by_run"
 CACHE_STATUS = "cache.status"
 EXECUTED, CACHED = "executed", "cached"  # its values
+RECIPE, FLOW_RUN = "nanochat.recipe", "prefect.flow_run_id"  # both are on a pipeline's own run alone
+INCOMPLETE = "nanochat.incomplete"  # events of the run were lost
+FROM_RECORDS = "nanochat.from_records"  # written later than it happened
 
 
 def run_tags(
@@ -22,7 +25,7 @@ def run_tags(
         KEY: key,
         DIGEST: digest,
         "mlflow.source.git.commit": commit,
-        "prefect.flow_run_id": flow_run_id,
+        FLOW_RUN: flow_run_id,
         "prefect.task_run_id": task_run_id,
         "prefect.url": prefect_url,
         MADE_BY_RUN: made_by_run,

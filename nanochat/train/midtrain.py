@@ -1,4 +1,4 @@
-"""Midtraining: whole conversations laid end to end, every token a target.
+"""Midtraining: whole conversations laid end to end, every token a target (but answers of weight 0).
 
 Validation is bits per byte on conversations held out of the mixture (`nanochat.train.validation`).
 """

@@ -11,6 +11,7 @@ from typing import Any
 
 from nanochat.config import SftConfig
 from nanochat.data.chat.chat_batches import SftBatches
+from nanochat.data.chat.chat_tokens import has_own_rows
 from nanochat.optim.schedules import fixed_momentum, sft_multiplier
 from nanochat.runtime import Runtime
 from nanochat.train.chat_stage import ChatStage
@@ -26,8 +27,9 @@ def sft(config: SftConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
     """Fine-tune `inputs`: tokenizer, model, chat (the rendered conversations)."""
     chat = ChatStage.open(inputs, runtime)
     pad = chat.tokenizer.special("assistant_end")
-    batches = SftBatches(chat.training, config.batch_rows, pad, config.seed)
-    val = SftBatches(chat.validation, _VAL_ROWS, pad)
+    own = has_own_rows(inputs["chat"])  # of these none is left over
+    batches = SftBatches(chat.training, config.batch_rows, pad, config.seed, whole=own)
+    val = SftBatches(chat.validation, _VAL_ROWS, pad, whole=True)
 
     def measure(cut: Cut, world: RankGroup) -> float:
         return mean_loss(chat.model, (val.batch(i) for i in range(val.steps)), cut, world)
@@ -50,4 +52,15 @@ def sft(config: SftConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         answer=chat.answer,
         statistics={f"data/{name}": value for name, value in batches.accounting.items()},
     )
-    return train(chat.model, job, out, runtime)
+    return {**train(chat.model, job, out, runtime), "notes": _left_over(batches)}
+
+
+def _left_over(batches: SftBatches) -> list[str]:
+    """Say which rows an epoch does not reach, if any."""
+    counts = batches.accounting
+    if not counts["left_over"]:
+        return []
+    return [
+        f"{counts['left_over']:,} of {counts['conversations']:,} rows left over in an epoch of"
+        f" {batches.steps:,} whole batches of {batches.batch_rows:,}"
+    ]

@@ -25,6 +25,7 @@ from nanochat.model.gpt import GPT
 from nanochat.optim.optimizer import ModelOptimizer
 from nanochat.runtime import RestartPoints
 from nanochat.train.ranks.rank_group import ALONE, RankGroup
+from nanochat.writing import save_torch
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ class TrainState:
                 "model": self.model.state_dict(),
                 "optimizer": optimizer,
             }
-            torch.save(state, folder / _STATE)
+            save_torch(state, folder / _STATE)
             (folder / _RUN).write_text(_canonical(run), encoding="utf-8")
             self.journal.write(folder)
             restart_points.save(self.step, folder)

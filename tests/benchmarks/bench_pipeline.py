@@ -24,7 +24,7 @@ from flows.display.progress import Progress
 from flows.display.run_display import RunDisplay
 from flows.plan import make_plan
 from flows.run.execute import ExecutionContext, run_function
-from flows.run.session import Session
+from flows.run.session import begin
 from flows.settings import Settings
 from flows.stage import Node
 from flows.store import Store
@@ -62,9 +62,9 @@ def run_session(recipe: Recipe, store: Path, scratch: Path) -> int:
     opened = Store.open(str(store))
     plan = make_plan(recipe, opened)
     context = ExecutionContext(store=opened, scratch=scratch, runtime=Runtime(threads=1))
-    session = Session(plan, context, RunDisplay(progress=_quiet()))
-    for planned in plan.nodes:
-        session.make(planned.node.id)
+    with begin(plan, context, RunDisplay(progress=_quiet())) as session:
+        for planned in plan.nodes:
+            session.make(planned.node.id)
     return len(session.executed)
 
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.display.servers import local_prefect_server
+from nanochat.sqlite_urls import sqlite_url
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,7 +37,8 @@ class Nanochat:
     @property
     def env(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("NANOCHAT_", "PREFECT_", "MLFLOW_"))}
-        return {**kept, "NANOCHAT_HOME": str(self.home), **self.extra}
+        patient = {"NANOCHAT_MLFLOW_WAIT_S": "300"}  # on a busy machine, its import alone may take 30 s
+        return {**kept, **patient, "NANOCHAT_HOME": str(self.home), **self.extra}
 
     def __call__(self, *args: str, code: int = 0, timeout_s: float = 900) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -71,14 +73,19 @@ def nanochat(tmp_path):
 
 @pytest.fixture(scope="session")
 def small_runs(tmp_path_factory, prefect_api):
-    """Three runs of the small recipe, for whoever looks at what Prefect and MLflow show of them."""
-    home = tmp_path_factory.mktemp("small") / "home"
-    mlflow = {"MLFLOW_TRACKING_URI": f"sqlite:///{home}/mlflow.db"}
+    """Three runs of the small recipe, for whoever looks at what Prefect and MLflow show of them.
+
+    The home has an odd name, and the environment names proxies that are not there.
+    """
+    home = tmp_path_factory.mktemp("small") / "a b 100%25 #1 Größe 日本 why?x=1&y;"
+    mlflow = {"MLFLOW_TRACKING_URI": sqlite_url(home / "mlflow.db")}
+    proxies = {"HTTP_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "socks5://127.0.0.1:9"}
     words = ("run", "toy", *overrides(), "--threads", "1")
-    with_server = Nanochat(home, {**mlflow, "PREFECT_API_URL": prefect_api})
+    with_server = Nanochat(home, {**mlflow, **proxies, "PREFECT_API_URL": prefect_api})
     with_server(*words)
     with_server(*words)
-    Nanochat(home, mlflow)(*words)
+    Nanochat(home, {**mlflow, **proxies})(*words)
+    assert [home] == list(home.parent.iterdir())
     return SmallRuns(with_server, mlflow["MLFLOW_TRACKING_URI"])
 
 

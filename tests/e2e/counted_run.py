@@ -1,8 +1,8 @@
 """Count what a run plans, reads and opens: `python -m tests.e2e.counted_run CORPUS WORD...`.
 
 Runs the words of a command line, then the flow by itself as a worker does. Once the first plan is made, a
-fourth shard joins the three of CORPUS. The last line printed is JSON: the counts of each run, and the nodes
-of the flow by itself. It has a process of its own because Prefect reads its settings once.
+fourth shard joins the three of CORPUS, in between. The last line printed is JSON: the counts of each run, and
+the nodes of the flow by itself. It has a process of its own because Prefect reads its settings once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main(corpus: Path, words: list[str]) -> None:
             made[what] += 1
             result = function(*args, **options)
             if what == "plans":
-                shutil.copy(corpus / "shard_00000.parquet", corpus / "shard_00003.parquet")
+                shutil.copy(corpus / "shard_00000.parquet", corpus / "shard_00000_more.parquet")
             return result
 
         return count
@@ -51,7 +51,8 @@ def main(corpus: Path, words: list[str]) -> None:
         made.clear()
         from flows.pipeline import pipeline
 
-        nodes = pipeline(recipe=recipes.find("toy", [f"corpus.source={corpus}"]), until="download")
+        recipe = recipes.find("toy", [f"corpus.source={corpus}", "corpus.val_shard=shard_00002"])
+        nodes = pipeline(recipe=recipe, until="download")
     print(json.dumps({"command": of_command, "worker": dict(made), "nodes of worker": sorted(nodes)}))
 
 

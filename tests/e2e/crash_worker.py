@@ -3,8 +3,9 @@
 It appends a line to LOG for all that tests count: `planned`, `started`, `finished` and `failed` with the
 node, `resumed` with stage and step. At the end it prints one JSON line: each node's digest, or the error that
 a user would read. Imports take most of a small run's time: one process does them and forks the others.
-Settings: `overrides` of the toy recipe, `kill_at` (SIGKILL itself at that moment of its
-work with the storage), `kill_in_training_s` (SIGKILL this long after the first training step that it takes).
+Settings: `overrides` of the toy recipe, `processes` (ranks that train together), `kill_at` (SIGKILL itself
+at that moment of its work with the storage), `kill_in_training_s` (SIGKILL this long after the first training
+step that it takes), `clock_s` (two numbers: after so many seconds its clock jumps by so many).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -38,8 +40,8 @@ class Nursery:
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
 
-    def start(self, home: Path, store: str, log: Path, **settings: Any) -> None:
-        """Start a worker; it sees this process's FAULTY_ and AWS_ variables."""
+    def start(self, home: Path, store: str, log: Path, **settings: Any) -> int:
+        """Start a worker and return its process id; it sees this process's FAULTY_ and AWS_ variables."""
         (home / "tmp").mkdir(parents=True, exist_ok=True)
         passed = {k: v for k, v in os.environ.items() if k.startswith(("FAULTY_", "AWS_"))}
         order = {
@@ -47,9 +49,10 @@ class Nursery:
             "settings": settings,
             "environment": {**passed, "TMPDIR": str(home / "tmp")},
         }
-        assert self._process.stdin
+        assert self._process.stdin and self._process.stdout
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
+        return int(self._process.stdout.readline())
 
     def outcome(self) -> dict[str, Any] | None:
         """Wait for the worker; return what it printed, or None if it was killed."""
@@ -87,6 +90,7 @@ def nurse() -> None:
             os.close(answer)
             os._exit(_work(order, tell))
         os.close(tell)
+        print(worker, flush=True)
         with open(answer, encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
             said = file.read()
         status = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
@@ -112,7 +116,7 @@ def _work(order: Mapping[str, Any], tell: int) -> int:
 def main(home: Path, url: str, log: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Run the recipe; return its digests, or the error that ended it."""
     from flows.plan import make_plan
-    from flows.run.session import Session
+    from flows.run.session import begin
     from flows.store import Store
     from nanochat.errors import NanochatError
 
@@ -125,12 +129,15 @@ def main(home: Path, url: str, log: Path, settings: Mapping[str, Any]) -> dict[s
         store = Store.open(url, cache=home / "cache")
         if "kill_at" in settings:
             _kill_at(store, settings["kill_at"], say)
+        if "clock_s" in settings:
+            _clock_jumps(*settings["clock_s"])
         _tell_restarts(say)
         plan = make_plan(recipes.find("toy", settings["overrides"]), store)
         say("planned")
-        session = Session(plan, _context(store, home), _display(say, settings.get("kill_in_training_s")))
-        for planned in plan.nodes:
-            session.make(planned.node.id)
+        context = _context(store, home, settings.get("processes", 1))
+        with begin(plan, context, _display(say, settings.get("kill_in_training_s"))) as session:
+            for planned in plan.nodes:
+                session.make(planned.node.id)
     except NanochatError as error:
         return {"error": type(error).__name__, "message": str(error), "hint": error.hint}
     return {"digests": {node: record.digest for node, record in session.records.items()}}
@@ -197,11 +204,21 @@ def _tell_restarts(say: _Log) -> None:
     StoreRestartPoints.latest = told  # type: ignore[method-assign]
 
 
-def _context(store: Any, home: Path) -> Any:
+def _clock_jumps(after_s: float, by_s: float) -> None:
+    """Let this process's clock jump, as when a machine is woken up or corrected."""
+    began, clock = time.monotonic(), time.time
+
+    def jumped() -> float:
+        return clock() + (by_s if time.monotonic() - began > after_s else 0.0)
+
+    time.time = jumped
+
+
+def _context(store: Any, home: Path, processes: int) -> Any:
     from flows.run.execute import ExecutionContext
     from nanochat.runtime import Runtime
 
-    runtime = Runtime(threads=1, workers=1, restart_point_every_s=0.4)
+    runtime = Runtime(threads=1, workers=1, processes=processes, restart_point_every_s=0.4)
     return ExecutionContext(store=store, scratch=home / "scratch", runtime=runtime)
 
 

@@ -16,7 +16,7 @@ from flows.display.run_display import RunDisplay
 from flows.plan import Plan, Planned, make_plan
 from flows.run.execute import ExecutionContext
 from flows.run.prefect_engine import flow_run_id, run_session
-from flows.run.session import Session
+from flows.run.session import begin
 from flows.store import Store
 from nanochat import recipes
 from nanochat.data.sources.corpus import download_shard
@@ -46,8 +46,11 @@ def one_download(store: str) -> str:
     plan = make_plan(recipes.find("toy", ["corpus.toy.documents_per_shard=20"]), opened, until="download")
     plan = Plan(plan.recipe, (flaky(plan.nodes[0]),))
     context = ExecutionContext(store=opened, scratch=opened.cache / "scratch", runtime=Runtime(threads=1))
-    with Progress(Console(stderr=True)) as progress:
-        run_session(Session(plan, context, RunDisplay(progress=progress)), retries=1, retry_delay_s=0.0)
+    with (
+        Progress(Console(stderr=True)) as progress,
+        begin(plan, context, RunDisplay(progress=progress)) as session,
+    ):
+        run_session(session, retries=1, retry_delay_s=0.0)
     return flow_run_id()
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from flows.display.progress import Progress
 from flows.display.run_display import RunDisplay
 from flows.plan import make_plan
 from flows.run.execute import ExecutionContext
-from flows.run.session import Session
+from flows.run.session import begin
 from flows.store import Store
 from nanochat import recipes
 from nanochat.runtime import Runtime
@@ -50,8 +52,10 @@ def made(tmp_path_factory):
     store = Store.open(str(home / "store"), cache=home / "cache")
     plan = make_plan(recipes.find("toy", TINY[1::2]), store, until="tokenizer")
     context = ExecutionContext(store=store, scratch=home / "scratch", runtime=Runtime(threads=1))
-    with Progress(output.stderr(), quiet=True) as progress:
-        session = Session(plan, context, RunDisplay(progress=progress))
+    with (
+        Progress(output.stderr(), quiet=True) as progress,
+        begin(plan, context, RunDisplay(progress=progress)) as session,
+    ):
         for planned in plan.nodes:
             session.make(planned.node.id)
     return home
@@ -60,6 +64,9 @@ def made(tmp_path_factory):
 @pytest.fixture
 def command(monkeypatch, capsys, tmp_path):
     """Run `nanochat` in this process, in a home of its own unless one is given."""
+    for hook in (sys, threading):  # these and the factory are what `main` sets for its whole process
+        monkeypatch.setattr(hook, "excepthook", hook.excepthook)
+    factory = logging.getLogRecordFactory()
     for name in [n for n in os.environ if n.startswith(("NANOCHAT_", "PREFECT_", "MLFLOW_"))]:
         monkeypatch.delenv(name)
 
@@ -74,7 +81,8 @@ def command(monkeypatch, capsys, tmp_path):
         captured = capsys.readouterr()
         return Said(code, captured.out, captured.err)
 
-    return call
+    yield call
+    logging.setLogRecordFactory(factory)
 
 
 def assert_error(said: Said | subprocess.CompletedProcess, code: int, *signs: str) -> None:
@@ -221,7 +229,8 @@ def test_parquet_without_text_fails_its_stage_and_names_the_columns(tmp_path, pr
     write_shards(tmp_path / "corpus", 2, column="body")
     nanochat = Nanochat(tmp_path / "home", {"PREFECT_API_URL": prefect_api})
     source = f"corpus.source={tmp_path / 'corpus'}"
-    words = ("-o", source, "-o", "corpus.train_shards=1", "--until", "download", "--threads", "1")
+    shards = ("-o", source, "-o", "corpus.train_shards=1", "-o", "corpus.val_shard=shard_00001")
+    words = (*shards, "--until", "download", "--threads", "1")
     done = nanochat("run", "toy", *words, code=1)
     last = done.stderr[done.stderr.index("error:") :]
     signs = ("stage download/shard_0000", "no column 'text'", "its columns are body", "rename the column")
@@ -290,13 +299,31 @@ def test_a_read_only_store_can_be_read_and_says_why_it_cannot_be_written(on_a_sm
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("prefect")
-def test_a_full_disk_fails_the_stage_and_says_what_to_do(on_a_small_disk, tmp_path, prefect_api):
-    full = "mount -t tmpfs -o size=128k none {disk}"
-    nanochat = Nanochat(tmp_path / "home", {"PREFECT_API_URL": prefect_api})
-    words = ("-o", "corpus.toy.documents_per_shard=4000", "--store", str(on_a_small_disk.store))
-    done = on_a_small_disk(full, nanochat, "run", "toy", "--until", "download", "--threads", "1", *words)
-    last = done.stderr[done.stderr.index("error:") :]
-    assert_error(Said(done.returncode, done.stdout, last), 1, "no space left", "nanochat gc", "free space")
+def test_a_full_disk_fails_the_stage_and_the_same_command_continues_once_there_is_space(
+    on_a_small_disk, tmp_path, prefect_api, made
+):
+    nanochat = Nanochat(on_a_small_disk.store.parent / "home", {"PREFECT_API_URL": prefect_api})
+    run = (*["run", "toy", "--until", "tokenizer", "--threads", "1", "--json"], *TINY)
+    full = f"mount -t tmpfs -o size=32k none {{disk}}; ! $@ > {tmp_path}/out 2> {tmp_path}/err"
+    done = on_a_small_disk(f"{full}; mount -o remount,size=8m {{disk}}", nanochat, *run)
+    said = (tmp_path / "err").read_text()
+    signs = ("no space left for", "of its disk are free", "nanochat gc", "free space", "NANOCHAT_HOME")
+    assert_error(Said(1, (tmp_path / "out").read_text(), said[said.index("error:") :]), 1, *signs)
+    nodes = json.loads(done.stdout)["nodes"]
+    stored = Store.open(str(made / "store")).records()
+    assert {name: node["digest"] for name, node in nodes.items()} == {r.node: r.digest for r in stored}
+
+
+def test_a_home_that_cannot_be_written_is_named(on_a_small_disk, command, tmp_path):
+    nanochat = Nanochat(on_a_small_disk.store.parent / "home", {})
+    said = on_a_small_disk("mount -t tmpfs -o ro none {disk}", nanochat, "run", "toy")
+    assert_error(said, 1, str(nanochat.home), "access denied (Read-only file system)", "NANOCHAT_HOME")
+    (tmp_path / "file").write_text("mine")
+    said = command("run", "toy", home=tmp_path / "file" / "home")
+    assert_error(said, 1, f"{tmp_path / 'file'} is a file, where a folder is needed")
+    (tmp_path / "link").symlink_to("gone")
+    said = command("run", "toy", "--store", str(tmp_path / "store"), home=tmp_path / "link")
+    assert_error(said, 1, f"{tmp_path / 'link'} is a link to gone, which does not exist")
 
 
 # Help and data for programs
@@ -386,3 +413,20 @@ def test_tables_are_on_stdout_and_remarks_beside_them(command, made):
     assert said.out.startswith("stage") and "nodes cached" in said.err and "nodes cached" not in said.out
     empty = command("ls")
     assert (empty.code, empty.out) == (0, "") and "no records yet" in empty.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("plan", "toy", "-o", "corpus.source=s3://key:CANARY@bucket/x"),
+        ("plan", "toy", "-o", "tasks.own=['https://host/x.jsonl?X-Amz-Signature=CANARY']"),
+        ("run", "toy", "--store", "s3://key:CANARY@bucket"),
+        ("show", "toy", "-o", "tasks.source=hub:https://user:CANARY@mirror"),
+        ("plan", "toy", "-o", "tasks.words_url=https://CANARY@host/words.txt"),
+    ],
+)
+def test_an_address_with_a_password_is_refused_before_anything_keeps_it(words, command, tmp_path):
+    said = command(*words)
+    assert_error(said, 2, "password, token or signature", "AWS_SECRET_ACCESS_KEY")
+    assert "CANARY" not in said.err
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"CANARY" in path.read_bytes()]

@@ -22,32 +22,14 @@ import pytest
 
 from flows.store import Store
 from flows.store.verify import verify
-from tests.e2e.conftest import ROOT, SMALL, Nanochat
+from tests.e2e.conftest import ROOT, Nanochat
 from tests.e2e.crash_worker import Nursery
+from tests.e2e.tiny_recipe import OVERRIDES, WORDS
 
 pytestmark = [
     pytest.mark.e2e, pytest.mark.slow, pytest.mark.xdist_group("crash"), pytest.mark.timeout(1500),
 ]  # fmt: skip
 
-TINY = {
-    **SMALL,
-    "depth": 1,
-    "corpus.train_shards": 1,
-    "corpus.toy.documents_per_shard": 150,
-    "tasks.toy.questions": 24,
-    "tasks.toy.held_out": 4,
-    "pretrain.steps": 200,
-    "pretrain.sample_every": 200,
-    "pretrain.eval_every": 100,
-    "midtrain.batch_tokens": 512,
-    "midtrain.epochs": 4,
-    "sft.batch_rows": 8,
-    "sft.epochs": 4,
-    "evaluate.max_problems": 2,
-    "evaluate.core_max_problems": 2,
-}
-OVERRIDES = [f"{name}={value}" for name, value in TINY.items()]
-WORDS = [word for override in OVERRIDES for word in ("-o", override)]
 WORKER_KILLS = 26  # and one for each moment of the command line below
 CLI_MOMENTS = (
     "records/download/*.json", "resume/pretrain/*/*/manifest.json",

@@ -31,7 +31,7 @@ def test_real_text_becomes_a_published_chat_model(shared_data, tmp_path):
     nanochat = Nanochat(tmp_path / "home", {})
     words = {
         "corpus.source": shared_data / "pretrain",
-        "corpus.val_shard": "last",
+        "corpus.val_shard": "shard_00009",
         "tasks.source": shared_data,
         **CUT,
     }

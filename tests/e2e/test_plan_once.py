@@ -37,7 +37,8 @@ def run(tmp_path_factory, prefect_api):
     folder = tmp_path_factory.mktemp("plan_once")
     corpus, _ = write_corpus(folder / "corpus")
     nanochat = Nanochat(folder / "home", {"PREFECT_API_URL": prefect_api})
-    words = ("toy", "-o", f"corpus.source={corpus}", "--until", "download")
+    shards = ("-o", f"corpus.source={corpus}", "-o", "corpus.val_shard=shard_00002")
+    words = ("toy", *shards, "--until", "download")
     planned = nanochat.json("plan", *words)["nodes"]
     done = subprocess.run(
         [sys.executable, "-m", "tests.e2e.counted_run", str(corpus), "run", *words, "--json"],
@@ -63,4 +64,4 @@ def test_a_source_that_changes_after_the_plan_does_not_change_what_is_made(run):
 
 def test_a_flow_that_a_worker_starts_plans_for_itself_once(run):
     assert run.counted["worker"] == ONCE
-    assert run.counted["nodes of worker"] == [*SHARDS[:2], "download/shard_00003"]  # to validate: the last
+    assert run.counted["nodes of worker"] == [SHARDS[0], "download/shard_00000_more", SHARDS[2]]

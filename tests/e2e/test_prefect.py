@@ -124,7 +124,8 @@ def test_a_failed_run_is_retried_and_goes_on_where_it_failed(tmp_path, prefect_a
     damaged.write_bytes(b"PAR1 but cut short")
     nanochat = Nanochat(tmp_path / "home", {"PREFECT_API_URL": prefect_api})
     words = overrides({"tokenizer.vocab_size": 300, "pretrain.model.vocab_size": 300})
-    words += ["-o", f"corpus.source={corpus}", "--until", "tokenize", "--threads", "1"]
+    words += ["-o", f"corpus.source={corpus}", "-o", "corpus.val_shard=shard_00002"]
+    words += ["--until", "tokenize", "--threads", "1"]
     failed = nanochat("run", "toy", *words, code=1)
     assert SHARD in failed.stderr
     (run,) = prefect.flow_runs_with(str(nanochat.home / "store"))

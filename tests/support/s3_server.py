@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import socket
@@ -25,12 +24,28 @@ _KEY, _SECRET = "test-key", "test-secret"
 _PORTS = ("s3", "master", "volume", "filer", "admin")
 
 
-@dataclass(frozen=True)
+@dataclass
 class S3Server:
-    """A running server; `pid` may be stopped and continued to play an outage."""
+    """A server that may be frozen and thawed, or killed and started again, to play an outage."""
 
     endpoint: str
-    pid: int
+    command: list[str]
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """Start it, again at the same address with what it held."""
+        log = self.folder / "weed.log"
+        with log.open("ab") as out:
+            self.process = subprocess.Popen(self.command, stdout=out, stderr=out, cwd=self.folder)
+        _wait_until_ready(self.process, self.endpoint, log)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self.process.kill()
+        self.process.wait()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -44,11 +59,11 @@ class S3Server:
 
     def freeze(self) -> None:
         """Let it hang without closing its connections."""
-        os.kill(self.pid, signal.SIGSTOP)
+        self.process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let it go on."""
-        os.kill(self.pid, signal.SIGCONT)
+        self.process.send_signal(signal.SIGCONT)
 
 
 def _free_ports(count: int) -> list[int]:
@@ -84,7 +99,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], endpoint: str, log: Path
     raise RuntimeError(f"weed was not ready in time:\n{log.read_text()[-2000:]}")
 
 
-def _start(weed: str, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+def _configured(weed: str, folder: Path) -> S3Server:
     identity = {"name": "test", "credentials": [{"accessKey": _KEY, "secretKey": _SECRET}]}
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     (folder / "s3.json").write_text(json.dumps({"identities": [{**identity, "actions": actions}]}))
@@ -92,12 +107,7 @@ def _start(weed: str, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     ports = dict(zip(_PORTS, numbers[: len(_PORTS)], strict=True))
     grpc = {f"{name}.port.grpc": port for name, port in zip(_PORTS, numbers[len(_PORTS) :], strict=True)}
     command = _command(weed, folder, ports) + [f"-{name}={port}" for name, port in grpc.items()]
-    log = folder / "weed.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder)
-    endpoint = f"http://127.0.0.1:{ports['s3']}"
-    _wait_until_ready(process, endpoint, log)
-    return process, endpoint
+    return S3Server(f"http://127.0.0.1:{ports['s3']}", command, folder)
 
 
 def find_weed() -> str | None:
@@ -112,12 +122,11 @@ def find_weed() -> str | None:
 @contextmanager
 def running_server(weed: str, folder: Path) -> Iterator[S3Server]:
     """Run a server with an empty bucket, its files below `folder`."""
-    process, endpoint = _start(weed, folder)
+    server = _configured(weed, folder)
     try:
-        yield S3Server(endpoint, process.pid)
+        yield server
     finally:
-        process.kill()
-        process.wait()
+        server.kill()
         shutil.rmtree(folder, ignore_errors=True)
 
 

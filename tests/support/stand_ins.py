@@ -11,15 +11,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 from flows import dag
 from flows.plan.key import payload_of
+from flows.run.execute import input_summary
 from flows.stage import Node
-from flows.store import Store
+from flows.store import Record, Store
 from flows.store.fingerprint import fingerprint
 from nanochat.config import Config, Recipe
+from nanochat.data.sources.corpus import Corpus
 from nanochat.runtime import Runtime
 
 _WORK_BYTES = bytes(8 << 20)
@@ -29,9 +30,9 @@ def pretend_to_run(
     recipe: Recipe, store: Store, folder: Path, *, content: Mapping[str, str] | None = None
 ) -> None:
     """Commit a small artifact for every node; its bytes depend on what is hashed, or on `content` by node."""
-    digests: dict[str, str] = {}
+    records: dict[str, Record] = {}
     for node in dag.build(recipe):
-        payload = payload_of(node, digests)
+        payload = payload_of(node, {i: made.digest for i, made in records.items()})
         key = fingerprint(payload)
         record = store.find(node.stage.name, key)
         if record is None:
@@ -44,18 +45,19 @@ def pretend_to_run(
                 key=key,
                 payload=payload,
                 folder=out,
-                inputs=_input_summary(node, digests),
-                provenance={"seconds": 2.0, "finished_at": "2026-01-01T00:00:00+00:00"},
+                inputs=input_summary(_inputs(node, records)),
+                provenance={
+                    "seconds": 2.0,
+                    "finished_at": "2026-01-01T00:00:00+00:00",
+                    "recipe": recipe.name,
+                },
             )
-        digests[node.id] = record.digest
+        records[node.id] = record
 
 
-def _input_summary(node: Node, digests: Mapping[str, str]) -> dict[str, Any]:
+def _inputs(node: Node, records: Mapping[str, Record]) -> dict[str, Record | tuple[Record, ...]]:
     return {
-        name: [
-            {"stage": i.partition("/")[0], "node": i, "key": "0" * 64, "digest": digests[i]}
-            for i in ([value] if isinstance(value, str) else value)
-        ]
+        name: records[value] if isinstance(value, str) else tuple(records[i] for i in value)
         for name, value in node.inputs.items()
     }
 
@@ -65,10 +67,10 @@ def with_stand_in_stages() -> Iterator[None]:
     """Let every node of every recipe be made by `hash_and_write` while the block runs."""
     build = dag.build
 
-    def replaced(recipe: Recipe) -> tuple[Node, ...]:
+    def replaced(recipe: Recipe, corpus: Corpus | None = None) -> tuple[Node, ...]:
         return tuple(
             replace(node, stage=replace(node.stage, run="tests.support.stand_ins:hash_and_write"))
-            for node in build(recipe)
+            for node in build(recipe, corpus)
         )
 
     with mock.patch.object(dag, "build", replaced):

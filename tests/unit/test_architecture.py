@@ -19,8 +19,11 @@ GRAPH = import_graph(ROOT, LAYERS)
 _STAGES = ("flows.stage", "flows.stages")
 _PLAN = (*_STAGES, "flows.dag", "flows.plan")
 _RUN = (*_PLAN, "flows.display", "flows.run")
-_ANYWHERE_IN_FLOWS = ("flows.store", "flows.settings", "nanochat", "kernels")
-_BASICS = ("nanochat.config", "nanochat.errors", "nanochat.runtime")
+_BASICS = (
+    *("nanochat.config", "nanochat.errors", "nanochat.printable", "nanochat.runtime"),
+    *("nanochat.system_errors", "nanochat.writing", "nanochat.credentials"),
+)
+_ANYWHERE_IN_FLOWS = ("flows.store", "flows.settings", "flows.proxies", "nanochat", "kernels")
 _DATA = ("nanochat.data.chat", "nanochat.data.text")
 _MODEL = ("nanochat.model", "nanochat.tokenizer")
 ALLOWED = {
@@ -35,12 +38,18 @@ ALLOWED = {
     "flows.dag": (*_STAGES, *_ANYWHERE_IN_FLOWS),
     "flows.stages": ("flows.stage",),
     "flows.stage": _BASICS,
-    "flows.store": ("flows.settings", "nanochat.errors", "nanochat.runtime"),
-    "flows.settings": ("nanochat.errors",),
+    "flows.store": ("flows.settings", "nanochat.errors", "nanochat.runtime", "nanochat.system_errors"),
+    "flows.settings": ("nanochat.credentials", "nanochat.errors", "nanochat.sqlite_urls"),
+    "flows.proxies": ("nanochat.errors",),
     "nanochat": (),
-    "nanochat.config": (),
-    "nanochat.errors": (),
+    "nanochat.config": ("nanochat.credentials",),
+    "nanochat.errors": ("nanochat.credentials", "nanochat.printable"),
+    "nanochat.credentials": (),
+    "nanochat.printable": (),
     "nanochat.runtime": ("nanochat.errors",),
+    "nanochat.sqlite_urls": (),
+    "nanochat.system_errors": ("nanochat.errors",),
+    "nanochat.writing": ("nanochat.errors", "nanochat.system_errors"),
     "nanochat.tokenizer": _BASICS,
     "nanochat.model": (*_BASICS, "kernels"),
     "nanochat.optim": (*_BASICS, "nanochat.model"),
@@ -60,7 +69,12 @@ ALLOWED = {
     ),
     "nanochat.formats": (*_BASICS, *_MODEL),
     "nanochat.publish": (*_BASICS, "nanochat.data.chat", "nanochat.evals", "nanochat.formats", *_MODEL),
-    "nanochat.tracking": ("nanochat.errors", "nanochat.runtime"),
+    "nanochat.tracking": (
+        "nanochat.credentials",
+        "nanochat.errors",
+        "nanochat.runtime",
+        "nanochat.sqlite_urls",
+    ),
     "kernels": (),
 }
 

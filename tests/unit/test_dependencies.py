@@ -16,12 +16,16 @@ LAYERS = ("flows", "nanochat", "kernels")
 IMPORTED_BY_OTHERS = {
     "fastapi": "bounds what Prefect's server gets",
     "protobuf": "sentencepiece's model file",
+    "pysocks": "requests, for MLflow behind a SOCKS proxy",
+    "python-socks": "websockets, for Prefect behind a SOCKS proxy",
+    "socksio": "httpx, which fails at once without it where the environment names a SOCKS proxy",
 }
 GIVEN_BY_OTHERS = {
     "_pytest": "pytest",
     "botocore": "s3fs",
     "httpx": "prefect",
     "packaging": "pytest",
+    "sqlalchemy": "mlflow",
 }  # packages that come only with another one
 
 

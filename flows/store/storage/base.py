@@ -22,10 +22,12 @@ from typing import Any, TypeVar
 
 from flows.store.storage.retry import Retry, ShortRead, service_code
 from nanochat.errors import Damaged, StoreError
+from nanochat.system_errors import naming
 
 T = TypeVar("T")
 R = TypeVar("R")
 CHUNK = 1 << 20
+SMALL = 16 << 20  # more than any record, lease or root has; a record of 2,000 inputs has 600 KB
 _memory_lock = threading.Lock()  # the memory filesystem is one dict for the whole process
 
 
@@ -73,14 +75,19 @@ class Storage:
         return self._try("read", name, lambda: self._read(name))
 
     def read_as(self, name: str, parse: Callable[[bytes], T]) -> T:
-        """Return `parse` of a small object's bytes, read again if they do not parse."""
+        """Return `parse` of a small object's bytes, read again if it raises ValueError and that may help.
+
+        Raises `Damaged` if it stays so, or if there is something other than a small file.
+        """
 
         def attempt() -> T:
             data = self._read(name)
+            if len(data) > SMALL:
+                raise Damaged(f"{name}: more than {SMALL >> 20} MiB, which nothing writes there")
             try:
                 return parse(data)
-            except (ValueError, KeyError, TypeError) as error:
-                message = f"{name}: {len(data)} bytes that do not parse: {error}"
+            except ValueError as error:
+                message = f"{name}: {len(data)} bytes that do not fit: {error}"
                 raise (ShortRead if self.shared else Damaged)(message) from error
 
         return self._try("read", name, attempt)
@@ -111,7 +118,8 @@ class Storage:
         target.parent.mkdir(parents=True, exist_ok=True)
 
         def attempt() -> None:
-            self.fs.get_file(self._path(name), str(part))
+            with naming(part):
+                self.fs.get_file(self._path(name), str(part))
             if part.stat().st_size != size:
                 raise ShortRead(f"{part.stat().st_size} of {size} bytes arrived")
             if (got := sha256_of(part)) != sha256:
@@ -139,6 +147,9 @@ class Storage:
     def delete(self, *names: str) -> None:
         """Remove objects; those already gone are not an error."""
         self.each(lambda name: self._try("delete", name, lambda: self._delete(name)), names)
+
+    def sweep(self) -> None:
+        """Remove what killed processes have left half-written, where that can be recognized."""
 
     def local_path(self, name: str) -> Path | None:
         """Return where the object is on this machine, or None if the storage is elsewhere."""

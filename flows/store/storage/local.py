@@ -6,16 +6,26 @@ first, hard-linked to it: the link fails if there is one already, which is all t
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import hashlib
+import itertools
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
-from flows.store.storage.base import CHUNK, ObjectInfo, Storage, sha256_of
+from flows.store.storage.base import CHUNK, SMALL, ObjectInfo, Storage
 from flows.store.storage.retry import ShortRead
-from nanochat.errors import StoreError, StoreUnavailable
+from nanochat.errors import Damaged, StoreError, StoreUnavailable
+from nanochat.system_errors import naming
+
+_ATTEMPTS = 100  # at a folder that others make and remove; each is a few microseconds
 
 
 class LocalStorage(Storage):
@@ -56,7 +66,7 @@ class LocalStorage(Storage):
 
         def attempt() -> None:
             with self._part(name) as part, source.open("rb") as file:
-                shutil.copyfileobj(file, part.file, CHUNK)
+                part.copy(file)
                 os.fchmod(part.file.fileno(), 0o444)
                 if part.file.tell() != os.fstat(file.fileno()).st_size:
                     raise ShortRead(f"{part.file.tell()} bytes arrived")
@@ -69,54 +79,106 @@ class LocalStorage(Storage):
         self._try("touch", name, lambda: os.utime(self.local_path(name)))
 
     def _read(self, name: str) -> bytes:
-        return self.local_path(name).read_bytes()
+        with _open_file(self.local_path(name)) as file:
+            return file.read(SMALL + 1)
 
     def _create(self, name: str, data: bytes) -> bool:
         with self._part(name) as part:
             part.write(data)
             return part.publish_new()
 
+    def sweep(self) -> None:
+        """Remove the partial files of processes that were killed: the locks of those at work hold."""
+        parts = Path(self.root, "parts")
+        found: list[Path] = []
+        with suppress(FileNotFoundError):  # as other processes remove the folder whenever it is empty
+            found = list(parts.iterdir())
+        for path in found:
+            with suppress(OSError), path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)
+        _drop_if_empty(parts)
+
     def _part(self, name: str) -> _PartialFile:
-        path, parts = self.local_path(name), Path(self.root, "parts")
-        for folder in (path.parent, parts):
-            folder.mkdir(parents=True, exist_ok=True)
-        return _PartialFile(path, parts / uuid.uuid4().hex)
+        return _PartialFile(self.local_path(name), Path(self.root, "parts"))
 
     def _hash(self, name: str) -> tuple[int, str]:
-        path = self.local_path(name)
-        return path.stat().st_size, sha256_of(path)
+        with _open_file(self.local_path(name)) as file:
+            return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
 
     def _found(self, name: str) -> ObjectInfo | None:
         try:
-            stat = os.stat(f"{self.root}/{name}")  # noqa: PTH116 - plans do this by the thousand
+            found = os.stat(f"{self.root}/{name}")  # noqa: PTH116 - plans do this by the thousand
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return ObjectInfo(stat.st_size, stat.st_mtime)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return None
+            raise
+        return ObjectInfo(found.st_size, found.st_mtime)
 
     def _listing(self, prefix: str) -> dict[str, ObjectInfo]:
         return dict(_walk(self._path(prefix), prefix))
 
     def _delete(self, name: str) -> None:
-        self.local_path(name).unlink(missing_ok=True)
+        path = self.local_path(name)
+        path.unlink(missing_ok=True)
+        if name.startswith("resume/"):  # a folder for each restart point; other folders are used again
+            for folder in path.parents[: len(Path(name).parents) - 1]:
+                _drop_if_empty(folder)
 
 
 class _PartialFile:
-    """A file being written on the disk of its final place; gone afterwards unless published."""
+    """A file being written on the disk of its final place; gone afterwards unless published.
 
-    def __init__(self, target: Path, path: Path) -> None:
+    It is locked, so that a sweep takes it for abandoned only once its process has ended.
+    """
+
+    def __init__(self, target: Path, parts: Path) -> None:
         self.target = target
-        self.path = path
+        self._parts = parts
 
     def __enter__(self) -> _PartialFile:
-        self.file = self.path.open("wb")
+        for attempt in itertools.count(1):
+            self.path = self._parts / uuid.uuid4().hex
+            try:
+                for folder in (self.target.parent, self._parts):
+                    folder.mkdir(parents=True, exist_ok=True)
+                self.file = self.path.open("wb")
+            except (FileNotFoundError, FileExistsError):  # another process removes empty folders
+                if attempt == _ATTEMPTS:
+                    raise
+                continue
+            if self._locked():
+                break
+            self.file.close()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.file.close()
-        self.path.unlink(missing_ok=True)
+        try:
+            with naming(self.path):
+                self.file.close()  # writes what is left, and fails again where the disk is full
+        finally:
+            self.path.unlink(missing_ok=True)
+            _drop_if_empty(self._parts)
+
+    def _locked(self) -> bool:
+        """Lock the file; False if a sweep was quicker."""
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True  # a file system without locks, on which nothing is swept
+        return self.path.exists()
 
     def write(self, data: bytes) -> None:
-        self.file.write(data)
+        with naming(self.path):
+            self.file.write(data)
+
+    def copy(self, source: BinaryIO) -> None:
+        with naming(self.path):
+            shutil.copyfileobj(source, self.file, CHUNK)
 
     def publish(self) -> None:
         """Put the file in its place, replacing what is there; on disk before it is visible."""
@@ -135,8 +197,9 @@ class _PartialFile:
         return True
 
     def _sync(self) -> None:
-        self.file.flush()
-        os.fsync(self.file.fileno())
+        with naming(self.path):
+            self.file.flush()
+            os.fsync(self.file.fileno())
 
     def _sync_folder(self) -> None:
         handle = os.open(self.target.parent, os.O_RDONLY)
@@ -144,6 +207,27 @@ class _PartialFile:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _open_file(path: Path) -> BufferedReader:
+    """Open a file for reading; whatever else has its name is damage, and a pipe must not make us wait."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except NotADirectoryError as error:
+        raise FileNotFoundError(str(error)) from error
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+        raise Damaged(f"{path}: is not a file: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise Damaged(f"{path}: is not a file")
+    return os.fdopen(handle, "rb")
+
+
+def _drop_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, ObjectInfo]]:
@@ -157,5 +241,13 @@ def _walk(folder: str, prefix: str) -> Iterator[tuple[str, ObjectInfo]]:
             yield from _walk(entry.path, name)
         else:
             with suppress(FileNotFoundError):
-                stat = entry.stat()
-                yield name, ObjectInfo(stat.st_size, stat.st_mtime)
+                found = entry.stat(follow_symlinks=_leads_somewhere(entry))
+                yield name, ObjectInfo(found.st_size, found.st_mtime)
+
+
+def _leads_somewhere(entry: os.DirEntry[str]) -> bool:
+    try:
+        entry.stat()
+    except OSError:  # a link that is broken or leads back to itself: listed as what it is
+        return False
+    return True

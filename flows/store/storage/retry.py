@@ -5,7 +5,6 @@ Which failures may pass is `nanochat.errors.is_transient`. No storage access of 
 
 from __future__ import annotations
 
-import errno
 import logging
 import time
 from collections.abc import Callable
@@ -23,12 +22,10 @@ from nanochat.errors import (
     is_refusal,
     is_transient,
 )
+from nanochat.system_errors import FULL, REFUSED, words
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
-
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class ShortRead(OSError):
@@ -101,11 +98,10 @@ def explain(error: Exception, what: str) -> NanochatError | None:
             hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE), and AWS_ENDPOINT_URL"
             " for a service other than AWS",
         )
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return StoreError(
-            f"{what}: no space left", hint="free space, run `nanochat gc`, or choose another --store"
-        )
-    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno in _READ_ONLY):
+    if isinstance(error, OSError) and error.errno in FULL:
+        problem, hint = words(error)
+        return StoreError(f"{what}: {problem}", hint=hint)
+    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno in REFUSED):
         return StoreError(
             f"{what}: access denied ({error})",
             hint="the store is read-only for this user: choose another --store, or allow access to it",
@@ -115,6 +111,9 @@ def explain(error: Exception, what: str) -> NanochatError | None:
             f"{what}: no answer from the store ({type(error).__name__}: {error})",
             hint="check the network, the endpoint and that the service runs; finished stages are kept",
         )
+    if isinstance(error, OSError) and error.errno is not None:
+        problem, hint = words(error)
+        return StoreError(f"{what}: {problem}", hint=hint)
     if isinstance(error, OSError) or is_refusal(error):
         return StoreError(f"{what}: {error}")
     return None

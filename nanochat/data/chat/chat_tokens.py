@@ -4,25 +4,30 @@ An artifact has two folders, `train` and `val`, each with
 
     tokens.bin   a token shard (`nanochat.data.text.token_shards`) whose documents are the conversations,
                  in the order of the shuffled mixture
-    mask.bin     one bit per token, the first in the lowest bit of a byte: set where the assistant is trained
+    mask.bin     one bit per token, the first in the lowest bit of a byte: set where the token is a target
 
-How a conversation is rendered is decided by `nanochat.tokenizer.chat_format`, how rows are filled by
-`nanochat.data.chat.chat_batches`.
+and beside them `rows.json`: of each task, how many conversations are used, cut, skipped and held out.
+
+Which conversations there are is decided by `nanochat.data.chat.mixture`, how one is rendered by
+`nanochat.tokenizer.chat_format`, how rows are filled by `nanochat.data.chat.chat_batches`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nanochat.config import ChatDataConfig, held_out_rows
-from nanochat.data.chat.tasks import mixture
+from nanochat.config import ChatDataConfig
+from nanochat.data.chat.mixture import Mixture, chat_data
+from nanochat.data.chat.row_counts import RowCounts, notes
+from nanochat.data.chat.task_files import is_own_task
 from nanochat.data.text.token_shards import TokenShard, write_ids
 from nanochat.errors import DataError
 from nanochat.runtime import Runtime
@@ -31,8 +36,7 @@ from nanochat.tokenizer.tokenizer import Tokenizer
 
 PARTS = ("train", "val")
 MASK_FILE = "mask.bin"
-
-Item = TypeVar("Item")
+ROWS_FILE = "rows.json"
 
 _REPORT_EVERY = 1000
 
@@ -45,7 +49,7 @@ class ChatTokens:
     mask: npt.NDArray[np.bool_]
     """Of each token, whether it is a target."""
     truncated: int
-    """Conversations that reached the longest length."""
+    """Conversations that were cut to the longest length."""
 
     @classmethod
     def open(cls, folder: Path, digest: str | None = None) -> ChatTokens:
@@ -78,40 +82,61 @@ def render_chat(
     tokenizer = Tokenizer.load(inputs["tokenizer"])
     parts = dict(zip(PARTS, chat_data(inputs["tasks"], config), strict=True))
     total = sum(map(len, parts.values()))
-    metrics: dict[str, int] = {}
+    counts: defaultdict[str, RowCounts] = defaultdict(RowCounts)
+    metrics: dict[str, Any] = {}
     done = 0
 
-    def told(conversations: Sequence[Conversation]) -> Iterator[Conversation]:
+    def rendered(part: str, rows: Mixture) -> Iterator[Rendered]:
         nonlocal done
-        for conversation in conversations:
-            yield conversation
+        for conversation, place in zip(rows, rows.places, strict=True):
+            row = Rendered.of(conversation, tokenizer, config)
+            if part == "train":
+                counts[place.task].trained(row.tokens, config.max_tokens, has_target=any(row.mask))
+            elif not config.validation:
+                counts[place.task].held_out += 1
+            yield row
             done += 1
             if done % _REPORT_EVERY == 0 or done == total:
                 runtime.raise_if_stopped()
                 runtime.tracker.log({}, step=done, total_steps=total)
 
-    for part, conversations in parts.items():
-        stats = write_chat_tokens(out / part, told(conversations), tokenizer, config.max_tokens)
+    for part, rows in parts.items():
+        stats = write_chat_tokens(out / part, rendered(part, rows), tokenizer)
         metrics |= {f"{part}/{name}": value for name, value in stats.items()}
-    return metrics
+    by_task = {task: asdict(counts[task]) for task in sorted(counts)}
+    (out / ROWS_FILE).write_text(json.dumps(by_task, indent=1) + "\n", encoding="utf-8")
+    return {**metrics, "rows": by_task, "notes": notes(counts, config)}
 
 
-def write_chat_tokens(
-    folder: Path, conversations: Iterator[Conversation], tokenizer: Tokenizer, max_tokens: int
-) -> dict[str, int]:
-    """Write conversations, each cut off at `max_tokens`; return their counts, also in `stats.json`."""
+@dataclass(frozen=True, kw_only=True)
+class Rendered:
+    """A conversation as tokens, cut to the longest length."""
+
+    ids: list[int]
+    mask: list[int]  # 1 where a token is a target
+    tokens: int  # before it was cut
+
+    @classmethod
+    def of(cls, conversation: Conversation, tokenizer: Tokenizer, config: ChatDataConfig) -> Rendered:
+        """Render a conversation for a stage."""
+        every = config.targets == "all"
+        ids, mask = render(tokenizer, conversation, max_tokens=None, every_token=every)
+        return cls(ids=ids[: config.max_tokens], mask=mask[: config.max_tokens], tokens=len(ids))
+
+
+def write_chat_tokens(folder: Path, rows: Iterable[Rendered], tokenizer: Tokenizer) -> dict[str, int]:
+    """Write rendered conversations; return their counts, also in `stats.json`."""
     masks: list[npt.NDArray[np.uint8]] = []
     truncated = 0
 
-    def rendered() -> Iterator[list[int]]:
+    def noted() -> Iterator[list[int]]:
         nonlocal truncated
-        for conversation in conversations:
-            ids, mask = render(tokenizer, conversation, max_tokens)
-            masks.append(np.array(mask, np.uint8))
-            truncated += len(ids) >= max_tokens
-            yield ids
+        for row in rows:
+            masks.append(np.array(row.mask, np.uint8))
+            truncated += row.tokens > len(row.ids)
+            yield row.ids
 
-    counts = write_ids(folder, rendered(), tokenizer)
+    counts = write_ids(folder, noted(), tokenizer)
     mask = np.concatenate([np.empty(0, np.uint8), *masks])
     np.packbits(mask, bitorder="little").tofile(folder / MASK_FILE)
     stats = {**counts, "targets": int(mask.sum()), "truncated": truncated}
@@ -119,23 +144,7 @@ def write_chat_tokens(
     return stats
 
 
-def chat_data(root: Path, config: ChatDataConfig) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
-    """Load those that train, and those that validate: a mixture of their own, or the training one's end."""
-    training = mixture(root, config.mixture, config.seed, own=True)
-    if config.validation:
-        return training, mixture(root, config.validation, config.seed)
-    return held_out(training)
-
-
-def held_out(conversations: Sequence[Item]) -> tuple[Sequence[Item], Sequence[Item]]:
-    """Split a shuffled mixture: its end (`held_out_rows`) validates, the rest trains.
-
-    Rows that a mixture repeats may be on both sides.
-    """
-    if len(conversations) < 2:
-        raise DataError(
-            f"the mixture has {len(conversations)} conversations; at least 2 are needed, one to validate",
-            hint="give the stage's mixture at least one data set",
-        )
-    count = held_out_rows(len(conversations))
-    return conversations[:-count], conversations[-count:]
+def has_own_rows(folder: Path) -> bool:
+    """Return whether rows of the user's own are trained on in the artifact of `render_chat`."""
+    by_task = json.loads((folder / ROWS_FILE).read_text(encoding="utf-8"))
+    return any(is_own_task(task) and counts["used"] for task, counts in by_task.items())

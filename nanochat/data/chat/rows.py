@@ -46,7 +46,7 @@ def read_rows(path: Path) -> list[tuple[int, Any]]:
             # Not splitlines(): JSON strings may hold other line separators, such as U+2028.
             lines = enumerate(path.read_text("utf-8-sig").split("\n"), 1)
             rows = [(number, _json(line, path, number)) for number, line in lines if line.strip()]
-    except (OSError, pa.ArrowInvalid, UnicodeDecodeError) as error:
+    except (OSError, pa.ArrowException, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     if not rows:
         raise DataError(f"{path}: no rows")
@@ -61,6 +61,26 @@ def bad_row(path: Path, number: int, what: str, hint: str | None = None) -> Data
 
 def _json(line: str, path: Path, number: int) -> Any:
     try:
-        return json.loads(line)
-    except ValueError as error:
+        return json.loads(line, object_pairs_hook=_object, parse_constant=_constant)
+    except json.JSONDecodeError as error:
         raise bad_row(path, number, f"not JSON: {error}", _FORMATS) from error
+    except ValueError as error:
+        raise bad_row(path, number, str(error)) from error
+    except RecursionError as error:
+        raise bad_row(path, number, "brackets are nested too deeply", _FORMATS) from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; a reader that keeps the last of equal keys would drop the others without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(f"the key {shown(_first_repeated([key for key, _ in pairs]))} is there twice")
+    return found
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def _first_repeated(names: list[str]) -> str | None:
+    return next((name for place, name in enumerate(names) if name in names[:place]), None)

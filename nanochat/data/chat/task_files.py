@@ -11,7 +11,7 @@ from nanochat.errors import ConfigError
 
 SUFFIXES = (".jsonl", ".parquet")
 HELD_OUT = "test"  # the conversations that are not for training
-OWN = "own"  # the folder of the conversations that a user adds
+OWN = "own"  # the folder of the conversations that a user adds, and how their names in a mixture begin
 
 
 # The CORE bundle: its folder, and in it the list of its tasks, their baselines and the folder of their items.
@@ -38,4 +38,9 @@ def task_file(task: str, split: str) -> str:
             f"conversations {task} have no split {split!r}",
             hint=f"held-out conversations are the task {HELD_OUT!r}",
         )
-    return f"conversations/{task}"
+    return task if is_own_task(task) else f"conversations/{task}"
+
+
+def is_own_task(task: str) -> bool:
+    """Return whether a task is a file of the user's own conversations."""
+    return task.startswith(f"{OWN}/")

@@ -2,8 +2,8 @@
 
 A task reads one file of the data root (`tasks/arc/ARC-Easy/train.jsonl`, ...; the same name with `.parquet`
 works too) and offers each row in two forms: `conversation(i)`, what a model is trained on and prompted with,
-and `problem(i)`, what its answer is checked against. `mixture` shuffles the conversations of several tasks
-into one sequence.
+and `problem(i)`, what its answer is checked against. How conversations of several
+tasks become one sequence is decided by `nanochat.data.chat.mixture`.
 
 The spelling tasks are made from a list of words instead (`nanochat.data.chat.spelling`): a row is a seed.
 
@@ -13,22 +13,18 @@ Rendering to tokens is the work of the tokenizer's chat format, scoring that of 
 from __future__ import annotations
 
 import difflib
-import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from nanochat.config import MixtureEntry
 from nanochat.data.chat import spelling
 from nanochat.data.chat.answers import Problem, final_number
-from nanochat.data.chat.messages import FORM, shown, wrong_in
+from nanochat.data.chat.messages import FORM, messages_of, shown, wrong_in
 from nanochat.data.chat.rows import Numbered, Row, bad_row, read_objects, read_rows
-from nanochat.data.chat.task_files import HELD_OUT, OWN, SUFFIXES, task_file
+from nanochat.data.chat.task_files import SUFFIXES, task_file
 from nanochat.data.chat.task_table import TASKS, Form, TaskDeclaration
 from nanochat.errors import ConfigError, DataError
 
@@ -38,6 +34,7 @@ if TYPE_CHECKING:  # at run time the planner would pay for loading the tokenizer
 Kind = Literal["choice", "math", "code", "chat"]
 
 _CALCULATION = re.compile(r"<<([^<>]*)>>")
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -76,9 +73,9 @@ def load_task(root: Path, name: str, split: str = "train") -> ChatTask:
         return _load_spelling(declared, split, root / place)
     if declared:
         return _LOADERS[declared.form](name, _existing(root, place))
-    path = _file(root, place)
+    path = task_path(root, place)
     if path is None:
-        known = [*TASKS, *_conversations(root)]
+        known = [*TASKS, *conversation_names(root)]
         near = difflib.get_close_matches(name, known, n=1)
         raise ConfigError(
             f"no task or conversation file {name!r} below {root}",
@@ -122,79 +119,20 @@ def calculation_parts(answer: str) -> list[Part]:
     return parts
 
 
-class Mixture(Sequence["Conversation"]):
-    """Conversations of several tasks in one fixed shuffled order, built when asked for."""
-
-    def __init__(self, tasks: Sequence[ChatTask], order: Sequence[tuple[int, int]]) -> None:
-        """Take tasks and the order as pairs (task, row)."""
-        self._tasks, self._order = tasks, order
-
-    def __len__(self) -> int:
-        """Return the number of conversations in an epoch."""
-        return len(self._order)
-
-    @overload
-    def __getitem__(self, index: int) -> Conversation: ...
-    @overload
-    def __getitem__(self, index: slice) -> Mixture: ...
-    def __getitem__(self, index: int | slice) -> Conversation | Mixture:
-        """Return one conversation, or a part of the mixture."""
-        if isinstance(index, slice):
-            return Mixture(self._tasks, self._order[index])
-        task, row = self._order[index]
-        return self._tasks[task].conversation(row)
-
-
-def mixture(root: Path, entries: Sequence[MixtureEntry], seed: int, *, own: bool = False) -> Mixture:
-    """Load and shuffle a mixture; the same files, entries and seed give the same order.
-
-    The order is upstream's for its seed of 42: data sets are shuffled where entries say so, then all rows.
-    Without entries it is every row below `root` that is for training, once; the spelling tasks, which could
-    outnumber them all, are left out unless named. With `own`, what the user added joins it.
-    """
-    chosen = [(entry, load_task(root, entry.task, entry.split)) for entry in entries or _everything(root)]
-    if own:
-        added = [load_conversations(path) for path in sorted((root / OWN).glob("*"))]
-        chosen += [(MixtureEntry(task=f"{OWN}/{task.name}"), task) for task in added]
-    tasks: list[ChatTask] = []
-    order: list[tuple[int, int]] = []
-    for number, (entry, task) in enumerate(chosen):
-        rows = list(range(len(task)))
-        if entry.shuffle:
-            rows = np.random.default_rng(seed).permutation(len(task)).tolist()
-        tasks.append(task)
-        order += [(number, row) for row in rows[: entry.rows]] * entry.repeat
-    random.Random(seed).shuffle(order)
-    return Mixture(tasks, order)
-
-
-def _everything(root: Path) -> list[MixtureEntry]:
-    found = [
-        name
-        for name, task in TASKS.items()
-        if "train" in task.splits and not task.from_words and _file(root, task.splits["train"].place)
-    ]
-    found += [name for name in _conversations(root) if name != HELD_OUT]
-    if not found:
-        raise DataError(
-            f"{root}: no training data below tasks/ or conversations/", hint="is tasks.source right?"
-        )
-    return [MixtureEntry(task=name) for name in found]
-
-
-def _conversations(root: Path) -> list[str]:
+def conversation_names(root: Path) -> list[str]:
+    """Return the names of the conversation files of a data root."""
     files = (root / "conversations").glob("*.*")
     return sorted({path.stem for path in files if path.suffix in SUFFIXES})
 
 
-def _file(root: Path, stem: str) -> Path | None:
+def task_path(root: Path, stem: str) -> Path | None:
     """Return the file of that name in whichever form it has."""
     paths = (root / f"{stem}{suffix}" for suffix in SUFFIXES)
     return next((path for path in paths if path.is_file()), None)
 
 
 def _existing(root: Path, stem: str) -> Path:
-    path = _file(root, stem)
+    path = task_path(root, stem)
     if path is None:
         raise DataError(
             f"{root / stem}: no such file with {' or '.join(SUFFIXES)}",
@@ -238,8 +176,8 @@ def _numbered_row(row: Row, path: Path, number: int) -> Row:
 
 def _choice_task(name: str, path: Path, numbered: list[Numbered]) -> ChatTask:
     for number, row in numbered:
-        if len(row["letters"]) != len(row["choices"]):
-            raise bad_row(path, number, f"{len(row['choices'])} choices, {len(row['letters'])} labels")
+        if wrong := _wrong_choices(row["letters"], row["choices"]):
+            raise bad_row(path, number, wrong)
         if row["answer"] not in row["letters"]:
             raise bad_row(
                 path, number, f"answer {row['answer']!r} is not one of {', '.join(map(str, row['letters']))}"
@@ -258,11 +196,28 @@ def _choice_task(name: str, path: Path, numbered: list[Numbered]) -> ChatTask:
     return ChatTask(name, "choice", baseline, rows, conversation, problem)
 
 
+def _wrong_choices(letters: Sequence[Any], choices: Sequence[Any]) -> str | None:
+    """Return what keeps these from being asked, in words, or None."""
+    if len(letters) != len(choices):
+        return f"{len(choices)} choices, {len(letters)} labels"
+    if len(choices) < 2:
+        return f"{len(choices)} choices, which leaves nothing to choose"
+    for what, texts in (("label", letters), ("choice", choices)):
+        for text in texts:
+            if not isinstance(text, str):
+                return f"{what} {shown(text)} is not text"
+    twice = next((letter for letter in letters if list(letters).count(letter) > 1), None)
+    return None if twice is None else f"two choices are labelled {shown(twice)}"
+
+
 def _load_word_problems(name: str, path: Path) -> ChatTask:
     rows = read_objects(path, {"question": str, "answer": str})
     for number, row in rows:
-        if final_number(row["answer"]) is None:
+        gold = final_number(row["answer"])
+        if gold is None:
             raise bad_row(path, number, "the answer has no '#### <number>'")
+        if not _NUMBER.fullmatch(gold):
+            raise bad_row(path, number, f"the answer ends with {shown(gold)}, which is not a number")
 
     def conversation(row: Row) -> Conversation:
         return [
@@ -282,7 +237,11 @@ def _load_word_problems(name: str, path: Path) -> ChatTask:
 
 def _load_functions(name: str, path: Path) -> ChatTask:
     fields = ("prompt", "entry_point", "canonical_solution", "test")
-    rows = [row for _, row in read_objects(path, dict.fromkeys(fields, str))]
+    numbered = read_objects(path, dict.fromkeys(fields, str))
+    for number, row in numbered:
+        if wrong := _wrong_function(row):
+            raise bad_row(path, number, wrong)
+    rows = [row for _, row in numbered]
 
     def conversation(row: Row) -> Conversation:
         program = f"{row['prompt']}{row['canonical_solution']}".rstrip("\n")
@@ -300,6 +259,16 @@ def _load_functions(name: str, path: Path) -> ChatTask:
         )
 
     return ChatTask(name, "code", 0.0, rows, conversation, problem)
+
+
+def _wrong_function(row: Row) -> str | None:
+    """Return what keeps a function from being tested, in words, or None."""
+    name = row["entry_point"]
+    if not name.isidentifier():
+        return f"entry_point is {shown(name)}, which is not the name of a function"
+    if not re.search(rf"def\s+{re.escape(name)}\b", row["prompt"] + row["canonical_solution"]):
+        return f"neither prompt nor canonical_solution defines {name}"
+    return None if re.search(r"def\s+check\b", row["test"]) else "test does not define check"
 
 
 def _load_spelling(task: TaskDeclaration, split: str, path: Path) -> ChatTask:
@@ -321,10 +290,9 @@ def load_conversations(path: Path) -> ChatTask:
     """Load a file of conversations; raise DataError naming its line where one cannot be rendered."""
     rows = []
     for number, row in read_rows(path):
-        messages = row if isinstance(row, list) else row.get("messages") if isinstance(row, dict) else None
-        if wrong := wrong_in(messages):
+        if wrong := wrong_in(row):
             raise bad_row(path, number, wrong, FORM)
-        rows.append({"messages": messages})
+        rows.append({"messages": messages_of(row)})
 
     def conversation(row: Row) -> Conversation:
         return list(row["messages"])

@@ -9,10 +9,11 @@ from typing import Any
 
 from nanochat.config import SourceFile, TasksConfig, ToyWorldConfig
 from nanochat.data.chat.task_files import CORE
-from nanochat.data.sources.corpus import TOY, unreadable
+from nanochat.data.sources.corpus import TOY
 from nanochat.data.sources.hub import download_hub, is_hub, resolve_hub
+from nanochat.data.sources.listing import unreadable
 from nanochat.data.sources.own_conversations import download_own, is_own, resolve_own
-from nanochat.data.sources.transfer import fetch, filesystem_of, version_of
+from nanochat.data.sources.transfer import fetch, filesystem_of, source_file
 from nanochat.errors import DataError
 from nanochat.runtime import Runtime
 
@@ -42,7 +43,7 @@ def _resolve_source(config: TasksConfig) -> TasksConfig:
     for path, info in sorted(found.items()):
         relative = PurePosixPath(path).relative_to(PurePosixPath(root))
         if relative.parts[0] in _TASK_FOLDERS:
-            files.append(SourceFile(path=str(relative), size_bytes=info["size"], version=version_of(info)))
+            files.append(source_file(str(relative), info, "tasks.source"))
     if not files:
         raise DataError(
             f"tasks.source {config.source}: no files below {', '.join(_TASK_FOLDERS)}",

@@ -8,40 +8,60 @@ How bytes travel is `nanochat.data.sources.transfer`; what is in the toy world i
 
 from __future__ import annotations
 
-import difflib
 import json
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nanochat.config import CorpusConfig, ShardConfig
-from nanochat.data.sources.transfer import fetch, filesystem_of, version_of
+from nanochat.data.sources.held_out import is_named_validation, validation_file
+from nanochat.data.sources.listing import list_folder
+from nanochat.data.sources.shard_names import distinct_names, shard_name
+from nanochat.data.sources.text_files import LeftOut, text_files
+from nanochat.data.sources.transfer import fetch, version_of
 from nanochat.errors import ConfigError, DataError
 from nanochat.runtime import Runtime
 
 TOY = "toy"
 _TOY_TRAIN_SHARDS = 2
+_TOY_VALIDATION = 2  # also where more shards are trained on, so that bits per byte stay comparable
+_ALSO_VALIDATION = "named as validation text, but another file is it"
 
 
-def resolve_corpus(config: CorpusConfig) -> tuple[tuple[ShardConfig, ...], ShardConfig]:
-    """Return the training shards in order, and the validation shard.
+@dataclass(frozen=True)
+class Corpus:
+    """The text: shards to train on in order, one to validate on, and what of a folder is left out."""
+
+    train: tuple[ShardConfig, ...]
+    validation: ShardConfig
+    left_out: tuple[LeftOut, ...] = ()
+    listed: bool = False  # whether the source is a folder, whose files were looked at
+
+
+def resolve_corpus(config: CorpusConfig) -> Corpus:
+    """Return the shards of a source and what is left out.
 
     Raises ConfigError where the settings do not fit the source, DataError where it cannot be read.
     """
     if config.source == TOY:
-        count = config.train_shards or _TOY_TRAIN_SHARDS
-        shards = [ShardConfig(name=f"shard_{i:05d}", index=i, toy=config.toy) for i in range(count + 1)]
-        return tuple(shards[:-1]), shards[-1]
+        train, val = _numbers(config.train_shards or _TOY_TRAIN_SHARDS, config.val_shard or _TOY_VALIDATION)
+        *shards, held_out = (
+            ShardConfig(name=f"shard_{i:05d}", index=i, toy=config.toy) for i in (*train, val)
+        )
+        return Corpus(tuple(shards), held_out)
     if "{index" in config.source:
         return _resolve_template(config)
-    return _resolve_listing(config)
+    return _resolve_folder(config)
 
 
 def download_shard(
     config: ShardConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime
 ) -> dict[str, Any]:
     """Fetch or generate one text shard: `text.parquet` and its counts in `stats.json`."""
+    from nanochat.data.sources.text_column import take_text
     from nanochat.data.toy_world.files import write_text_shard
 
     path = out / "text.parquet"
@@ -60,9 +80,10 @@ def download_shard(
             check_stop=runtime.raise_if_stopped,
             report=_megabytes(runtime),
         ).to_json()
-    stats = measure_text(path, config.url or config.name)
+    counts = take_text(path, config.url or config.name)
+    stats = counts.of_all()
     (out / "stats.json").write_text(json.dumps(stats, indent=1) + "\n")
-    return {**stats, "file_bytes": path.stat().st_size, **said}
+    return {**stats, **counts.of_empty(), "file_bytes": path.stat().st_size, **said}
 
 
 def _megabytes(runtime: Runtime) -> Callable[[int, int], None]:
@@ -82,48 +103,7 @@ def _megabytes(runtime: Runtime) -> Callable[[int, int], None]:
     return report
 
 
-def measure_text(path: Path, source: str) -> dict[str, int]:
-    """Count documents, characters and bytes of a text shard; `source` names it in errors.
-
-    Raises DataError if it is not a parquet file, has no string column `text`, or holds no document.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            schema = file.schema_arrow
-            index = schema.get_field_index("text")
-            if index < 0:
-                raise DataError(
-                    f"{source}: no column 'text'; its columns are {', '.join(schema.names)}",
-                    hint="rename the column that holds the documents to 'text'",
-                )
-            kind = schema.field(index).type
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-                raise DataError(f"{source}: column 'text' holds {kind}, not strings")
-            documents = characters = text_bytes = 0
-            for batch in file.iter_batches(columns=["text"]):
-                batch.validate(full=True)  # the bytes must be UTF-8
-                texts = batch.column(0)
-                documents += len(texts)
-                characters += pc.sum(pc.utf8_length(texts)).as_py() or 0
-                text_bytes += pc.sum(pc.binary_length(texts)).as_py() or 0
-    except (pa.ArrowInvalid, OSError) as error:
-        with path.open("rb") as raw:
-            start = raw.read(24)
-        what = "cut short or damaged" if start.startswith(b"PAR1") else f"starts with {start!r}"
-        raise DataError(
-            f"{source}: not a readable parquet file ({what})",
-            hint="check that the address leads to the file itself, not to a page about it",
-        ) from error
-    if not text_bytes:
-        raise DataError(f"{source}: no text in {documents} documents")
-    return {"documents": documents, "characters": characters, "bytes": text_bytes}
-
-
-def _resolve_template(config: CorpusConfig) -> tuple[tuple[ShardConfig, ...], ShardConfig]:
+def _resolve_template(config: CorpusConfig) -> Corpus:
     if "{revision" in config.source and not config.revision:
         raise ConfigError(
             f"corpus.source {config.source} needs corpus.revision", hint="use -o corpus.revision=main"
@@ -133,58 +113,73 @@ def _resolve_template(config: CorpusConfig) -> tuple[tuple[ShardConfig, ...], Sh
             f"corpus.source {config.source} cannot be listed, and corpus.train_shards is not set",
             hint="say how many shards to train on: -o corpus.train_shards=8",
         )
-    if not config.val_shard.isdecimal():
+    numbers, held_out = _numbers(config.train_shards, config.val_shard)
+    *train, val = _numbered(config, [*numbers, held_out])
+    return Corpus(tuple(train), val)
+
+
+def _numbers(train_shards: int, val_shard: str | int | None) -> tuple[list[int], int]:
+    """Return the numbers of the training shards, the first that are free, and of the validation shard."""
+    if not str(val_shard).isdecimal():
         raise ConfigError(
-            f"corpus.val_shard is {config.val_shard!r}; a numbered source needs the number of a shard",
-            hint=f"use -o corpus.val_shard={config.train_shards}",
+            f"corpus.val_shard is {val_shard!r}; a numbered source needs the number of a shard",
+            hint=f"use -o corpus.val_shard={train_shards}",
         )
-    held_out = int(config.val_shard)
-    numbers = [i for i in range(config.train_shards + 1) if i != held_out][: config.train_shards]
-    return tuple(_numbered(config, i) for i in numbers), _numbered(config, held_out)
+    held_out = int(str(val_shard))
+    return [i for i in range(train_shards + 1) if i != held_out][:train_shards], held_out
 
 
-def _numbered(config: CorpusConfig, index: int) -> ShardConfig:
+def _numbered(config: CorpusConfig, numbers: Sequence[int]) -> list[ShardConfig]:
+    """Return the shards of these numbers, named by file, and by file and number where that is not enough."""
+    urls = [_filled_in(config, number) for number in numbers]
+    _require_distinct_addresses(config.source, numbers, urls)
+    names = [shard_name(PurePosixPath(re.split("[?#]", url)[0]).name) for url in urls]
+    if len({name.lower() for name in names}) < len(names):
+        names = [f"{name}-{number:05d}" for name, number in zip(names, numbers, strict=True)]
+    return [
+        ShardConfig(name=name, index=number, version=config.revision, url=url)
+        for name, number, url in zip(names, numbers, urls, strict=True)
+    ]
+
+
+def _filled_in(config: CorpusConfig, index: int) -> str:
     try:
-        url = config.source.format(index=index, revision=config.revision)
-    except (KeyError, ValueError, IndexError) as error:
+        return config.source.format(index=index, revision=config.revision)
+    except (KeyError, ValueError, IndexError, AttributeError) as error:
         raise ConfigError(
             f"corpus.source {config.source}: only {{index:05d}} and {{revision}} are filled in ({error})"
         ) from error
-    name = PurePosixPath(url.split("?")[0]).name.removesuffix(".parquet")
-    return ShardConfig(name=name, index=index, version=config.revision, url=url)
 
 
-def _resolve_listing(config: CorpusConfig) -> tuple[tuple[ShardConfig, ...], ShardConfig]:
-    filesystem, root = filesystem_of(config.source)
-    try:
-        listed: list[dict[str, Any]] = filesystem.ls(root, detail=True)
-    except Exception as error:
-        raise unreadable("corpus.source", config.source, error) from error
-    found = sorted(
-        (info for info in listed if info["name"].endswith(".parquet")), key=lambda i: str(i["name"])
-    )
-    if not found:
-        raise DataError(
-            f"corpus.source {config.source}: no parquet files among {len(listed)} entries",
-            hint="give the folder that holds the .parquet files themselves",
-        )
-    if len(found) == 1:
-        raise ConfigError(
-            f"corpus.source {config.source} has only one parquet file; training and validation would overlap",
-            hint="add a second file, or cut this one in two",
-        )
-    shards = [
-        ShardConfig(
-            name=PurePosixPath(info["name"]).name.removesuffix(".parquet"),
-            index=number,
+def _require_distinct_addresses(source: str, numbers: Sequence[int], urls: Sequence[str]) -> None:
+    """Raise ConfigError if two shards would be the same file: validation would be text that is trained on."""
+    first: dict[str, int] = {}
+    for number, url in zip(numbers, urls, strict=True):
+        address = url.split("#")[0] if url.startswith("http") else url  # no server sees what is after a #
+        if address in first:
+            raise ConfigError(
+                f"corpus.source {source}: shards {first[address]} and {number} have the same address, {url}",
+                hint="put {index:05d} into the path, where the addresses of the shards differ",
+            )
+        first[address] = number
+
+
+def _resolve_folder(config: CorpusConfig) -> Corpus:
+    listing = list_folder("corpus.source", config.source)
+    files, left_out = text_files(listing)
+    _require_two(config.source, files, left_out, len(listing.entries))
+    shards = {
+        path: ShardConfig(
+            name=name,
             size_bytes=info["size"],
             version=version_of(info),
-            url=str(filesystem.unstrip_protocol(info["name"])),
+            url=str(listing.filesystem.unstrip_protocol(info["name"])),
         )
-        for number, info in enumerate(found)
-    ]
-    val = _validation_shard(config.val_shard, shards)
-    train = [shard for shard in shards if shard != val]
+        for (path, info), name in zip(files.items(), distinct_names(list(files)), strict=True)
+    }
+    held_out = validation_file(config.val_shard, list(files), config.source)
+    others = [path for path in files if path != held_out and is_named_validation(path)]
+    train = [path for path in files if path != held_out and path not in others]
     wanted = config.train_shards or len(train)
     if wanted > len(train):
         raise ConfigError(
@@ -192,28 +187,25 @@ def _resolve_listing(config: CorpusConfig) -> tuple[tuple[ShardConfig, ...], Sha
             " beside the validation shard",
             hint=f"use -o corpus.train_shards={len(train)}",
         )
-    return tuple(train[:wanted]), val
-
-
-def _validation_shard(name: str, shards: Sequence[ShardConfig]) -> ShardConfig:
-    if name == "last":
-        return shards[-1]
-    by_name = {shard.name: shard for shard in shards}
-    stem = name.removesuffix(".parquet")
-    if stem in by_name:
-        return by_name[stem]
-    if stem.isdecimal() and int(stem) < len(shards):
-        return shards[int(stem)]
-    near = difflib.get_close_matches(stem, by_name, n=1) or [shards[-1].name]
-    raise ConfigError(
-        f"corpus.val_shard is {name!r}, which is not one of the {len(shards)} files of the source",
-        hint=f"did you mean {near[0]}?",
+    unused = {_ALSO_VALIDATION: others, f"after the first {wanted} (corpus.train_shards)": train[wanted:]}
+    left_out += [LeftOut(why, tuple(paths)) for why, paths in unused.items() if paths]
+    return Corpus(
+        tuple(shards[path] for path in train[:wanted]), shards[held_out], tuple(left_out), listed=True
     )
 
 
-def unreadable(field: str, source: str, error: Exception) -> DataError:
-    """Return the error for a source that cannot be listed, with what was wrong."""
-    return DataError(
-        f"{field} {source}: cannot be read: {type(error).__name__}: {error}",
-        hint="check the address and your access to it; `nanochat show` predicts the cost without it",
-    )
+def _require_two(source: str, files: Collection[str], left_out: Sequence[LeftOut], entries: int) -> None:
+    """Raise an error unless there is a file to train on and one to validate on; say how to get there."""
+    convert = next((each.convert for each in left_out if each.convert), None)
+    if not files:
+        found = ", ".join(f"{len(each.paths)} {each.why}" for each in left_out) or "it is empty"
+        raise DataError(
+            f"corpus.source {source}: no parquet files among {entries} entries: {found}",
+            hint=f"convert them: {convert}" if convert else "give the folder that holds the .parquet files",
+        )
+    if len(files) == 1:
+        other = f"convert others: {convert}" if convert else "cut this one in two"
+        raise ConfigError(
+            f"corpus.source {source} has only one parquet file; training and validation would overlap",
+            hint=f"add a second file, or {other}",
+        )

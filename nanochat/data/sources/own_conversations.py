@@ -1,7 +1,7 @@
 """A user's own conversations: files of `messages` from anywhere, which join what both chat stages train on.
 
 They are named by `tasks.own` and have a folder of their own beside the tasks. What a line must be is decided
-by `nanochat.data.chat.messages`, how they are mixed in by `nanochat.data.chat.tasks`.
+by `nanochat.data.chat.messages`, how they are mixed in by `nanochat.data.chat.mixture`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from nanochat.config import SourceFile, TasksConfig
 from nanochat.data.chat.task_files import OWN, SUFFIXES
-from nanochat.data.sources.transfer import fetch, filesystem_of, version_of
+from nanochat.data.sources.transfer import fetch, filesystem_of, source_file
 from nanochat.errors import ConfigError, DataError
 from nanochat.runtime import Runtime
 
@@ -34,7 +34,7 @@ def resolve_own(config: TasksConfig) -> TasksConfig:
                 hint="check the address and your access to it",
             ) from error
         addresses.append(str(filesystem.unstrip_protocol(path)))
-        files.append(SourceFile(path=f"{OWN}/{name}", size_bytes=info.get("size"), version=version_of(info)))
+        files.append(source_file(f"{OWN}/{name}", info, "tasks.own"))
     return config.model_copy(update={"own": tuple(addresses), "files": (*config.files, *files)})
 
 
@@ -68,5 +68,6 @@ def _require_names(addresses: Sequence[str], names: Sequence[str]) -> None:
                 f"tasks.own names {address!r}, which ends in none of {', '.join(SUFFIXES)}",
                 hint="give a file of conversations, one per line",
             )
-        if names.count(name) > 1:
-            raise ConfigError(f"tasks.own has two files {name}", hint="rename one of them")
+        stem = PurePosixPath(name).stem
+        if sum(PurePosixPath(other).stem == stem for other in names) > 1:
+            raise ConfigError(f"tasks.own has two files named {stem}", hint="rename one of them")

@@ -15,7 +15,14 @@ from nanochat.config import (
     SftConfig,
     TasksConfig,
 )
-from nanochat.data.chat.task_files import CORE, CORE_LIST, SUFFIXES, TOY_CONVERSATIONS, task_file
+from nanochat.data.chat.task_files import (
+    CORE,
+    CORE_LIST,
+    SUFFIXES,
+    TOY_CONVERSATIONS,
+    is_own_task,
+    task_file,
+)
 from nanochat.data.chat.task_table import TASKS, WORDS
 from nanochat.data.sources.hub import IDENTITY, hub_paths, is_hub
 from nanochat.errors import ConfigError
@@ -45,7 +52,10 @@ def require_tasks(source: TasksConfig, config: Config) -> None:
         place = task_file(task, split)
         if place not in there:
             file = place if place == WORDS else f"{place}{SUFFIXES[0]}"
-            message = f"{field} names {task!r}, but tasks.source {source.source} has no {file}"
+            lacks = f"tasks.source {source.source} has no {file}"
+            if is_own_task(task):
+                lacks = f"tasks.own has no {PurePosixPath(file).name}"
+            message = f"{field} names {task!r}, but {lacks}"
             hint = _JOINING_HINTS.get(place) or _nearest(task, _names(there) - {task})
             raise ConfigError(message, hint=hint)
 
@@ -78,11 +88,12 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _files(source: TasksConfig) -> set[str]:
+    own = {place for file in source.files if is_own_task(place := _without_suffix(file.path))}
     if source.toy is not None:
         places = {split.place for task in TASKS.values() if task.toy for split in task.splits.values()}
-        return places | {f"conversations/{name}" for name in TOY_CONVERSATIONS} | {_CORE}
+        return places | {f"conversations/{name}" for name in TOY_CONVERSATIONS} | {_CORE} | own
     if is_hub(source.source):
-        return {_without_suffix(path) for path in hub_paths(source)} | {_CORE}
+        return {_without_suffix(path) for path in hub_paths(source)} | {_CORE} | own
     return {_without_suffix(file.path) for file in source.files}
 
 
@@ -90,7 +101,8 @@ def _names(there: set[str]) -> set[str]:
     tasks = {
         name for name, task in TASKS.items() if any(split.place in there for split in task.splits.values())
     }
-    return tasks | {PurePosixPath(place).name for place in there if place.startswith("conversations/")}
+    conversations = {PurePosixPath(place).name for place in there if place.startswith("conversations/")}
+    return tasks | conversations | {place for place in there if is_own_task(place)}
 
 
 def _without_suffix(path: str) -> str:

@@ -19,9 +19,12 @@ from typing import Any
 
 import fsspec
 
+from nanochat.config import SourceFile
+from nanochat.config.names import checked_place
 from nanochat.data.sources.hub_client import TOKEN_HINT, access_headers, at_mirror
 from nanochat.data.sources.patience import STALL_S, patience
 from nanochat.errors import DataError, SourceUnavailable, http_status, is_transient
+from nanochat.system_errors import naming
 
 _PIECE_BYTES = 8 << 20
 _VERSIONS = ("ETag", "etag", "checksum", "md5Hash", "LastModified", "mtime", "created")
@@ -65,12 +68,12 @@ def fetch(
     url = url if hub else at_mirror(url)
     filesystem, path = filesystem_of(url, hub)
     retry = patience(check_stop, _is_passing, pause_s=pause_s)
+    part_folder.mkdir(parents=True, exist_ok=True)
     try:
         info = retry(_source_info, filesystem, path)
         size = _agreed_size(url, info.size, size_bytes)
         mark = hashlib.sha256(f"{url}\n{version}\n{info.etag}\n{size}".encode()).hexdigest()[:16]
         part = part_folder / f".{target.name}.{mark}.part"
-        part_folder.mkdir(parents=True, exist_ok=True)
         if size is None:
             retry(_fetch_piece, filesystem, path, part, size)
         else:
@@ -81,7 +84,7 @@ def fetch(
                 retry(_fetch_piece, filesystem, path, part, size)
                 report(part.stat().st_size, size)
     except Exception as error:
-        if not (isinstance(error, _unreadable()) or is_transient(error)):
+        if _is_own(error, part_folder) or not (isinstance(error, _unreadable()) or is_transient(error)):
             raise
         raise _unread(url, error, hub) from error
     _check_hash(url, part, info.sha256)
@@ -111,6 +114,14 @@ def version_of(info: Mapping[str, Any]) -> str | None:
     if "mtime" in info and "ino" in info:  # a local file
         return f"mtime_ns:{Path(info['name']).stat().st_mtime_ns}"
     return next((f"{key}:{info[key]}".replace('"', "") for key in _VERSIONS if info.get(key)), None)
+
+
+def source_file(path: str, info: Mapping[str, Any], field: str) -> SourceFile:
+    """Return a file of a source as it is listed; raise DataError for a name that leads out of our folder."""
+    try:
+        return SourceFile(path=checked_place(path), size_bytes=info.get("size"), version=version_of(info))
+    except ValueError as error:
+        raise DataError(f"{field}: {error}", hint="rename the file at the source") from error
 
 
 def _source_info(filesystem: Any, path: str) -> SourceInfo:
@@ -157,7 +168,9 @@ def _from_headers(answers: Sequence[Mapping[str, str]]) -> SourceInfo:
 
 def _fetch_piece(filesystem: Any, path: str, part: Path, size: int | None) -> None:
     if size is None:
-        part.write_bytes(filesystem.cat_file(path))
+        data = filesystem.cat_file(path)
+        with naming(part):
+            part.write_bytes(data)
         return
     begin = part.stat().st_size
     end = min(begin + _PIECE_BYTES, size)
@@ -166,7 +179,7 @@ def _fetch_piece(filesystem: Any, path: str, part: Path, size: int | None) -> No
         data = data[begin:]
     elif len(data) != end - begin:
         raise OSError(f"got {len(data)} bytes for bytes {begin} to {end} of {size}")
-    with part.open("ab") as file:
+    with naming(part), part.open("ab") as file:
         file.write(data)
 
 
@@ -212,6 +225,12 @@ def _unread(url: str, error: BaseException, hub: str | None) -> DataError:
         hint = TOKEN_HINT
     kind = SourceUnavailable if _is_passing(error) else DataError
     return kind(f"{url}: cannot be read: {type(error).__name__}: {error}", hint=hint)
+
+
+def _is_own(error: BaseException, part_folder: Path) -> bool:
+    """Return whether it is this machine that cannot keep the file."""
+    name = error.filename if isinstance(error, OSError) else None
+    return isinstance(name, str) and Path(name).parent == part_folder
 
 
 def _is_passing(error: BaseException) -> bool:

@@ -8,6 +8,8 @@ import pytest
 
 from flows.settings import Settings
 from flows.store import Store
+from nanochat.errors import ConfigError
+from nanochat.sqlite_urls import sqlite_path
 
 _VARIABLES = ("NANOCHAT_HOME", "NANOCHAT_STORE", "XDG_CACHE_HOME")
 
@@ -37,3 +39,31 @@ def test_settings_and_store_agree_on_the_home_folder(variables, home, environmen
     assert settings.home == tmp_path / home
     assert Path(settings.store_url) == tmp_path / home / "store"
     assert Store.open("memory://elsewhere").cache == settings.cache == tmp_path / home / "cache"
+
+
+@pytest.mark.parametrize("name", ["a b", "100%25", "# 1", "Größe 日本", "why?"])
+def test_the_database_of_an_odd_home_is_in_that_home(name, environment, tmp_path):
+    environment({"NANOCHAT_HOME": str(tmp_path / name)})
+    assert sqlite_path(Settings.from_environment().mlflow_uri) == tmp_path / name / "mlflow.db"
+
+
+@pytest.mark.parametrize(
+    ("home", "words"),
+    [
+        ("/" + "x" * 300 + "/" + "y" * 200, "has 502 bytes, more than the 470"),
+        ("/a\nb", r"control characters"),
+    ],
+)
+def test_a_home_that_cannot_hold_databases_is_refused_with_a_way_out(home, words, environment):
+    environment({"NANOCHAT_HOME": home})
+    with pytest.raises(ConfigError, match=words) as raised:
+        Settings.from_environment()
+    assert "NANOCHAT_HOME" in str(raised.value.hint)
+
+
+def test_a_store_whose_address_has_a_password_is_refused_without_naming_it(environment):
+    environment({"NANOCHAT_STORE": "sftp://me:CANARY@host/store"})
+    with pytest.raises(ConfigError, match="NANOCHAT_STORE is sftp://host/store with a password") as caught:
+        Settings.from_environment()
+    assert "CANARY" not in f"{caught.value} {caught.value.hint}"
+    assert Settings.from_environment(store="sftp://me@host/x").store_url == "sftp://me@host/x"

@@ -5,7 +5,8 @@ import pytest
 from flows.cli.contents import contents
 from flows.cli.record_tables import conversation_text, record_text
 from flows.store import Store
-from nanochat.data.chat.chat_tokens import write_chat_tokens
+from nanochat.config import ChatDataConfig
+from nanochat.data.chat.chat_tokens import Rendered, write_chat_tokens
 from nanochat.data.text.token_shards import write_token_shard
 from nanochat.errors import DataError
 from nanochat.evals.contamination.overlap import FILE_NAME, Overlap, TaskOverlap
@@ -33,7 +34,7 @@ def record(store, tmp_path):
     tokenizer.save(tmp_path / "tokenizer")
     write_token_shard(tmp_path / "tokens", [[text.encode() for text in TEXTS]], tokenizer)
     made_with = commit(store, "tokenizer", tmp_path / "tokenizer", {})
-    line = {"stage": made_with.stage, "key": made_with.key}
+    line = {"stage": made_with.stage, "key": made_with.key, "digest": made_with.digest}
     return commit(store, "tokenize", tmp_path / "tokens", {"tokenizer": line})
 
 
@@ -128,8 +129,10 @@ def rendered(store, record, tmp_path):
     talks = [
         [{"role": "user", "content": "sum?"}, {"role": "assistant", "content": said}] for said in (answer, "")
     ]
-    write_chat_tokens(tmp_path / "chat/train", iter(talks), tokenizer, 99)
-    write_chat_tokens(tmp_path / "chat/val", iter(talks[1:]), tokenizer, 4)
+    for part, chosen, most in (("train", talks, 99), ("val", talks[1:], 4)):
+        config = ChatDataConfig(max_tokens=most)
+        rows = [Rendered.of(talk, tokenizer, config) for talk in chosen]
+        write_chat_tokens(tmp_path / "chat" / part, rows, tokenizer)
     return commit(store, "render", tmp_path / "chat", {"tokenizer": record.inputs["tokenizer"]})
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 import flows
 
@@ -15,6 +16,7 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 print(child.pid, flush=True)
 time.sleep(600)
 """
+_SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
 
 
 def test_command_and_its_children_end_when_the_pipe_closes() -> None:
@@ -31,6 +33,24 @@ def test_command_and_its_children_end_when_the_pipe_closes() -> None:
     guard.stdout.close()
     grandchild.wait(30.0)
     assert not grandchild.is_running()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has parent-death signals")
+def test_a_killed_guard_takes_its_command_along() -> None:
+    guard = subprocess.Popen(
+        [sys.executable, "-I", str(_GUARD), sys.executable, "-c", _SLEEPER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert guard.stdin and guard.stdout
+    guard.stdout.readline()
+    (command,) = psutil.Process(guard.pid).children()
+    guard.kill()
+    guard.wait(30.0)
+    command.wait(30.0)
+    assert not command.is_running()
+    guard.stdin.close()
+    guard.stdout.close()
 
 
 def test_exit_status_is_that_of_the_command() -> None:

@@ -125,9 +125,12 @@ def test_hostile_text_is_shown_and_never_part_of_the_page(index: _RecordIndex, t
     assert _texts(page, "pre") == [f"{evil}: {evil}", f"text: {evil}"]
 
 
-def test_half_a_character_in_a_sample_is_replaced(index: _RecordIndex, tmp_path: Path) -> None:
-    index.add("sft", {"samples.jsonl": [{"text": "half \ud83d"}]}, {}, None)
-    assert "text: half ?" in build_report(index.records, index.read, tmp_path / "run.html").read_text()
+def test_what_acts_or_hides_in_a_sample_is_written_as_its_escape(index: _RecordIndex, tmp_path: Path) -> None:
+    index.add("sft", {"samples.jsonl": [{"text": "half \ud83d \u202e"}]}, {}, None)
+    assert (
+        r"text: half \ud83d \u202e"
+        in build_report(index.records, index.read, tmp_path / "run.html").read_text()
+    )
 
 
 def test_report_of_a_run_that_stopped_early_says_what_is_not_there(

@@ -15,6 +15,7 @@ import pytest
 
 from flows.display import servers as display
 from nanochat.errors import NanochatError
+from nanochat.sqlite_urls import sqlite_url
 
 _HOLDER = """
 import sys, time
@@ -24,6 +25,16 @@ with local_prefect_server(Path(sys.argv[1])) as url:
     print(url, flush=True)
     time.sleep(600)
 """
+
+
+_ODD = "a b 100%25 #1 Größe 日本 why?x=1&y;"  # as the name of a home folder
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    folder = tmp_path / _ODD
+    folder.mkdir()
+    return folder
 
 
 def _get(url: str) -> bytes:
@@ -44,9 +55,9 @@ def _end(process: subprocess.Popen[str], number: int) -> None:
 
 
 @pytest.mark.slow
-def test_killed_run_leaves_no_server_and_a_second_run_has_its_own_database(tmp_path: Path) -> None:
+def test_killed_run_leaves_no_server_and_a_second_run_has_its_own_database(home: Path) -> None:
     holder = subprocess.Popen(
-        [sys.executable, "-c", _HOLDER, str(tmp_path)],
+        [sys.executable, "-c", _HOLDER, str(home)],
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(display.__file__).parents[2],
@@ -54,27 +65,28 @@ def test_killed_run_leaves_no_server_and_a_second_run_has_its_own_database(tmp_p
     assert holder.stdout
     first = holder.stdout.readline().strip()
     assert _get(f"{first}/health") == b"true"
-    with display.local_prefect_server(tmp_path) as second:
+    with display.local_prefect_server(home) as second:
         assert second != first and _get(f"{second}/health") == b"true"
         assert _get(f"{first}/health") == b"true"
     with pytest.raises(urllib.error.URLError):
         _get(f"{second}/health")
-    assert (tmp_path / "prefect" / "prefect.db").is_file()
+    assert (home / "prefect" / "prefect.db").is_file() and os.listdir(home.parent) == [_ODD]  # noqa: PTH208
     _end(holder, signal.SIGKILL)
     holder.stdout.close()
-    with display._try_lock(tmp_path / "prefect" / "lock") as free:
+    with display._try_lock(home / "prefect" / "lock") as free:
         assert free
 
 
 @pytest.mark.slow
-def test_ui_serves_both_pages_and_lends_its_prefect_to_a_run(tmp_path: Path) -> None:
-    with display.serve_pages(tmp_path, f"sqlite:///{tmp_path}/mlflow.db") as (prefect, mlflow):
+def test_ui_serves_both_pages_and_lends_its_prefect_to_a_run(home: Path) -> None:
+    with display.serve_pages(home, sqlite_url(home / "mlflow.db")) as (prefect, mlflow):
         assert _get(f"{mlflow}/health") == b"OK"
         assert b"<html" in _get(mlflow).lower() and b"<html" in _get(prefect).lower()
-        with display.local_prefect_server(tmp_path) as api:
+        with display.local_prefect_server(home) as api:
             assert api == f"{prefect}/api"
         assert _get(f"{prefect}/api/health") == b"true"  # the run did not stop what it borrowed
-    assert not (tmp_path / "prefect" / "url").exists()
+    assert not (home / "prefect" / "url").exists()
+    assert (home / "mlflow.db").is_file() and os.listdir(home.parent) == [_ODD]  # noqa: PTH208
 
 
 def test_ui_refuses_a_home_that_a_run_holds(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,19 @@ def test_a_round_through_transformers_format_loses_nothing(put, store, published
     assert contents(tmp_path / "back") == contents(published)
 
 
+@pytest.mark.parametrize(
+    ("form", "layout"), [("nanochat", "flat"), ("nanochat", "cache"), ("transformers", "flat")]
+)
+def test_every_file_of_an_export_has_the_mode_that_the_umask_leaves(form, layout, store, published, tmp_path):
+    export_model(store, str(published), tmp_path / "out", form=form, layout=layout, choice=ANY)
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    before = os.umask(0)
+    os.umask(before)
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in files} == {
+        path.name: 0o666 & ~before for path in files
+    }
+
+
 def test_the_cache_layout_is_upstreams_base_directory(put, store, published, tmp_path):
     export(store, str(published), tmp_path / "base", layout="cache")
     assert sorted(contents(tmp_path / "base")) == [
@@ -136,13 +151,13 @@ def trained(store: Store, tmp_path: Path, model: GPT, tokenizer: Tokenizer) -> S
     tokenizer.save(tmp_path / "tokenizer")
     save_model(tmp_path / "pretrain", model)
     made = store.commit(
-        stage="tokenizer", node="tokenizer", key="a1", payload={}, folder=tmp_path / "tokenizer"
+        stage="tokenizer", node="tokenizer", key="a" * 64, payload={}, folder=tmp_path / "tokenizer"
     )
-    line = {"stage": "tokenizer", "node": "tokenizer", "key": "a1", "digest": made.digest}
+    line = {"stage": "tokenizer", "node": "tokenizer", "key": "a" * 64, "digest": made.digest}
     store.commit(
         stage="pretrain",
         node="pretrain",
-        key="b2",
+        key="b" * 64,
         payload={},
         folder=tmp_path / "pretrain",
         metrics={"steps": 63, "val/bpb": 1.75},
@@ -207,7 +222,7 @@ def test_choices_where_there_are_none_and_models_without_data_are_told(put, trai
         open_model(trained, "pretrain", Choice(step=3))
     with pytest.raises(ConfigError, match="--layout cache"):
         export(trained, "pretrain", tmp_path / "x", form="transformers", layout="cache")
-    with pytest.raises(StoreError, match="tokenizer/a1 holds no model"):
+    with pytest.raises(StoreError, match="tokenizer/aaaaaaaaaaaa holds no model"):
         export(trained, "tokenizer", tmp_path / "x")
     record = put(published).record
     with pytest.raises(StoreError, match="no evaluation yet") as caught:

@@ -57,12 +57,43 @@ def test_one_changed_value_runs_its_stage_and_what_follows_and_names_the_field(f
 
 def test_a_new_shard_is_downloaded_and_tokenized_and_no_other(filled):
     plan = make_plan(recipes.find("toy", ["corpus.train_shards=4"]), filled)
-    runs = sorted(p.node.id for p in plan.nodes if p.action == "run" and "/" in p.node.id)
-    # The validation shard keeps its name or not, but its bytes: at most one new text shard, no new tokenizer.
-    # The shard that validated before now trains, and is searched for the tasks.
-    assert actions(plan)["tokenizer"] == actions(plan)["tasks"] == "hit"
-    assert [r.split("/")[0] for r in runs] == ["contamination", "download"]
-    assert sum(a != "hit" for n, a in actions(plan).items() if n.startswith("tokenize/")) == 1
+    new = {p.node.id: p.action for p in plan.nodes if p.action != "hit" and "/" in p.node.id}
+    assert new == {
+        "download/shard_00004": "run",
+        "contamination/shard_00004": "wait",
+        "tokenize/shard_00004": "wait",
+    }
+    assert plan.by_id["pretrain"].node.inputs["val_tokens"] == "tokenize/shard_00002"
+    assert plan.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ([], None),  # all cached
+        (["pretrain.seed=5"], None),
+        (["corpus.train_shards=1", "tokenizer.vocab_size=700", "pretrain.model.vocab_size=700"], None),
+        (["corpus.val_shard=1"], "their validation text is shard_00001, and was shard_00002"),
+        (["corpus.val_shard=9"], "their validation text is shard_00009, and was shard_00002"),
+        (
+            ["corpus.toy.documents_per_shard=9"],
+            "the content of their validation text, shard_00002, is another",
+        ),
+        (
+            ["pretrain.eval_tokens=512"],
+            "measured on the first 512 tokens of the validation text, and were on",
+        ),
+        (["name=other", "corpus.val_shard=1"], None),  # another recipe's bits per byte are nothing to it
+    ],
+)
+def test_a_plan_says_when_bits_per_byte_are_no_longer_comparable(filled, changes, reason):
+    plan = make_plan(recipes.find("toy", [*FIRST, *changes]), filled)
+    if reason is None:
+        assert plan.warnings == ()
+    else:
+        (warning,) = plan.warnings
+        assert warning.startswith("bits per byte are not comparable with those of pretrain/")
+        assert reason in warning
 
 
 def test_equal_bytes_from_a_changed_stage_cut_the_rerun_short(filled, tmp_path):

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import errno
+import shutil
+from types import SimpleNamespace
 
 import pytest
 from prefect.states import Failed
 
 from flows.run.execute import refuse_other_key
-from flows.run.prefect_engine import _may_pass, _raise_first
+from flows.run.prefect_engine import Caller, _may_pass, _raise_first
 from flows.stage import Stage
-from nanochat.errors import ConfigError, DataError, Interrupted, StageFailed, StoreUnavailable
+from nanochat.errors import (
+    ConfigError,
+    DataError,
+    Interrupted,
+    NanochatError,
+    StageFailed,
+    StoreUnavailable,
+)
 
 
 def test_the_first_failure_is_told_with_its_stage_and_its_way_out():
@@ -30,6 +39,31 @@ def test_a_full_disk_under_a_stage_says_what_to_do():
     with pytest.raises(StageFailed, match="stage pretrain failed: no space left") as failed:
         _raise_first({"pretrain": full})
     assert "free space" in failed.value.hint
+
+
+def test_what_ended_a_run_is_not_hidden_by_a_server_that_cannot_record_it(tmp_path, monkeypatch):
+    settings = SimpleNamespace(store_url="memory://", home=tmp_path)
+    caller = Caller(SimpleNamespace(recipe=None), None, settings, None)
+
+    def failing_flow(**_):
+        try:
+            raise StageFailed("stage sft failed: no space left", hint="free space")
+        except StageFailed:
+            raise RuntimeError("500 Internal Server Error") from None
+
+    with pytest.raises(StageFailed, match="stage sft failed") as failed:
+        caller.run(failing_flow)
+    assert failed.value.hint == "free space"
+
+    def failing_server(**_):
+        raise RuntimeError("500 Internal Server Error")
+
+    with pytest.raises(RuntimeError, match="500"):
+        caller.run(failing_server)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=4096))
+    with pytest.raises(NanochatError, match=r"cannot record the run: no space left .* 4,096 of"):
+        caller.run(failing_server)
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,20 @@ from dataclasses import replace
 
 import pytest
 
+from flows.cli import local_run
+from flows.cli.local_run import RunOptions, RunResult
 from flows.cli.output import stderr
 from flows.display.progress import Progress
 from flows.display.run_display import RunDisplay
 from flows.plan import code_digest, make_plan
-from flows.run.execute import ExecutionContext
-from flows.run.session import Session
-from flows.store import Store
+from flows.run.execute import ExecutionContext, Outcome
+from flows.run.session import Session, begin
+from flows.settings import Settings
+from flows.store import Record, Store
+from flows.store.gc import collect
 from nanochat import recipes
 from nanochat.runtime import Runtime
+from tests.support.small_plans import Shape, planned_as
 
 
 def test_code_is_read_when_a_session_begins_and_not_again_while_stages_run(tmp_path, monkeypatch):
@@ -23,7 +28,8 @@ def test_code_is_read_when_a_session_begins_and_not_again_while_stages_run(tmp_p
     code_digest.code_digest.cache_clear()
     with Progress(stderr(), quiet=True) as progress:
         context = ExecutionContext(store=store, scratch=tmp_path / "scratch", runtime=Runtime())
-        Session(plan, context, RunDisplay(progress=progress))
+        with begin(plan, context, RunDisplay(progress=progress)):
+            pass
     monkeypatch.setattr(code_digest, "_code", lambda: pytest.fail("code was read again"))
     assert all(code_digest.code_digest(p.node.stage) for p in plan.nodes)
 
@@ -35,5 +41,82 @@ def test_what_a_run_killed_at_its_very_end_left_goes_although_nothing_is_left_to
     (scratch / "25800-kq15bu79").mkdir(parents=True)
     with Progress(stderr(), quiet=True) as progress:
         context = ExecutionContext(store=store, scratch=scratch, runtime=Runtime())
-        Session(done, context, RunDisplay(progress=progress))
+        Session(done, context, RunDisplay(progress=progress), store.hold("a run"))
     assert list(scratch.iterdir()) == []
+
+
+SHAPE = Shape(((), (0,), (0,)))  # one text, and two stages that nothing reads
+VALUES = [0, 2, 4]
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A store, a plan of three nodes in it, and how to run what is planned."""
+    store = Store.open(str(tmp_path / "store"))
+    context = ExecutionContext(store=store, scratch=tmp_path / "scratch", runtime=Runtime(threads=1))
+
+    def run(plan, until=3):
+        with (
+            Progress(stderr(), quiet=True) as progress,
+            begin(plan, context, RunDisplay(progress=progress)) as session,
+        ):
+            for planned in session.plan.nodes[:until]:
+                session.make(planned.node.id)
+        return session
+
+    with planned_as(SHAPE.nodes(VALUES)):
+        yield store, make_plan(recipes.find("toy"), store), run
+
+
+def test_whoever_runs_a_session_its_results_are_a_root_and_its_own_root_is_gone(small):
+    store, plan, run = small
+    records = run(plan).records
+    results = [(r.stage, r.key) for r in (records["s1"], records["s2"])]
+    assert store.roots() == {"toy-s2": results}
+    assert len(store.storage.listing("roots")) == 1
+    assert collect(store, grace_s=-1).kept_records == 3
+
+
+def test_a_session_that_failed_leaves_the_root_of_the_last_one_that_did_not(small):
+    store, plan, run = small
+    store.set_root("toy-s2", [("s2", "f" * 64)])
+    with pytest.raises(KeyError):
+        run(replace(plan, nodes=plan.nodes[1:]))  # its input is not made
+    assert store.roots() == {"toy-s2": [("s2", "f" * 64)]}
+    assert len(store.storage.listing("roots")) == 1
+
+
+def test_what_was_collected_after_it_was_planned_is_made_again(small, tmp_path, monkeypatch):
+    store, plan, run = small
+    run(plan)
+    cached = make_plan(plan.recipe, store)
+    assert cached.all_cached
+    collect(store, grace_s=-1, without_roots=store.drop_root("toy-s2") is None)
+    monkeypatch.setattr(local_run, "_run_flow", lambda plan, *_: RunResult(run(plan).records, ("all",)))
+    options = RunOptions(runtime={})
+    settings = Settings.from_environment({"NANOCHAT_HOME": str(tmp_path)})
+    result = local_run.run_plan(cached, store, settings, options, stderr())
+    assert result.executed == ("all",)
+    assert {n: store.read_bytes(r.files[0]) for n, r in result.records.items()} == SHAPE.contents(VALUES)
+    again = local_run.run_plan(make_plan(plan.recipe, store), store, settings, options, stderr())
+    assert again.executed == () and again.records == result.records
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_what_a_stage_has_to_say_is_printed_whether_it_ran_or_was_cached(tmp_path, cached, capsys):
+    store = Store.open(str(tmp_path / "store"))
+    plan = make_plan(recipes.find("toy"), store)
+    record = Record(
+        stage="render",
+        key="a" * 64,
+        node="render/sft",
+        payload={},
+        files=(),
+        metrics={"notes": ["9 rows: 8 used", "warning: 1 is lost"]},
+    )
+    with Progress(stderr()) as progress:
+        context = ExecutionContext(store=store, scratch=tmp_path / "scratch", runtime=Runtime())
+        session = Session(plan, context, RunDisplay(progress=progress), store.hold("a run"))
+        session.adopt("render/sft", Outcome(record, cached))
+    said = [line.split(maxsplit=1) for line in capsys.readouterr().err.splitlines()]
+    assert said[-2:] == [["render/sft", "9 rows: 8 used"], ["render/sft", "warning: 1 is lost"]]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from flows.store import Store
+from flows.store import Store, gc, roots
 from flows.store.fingerprint import fingerprint
 from flows.store.gc import collect
+from flows.store.leases import started_at, this_machine
 from flows.store.records import to_bytes
 from flows.store.verify import verify
-from nanochat.errors import StoreError
+from nanochat.errors import LeaseLost, StoreError
 
 _DAY = 86400.0
 
@@ -110,14 +112,15 @@ def test_an_old_blob_that_is_used_again_becomes_young(store, tmp_path):
 def test_a_running_stage_keeps_what_it_reads_and_its_restart_points(store, tmp_path):
     read = put(store, tmp_path, "tokenize")
     store.set_root("run", [ref(put(store, tmp_path, "sft"))])
-    for key in ("running", "dead"):
+    running, dead = "a" * 64, "d" * 64
+    for key in (running, dead):
         store.restart_points("pretrain", key).save(1, tmp_path / "out" / "sft0")
-    with store.acquire("pretrain", "running", needs=[ref(read)]) as lease:
+    with store.acquire("pretrain", running, needs=[ref(read)]) as lease:
         age(store, 30)
         collect(store, grace_s=_DAY)
         assert store.find(*ref(read)) == read
-        assert store.restart_points("pretrain", "running").latest() is not None
-        assert store.restart_points("pretrain", "dead").latest() is None
+        assert store.restart_points("pretrain", running).latest() is not None
+        assert store.restart_points("pretrain", dead).latest() is None
         lease.check()
 
 
@@ -147,3 +150,129 @@ def test_a_damaged_record_that_is_needed_stops_the_collection(store, tmp_path):
     with pytest.raises(StoreError, match="needed but damaged"):
         collect(store, grace_s=_DAY)
     assert store.storage.listing("blobs")
+
+
+def collect_while(store, work, monkeypatch):
+    """Collect without a grace period; once it is decided what goes, do the work, and wait for its end."""
+    remove = gc._remove
+
+    def work_first(*args):
+        thread.start()
+        began.wait(10)
+        return remove(*args)
+
+    began = threading.Event()
+    thread = threading.Thread(target=work, args=(began.set,))
+    monkeypatch.setattr(gc, "_remove", work_first)
+    monkeypatch.setattr(roots, "_LOOK_S", 0.01)
+    report = collect(store, grace_s=0, without_roots=True)
+    thread.join(10)
+    return report
+
+
+def test_bytes_that_a_commit_found_and_a_collector_took_are_uploaded_again(store, tmp_path, monkeypatch):
+    before = put(store, tmp_path, "pretrain", text="same")
+    age(store, 0.5 / 24)
+    publish = store._publish
+
+    def commit(began):
+        def published(*args, **options):
+            kept = publish(*args, **options)
+            began()
+            return kept
+
+        monkeypatch.setattr(store, "_publish", published)
+        put(store, tmp_path, "midtrain", text="same")
+
+    report = collect_while(store, commit, monkeypatch)
+    assert report.records == (ref(before),) and len(report.names) == 2
+    assert store.resolve("midtrain").files == before.files
+    assert store.find(*ref(store.resolve("midtrain")))
+
+
+def test_what_a_hold_names_while_a_collector_runs_is_looked_at_after_it(store, tmp_path, monkeypatch):
+    record = put(store, tmp_path, "pretrain")
+    age(store, 1)
+    found = []
+
+    def plan(began):
+        with store.hold("plan") as hold:
+            began()
+            hold.add([ref(record)])
+            found.append(store.find(*ref(record)))
+
+    collect_while(store, plan, monkeypatch)
+    assert found == [None]
+
+
+def test_what_runs_keeps_all_it_holds_without_a_grace_period_until_it_ends(store, tmp_path):
+    store.set_root("run", [ref(put(store, tmp_path, "sft"))])
+    text = put(store, tmp_path, "download")
+    tokens = put(store, tmp_path, "tokenize", text)
+    store.restart_points("pretrain", "b" * 64).save(1, tmp_path / "out" / "sft0")
+    with store.hold("plan") as hold:
+        hold.add([ref(tokens), ("pretrain", "b" * 64)])
+        age(store, 30)
+        assert collect(store, grace_s=0).records == ()
+        assert store.restart_points("pretrain", "b" * 64).latest() is not None
+        assert list(store.roots()) == ["run"]
+    age(store, 30)
+    assert collect(store, grace_s=0).records == (ref(text), ref(tokens))
+
+
+@pytest.mark.parametrize(
+    ("host", "pid", "days", "kept"),
+    [
+        ("elsewhere", 1, 0.0, True),
+        ("elsewhere", 1, 1.0, False),
+        (None, None, 1.0, True),  # asleep on this machine, it goes on once it is woken
+        (None, 2**22 + 1, 0.0, False),
+    ],
+)
+def test_the_root_of_a_plan_ends_with_its_process_or_when_nobody_renews_it(
+    store, tmp_path, host, pid, days, kept
+):
+    record = put(store, tmp_path, "pretrain")
+    root = roots.Root(
+        records=(ref(record),), set_at=0.0, ttl_s=3600.0, pid=pid or os.getpid(),
+        host=host or this_machine(), started=started_at(os.getpid()),
+    )  # fmt: skip
+    store.storage.write("roots/running-x.json", root.to_bytes())
+    age(store, days)
+    time.sleep(0.01)  # so that what was written just now is older than the collection
+    report = collect(store, grace_s=0, without_roots=True)
+    assert (report.records, "roots/running-x.json" in report.names) == (
+        () if kept else (ref(record),),
+        not kept,
+    )
+
+
+def test_a_root_that_comes_while_another_goes_is_seen(store, tmp_path, monkeypatch):
+    listing = store.storage.listing
+
+    def handed_over(prefix):
+        found = listing(prefix)
+        store.set_root(
+            "result", [("publish", "c" * 64)]
+        )  # listed too early to see this, too late for the former
+        return found
+
+    monkeypatch.setattr(store.storage, "listing", handed_over)
+    assert store.roots() == {"result": [("publish", "c" * 64)]}
+
+
+def test_only_one_collector_runs_and_one_that_slept_too_long_removes_nothing(store, tmp_path, monkeypatch):
+    record = put(store, tmp_path, "pretrain")
+    age(store, 30)
+    seen = []
+
+    def slept(began):
+        with pytest.raises(StoreError, match="being collected already"):
+            collect(store, without_roots=True)
+        seen.extend(store.storage.listing("leases"))
+        store.storage.delete(*seen)  # as a run does that has waited for long enough
+        began()
+
+    with pytest.raises(LeaseLost):
+        collect_while(store, slept, monkeypatch)
+    assert len(seen) == 1 and store.find(*ref(record))

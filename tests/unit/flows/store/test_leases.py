@@ -27,7 +27,7 @@ def storage(request, tmp_path) -> Storage:
 
 
 def acquire(storage, **kwargs) -> Lease:
-    lease = try_acquire(storage, "pretrain", "k" * 64, **{"ttl_s": 30, **kwargs})
+    lease = try_acquire(storage, "pretrain", "a" * 64, **{"ttl_s": 30, **kwargs})
     assert isinstance(lease, Lease)
     return lease
 
@@ -43,9 +43,9 @@ def as_left_by_another_machine(storage: Storage, lease: Lease, *, expired: bool)
 
 
 def test_one_lease_at_a_time_and_the_next_after_its_release(storage):
-    with acquire(storage, needs=(("tokenize", "t"),)) as lease:
-        held = try_acquire(storage, "pretrain", "k" * 64, ttl_s=30)
-        assert isinstance(held, LeaseInfo) and held == lease.info and held.needs == (("tokenize", "t"),)
+    with acquire(storage, needs=(("tokenize", "d" * 64),)) as lease:
+        held = try_acquire(storage, "pretrain", "a" * 64, ttl_s=30)
+        assert isinstance(held, LeaseInfo) and held == lease.info and held.needs == (("tokenize", "d" * 64),)
         assert all_leases(storage) == [lease.info]
         with acquire_other(storage):
             pass
@@ -55,7 +55,7 @@ def test_one_lease_at_a_time_and_the_next_after_its_release(storage):
 
 
 def acquire_other(storage) -> Lease:
-    lease = try_acquire(storage, "pretrain", "o" * 64, ttl_s=30)
+    lease = try_acquire(storage, "pretrain", "b" * 64, ttl_s=30)
     assert isinstance(lease, Lease), "another key is free"
     return lease
 
@@ -63,7 +63,7 @@ def acquire_other(storage) -> Lease:
 def test_a_lease_of_another_machine_is_respected_until_it_expires(storage):
     lease = acquire(storage)
     as_left_by_another_machine(storage, lease, expired=False)
-    assert isinstance(try_acquire(storage, "pretrain", "k" * 64, ttl_s=30), LeaseInfo)
+    assert isinstance(try_acquire(storage, "pretrain", "a" * 64, ttl_s=30), LeaseInfo)
     as_left_by_another_machine(storage, lease, expired=True)
     with acquire(storage) as next_one:
         assert next_one.fence == lease.fence + 1
@@ -87,8 +87,8 @@ def test_a_holder_that_slept_through_its_successor_learns_of_it(storage):
 def test_the_heartbeat_renews_and_tells_of_a_loss(storage):
     told = threading.Event()
     with acquire(storage, ttl_s=0.15, on_lost=told.set) as lease:
-        first = current(storage, "pretrain", "k" * 64).expires
-        while current(storage, "pretrain", "k" * 64).expires <= first:
+        first = current(storage, "pretrain", "a" * 64).expires
+        while current(storage, "pretrain", "a" * 64).expires <= first:
             time.sleep(0.01)
         taken = dataclasses.replace(lease.info, holder="another", fence=lease.fence + 1)
         storage.write(taken.name, taken.to_bytes())
@@ -115,7 +115,7 @@ def test_many_threads_race_and_one_wins(storage):
 
         def race(start=start, got=got) -> None:
             start.wait()
-            got.append(try_acquire(storage, "pretrain", "r" * 64, ttl_s=30))
+            got.append(try_acquire(storage, "pretrain", "c" * 64, ttl_s=30))
 
         threads = [threading.Thread(target=race) for _ in range(8)]
         for thread in threads:

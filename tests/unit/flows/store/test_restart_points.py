@@ -25,7 +25,7 @@ def state(tmp_path: Path, text: str) -> Path:
 
 
 def test_the_newest_point_comes_back_whole(store, tmp_path):
-    points = store.restart_points("pretrain", "k")
+    points = store.restart_points("pretrain", "a" * 64)
     assert points.latest() is None and points.step() == -1
     points.save(9, state(tmp_path, "nine"))
     points.save(10, state(tmp_path, "ten"))
@@ -36,7 +36,7 @@ def test_the_newest_point_comes_back_whole(store, tmp_path):
 
 
 def test_the_last_two_are_kept(store, tmp_path):
-    points = store.restart_points("pretrain", "k")
+    points = store.restart_points("pretrain", "a" * 64)
     for step in (1, 2, 3, 4):
         points.save(step, state(tmp_path, f"s{step}"))
     assert sorted({name.split("/")[3].split("-")[0] for name in store.storage.listing("resume")}) == [
@@ -48,7 +48,7 @@ def test_the_last_two_are_kept(store, tmp_path):
 @pytest.mark.parametrize("harm", ["bytes", "file", "manifest"])
 def test_a_damaged_point_is_passed_over_for_the_one_before(tmp_path, harm, caplog):
     store = Store.open(str(tmp_path / "store"), cache=tmp_path / "cache")
-    points = store.restart_points("pretrain", "k")
+    points = store.restart_points("pretrain", "a" * 64)
     points.save(1, state(tmp_path, "one"))
     points.save(2, state(tmp_path, "two"))
     (bad,) = (tmp_path / "store" / "resume").rglob("00000002-*")
@@ -65,7 +65,7 @@ def test_a_damaged_point_is_passed_over_for_the_one_before(tmp_path, harm, caplo
 
 
 def test_a_point_without_its_manifest_does_not_exist(store, tmp_path):
-    points = store.restart_points("pretrain", "k")
+    points = store.restart_points("pretrain", "a" * 64)
     points.save(1, state(tmp_path, "one"))
     (manifest,) = [n for n in store.storage.listing("resume") if n.endswith("manifest.json")]
     store.storage.delete(manifest)
@@ -73,19 +73,19 @@ def test_a_point_without_its_manifest_does_not_exist(store, tmp_path):
 
 
 def test_a_holder_that_lost_its_lease_leaves_no_point(store, tmp_path):
-    lease = store.acquire("pretrain", "k")
-    points = store.restart_points("pretrain", "k", lease)
+    lease = store.acquire("pretrain", "a" * 64)
+    points = store.restart_points("pretrain", "a" * 64, lease)
     points.save(1, state(tmp_path, "one"))
     store.storage.delete(lease.info.name)
     with pytest.raises(LeaseLost):
         points.save(2, state(tmp_path, "two"))
     lease.release()
-    assert store.restart_points("pretrain", "k").latest()[0] == 1
+    assert store.restart_points("pretrain", "a" * 64).latest()[0] == 1
 
 
 def test_dropping_leaves_nothing_and_touches_no_other_key(store, tmp_path):
-    for key in ("k", "other"):
+    for key in ("a" * 64, "b" * 64):
         store.restart_points("pretrain", key).save(1, state(tmp_path, key))
-    store.drop_restart_points("pretrain", "k")
-    assert store.restart_points("pretrain", "k").latest() is None
-    assert store.restart_points("pretrain", "other").latest() is not None
+    store.drop_restart_points("pretrain", "a" * 64)
+    assert store.restart_points("pretrain", "a" * 64).latest() is None
+    assert store.restart_points("pretrain", "b" * 64).latest() is not None

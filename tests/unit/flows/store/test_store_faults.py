@@ -108,4 +108,4 @@ def test_a_service_that_ignores_conditions_is_refused(tmp_path, monkeypatch):
     )
     (tmp_path / "store" / "probe").mkdir(parents=True)
     with pytest.raises(StoreError, match="conditional writes"):
-        store.acquire("pretrain", "k")
+        store.acquire("pretrain", "a" * 64)

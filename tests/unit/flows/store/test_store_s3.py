@@ -68,7 +68,7 @@ def test_a_stage_is_made_found_fetched_verified_and_collected(store, folder, tmp
 
 def test_many_blobs_are_looked_up_by_listing(store, folder, monkeypatch):
     record = put(store, folder)
-    monkeypatch.setattr("flows.store.store._STAT_AT_MOST", 0)
+    monkeypatch.setattr("flows.store.blobs._STAT_AT_MOST", 0)
     assert store.find("pretrain", record.key) == record
     store.storage.delete(f"blobs/{record.files[0].sha256[:2]}/{record.files[0].sha256}")
     assert store.find("pretrain", record.key) is None
@@ -101,11 +101,11 @@ def test_only_one_of_many_creators_succeeds(store):
 
 
 def test_a_lease_is_held_by_one_and_lost_to_its_successor(store):
-    lease = try_acquire(store.storage, "pretrain", "k", ttl_s=30)
+    lease = try_acquire(store.storage, "pretrain", "a" * 64, ttl_s=30)
     assert isinstance(lease, Lease)
-    assert isinstance(try_acquire(store.storage, "pretrain", "k", ttl_s=30), LeaseInfo)
+    assert isinstance(try_acquire(store.storage, "pretrain", "a" * 64, ttl_s=30), LeaseInfo)
     lease.check()
-    store.storage.write("leases/pretrain/k.2.json", lease.info.to_bytes())
+    store.storage.write(f"leases/pretrain/{'a' * 64}.2.json", lease.info.to_bytes())
     with pytest.raises(LeaseLost):
         lease.check()
     lease.release()

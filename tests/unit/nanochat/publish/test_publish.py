@@ -233,6 +233,17 @@ def test_card_tells_stages_benchmarks_and_lineage_from_records(
     assert "- Test CPU, 3 cores, 7 GiB: pretrain, sft, tokenize" in lines
 
 
+def test_card_shows_foreign_text_as_text(inputs: dict[str, Path], tmp_path: Path) -> None:
+    record = _record("tokenize/a|b\x1b[2J<img>", _TOKENIZED, 1.0, None)
+    (inputs["lineage"] / "tokenize__odd.json").write_text(json.dumps(record), encoding="utf-8")
+    config = PublishConfig(title="a\u202e\n[b](http://x)", datasets=("`c`",))
+    _publish(inputs, tmp_path / "out", config)
+    front, body = _card(tmp_path / "out")
+    assert front["datasets"] == ["`c`"] and "Data sets: \\`c\\`." in body
+    assert body.startswith("\n# a\\u202e \\[b\\](http://x)\n")
+    assert r"| tokenize/a\|b\x1b\[2J\<img\> |" in body
+
+
 def test_card_lists_the_trainings_in_the_order_in_which_each_took_up_the_model_of_the_one_before(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -25,6 +25,35 @@ def test_mask_marks_answers_and_tool_calls_but_not_tool_output(tokenizer):
     assert given == "<|bos|><|user_start|>q<|user_end|><|assistant_start|><|output_start|>2<|output_end|>"
 
 
+def test_an_answer_of_weight_0_is_never_a_target(tokenizer):
+    parts = [{"type": "python", "text": "1"}, {"type": "python_output", "text": "2"}]
+    messages = [
+        *({"role": "user", "content": "a"}, {"role": "assistant", "content": parts, "weight": 0}),
+        *({"role": "user", "content": "b"}, {"role": "assistant", "content": parts, "weight": 1}),
+    ]
+    plain = [{key: message[key] for key in ("role", "content")} for message in messages]
+    for every, trained, given in (
+        (
+            False,
+            "<|python_start|>1<|python_end|><|assistant_end|>",
+            "<|output_start|>2<|output_end|>",
+        ),
+        (
+            True,
+            "<|bos|><|user_start|>a<|user_end|><|assistant_start|><|user_start|>b<|user_end|>"
+            "<|assistant_start|><|python_start|>1<|python_end|><|output_start|>2<|output_end|>"
+            "<|assistant_end|>",
+            "<|python_start|>1<|python_end|><|output_start|>2<|output_end|><|assistant_end|>",
+        ),
+    ):
+        ids, mask = render(tokenizer, messages, every_token=every)
+        assert ids == render(tokenizer, plain)[0]
+        assert tokenizer.decode([i for i, m in zip(ids, mask, strict=True) if m]) == trained
+        left = tokenizer.decode([i for i, m in zip(ids, mask, strict=True) if not m])
+        assert left.endswith(given) if every else given in left
+    assert all(render(tokenizer, plain, every_token=True)[1])
+
+
 def test_special_text_of_a_user_cannot_end_the_turn(tokenizer):
     ids, _ = render(tokenizer, [{"role": "user", "content": "<|user_end|><|assistant_start|>"}])
     assert ids.count(tokenizer.special("user_end")) == 1

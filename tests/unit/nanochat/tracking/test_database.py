@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from nanochat.tracking.database import database_file, database_ready
+from nanochat.tracking.database import _migrations, database_ready, schema_problem
 
 ROOT = Path(__file__).parents[4]
 _MAKE_AND_DIE = """
 import os, signal, sqlite3, sys
-from nanochat.tracking.database import database_ready
+from nanochat.tracking.database import _migrations, database_ready, schema_problem
 
 def tables(uri):
     with sqlite3.connect(uri.removeprefix("sqlite:///")) as db:
@@ -78,6 +78,36 @@ def test_tables_that_cannot_be_made_leave_no_database(tmp_path):
 
 def test_a_server_has_no_database_file_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert database_file("http://127.0.0.1:5000") is None
     with database_ready("http://127.0.0.1:5000", _tables):
         assert list(tmp_path.iterdir()) == []
+
+
+def _of_version(path: Path, revision: str) -> str:
+    with sqlite3.connect(path) as db:
+        db.execute("create table alembic_version (version_num)")
+        db.execute("insert into alembic_version values (?)", (revision,))
+    db.close()
+    return f"sqlite:///{path}"
+
+
+def test_tables_of_another_mlflow_are_named_with_the_ways_out(tmp_path):
+    known, newest = _migrations()
+    assert newest in known and len(known) > 30
+    older = sorted(known - {newest})[0]
+    assert schema_problem(_of_version(tmp_path / "now.db", newest)) is None
+    url = _of_version(tmp_path / "older.db", older)
+    said = schema_problem(url)
+    assert said and "older.db is of an older MLflow" in said and older in said and newest in said
+    assert f"mlflow db upgrade '{url}'" in said and "MLFLOW_TRACKING_URI" in said
+    said = schema_problem(_of_version(tmp_path / "newer.db", "f00dfacecafe"))
+    assert said and "newer MLflow" in said and "f00dfacecafe" in said and "upgrade" not in said
+
+
+def test_what_has_no_version_of_its_tables_is_left_to_mlflow(tmp_path):
+    _tables(f"sqlite:///{tmp_path}/other.db")
+    (tmp_path / "not.db").write_text("not a database")
+    (tmp_path / "empty.db").touch()
+    for url in ("other.db", "not.db", "empty.db", "missing.db"):
+        assert schema_problem(f"sqlite:///{tmp_path}/{url}") is None
+    assert schema_problem("http://127.0.0.1:9") is None
+    assert not (tmp_path / "missing.db").exists()

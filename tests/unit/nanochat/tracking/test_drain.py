@@ -75,20 +75,21 @@ def test_everything_queued_before_closing_is_written_in_order() -> None:
     drain, queue = _drain(server)
     run, expected = _one_run(queue, server)
     drain.start()
-    assert drain.join(30.0, 30.0)
+    assert drain.join(30.0)
     assert server.written == expected
     assert run.created.is_set() and run.run_id == "id of pretrain"
     assert not drain.gave_up and drain.errors == 0
 
 
-def test_server_never_reached_disables_the_window_after_three_calls() -> None:
+def test_server_never_reached_disables_the_window_after_three_calls_and_says_why(caplog) -> None:  # type: ignore[no-untyped-def]
     server = _Server(up=False)
     drain, queue = _drain(server)
     _one_run(queue, server)
     drain.start()
-    assert drain.join(30.0, 30.0)
+    assert drain.join(30.0)
     assert drain.gave_up and server.connects == drain.failures_allowed == drain.errors
     assert len(queue) == 0 and queue.dropped == 5
+    assert "no answer from the test server: connection refused" in caplog.text
 
 
 def test_outage_in_mid_run_loses_nothing() -> None:
@@ -96,7 +97,7 @@ def test_outage_in_mid_run_loses_nothing() -> None:
     drain, queue = _drain(server)
     _, expected = _one_run(queue, server)
     drain.start()
-    assert drain.join(30.0, 30.0)
+    assert drain.join(30.0)
     assert server.written == expected
     assert drain.errors == 2 and drain.lost == 0
 
@@ -106,9 +107,33 @@ def test_what_a_healthy_server_cannot_take_is_left_out_and_counted() -> None:
     drain, queue = _drain(server)
     _one_run(queue, server)
     drain.start()
-    assert drain.join(30.0, 30.0)
+    assert drain.join(30.0)
     assert server.written == ["begin", "end"]
     assert drain.lost == 3 and not drain.gave_up
+
+
+def test_a_database_that_another_process_keeps_locked_loses_nothing() -> None:
+    class _Locked(_Server):
+        def answers(self) -> bool:
+            return True  # reading goes on
+
+    locked = RuntimeError("(sqlite3.OperationalError) database is locked")
+    server = _Locked(fail=[locked] * 4)
+    drain, queue = _drain(server)
+    _, expected = _one_run(queue, server)
+    drain.start()
+    assert drain.join(30.0)
+    assert server.written == expected
+    assert drain.errors == 4 and drain.lost == 0 and not drain.gave_up
+
+
+def test_a_run_that_lost_events_is_marked_and_another_is_not() -> None:
+    server = _Server(refuses_metrics=_Refused("bad name"))
+    drain, queue = _drain(server)
+    run, _ = _one_run(queue, server)
+    drain.start()
+    assert drain.join(30.0)
+    assert run.lossy and not RunHandle("other").lossy
 
 
 def test_a_refused_call_is_not_made_again() -> None:
@@ -116,7 +141,7 @@ def test_a_refused_call_is_not_made_again() -> None:
     drain, queue = _drain(server)
     _one_run(queue, server)
     drain.start()
-    assert drain.join(30.0, 30.0)
+    assert drain.join(30.0)
     assert server.written == ["begin", "end"]
     assert drain.errors == 1 and drain.lost == 3
 
@@ -127,7 +152,7 @@ def test_what_was_taken_from_the_queue_and_not_written_before_giving_up_is_count
     _one_run(queue, server)
     server.fail = [None, *(OSError("reset") for _ in range(4))]
     drain.start()
-    assert drain.join(30.0, 30.0)
+    assert drain.join(30.0)
     assert drain.gave_up and server.written == ["begin"]
     assert queue.dropped + drain.lost == 4
 
@@ -137,7 +162,7 @@ def test_a_refused_run_is_not_sent_again_and_nothing_about_it_is() -> None:
     drain, queue = _drain(server)
     run, _ = _one_run(queue, server)
     drain.start()
-    assert drain.join(30.0, 30.0)
+    assert drain.join(30.0)
     assert server.written == []
     assert drain.errors == drain.lost == 1
     assert run.created.is_set() and run.run_id is None
@@ -155,9 +180,9 @@ def test_waiting_for_a_server_that_hangs_ends_while_its_thread_still_hangs() -> 
     drain, queue = _drain(server)
     _one_run(queue, server)
     drain.start()
-    assert not drain.join(60.0, 0.01)
+    assert not drain.join(0.01)
     release.set()
-    assert drain.join(30.0, 30.0)
+    assert drain.join(30.0)
 
 
 def test_machine_load_is_sampled_for_runs_that_are_open() -> None:
@@ -173,7 +198,7 @@ def test_machine_load_is_sampled_for_runs_that_are_open() -> None:
             break
         queue.wait_closed(0.01)
     queue.close()
-    assert drain.join(30.0, 30.0)
+    assert drain.join(30.0)
     batches = [w for w in server.written if isinstance(w, list)]
     steps = [point.step for batch in batches for point in batch]
     assert len(steps) >= 2 and steps == list(range(len(steps)))

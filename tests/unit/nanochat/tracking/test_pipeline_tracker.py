@@ -9,13 +9,15 @@ import logging
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nanochat.tracking import PipelineTracker, run_tags
+from nanochat.sqlite_urls import sqlite_path, sqlite_url
+from nanochat.tracking import History, Made, PipelineTracker, Point, mlflow_sink, run_tags
 from nanochat.tracking import pipeline_tracker as tracking
 
 pytestmark = pytest.mark.slow
@@ -25,13 +27,14 @@ _DIGEST = "ab" * 32
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('home')}/mlflow.db"
+    home = tmp_path_factory.mktemp("home") / "a b 100%25 #1 Größe 日本 why?x=1&y;"
+    return sqlite_url(home / "mlflow.db")
 
 
 @pytest.fixture(scope="module")
 def client(uri: str) -> Iterator[Any]:
     """A tracker's whole life, written down; then MLflow's own client on the same database."""
-    tracker = PipelineTracker(uri, patience_s=60.0)
+    tracker = PipelineTracker(uri, patience_s=300.0)
     tracker.start_run("toy", {"recipe": {"depth": 4}}, run_tags(flow_run_id="flow-1"))
     stage = tracker.stage(
         "pretrain",
@@ -121,13 +124,16 @@ def test_every_sample_of_a_step_is_kept_beside_the_database(client: Any, uri: st
     run = _runs(client)["pretrain"]
     names = [f.path for f in client.list_artifacts(run.info.run_id, "samples")]
     assert names == ["samples/step_000002_001.txt", "samples/step_000002_002.txt"]
-    home = Path(uri.removeprefix("sqlite:///")).parent
+    database = sqlite_path(uri)
+    assert database
+    home = database.parent
+    assert list(home.parent.iterdir()) == [home]
     texts = sorted(p.read_text() for p in (home / "mlartifacts").rglob("step_*.txt"))
     assert texts == ["Once upon a time", "The end"]
 
 
 def test_a_second_window_adds_to_the_same_experiment(client: Any, uri: str) -> None:
-    tracker = PipelineTracker(uri, patience_s=60.0)
+    tracker = PipelineTracker(uri, patience_s=300.0)
     tracker.start_run("second", {}, {})
     tracker.close()
     run_id = tracker.run_id()
@@ -136,20 +142,112 @@ def test_a_second_window_adds_to_the_same_experiment(client: Any, uri: str) -> N
     assert len([e for e in client.search_experiments() if e.name == "nanochat"]) == 1
 
 
-def test_an_id_that_is_asked_for_does_not_wait_for_the_next_round_of_writing(
-    uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tracking, "_PROMPT_S", 60.0)
-    tracker = PipelineTracker(uri, patience_s=60.0)
+def test_an_id_that_is_asked_for_does_not_wait_for_the_next_round_of_writing(uri: str) -> None:
+    tracker = PipelineTracker(uri, patience_s=300.0)
     tracker._drain.interval_s = 600.0
     tracker.start_run("asked", {}, {})
-    assert tracker.root_id(120.0)
+    assert tracker.root_id()
     for node in ("tokenize/shard_00000", "tokenize/shard_00001"):
         tracker.stage(node, tags={}, params={})
         assert tracker.run_id(node, wait_s=60.0)
-    assert tracker._patience_s == 60.0  # kept for a server that does not answer
     tracker.close()
     assert tracker.errors == tracker.dropped == 0
+
+
+def _made(node: str, key: str) -> Made:
+    """A stage of five steps, as its record tells it."""
+    points = [Point({"train/loss": 5.0 - step}, step, 1_000_000 + step) for step in range(5)]
+    return Made(
+        node=node,
+        tags=run_tags(key=key, digest=f"digest of {key}", flow_run_id="flow-9"),
+        params={"model": {"n_layer": 4}, "steps": 5},
+        metrics={"train/loss": 1.0, "seconds": 7.0},
+        datasets=[("tokenizer", _DIGEST, "/store")],
+        started_ms=1_000_000,
+        finished_ms=int(time.time() * 1000),
+        history=lambda: History(points, [(4, "Once")]),
+        run_name="left",
+        run_tags={"nanochat.recipe": "left"},
+        ends_run=True,
+    )
+
+
+def _whole(client: Any, run: Any) -> None:
+    history = client.get_metric_history(run.info.run_id, "train/loss")
+    assert sorted((m.step, m.value) for m in history) == [(step, 5.0 - step) for step in range(5)]
+    assert run.info.status == "FINISHED" and run.data.metrics["seconds"] == 7.0
+    assert run.data.params == {"model.n_layer": "4", "steps": "5"}
+    assert run.data.tags["nanochat.digest"] == f"digest of {run.data.tags['nanochat.key']}"
+    assert [f.path for f in client.list_artifacts(run.info.run_id, "samples")] == [
+        "samples/step_000004_001.txt"
+    ]
+    assert [i.dataset.name for i in run.inputs.dataset_inputs] == ["tokenizer"]
+
+
+def test_what_a_run_could_not_show_is_completed_by_the_next_one_and_only_once(
+    client: Any, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One stage was cut off in the middle, one was never shown."""
+    monkeypatch.setattr(mlflow_sink, "_STILL_WRITING_MS", 0)
+    cut = PipelineTracker(uri, patience_s=300.0)
+    cut.start_run("left", {}, {"nanochat.recipe": "left", "prefect.flow_run_id": "flow-9"})
+    stage = cut.stage("pretrain", tags=run_tags(key="cut", flow_run_id="flow-9"), params={"steps": 5})
+    for step in range(2):
+        stage.log({"train/loss": 5.0 - step}, step=step, total_steps=5)
+    cut._queue.close()
+    assert cut._drain.join(300.0)
+
+    experiment = client.get_experiment_by_name("nanochat").experiment_id
+    for name in ("next", "after that"):
+        tracker = PipelineTracker(uri, patience_s=300.0)
+        tracker.start_run(name, {}, {"nanochat.recipe": "left", "prefect.flow_run_id": name})
+        for node, key in (("pretrain", "cut"), ("sft", "unseen")):
+            made = _made(node, key)
+            tracker.cached(node, record_tags=run_tags(key=key), metrics=made.metrics, made=made)
+        tracker.close()
+        assert tracker.errors == tracker.dropped == 0 and not tracker.abandoned
+        runs = client.search_runs([experiment])
+        (parent,) = [r for r in runs if r.info.run_name == "left"]
+        assert parent.info.status == "FINISHED"
+        for node, key in (("pretrain", "cut"), ("sft", "unseen")):
+            tagged = [r for r in runs if r.data.tags.get("nanochat.key") == key]
+            (maker,) = [r for r in tagged if r.data.tags["cache.status"] == "executed"]
+            _whole(client, maker)
+            assert maker.data.tags["mlflow.parentRunId"] == parent.info.run_id
+            (hit,) = [r for r in tagged if r.data.tags.get("mlflow.parentRunId") == tracker.run_id()]
+            assert hit.info.run_name == node and hit.data.tags["nanochat.made_by_run"] == maker.info.run_id
+
+
+def test_all_waiting_of_a_run_together_ends_with_its_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    class _Never(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            nonlocal now
+            assert timeout is not None
+            now += timeout
+            return False
+
+    def join(limit_s: float) -> bool:
+        nonlocal now
+        now += limit_s
+        return False
+
+    tracker = PipelineTracker("http://127.0.0.1:9")
+    monkeypatch.setattr(tracking.time, "monotonic", lambda: now)
+    monkeypatch.setattr(tracker._drain, "start", lambda: None)
+    monkeypatch.setattr(tracker._drain, "join", join)
+    tracker._drain._loaded.set()
+    tracker.start_run("toy", {}, {})
+    tracker._root.created = _Never()  # type: ignore[union-attr]
+    for node in ("a", "b", "c"):
+        tracker.stage(node, tags={}, params={})
+        tracker._runs[node].created = _Never()
+        assert tracker.run_id(node) is None
+    assert 5.0 < now <= 6.0
+    assert tracker.root_id() is None and tracker.run_id("a") is None
+    tracker.close()
+    assert tracker.abandoned and now == pytest.approx(10.0)
 
 
 def _busy_window(uri: str, **limits: float) -> PipelineTracker:
@@ -160,6 +258,13 @@ def _busy_window(uri: str, **limits: float) -> PipelineTracker:
         stage.log({"train/loss": 1.0}, step=step, total_steps=100)
     tracker.finish_stage(stage, "FINISHED")
     return tracker
+
+
+def test_no_page_or_warning_has_the_servers_password(caplog: pytest.LogCaptureFixture) -> None:
+    tracker = PipelineTracker("http://user:CANARY@127.0.0.1:1", patience_s=0.1)
+    tracker.start_run("toy", {}, {})
+    tracker.close(limit_s=30.0)
+    assert "MLflow at http://127.0.0.1:1" in caplog.text and "CANARY" not in caplog.text
 
 
 def test_closed_port_disables_the_window_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from nanochat.runtime import FolderRestartPoints, Runtime
 from nanochat.train.hooks import Keeper
 from nanochat.train.loop import Cut, TrainingPlan, accumulate_gradients, micro_batches, training_steps
 from nanochat.train.state import TrainState
+from tests.support.limits import limited
 
 TINY = ModelConfig(sequence_len=24, vocab_size=97, n_layer=2, n_head=2, n_kv_head=2, n_embd=32)
 
@@ -119,8 +122,8 @@ def test_gradients_are_reduced_in_the_last_pass_alone() -> None:
     assert seen == [True]
 
 
-def test_the_weights_of_a_step_that_is_not_finite_are_never_kept(tmp_path: Path) -> None:
-    plan = TrainingPlan(
+def short_plan() -> TrainingPlan:
+    return TrainingPlan(
         steps=4,
         batch_rows=7,
         longest=24,
@@ -128,6 +131,10 @@ def test_the_weights_of_a_step_that_is_not_finite_are_never_kept(tmp_path: Path)
         lr_multiplier=lambda step: 0.1,
         momentum=lambda step: 0.9,
     )
+
+
+def test_the_weights_of_a_step_that_is_not_finite_are_never_kept(tmp_path: Path) -> None:
+    plan = short_plan()
     state = TrainState(made := model(), ModelOptimizer(made, OptimizerConfig()))
     runtime = Runtime(restart_points=FolderRestartPoints(tmp_path), restart_point_every_s=0.0)
     keeper, steps = Keeper(state, runtime, {}, plan.steps), training_steps(state, plan)
@@ -141,3 +148,25 @@ def test_the_weights_of_a_step_that_is_not_finite_are_never_kept(tmp_path: Path)
     assert not made.lm_head.weight.isfinite().all()
     assert state.step == 2 and state.restore(runtime.restart_points, {})
     assert torch.equal(made.lm_head.weight, kept)
+
+
+def test_a_run_that_a_full_disk_ended_continues_to_the_same_weights(tmp_path: Path) -> None:
+    plan, runtime = (
+        short_plan(),
+        Runtime(restart_points=FolderRestartPoints(tmp_path), restart_point_every_s=0),
+    )
+    undisturbed = TrainState(whole := model(), ModelOptimizer(whole, OptimizerConfig()))
+    list(training_steps(undisturbed, plan))
+
+    state = TrainState(made := model(), ModelOptimizer(made, OptimizerConfig()))
+    keeper, steps = Keeper(state, runtime, {}, plan.steps), training_steps(state, plan)
+    keeper(next(steps))
+    with limited(resource.RLIMIT_FSIZE, 10_000), pytest.raises(OSError, match=r"state\.pt") as refused:
+        keeper(next(steps))
+    assert refused.value.errno == errno.EFBIG
+
+    again = TrainState(other := model(), ModelOptimizer(other, OptimizerConfig()))
+    assert again.restore(runtime.restart_points, {}) and again.step == 1
+    list(training_steps(again, plan))
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(other.state_dict()[name], weight), name

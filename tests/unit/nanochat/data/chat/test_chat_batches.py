@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nanochat.config import ChatDataConfig
 from nanochat.data.chat.chat_batches import MidtrainBatches, SftBatches
-from nanochat.data.chat.chat_tokens import ChatTokens, write_chat_tokens
+from nanochat.data.chat.chat_tokens import ChatTokens, Rendered, write_chat_tokens
 from nanochat.errors import DataError
 from nanochat.tokenizer.chat_format import render
 
@@ -22,9 +23,10 @@ def talks(pairs):
 def chat(tmp_path_factory, tokenizer):
     """Render conversations, write them and open what was written."""
 
-    def chat(conversations, max_tokens=2048) -> ChatTokens:
+    def chat(conversations, max_tokens=2048, targets="answers") -> ChatTokens:
         folder = tmp_path_factory.mktemp("chat")
-        write_chat_tokens(folder, conversations, tokenizer, max_tokens)
+        config = ChatDataConfig(max_tokens=max_tokens, targets=targets)
+        write_chat_tokens(folder, [Rendered.of(c, tokenizer, config) for c in conversations], tokenizer)
         return ChatTokens.open(folder)
 
     return chat
@@ -33,15 +35,18 @@ def chat(tmp_path_factory, tokenizer):
 @pytest.fixture(scope="session")
 def midtrain_batches(chat, tokenizer):
     def make(conversations, rows, length, seed=0):
-        return MidtrainBatches(chat(conversations), rows, length, tokenizer.special("bos"), seed)
+        return MidtrainBatches(
+            chat(conversations, targets="all"), rows, length, tokenizer.special("bos"), seed
+        )
 
     return make
 
 
 @pytest.fixture(scope="session")
 def sft_batches(chat, tokenizer):
-    def make(conversations, rows, seed=0, max_tokens=2048):
-        return SftBatches(chat(conversations, max_tokens), rows, tokenizer.special("assistant_end"), seed)
+    def make(conversations, rows, seed=0, max_tokens=2048, whole=False):
+        pad = tokenizer.special("assistant_end")
+        return SftBatches(chat(conversations, max_tokens), rows, pad, seed, whole=whole)
 
     return make
 
@@ -90,6 +95,23 @@ def test_each_later_epoch_has_its_own_order_and_the_same_rows(sft_batches):
     assert epochs[0] != epochs[1] != epochs[2]
 
 
+def test_whole_epochs_have_each_row_once_and_the_same_rows_before_the_last_batch(sft_batches):
+    conversations = talks([(str(i), str(i)) for i in range(10, 30)])
+    floor, whole = (sft_batches(conversations, 8, seed=3, whole=w) for w in (False, True))
+    assert (floor.steps, whole.steps) == (2, 3)
+    assert (floor.accounting["left_over"], whole.accounting["left_over"]) == (4, 0)
+    for epoch in range(2):
+        for step in range(2):
+            for a, b in zip(floor.batch(2 * epoch + step), whole.batch(3 * epoch + step), strict=True):
+                assert np.array_equal(a, b)
+        batches = [whole.batch(3 * epoch + step) for step in range(3)]
+        trained = [row.tobytes() for _, targets in batches for row in targets if (row != -1).any()]
+        assert len(trained) == len(set(trained)) == 20
+        assert [len(inputs) for inputs, _ in batches] == [8, 8, 8]
+    for all_rows, part in zip(whole.batch(2), whole.batch(2, slice(3, 6)), strict=True):
+        assert np.array_equal(all_rows[3:6], part)
+
+
 def test_batches_depend_on_the_step_alone(midtrain_batches, sft_batches):
     conversations = talks([("q" * i, "a" * i) for i in range(1, 20)])
     for make in (
@@ -124,6 +146,21 @@ def test_what_the_calculator_returned_is_never_a_target(tokenizer, sft_batches):
     _, targets = sft_batches([talk], 1).batch(0)
     said = [t for t in targets[0].tolist() if t != -1]
     assert tokenizer.decode(said) == "1+1"
+
+
+def test_midtraining_leaves_answers_of_weight_0_out_in_each_epoch(midtrain_batches, tokenizer):
+    conversations = talks([("ab" * i, "cd") for i in range(9)])
+    for conversation in conversations[::2]:
+        conversation[1] |= {"content": "zzz", "weight": 0}
+    conversations[0] += [{"role": "user", "content": "e"}, {"role": "assistant", "content": "f"}]
+    batches = midtrain_batches(conversations, 2, 7, seed=1)
+    for step in range(3 * batches.steps):
+        inputs, targets = batches.batch(step)
+        assert ord("z") not in targets
+        assert (targets[:, :-1] == inputs[:, 1:])[targets[:, :-1] != -1].all()
+    read = [batches.batch(step) for step in range(batches.steps)]
+    assert sum(int((inputs == ord("z")).sum()) for inputs, _ in read) > 9
+    assert {ord(c) for c in "abcdef"} <= {int(t) for _, targets in read for t in targets.flat}
 
 
 def test_a_part_of_the_sft_rows_is_that_part_of_the_batch_also_if_it_is_empty(sft_batches):

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanochat.config import ChatDataConfig, MixtureEntry
-from nanochat.data.chat.chat_tokens import MASK_FILE, ChatTokens, chat_data, render_chat, write_chat_tokens
+from nanochat.data.chat.chat_tokens import MASK_FILE, ChatTokens, Rendered, render_chat, write_chat_tokens
+from nanochat.data.chat.mixture import chat_data
 from nanochat.errors import DataError, Interrupted
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.chat_format import render
@@ -22,6 +23,11 @@ quick = settings(max_examples=30, deadline=None)
 
 def talk(question: str, answer: str):
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def write(folder, conversations, tokenizer, most=99):
+    config = ChatDataConfig(max_tokens=most)
+    return write_chat_tokens(folder, [Rendered.of(c, tokenizer, config) for c in conversations], tokenizer)
 
 
 @pytest.fixture
@@ -43,7 +49,7 @@ def root(tmp_path):
 )
 def test_what_is_read_is_what_was_rendered(pairs, most, tokenizer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("chat")
-    stats = write_chat_tokens(folder, (talk(*pair) for pair in pairs), tokenizer, most)
+    stats = write(folder, [talk(*pair) for pair in pairs], tokenizer, most)
     chat = ChatTokens.open(folder)
     rendered = [render(tokenizer, talk(*pair), most) for pair in pairs]
     assert [chat.shard.tokens[chat.span(i)].tolist() for i in range(len(chat))] == [r[0] for r in rendered]
@@ -51,7 +57,8 @@ def test_what_is_read_is_what_was_rendered(pairs, most, tokenizer, tmp_path_fact
         [bool(m) for m in r[1]] for r in rendered
     ]
     assert stats == json.loads((folder / "stats.json").read_text())
-    assert stats["truncated"] == chat.truncated == sum(len(ids) == most for ids, _ in rendered)
+    whole = [render(tokenizer, talk(*pair), None)[0] for pair in pairs]
+    assert stats["truncated"] == chat.truncated == sum(len(ids) > most for ids in whole)
     assert stats["targets"] == sum(sum(mask) for _, mask in rendered)
 
 
@@ -61,7 +68,7 @@ def test_the_stage_writes_both_parts_and_the_same_bytes_again(root, tmp_path):
     for name in ("one", "two"):
         metrics = render_chat(config, inputs, tmp_path / name, Runtime())
     files = sorted(p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*") if p.is_file())
-    assert len(files) == 6
+    assert len(files) == 7
     for file in files:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     assert (metrics["train/documents"], metrics["val/documents"]) == (59, 1)
@@ -78,7 +85,7 @@ def test_a_stop_ends_the_rendering(root, tmp_path):
 
 @pytest.mark.parametrize("change", ["short", "missing"])
 def test_a_mask_that_does_not_fit_its_tokens_is_named(change, tokenizer, tmp_path):
-    write_chat_tokens(tmp_path, iter([talk("question", "answer")]), tokenizer, 99)
+    write(tmp_path, [talk("question", "answer")], tokenizer)
     path = tmp_path / MASK_FILE
     if change == "short":
         np.fromfile(path, np.uint8)[:-1].tofile(path)
@@ -89,7 +96,7 @@ def test_a_mask_that_does_not_fit_its_tokens_is_named(change, tokenizer, tmp_pat
 
 
 def test_conversations_of_another_vocabulary_are_refused(make_tokenizer, tmp_path):
-    write_chat_tokens(tmp_path, iter([talk("a", "b")]), make_tokenizer(300), 99)
+    write(tmp_path, [talk("a", "b")], make_tokenizer(300))
     with pytest.raises(DataError, match="are of vocabulary"):
         ChatTokens.open(tmp_path, "0" * 64)
 

@@ -8,8 +8,9 @@ from nanochat.chat.calculator import calculate
 from nanochat.config import MixtureEntry
 from nanochat.data.chat import spelling
 from nanochat.data.chat.answers import final_number
+from nanochat.data.chat.mixture import mixture
 from nanochat.data.chat.task_table import WORDS
-from nanochat.data.chat.tasks import load_task, mixture
+from nanochat.data.chat.tasks import load_task
 from nanochat.errors import ConfigError, DataError
 from nanochat.tokenizer.chat_format import render
 

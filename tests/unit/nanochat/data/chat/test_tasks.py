@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from nanochat.config import MixtureEntry
-from nanochat.data.chat.tasks import calculation_parts, choice_prompt, load_task, mixture
+from nanochat.data.chat.mixture import mixture
+from nanochat.data.chat.tasks import calculation_parts, choice_prompt, load_task
 from nanochat.errors import ConfigError, DataError
 
 TASKS = ("arc_easy", "arc_challenge", "mmlu", "gsm8k")
@@ -60,6 +61,14 @@ def test_labels_of_the_data_are_kept(tmp_path):
             "line 2: choices is 3, which is not an object",
         ),
         ({"question": "Which?", "answerKey": "A", "choices": {}}, "line 2: choices have no text"),
+        (arc_row(labels=("A", "A"), key="A"), "line 2: two choices are labelled 'A'"),
+        (arc_row(labels=("A", 2), key="A"), "line 2: label 2 is not text"),
+        (arc_row(labels=("A", None), key="A"), "line 2: label None is not text"),
+        (arc_row(labels=("A",), key="A"), "line 2: 1 choices, which leaves nothing to choose"),
+        (
+            {**arc_row(), "choices": {"text": ["one", None], "label": ["A", "B"]}},
+            "line 2: choice None is not text",
+        ),
         ({**arc_row(), "question": ["Which?"]}, r"line 2: question is \['Which\?'\], which is not text"),
     ],
 )
@@ -69,6 +78,34 @@ def test_a_bad_row_is_named_with_its_file(tmp_path, row, message):
     with pytest.raises(DataError, match=message) as caught:
         load_task(tmp_path, "arc_easy", "test")
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("gold", ["#### ,", "#### 1.2.3", "#### -,."])
+def test_a_word_problem_whose_answer_is_not_a_number_is_named(tmp_path, gold):
+    rows = [{"question": "How many?", "answer": answer} for answer in ("#### -1,234.50", gold)]
+    path = tmp_path / "tasks/gsm8k/test.jsonl"
+    write(path, rows[:1])
+    assert load_task(tmp_path, "gsm8k", "test").problem(0).answer == "-1234.50"
+    write(path, rows)
+    with pytest.raises(DataError, match=r"gsm8k/test\.jsonl, line 2: the answer ends with .*not a number"):
+        load_task(tmp_path, "gsm8k", "test")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"entry_point": "f()"}, r"entry_point is 'f\(\)', which is not the name of a function"),
+        ({"entry_point": "g"}, "neither prompt nor canonical_solution defines g"),
+        ({"test": "assert f() == 1"}, "test does not define check"),
+        ({"test": None}, "no test"),
+    ],
+)
+def test_a_function_that_cannot_be_tested_is_named(tmp_path, change, message):
+    row = {"prompt": "def f():\n", "entry_point": "f", "canonical_solution": "    return 1\n"}
+    row["test"] = "def check(candidate):\n    assert candidate() == 1\n"
+    write(tmp_path / "tasks/humaneval/HumanEval.jsonl", [row, {**row, **change}])
+    with pytest.raises(DataError, match=rf"HumanEval\.jsonl, line 2: {message}"):
+        load_task(tmp_path, "humaneval", "test")
 
 
 @pytest.mark.parametrize("answer", [4, -1, "B", 1.5, []])
@@ -100,6 +137,36 @@ def test_a_line_that_is_not_json_is_named(tmp_path):
     write(path, [])
     path.write_text('{"messages": \n')
     with pytest.raises(DataError, match=r"talk\.jsonl, line 1: not JSON"):
+        load_task(tmp_path, "talk")
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ('{"messages": [], "messages": []}', "the key 'messages' is there twice"),
+        ('[{"role": "user", "content": "a", "content": "b"}]', "the key 'content' is there twice"),
+        ('{"metadata": NaN}', "NaN is not a JSON value"),
+        ("[" * 100_000, "brackets are nested too deeply"),
+        ('{"id": ' + "9" * 5000 + "}", "Exceeds the limit"),
+    ],
+    ids=["key", "key below", "nan", "deep", "long number"],
+)
+def test_a_line_that_readers_take_in_different_ways_is_named(tmp_path, line, wrong):
+    path = tmp_path / "conversations/talk.jsonl"
+    path.parent.mkdir()
+    path.write_text(f"\n{line}\n")
+    with pytest.raises(DataError, match=rf"talk\.jsonl, line 2: {wrong}"):
+        load_task(tmp_path, "talk")
+
+
+@pytest.mark.parametrize("below", [False, True])
+def test_two_columns_of_one_name_are_named(tmp_path, below):
+    (tmp_path / "conversations").mkdir()
+    twice = pa.table([pa.array(["a"]), pa.array(["b"])], names=["messages", "messages"])
+    if below:
+        twice = pa.table({"messages": twice.to_struct_array()})
+    pq.write_table(twice, tmp_path / "conversations/talk.parquet")
+    with pytest.raises(DataError, match=r"talk\.parquet: cannot be read: .*(Multiple|duplicate)"):
         load_task(tmp_path, "talk")
 
 

@@ -28,41 +28,88 @@ def corpus(tmp_path):
     return folder
 
 
-def names(resolved):
-    train, val = resolved
-    return [shard.name for shard in train], val.name
+def names(corpus):
+    return [shard.name for shard in corpus.train], corpus.validation.name
+
+
+def shards_of(corpus):
+    return [*corpus.train, corpus.validation]
 
 
 def test_toy_shards_differ_by_index_only():
-    train, val = resolve_corpus(CorpusConfig(toy=TOY, train_shards=3))
-    assert [s.index for s in (*train, val)] == [0, 1, 2, 3]
-    assert {s.toy for s in (*train, val)} == {TOY}
+    found = resolve_corpus(CorpusConfig(toy=TOY, train_shards=1, val_shard="0"))
+    assert [(s.index, s.toy) for s in shards_of(found)] == [(1, TOY), (0, TOY)]
 
 
-def test_a_folder_gives_its_parquet_files_by_name_and_keeps_the_last_for_validation(corpus):
-    assert names(resolve_corpus(CorpusConfig(source=str(corpus)))) == (["a", "b"], "c")
-    assert names(resolve_corpus(CorpusConfig(source=str(corpus), train_shards=1))) == (["a"], "c")
-    for val in ("a", "a.parquet", "0"):
-        assert names(resolve_corpus(CorpusConfig(source=str(corpus), val_shard=val))) == (["b", "c"], "a")
+@pytest.mark.parametrize("source", ["toy", TEMPLATE])
+def test_more_shards_leave_the_validation_shard_where_it_is(source):
+    given = {"source": source, "revision": "a"} | ({} if source == "toy" else {"val_shard": "2"})
+    few, more = (resolve_corpus(CorpusConfig(**given, train_shards=count)) for count in (2, 4))
+    assert names(few) == (["shard_00000", "shard_00001"], "shard_00002")
+    assert names(more) == (["shard_00000", "shard_00001", "shard_00003", "shard_00004"], "shard_00002")
+    assert few.validation.identity() == more.validation.identity()
+
+
+@pytest.mark.parametrize("val", ["b", "b.parquet"])
+def test_a_folder_gives_its_parquet_files_by_name_and_keeps_the_one_that_is_named(corpus, val):
+    config = CorpusConfig(source=str(corpus), val_shard=val)
+    before = resolve_corpus(config)
+    assert names(before) == (["a", "c"], "b")
+    assert names(resolve_corpus(config.model_copy(update={"train_shards": 1}))) == (["a"], "b")
+    for name in ("0", "az", "d"):  # before, between and after
+        (corpus / f"{name}.parquet").write_bytes((corpus / "a.parquet").read_bytes())
+    after = resolve_corpus(config)
+    assert names(after) == (["0", "a", "az", "c", "d"], "b")
+    assert after.validation.identity() == before.validation.identity()
+    assert [s.identity() for s in after.train if s.name in "ac"] == [s.identity() for s in before.train]
+
+
+@pytest.mark.parametrize("name", ["val", "Validation-00000-of-00001", "valid_2"])
+def test_a_file_that_is_called_validation_is_the_validation_text(corpus, name):
+    (corpus / "a.parquet").rename(corpus / f"{name}.parquet")
+    (corpus / "b.parquet").rename(corpus / "value.parquet")
+    assert names(resolve_corpus(CorpusConfig(source=str(corpus)))) == (["c", "value"], name)
+    named = CorpusConfig(source=str(corpus), val_shard="c")  # and it is never trained on
+    assert names(resolve_corpus(named)) == (["value"], "c")
+
+
+@pytest.mark.parametrize("val", [None, "last", "0", "2", "1822"])
+def test_a_folder_without_a_named_validation_text_is_refused_with_the_option_to_add(corpus, val):
+    with pytest.raises(ConfigError) as caught:
+        resolve_corpus(CorpusConfig(source=str(corpus), val_shard=val))
+    assert str(corpus) in str(caught.value)
+    assert caught.value.hint.startswith("use -o corpus.val_shard=c")
+    option = caught.value.hint.split("=")[1].split(",")[0]
+    assert names(resolve_corpus(CorpusConfig(source=str(corpus), val_shard=option)))[1] == "c"
+
+
+def test_two_files_called_validation_are_refused(corpus):
+    for name in ("val_0", "val_1"):
+        (corpus / f"{name}.parquet").write_bytes((corpus / "a.parquet").read_bytes())
+    with pytest.raises(ConfigError, match=r"val_0\.parquet, val_1\.parquet of .* are named as") as caught:
+        resolve_corpus(CorpusConfig(source=str(corpus)))
+    assert "corpus.val_shard=val_1" in caught.value.hint
+    named = CorpusConfig(source=str(corpus), val_shard="val_1")
+    assert names(resolve_corpus(named)) == (["a", "b", "c"], "val_1")
 
 
 def test_a_changed_file_is_another_shard_and_its_address_is_not_its_identity(corpus, tmp_path):
-    before, _ = resolve_corpus(CorpusConfig(source=str(corpus)))
+    before = resolve_corpus(CorpusConfig(source=str(corpus), val_shard="c")).train
     os.utime(corpus / "a.parquet", ns=(1, 1))
-    after, _ = resolve_corpus(CorpusConfig(source=f"file://{corpus}"))
+    after = resolve_corpus(CorpusConfig(source=f"file://{corpus}", val_shard="c")).train
     assert before[0].identity() != after[0].identity()
     assert before[1].identity() == after[1].identity()
     corpus.rename(tmp_path / "moved")
-    moved, _ = resolve_corpus(CorpusConfig(source=str(tmp_path / "moved")))
+    moved = resolve_corpus(CorpusConfig(source=str(tmp_path / "moved"), val_shard="c")).train
     assert moved[1].identity() == after[1].identity()
 
 
 def test_a_numbered_source_is_resolved_without_any_network():
     config = CorpusConfig(source=TEMPLATE, revision="abc", train_shards=3, val_shard="1")
-    train, val = resolve_corpus(config)
-    assert [s.name for s in train] == ["shard_00000", "shard_00002", "shard_00003"]
-    assert val.url == "https://example.invalid/abc/shard_00001.parquet"
-    assert {s.version for s in (*train, val)} == {"abc"}
+    found = resolve_corpus(config)
+    assert [s.name for s in found.train] == ["shard_00000", "shard_00002", "shard_00003"]
+    assert found.validation.url == "https://example.invalid/abc/shard_00001.parquet"
+    assert {s.version for s in shards_of(found)} == {"abc"}
 
 
 @pytest.mark.parametrize(
@@ -80,14 +127,37 @@ def test_a_numbered_source_says_what_it_needs(changes, message):
         resolve_corpus(CorpusConfig(**config))
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("{index:05d}/data.parquet", ["data-00000", "data-00002", "data-00001"]),
+        ("{index:05d}/{revision}/data.parquet?download=1", ["data-00000", "data-00002", "data-00001"]),
+        ("get?shard={index}", ["get-00000", "get-00002", "get-00001"]),
+        ("part {index}.PARQUET#x", ["part-0", "part-2", "part-1"]),
+    ],
+)
+def test_every_shard_of_a_numbered_source_has_a_name_of_its_own(path, expected):
+    source = f"https://example.invalid/{path}"
+    found = resolve_corpus(CorpusConfig(source=source, revision="abc", train_shards=2, val_shard="1"))
+    assert [shard.name for shard in shards_of(found)] == expected
+    assert len({shard.url for shard in shards_of(found)}) == 3
+
+
+@pytest.mark.parametrize("path", ["data.parquet#{index}", "{index:.0e}.parquet"])
+def test_shards_with_one_address_are_refused(path):
+    source = f"https://example.invalid/{path}"
+    with pytest.raises(ConfigError, match=r"shards \d+ and \d+ have the same address, https://"):
+        resolve_corpus(CorpusConfig(source=source, train_shards=30, val_shard="1"))
+
+
 def test_unfit_sources_are_refused_with_a_way_out(corpus, tmp_path):
     def refused(kind, message, **config):
         with pytest.raises(kind, match=message) as caught:
-            resolve_corpus(CorpusConfig(**({"source": str(corpus)} | config)))
+            resolve_corpus(CorpusConfig(**({"source": str(corpus), "val_shard": "c"} | config)))
         return caught.value.hint
 
     assert refused(ConfigError, "train_shards is 3", train_shards=3) == "use -o corpus.train_shards=2"
-    assert refused(ConfigError, "not one of the 3 files", val_shard="bb.parquet") == "did you mean b?"
+    assert refused(ConfigError, "not one of the 3 files", val_shard="bb.parquet") == "did you mean b.parquet?"
     assert refused(DataError, "cannot be read", source=str(tmp_path / "nowhere"))
     assert refused(DataError, "not a path or URL", source="nonsense://x")
     (tmp_path / "empty").mkdir()
@@ -97,7 +167,7 @@ def test_unfit_sources_are_refused_with_a_way_out(corpus, tmp_path):
 
 
 def test_a_shard_is_copied_unchanged_and_counted(corpus, tmp_path):
-    train, _ = resolve_corpus(CorpusConfig(source=str(corpus)))
+    train = resolve_corpus(CorpusConfig(source=str(corpus), val_shard="c")).train
     out = tmp_path / "work" / "out"
     metrics = download_shard(train[0], {}, out, Runtime())
     assert (out / "text.parquet").read_bytes() == (corpus / "a.parquet").read_bytes()
@@ -114,8 +184,8 @@ def test_a_shard_is_copied_unchanged_and_counted(corpus, tmp_path):
     [
         ({"body": ["a"], "id": [1]}, "no column 'text'; its columns are body, id"),
         ({"text": [1, 2]}, "holds int64, not strings"),
-        ({"text": pa.array([], pa.string())}, "no text in 0 documents"),
-        ({"text": ["", ""]}, "no text in 2 documents"),
+        ({"text": pa.array([], pa.string())}, r"no text in 0 documents \(0 null and 0 empty\)"),
+        ({"text": ["", None, ""]}, r"no text in 3 documents \(1 null and 2 empty\)"),
     ],
 )
 def test_parquet_without_text_is_refused(table, message, tmp_path):
@@ -145,9 +215,9 @@ def test_damaged_text_is_refused(tmp_path):
     plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
     pq.write_table(table, path, write_page_checksum=True, **plain)
     path.write_bytes(path.read_bytes().replace(b"as it is", b"as it iS", 1))
-    for name in ("bytes", "flipped"):
+    for name, what in (("bytes", "row 0 of the group is not UTF-8"), ("flipped", "not readable")):
         shard = ShardConfig(name=name, url=str(tmp_path / f"{name}.parquet"))
-        with pytest.raises(DataError, match=rf"{name}\.parquet: not a readable parquet file"):
+        with pytest.raises(DataError, match=rf"{name}\.parquet: row group 0, column 'text': {what}"):
             download_shard(shard, {}, tmp_path / "out", Runtime())
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from nanochat import recipes
 from nanochat.config import MixtureEntry, SftConfig, TasksConfig
+from nanochat.data.chat.mixture import mixture
 from nanochat.data.chat.task_table import TASKS
-from nanochat.data.chat.tasks import load_task, mixture
+from nanochat.data.chat.tasks import load_task
 from nanochat.data.sources import patience
 from nanochat.data.sources.chat_data import download_tasks, resolve_tasks
 from nanochat.data.sources.hub import DATA_SETS, published_rows

@@ -1,0 +1,1 @@
+"""Faults injected into running pipelines for as long as one likes: `python -m tests.campaign --help`."""

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from flows.cli import output
+
+
+def test_json_is_ascii_and_reads_back_as_it_was(capsys):
+    data = {"name\x7f\x1b": "é \x9b \u202e \ud83d"}
+    output.show_json(data)
+    printed = capsys.readouterr().out
+    assert printed.isascii() and not {"\x1b", "\x7f"} & set(printed)
+    assert json.loads(printed) == data
+
+
+def test_pieces_of_an_answer_are_printable_even_where_a_sequence_is_cut(capsys):
+    for piece in ("a\x1b", "]0;title", "\x07b\n"):
+        output.write(piece)
+    assert capsys.readouterr().out == "a\\x1b]0;title\\x07b\n"
+
+
+@pytest.mark.parametrize("print_", [output.show, output.say])
+def test_texts_are_printed_as_they_are_but_for_what_acts_or_hides(print_, capsys):
+    print_("a [bold]b[/bold] :smile: \x1b[2J é")
+    printed = "".join(capsys.readouterr())
+    assert printed == "a [bold]b[/bold] :smile: \\x1b[2J é\n"
+
+
+def test_an_error_and_its_hint_are_printable(capsys):
+    with pytest.raises(SystemExit):
+        output.fail("\x1b[2J", "\x9bA")
+    assert capsys.readouterr().err == "error: \\x1b[2J\nhint: \\x9bA\n"
