@@ -8,6 +8,7 @@ import typer
 
 from flows.cli import output, plan_tables
 from flows.cli.options import AsJson, Overrides, RecipeName, StoreUrl, Until, open_store
+from flows.cli.precision import tell_precision
 from nanochat import recipes
 from nanochat.errors import ConfigError
 
@@ -38,6 +39,8 @@ def plan(
         output.show(part)
     output.say(plan_tables.plan_summary(planned, price))
     output.warn(planned.warnings)
+    if costs.forecast.seconds is None:  # too small for the published machine: a recipe for this one
+        tell_precision(planned)
 
 
 def why(

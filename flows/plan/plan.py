@@ -18,7 +18,7 @@ from flows.plan.comparable import incomparable
 from flows.plan.key import NoDigests, key_of_all, payload_of
 from flows.plan.planned import Planned
 from flows.stage import Node
-from flows.stages import PRETRAIN
+from flows.stages import EVALUATIONS, PRETRAIN
 from flows.store import Record, Ref, Store
 from flows.store.fingerprint import fingerprint
 from flows.store.records import finished_at
@@ -135,7 +135,8 @@ def _decide(
 def _rebuild_missing(nodes: Sequence[Node], found: dict[str, Planned], store: Store) -> dict[str, Planned]:
     """Turn hits whose bytes are gone into runs, but only those whose bytes are needed.
 
-    The bytes of the last nodes (which nothing in the plan reads) count as needed.
+    The bytes of the last nodes (which nothing in the plan reads) and of evaluations (whose results every run
+    shows) count as needed.
     """
     read_by = defaultdict(list)
     for node in nodes:
@@ -145,7 +146,11 @@ def _rebuild_missing(nodes: Sequence[Node], found: dict[str, Planned], store: St
     missing = store.missing_blobs(hits)
     for node in reversed(nodes):
         planned = found[node.id]
-        needed = not read_by[node.id] or any(found[r].action != "hit" for r in read_by[node.id])
+        needed = (
+            not read_by[node.id]
+            or node.stage in EVALUATIONS.values()
+            or any(found[r].action != "hit" for r in read_by[node.id])
+        )
         if planned.record is not None and needed and (planned.node.stage.name, planned.key) in missing:
             found[node.id] = Planned(
                 node=node,
