@@ -14,16 +14,20 @@ from flows import stages
 from flows.stage import Node, Stage
 from nanochat.config import ChatDataConfig, Config, MidtrainConfig, OverlapConfig, Recipe, SftConfig
 from nanochat.data.sources.chat_data import resolve_tasks
-from nanochat.data.sources.corpus import resolve_corpus
+from nanochat.data.sources.corpus import Corpus, resolve_corpus
 from nanochat.errors import ConfigError
 
 MIDTRAIN_MAX_TOKENS = 2048
 """Where midtraining cuts off each conversation before laying them end to end, as upstream does."""
 
 
-def build(recipe: Recipe) -> tuple[Node, ...]:
-    """Return the nodes of a recipe, inputs before the nodes that need them."""
-    train, val = resolve_corpus(recipe.corpus)
+def build(recipe: Recipe, corpus: Corpus | None = None) -> tuple[Node, ...]:
+    """Return the nodes of a recipe, inputs before the nodes that need them.
+
+    `corpus` is what the recipe's source was resolved to, where somebody did that already.
+    """
+    corpus = corpus or resolve_corpus(recipe.corpus)
+    train, val = corpus.train, corpus.validation
     if recipe.tokenizer.train_shards > len(train):
         raise ConfigError(
             f"tokenizer.train_shards is {recipe.tokenizer.train_shards}, but the corpus has only {len(train)}"

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from nanochat.credentials import WAY_OUT, has_credentials, without_credentials
 from nanochat.errors import ConfigError
 from nanochat.sqlite_urls import sqlite_url
 
@@ -47,7 +48,10 @@ class Settings:
         home = home_folder(env)
         return cls(
             home=home,
-            store_url=store or env.get("NANOCHAT_STORE") or str(home / "store"),
+            store_url=checked_store_url(
+                "--store" if store else "NANOCHAT_STORE", store or env.get("NANOCHAT_STORE")
+            )
+            or str(home / "store"),
             mlflow_uri=env.get("MLFLOW_TRACKING_URI") or sqlite_url(home / "mlflow.db"),
             mlflow_asked=bool(env.get("MLFLOW_TRACKING_URI")),
             prefect_api_url=env.get("PREFECT_API_URL"),
@@ -84,6 +88,17 @@ def _require_home(home: Path) -> None:
             f"the path of the home folder has control characters or is not UTF-8: {str(home)!r}",
             hint=elsewhere,
         )
+
+
+def checked_store_url(name: str, url: str | None) -> str | None:
+    """Return the address of the store; raise ConfigError for one that Prefect and MLflow must not keep."""
+    if url and has_credentials(url):
+        raise ConfigError(
+            f"{name} is {without_credentials(url)} with a password, token or signature, which would be kept"
+            " with every run",
+            hint=WAY_OUT,
+        )
+    return url
 
 
 def _number(env: Mapping[str, str], name: str, default: float) -> float:

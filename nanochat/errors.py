@@ -25,6 +25,7 @@ import errno
 import socket
 from collections.abc import Iterator
 
+from nanochat.credentials import without_credentials
 from nanochat.printable import printable
 
 _ANSWERS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
@@ -40,11 +41,11 @@ _CREDENTIALS = "NoCredentials PartialCredentials CredentialRetrieval TokenRetrie
 
 
 class NanochatError(Exception):
-    """Base of all errors that a user is meant to read: printable, whatever file or program they quote."""
+    """Base of all errors that a user is meant to read: printable and without credentials, always."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(printable(message))
-        self.hint = hint and printable(hint)
+        super().__init__(printable(without_credentials(message)))
+        self.hint = hint and printable(without_credentials(hint))
 
 
 class ConfigError(NanochatError):

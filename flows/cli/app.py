@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
 from flows.cli import display, models, output, plan, recipes, run, store, submit
-from flows.display.console import PrintableFormatter, print_printable_tracebacks
+from flows.display.console import keep_output_clean
 from flows.proxies import reach_loopback_directly
 from flows.settings import home_folder
 from nanochat.errors import ConfigError, Interrupted, NanochatError
@@ -53,20 +56,38 @@ _VERBS: dict[str, Callable[..., None]] = {
 for _name, _verb in _VERBS.items():
     app.command(_name)(_verb)
 
-_GO_ON = "finished work is kept; the same command continues from there"
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from flows.run.provenance import commit
+
+        known, changed = commit()
+        of_commit = f" (commit {known[:12]}{', changed since' if changed else ''})" if known else ""
+        output.show(f"nanochat {version('nanochat')}{of_commit}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show version and commit."),
+    ] = False,
+) -> None:
+    """Take the options that come before a verb; the help text is that of `app`."""
 
 
 def main() -> None:
     """Run the command line; turn our errors and the system's into a message, a hint and an exit code."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    print_printable_tracebacks()
+    keep_output_clean()
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
     reach_loopback_directly(os.environ)
     try:
         app()
     except Interrupted as error:
-        output.fail(f"interrupted: {error}", _GO_ON)
+        output.fail(f"interrupted: {error}", output.GO_ON)
     except ConfigError as error:
         output.fail(str(error), error.hint, code=2)
     except NanochatError as error:
@@ -76,4 +97,4 @@ def main() -> None:
         shown = explain(error, places=(home_folder(),))
         output.fail(str(shown), shown.hint)
     except KeyboardInterrupt:
-        output.fail("interrupted", _GO_ON)
+        output.fail("interrupted", output.GO_ON)

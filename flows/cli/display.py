@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,8 +35,9 @@ def report(
     planned = make_plan(recipes.find(recipe, override or ()), opened)
     records = {p.node.id: p.record for p in planned.nodes if p.record}
     if not records:
+        words = ["nanochat", "run", recipe, *(word for text in override or () for word in ("-o", text))]
         raise NanochatError(
-            f"no stage of recipe {recipe!r} is in {opened.url}", hint=f"run it: nanochat run {recipe}"
+            f"no stage of recipe {recipe!r} is in {opened.url}", hint=f"run it: {shlex.join(words)}"
         )
     target = out or settings.home / "reports" / f"{planned.recipe.name}.html"
 

@@ -57,6 +57,7 @@ _COMMANDS = (
     "REF is a stage (its newest record), a node such as `tokenize/shard_00001`, or `stage/` and the beginning"
     " of a key; verbs that take a model also take a published folder. Data goes to stdout, everything else to"
     " stderr. Exit codes: 0 done, 1 the work failed, 2 wrong usage."
+    " `nanochat --version` shows version and commit."
 )
 _MIXTURE = (
     "`mixture` and `validation` of a stage are lists of these:"

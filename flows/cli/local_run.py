@@ -1,8 +1,8 @@
 """`nanochat run` around the Prefect flow: shows progress, turns signals into a stop, gathers results.
 
 The flow runs on its own thread, so that Ctrl-C and SIGTERM reach this process's main thread, which asks
-the stages to save a restart point and stop. A run with nothing to do does not start Prefect unless a server
-is configured, nor MLflow unless its address is.
+the stages to save a restart point and stop (`flows.cli.stopping`). A run with nothing to do does not start
+Prefect unless a server is configured, nor MLflow unless its address is.
 """
 
 from __future__ import annotations
@@ -10,26 +10,33 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
+import shlex
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from types import FrameType
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from flows.cli import output
+from flows.cli.stopping import stopping_on_signals
+from flows.cli.unpacked import unpack
 from flows.display.progress import Progress
 from flows.display.run_display import RunDisplay, tracked_in_mlflow
 from flows.plan import Plan
 from flows.proxies import require_usable_proxies
 from flows.run.execute import ExecutionContext
-from flows.run.session import begin
+from flows.run.scratch import drop_own_folders
+from flows.run.session import Session, begin
 from flows.settings import Settings
-from flows.stages import EVALUATIONS, SFT
+from flows.stages import EVALUATIONS, PUBLISH, SFT
 from flows.store import Record, Store
 from nanochat.runtime import Runtime
+
+if TYPE_CHECKING:
+    from flows.run.prefect_engine import Caller
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +68,16 @@ def run_plan(
         result = looked_up or _run_flow(plan, store, settings, options, progress)
     in_order = {planned.node.id: result.records[planned.node.id] for planned in plan.nodes}
     return RunResult(in_order, result.executed)  # as planned, not as they happened to end
+
+
+def read_results(store: Store, done: RunResult, folder: Path) -> tuple[Path | None, dict[str, Any]]:
+    """Fill `folder` with the published model, if there is one; return it and the results of all evaluations.
+
+    Raises:
+        Damaged: the store has lost some of it, which the next run makes again.
+    """
+    published = done.records.get(PUBLISH.name)
+    return unpack(store, published, folder) if published else None, results(store, done.records)
 
 
 def results(store: Store, records: Mapping[str, Record]) -> dict[str, Any]:
@@ -95,7 +112,18 @@ def _run_flow(
     plan: Plan, store: Store, settings: Settings, options: RunOptions, progress: Progress
 ) -> RunResult:
     stop = threading.Event()
-    with _prefect(settings, progress), _signals(stop, progress):
+    call: Caller | None = None
+
+    def session() -> Session | None:
+        return call.session if call else None
+
+    def keeping() -> bool:
+        return (now := session()) is not None and now.keeping
+
+    def leave() -> None:
+        _leave(settings.scratch, session())
+
+    with stopping_on_signals(stop, progress.say, keeping, leave), _prefect(settings, progress):
         from flows.pipeline import pipeline
         from flows.run.parameters import RuntimeParameters
         from flows.run.prefect_engine import Caller
@@ -139,22 +167,13 @@ def _prefect(settings: Settings, progress: Progress) -> Iterator[None]:
             del os.environ["PREFECT_API_URL"]
 
 
-@contextmanager
-def _signals(stop: threading.Event, progress: Progress) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into a stop, the second into an immediate exit."""
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            os._exit(1)
-        stop.set()
-        progress.say("stopping: running stages save a restart point (again to exit immediately)")
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _leave(scratch: Path, session: Session | None) -> None:
+    """End this process at once, whatever still goes on in it; say why unless that is said already."""
+    drop_own_folders(scratch)
+    if not output.failed.is_set():
+        output.say(f"error: interrupted: {(session and session.stopped) or 'the run was asked to stop'}")
+        output.say(f"hint: {output.GO_ON}")
+    os._exit(1)
 
 
 def _on_thread(work: Any) -> None:
@@ -174,15 +193,19 @@ def _on_thread(work: Any) -> None:
         raise errors[0]
 
 
-def next_commands(recipe: str, overrides: Sequence[str]) -> list[str]:
-    """Return what to try after a run."""
-    again = " ".join(["nanochat run", recipe, *(f"-o {o}" for o in overrides)])
+def next_commands(recipe: str, overrides: Sequence[str], store: str | None = None) -> list[str]:
+    """Return what to try after a run of this recipe on this store, as lines that a shell can read."""
+    options = [word for override in overrides for word in ("-o", override)]
+    at_store = ["--store", store] if store else []
     commands = {
-        "nanochat chat": "talk with the model",
-        again: "run again: every stage is cached",
-        f"nanochat plan {recipe} -o {SFT.name}.epochs=2": "see what one change would run",
-        f"nanochat report {recipe}": "curves, samples and costs of this run",
-        "nanochat ui": "browse runs in Prefect and MLflow",
+        shlex.join(["nanochat", *words, *at_store]): what
+        for words, what in (
+            (["chat"], "talk with the model"),
+            (["run", recipe, *options], "run again: every stage is cached"),
+            (["plan", recipe, *options, "-o", f"{SFT.name}.epochs=2"], "see what one change would run"),
+            (["report", recipe, *options], "curves, samples and costs of this run"),
+        )
     }
+    commands["nanochat ui"] = "browse runs in Prefect and MLflow"
     width = max(len(command) for command in commands if len(command) <= 60)
     return [f"{command:<{width}}  {what}" for command, what in commands.items()]

@@ -5,6 +5,9 @@ Each only parses, calls and prints; heavy modules are imported by the verbs that
 
 from __future__ import annotations
 
+import io
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -87,8 +90,13 @@ def chat(
     engine = open_engine(opened, ref, _choice(source, tag, step))
     settings = ChatSettings(temperature=temperature, top_k=top_k, max_new_tokens=max_tokens, seed=seed)
     if prompt is not None:
-        output.write(f"{terminal.answer(engine, prompt, settings)}\n")
+        session = terminal.ChatSession(engine, settings)
+        output.write(f"{''.join(session.ask(prompt))}\n")
+        if session.cut:
+            output.say(terminal.CUT)
         return
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # a byte that is not UTF-8 does not end the conversation
     terminal.chat(engine, lambda: input("you> "), output.write, settings)
 
 
@@ -124,11 +132,11 @@ def import_folder(
     if found.others:
         output.say(f"took {found.weights[0]}, one of {found.others + 1} checkpoints")
     output.show(ref)
-    shape = record.metrics
+    shape, at_store = record.metrics, ["--store", store] if store else []
     output.say(
         f"{'was there already' if outcome.cached else 'imported'}: {shape['architecture']} model of"
         f" {shape['layers']} layers, {shape['parameters']:,} parameters, {shape['vocab_size']:,} tokens;"
-        f" step {shape['step']}\nnext: nanochat chat {ref}"
+        f" step {shape['step']}\nnext: {shlex.join(['nanochat', 'chat', ref, *at_store])}"
     )
 
 

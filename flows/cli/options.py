@@ -26,7 +26,11 @@ RecipeName = Annotated[str, typer.Argument(help="A preset; `nanochat recipes` li
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
-        "-o", "--override", metavar="FIELD=VALUE", help="Change one field by its dotted name; repeatable."
+        "-o",
+        "--override",
+        metavar="FIELD=VALUE",
+        help="Change one field by its dotted name; repeatable."
+        " Text is taken as typed; several are [first, second].",
     ),
 ]
 Until = Annotated[str | None, typer.Option(help="Stop after this stage.")]

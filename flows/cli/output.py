@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,10 +15,14 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from flows.display.console import PrintableConsole
+from nanochat.credentials import without_credentials
 from nanochat.printable import printable
 from nanochat.system_errors import naming
 
 _WIDTH_OF_PIPES = 160
+GO_ON = "finished work is kept; the same command continues from there"
+
+failed = threading.Event()  # a command has said why it fails
 
 
 def stderr() -> Console:
@@ -36,7 +41,7 @@ def show(what: object) -> None:
 
 def show_json(data: Any) -> None:
     """Print plain data for programs, in ASCII: JSON's own escapes for all else."""
-    text = json.dumps(data, indent=2, default=str, ensure_ascii=True)
+    text = without_credentials(json.dumps(data, indent=2, default=str, ensure_ascii=True))
     with naming(_stdout()):
         print(text.replace("\x7f", r"\u007f"), flush=True)  # a control character that JSON leaves alone
 
@@ -65,6 +70,7 @@ def warn(warnings: Iterable[str]) -> None:
 
 def fail(message: str, hint: str | None, code: int = 1) -> NoReturn:
     """Print what went wrong and how to fix it, and exit with a code."""
+    failed.set()
     say(f"error: {message}")
     if hint:
         say(f"hint: {hint}")

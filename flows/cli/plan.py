@@ -8,6 +8,7 @@ import typer
 
 from flows.cli import output, plan_tables
 from flows.cli.options import AsJson, Overrides, RecipeName, StoreUrl, Until, open_store
+from flows.cli.precision import tell_precision
 from nanochat import recipes
 from nanochat.errors import ConfigError
 
@@ -34,10 +35,12 @@ def plan(
         output.show_json({**plan_tables.plan_json(planned, price), "forecast": costs.to_json()})
         return
     output.show(plan_tables.plan_table(planned))
-    for part in costs.shown():
+    for part in (*costs.shown(), *plan_tables.text_lines(planned)):
         output.show(part)
     output.say(plan_tables.plan_summary(planned, price))
     output.warn(planned.warnings)
+    if costs.forecast.seconds is None:  # too small for the published machine: a recipe for this one
+        tell_precision(planned)
 
 
 def why(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -11,7 +11,9 @@ from rich.table import Table
 from flows.cli.tables import plain_table, stage_label
 from flows.display.quantities import duration
 from flows.plan import Plan, Planned
+from nanochat.data.sources.corpus import Corpus
 
+_SHOWN = 3  # names of files in a line
 WORDS = {"hit": "cached", "run": "run", "wait": "wait"}
 
 
@@ -42,7 +44,39 @@ def plan_json(plan: Plan, dollars_per_hour: float | None) -> dict[str, Any]:
         "predicted_dollars": None if dollars_per_hour is None else plan.predicted_s / 3600 * dollars_per_hour,
         "nodes": [planned_json(p) for p in plan.nodes],
         "warnings": list(plan.warnings),
+        "text": _text_json(plan.corpus) if plan.corpus else None,
     }
+
+
+def _text_json(corpus: Corpus) -> dict[str, Any]:
+    return {
+        "train": [shard.name for shard in corpus.train],
+        "validation": corpus.validation.name,
+        "left_out": [
+            {"why": each.why, "files": list(each.paths), "convert": each.convert} for each in corpus.left_out
+        ],
+    }
+
+
+def text_lines(plan: Plan) -> list[str]:
+    """Return which files of a folder are used, and one line for each reason why others are not."""
+    corpus = plan.corpus
+    if corpus is None or not corpus.listed:
+        return []
+    train = _some([shard.name for shard in corpus.train])
+    lines = [
+        f"text from {plan.recipe.corpus.source}: {train} to train on; {corpus.validation.name} to validate"
+    ]
+    for each in corpus.left_out:
+        lines.append(f"left out: {len(each.paths)} {each.why}: {_some(each.paths)}")
+        if each.convert:
+            lines.append(f"  to use {'it' if len(each.paths) == 1 else 'them'}: {each.convert}")
+    return lines
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def plan_summary(plan: Plan, dollars_per_hour: float | None) -> str:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli import output, tables
+from flows.cli import output, plan_tables, tables
 from flows.cli.options import AsJson, Overrides, RecipeName, StoreUrl, Until, open_store
+from flows.cli.precision import tell_precision
 from flows.plan import Plan
 from flows.store import Store
 from nanochat import recipes
 from nanochat.config import ChatSettings
-from nanochat.errors import ConfigError
+from nanochat.errors import ConfigError, Damaged, DataError
 from nanochat.runtime import DEVICES, Runtime
 
 if TYPE_CHECKING:
@@ -53,8 +55,8 @@ def run(
 
     What the store has is not made again. After Ctrl-C or a crash, the same command continues.
     """
-    from flows.cli.local_run import RunOptions, next_commands, results, run_plan
-    from flows.cli.unpacked import require_ours, unpack
+    from flows.cli.local_run import RunOptions, next_commands, read_results, run_plan
+    from flows.cli.unpacked import require_ours
     from flows.plan import make_plan
 
     _refuse_unknown(dispatch, device)
@@ -63,7 +65,11 @@ def run(
     planned = make_plan(recipes.find(recipe, override or ()), opened, until=until, force=forced)
     if dispatch == "local":
         _require_device(device, planned)
+    for line in plan_tables.text_lines(planned):
+        output.say(line)
     output.warn(planned.warnings)
+    if dispatch == "local" and device == "cpu":
+        tell_precision(planned)
     runtime = {
         "device": device,
         "threads": threads,
@@ -77,14 +83,20 @@ def run(
         require_ours(folder)  # before hours of work
     options = RunOptions(until=until, force=forced, dispatch=dispatch, runtime=runtime)
     done = run_plan(planned, opened, settings, options, output.stderr())
+    try:
+        unpacked, found = read_results(opened, done, folder)
+    except Damaged as error:  # in what was cached; it is a miss now
+        output.say(f"{error}; it is made again")
+        planned = make_plan(planned.recipe, opened, until=until)
+        done = run_plan(planned, opened, settings, replace(options, force=()), output.stderr())
+        unpacked, found = read_results(opened, done, folder)
     published = done.records.get("publish")
-    unpacked = unpack(opened, published, folder) if published else None
-    _show_run(done, results(opened, done.records), unpacked, as_json=as_json)
+    _show_run(done, found, unpacked, as_json=as_json)
     if published and not as_json:
         if done.executed:
             last_training = list(planned.recipe.training.values())[-1]
             _exchange(opened, published, last_training.prompts)
-        _show_next(next_commands(recipe, override or ()))
+        _show_next(next_commands(recipe, override or (), store))
 
 
 def _refuse_unknown(dispatch: str, device: str) -> None:
@@ -131,5 +143,9 @@ def _exchange(store: Store, published: Any, prompts: tuple[str, ...]) -> None:
 
     engine = open_engine(store, f"{published.stage}/{published.key}")
     for prompt in prompts:
-        reply = terminal.answer(engine, prompt, ChatSettings(temperature=0.0, max_new_tokens=64))
+        try:
+            reply = terminal.answer(engine, prompt, ChatSettings(temperature=0.0, max_new_tokens=64))
+        except DataError as error:  # such as a prompt that a tiny context cannot hold
+            output.say(f"not asked: {prompt!r}: {error}")
+            continue
         output.show(f"\nyou       {prompt}\nnanochat  {reply}")

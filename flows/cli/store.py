@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from flows.cli import output, record_tables
 from flows.cli.options import AsJson, Ref, StoreUrl, open_store
+from flows.cli.repair import Repaired, repair_all
 from flows.display.quantities import bytes_text
 from flows.store.catalog import newest_first
 from flows.store.gc import collect
-from flows.store.verify import verify
+from flows.store.verify import Finding, verify
 
 OptionalRef = Annotated[
     str | None, typer.Argument(help="A stage (its newest record), or stage/<key prefix>.")
@@ -79,21 +82,39 @@ def inspect(
     output.show(lineage_tree(opened, record, at_most=None if whole else record_tables.FEW))
 
 
-def verify_store(ref: OptionalRef = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
+def verify_store(
+    ref: OptionalRef = None,
+    store: StoreUrl = None,
+    mend: Annotated[
+        bool, typer.Option("--repair", help="Set damage aside, and say what makes it again and what cannot.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Read everything in the store and report what is damaged."""
     _, opened = open_store(store)
     findings = list(verify(opened, [ref] if ref else None))
+    repaired = repair_all(opened, findings) if mend else []
     if as_json:
-        output.show_json(
-            [{"kind": f.kind, "name": f.name, "problem": f.problem, "used_by": f.used_by} for f in findings]
-        )
+        done = [{"done": r.done, "made_again": r.made_again} for r in repaired] or [{}] * len(findings)
+        output.show_json([{**asdict(f), **more} for f, more in zip(findings, done, strict=True)])
     else:
-        for f in findings:
-            users = ", ".join(f"{stage}/{key[:12]}" for stage, key in f.used_by) or "nothing"
-            output.show(f"{f.kind} {f.name}: {f.problem} (used by {users})")
-        output.say(f"{len(findings)} damaged" if findings else "everything is as recorded")
-    if findings:
+        _show_findings(findings, repaired)
+    if any(r.lost for r in repaired) if mend else findings:
         raise typer.Exit(1)
+
+
+def _show_findings(findings: Sequence[Finding], repaired: Sequence[Repaired]) -> None:
+    for i, f in enumerate(findings):
+        users = ", ".join(f"{stage}/{key[:12]}" for stage, key in f.used_by) or "nothing"
+        output.show(f"{f.kind} {f.name}: {f.problem} (used by {users})")
+        for line in (repaired[i].done, *repaired[i].made_again) if repaired else ():
+            output.show(f"  {line}")
+    if not findings:
+        output.say("everything is as recorded")
+    elif repaired:
+        output.say(f"{len(findings)} damaged, of which {sum(r.lost for r in repaired)} cannot be made again")
+    else:
+        output.say(f"{len(findings)} damaged; `nanochat verify --repair` says what can be made again")
 
 
 def collect_garbage(

@@ -14,6 +14,7 @@ import typer
 
 from flows.cli import output
 from flows.cli.options import AsJson, Overrides, RecipeName, Until
+from flows.settings import checked_store_url
 from nanochat import recipes
 from nanochat.errors import NanochatError
 
@@ -51,7 +52,7 @@ def submit(
     parameters = {
         "recipe": recipe,
         "overrides": list(override or ()),
-        "store": store,
+        "store": checked_store_url("--store", store),
         "until": until,
         "force": list(force or ()),
         "runtime": {"device": device} if device else None,

@@ -1,4 +1,4 @@
-"""Where all that is printed passes: a console, log lines and tracebacks that print foreign text as text.
+"""Where all that is printed or logged passes: foreign text as text, and without credentials.
 
 What is shown comes from records, files, models and other programs, so neither control characters nor rich's
 markup and emoji names in it mean anything here. Knows nothing about the content.
@@ -18,7 +18,13 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
+from nanochat.credentials import without_credentials
 from nanochat.printable import printable
+
+
+def clean(text: str) -> str:
+    """Return a text as it may be shown and kept."""
+    return printable(without_credentials(text))
 
 
 class PrintableConsole(Console):
@@ -29,24 +35,30 @@ class PrintableConsole(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Make a text of a string, such as a table's cell, before its width is measured."""
-        return super().render_str(printable(text), **options)
+        return super().render_str(clean(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yield what is printed, whatever it was made from."""
         for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+            yield segment if segment.control else Segment(clean(segment.text), segment.style)
 
 
-class PrintableFormatter(logging.Formatter):
-    """Writes log records, their tracebacks included, as printable text."""
+class CleanLogRecord(logging.LogRecord):
+    """A log record that is clean, its traceback included, whoever's handler writes it."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the record's line or lines."""
-        return printable(super().format(record))
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.exc_info and self.exc_info[0]:
+            self.exc_text = clean("".join(traceback.format_exception(*self.exc_info)).rstrip())
+
+    def getMessage(self) -> str:
+        """Return the message with its arguments filled in."""
+        return clean(super().getMessage())
 
 
-def print_printable_tracebacks() -> None:
-    """Let errors that nobody caught, on any thread, be printed as printable text."""
+def keep_output_clean() -> None:
+    """Let log records of this process, and errors that nobody caught on any thread, be clean."""
+    logging.setLogRecordFactory(CleanLogRecord)
     sys.excepthook = _print_traceback
     threading.excepthook = lambda args: _print_traceback(args.exc_type, args.exc_value, args.exc_traceback)
 
@@ -54,4 +66,4 @@ def print_printable_tracebacks() -> None:
 def _print_traceback(
     kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
 ) -> None:
-    sys.stderr.write(printable("".join(traceback.format_exception(kind, error, trace))))
+    sys.stderr.write(clean("".join(traceback.format_exception(kind, error, trace))))

@@ -157,8 +157,9 @@ def _mlflow_server(home: Path, uri: str) -> Iterator[str]:
     port = _free_port()
     page = f"http://127.0.0.1:{port}"
     command = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", uri, "--default-artifact-root", (home / "mlartifacts").as_uri()]
-    environment = {**os.environ, **_MLFLOW_ENVIRONMENT}
+    command += ["--default-artifact-root", (home / "mlartifacts").as_uri()]
+    # Not among the arguments, which every user of the machine can list: it may have a password.
+    environment = {**os.environ, **_MLFLOW_ENVIRONMENT, "MLFLOW_BACKEND_STORE_URI": uri}
     with _server(command, environment, folder, f"{page}/health", folder / "server.log"):
         yield page
 

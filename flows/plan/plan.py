@@ -19,11 +19,12 @@ from flows.plan.key import NoDigests, key_of_all, payload_of
 from flows.plan.planned import Planned
 from flows.plan.record_index import RecordIndex
 from flows.stage import Node
-from flows.stages import PRETRAIN
+from flows.stages import EVALUATIONS, PRETRAIN
 from flows.store import Record, Store
 from flows.store.fingerprint import fingerprint
 from flows.store.roots import Hold
 from nanochat.config import EvaluateConfig, OverlapConfig, Recipe, TasksConfig
+from nanochat.data.sources.corpus import Corpus, resolve_corpus
 from nanochat.data.sources.required import require_core, require_tasks
 from nanochat.errors import ConfigError
 
@@ -35,6 +36,7 @@ class Plan:
     recipe: Recipe
     nodes: tuple[Planned, ...]
     warnings: tuple[str, ...] = ()
+    corpus: Corpus | None = None  # which text is used, and what of its folder is not
     by_id: Mapping[str, Planned] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -58,10 +60,11 @@ class Plan:
 
 def make_plan(recipe: Recipe, store: Store, *, until: str | None = None, force: Sequence[str] = ()) -> Plan:
     """Compare a recipe with a store; raise ConfigError for an unknown stage or a data set that is missing."""
-    nodes = _select(dag.build(recipe), until)
+    corpus = resolve_corpus(recipe.corpus)
+    nodes = _select(dag.build(recipe, corpus), until)
     _check_names(force, nodes)
     _check_tasks(nodes)
-    return _compare(recipe, nodes, store, force)
+    return _compare(recipe, corpus, nodes, store, force)
 
 
 def plan_held(plan: Plan, store: Store, hold: Hold, *, force: Sequence[str] = ()) -> Plan:
@@ -74,10 +77,12 @@ def plan_held(plan: Plan, store: Store, hold: Hold, *, force: Sequence[str] = ()
         there = {ref for stage in stages for ref in store.catalog.listed(stage)}
         if there.issuperset(hits):  # a collector takes records first: their bytes are there as well
             return plan
-        plan = _compare(plan.recipe, nodes, store, force)
+        plan = _compare(plan.recipe, plan.corpus, nodes, store, force)
 
 
-def _compare(recipe: Recipe, nodes: Sequence[Node], store: Store, force: Sequence[str]) -> Plan:
+def _compare(
+    recipe: Recipe, corpus: Corpus | None, nodes: Sequence[Node], store: Store, force: Sequence[str]
+) -> Plan:
     index = RecordIndex(store, nodes)
     found: dict[str, Planned] = {}
     for level in _levels(nodes):
@@ -92,7 +97,7 @@ def _compare(recipe: Recipe, nodes: Sequence[Node], store: Store, force: Sequenc
     trains = PRETRAIN.name in needed and needed[PRETRAIN.name].action != "hit"
     before = index.newest(PRETRAIN.name, recipe.name) if trains else None
     warning = incomparable(needed, before, index.find_one)
-    return Plan(recipe, tuple(needed[n.id] for n in nodes), (warning,) if warning else ())
+    return Plan(recipe, tuple(needed[n.id] for n in nodes), (warning,) if warning else (), corpus)
 
 
 def _decide(
@@ -133,7 +138,8 @@ def _decide(
 def _rebuild_missing(nodes: Sequence[Node], found: dict[str, Planned], store: Store) -> dict[str, Planned]:
     """Turn hits whose bytes are gone into runs, but only those whose bytes are needed.
 
-    The bytes of the last nodes (which nothing in the plan reads) count as needed.
+    The bytes of the last nodes (which nothing in the plan reads) and of evaluations (whose results every run
+    shows) count as needed.
     """
     read_by = defaultdict(list)
     for node in nodes:
@@ -143,7 +149,11 @@ def _rebuild_missing(nodes: Sequence[Node], found: dict[str, Planned], store: St
     missing = store.missing_blobs(hits)
     for node in reversed(nodes):
         planned = found[node.id]
-        needed = not read_by[node.id] or any(found[r].action != "hit" for r in read_by[node.id])
+        needed = (
+            not read_by[node.id]
+            or node.stage in EVALUATIONS.values()
+            or any(found[r].action != "hit" for r in read_by[node.id])
+        )
         if planned.record is not None and needed and (planned.node.stage.name, planned.key) in missing:
             found[node.id] = Planned(
                 node=node,

@@ -31,13 +31,13 @@ def describe(
     """Describe the execution of a stage that began at `started` (Unix time) and ends now."""
     finished = time.time()
     seconds = finished - started
-    commit, dirty = _commit()
+    known, dirty = commit()
     return {
         "started_at": _iso(started),
         "finished_at": _iso(finished),
         "seconds": round(seconds, 3),
         "dollars": None if dollars_per_hour is None else round(seconds / 3600 * dollars_per_hour, 6),
-        "commit": commit,
+        "commit": known,
         "dirty": dirty,
         "code_digest": code_digest(stage),
         "versions": _versions(),
@@ -81,13 +81,18 @@ def _cpu_model() -> str:
 
 
 @cache
-def _commit() -> tuple[str | None, bool | None]:
+def commit() -> tuple[str | None, bool | None]:
+    """Return the commit of this code and whether it was changed since, or None for both."""
+
     def git(*words: str) -> str:
         return subprocess.run(
             ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
         ).stdout.strip()
 
     try:
+        git(
+            "ls-files", "--error-unmatch", Path(__file__).name
+        )  # not the commit of whatever it is installed in
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
     except (OSError, subprocess.SubprocessError):
         return None, None  # installed from a package: the code digest still identifies the code

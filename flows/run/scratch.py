@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_PARTIAL, _LOCK = "partial", ".lock"
+_PARTIAL, _LOCK = "partial-", ".lock"
+_OWN: set[Path] = set()  # the folders that this process uses
 
 
 @contextmanager
@@ -27,16 +28,24 @@ def scratch_folder(root: Path) -> Iterator[Path]:
         with _lock(folder, without_locks=True) as mine:
             if not mine:  # another process swept it before it was locked
                 continue
+            _OWN.add(folder)
             try:
                 yield folder
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
+                _OWN.discard(folder)
             return
+
+
+def drop_own_folders(root: Path) -> None:
+    """Remove this process's folders below `root`, for one that is about to end whatever uses them."""
+    for folder in [folder for folder in _OWN if folder.parent == root]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def partial_folder(root: Path, key: str) -> Path:
     """Return where a stage keeps what it has downloaded, so that the next try continues there."""
-    return root / _PARTIAL / key
+    return root / f"{_PARTIAL}{key}"
 
 
 def drop_partial(root: Path, key: str) -> None:
@@ -47,7 +56,7 @@ def drop_partial(root: Path, key: str) -> None:
 def sweep(root: Path) -> None:
     """Remove the folders of processes that ended without doing so themselves."""
     for folder in root.iterdir() if root.exists() else ():
-        if folder.name == _PARTIAL:
+        if folder.name.startswith(_PARTIAL):
             continue
         with suppress(OSError), _lock(folder, without_locks=False) as abandoned:  # such as another user's
             if abandoned:

@@ -133,9 +133,11 @@ def _load(store: Store, ref: Ref, listed: ObjectInfo) -> Record | None:
 
 
 def _leftovers(store: Store, busy: set[Ref], before: float) -> Iterator[tuple[str, ObjectInfo]]:
-    """Yield old lease files and restart points of stages that are not running, and unfinished uploads."""
+    """Yield what is old of stages that are not running, of unfinished uploads and of damage set aside."""
     unfinished = before - _UNFINISHED_S
-    limits = {"leases": before, "resume": before, "parts": unfinished, "probe": unfinished}
+    limits = {
+        "leases": before, "resume": before, "damaged": before, "parts": unfinished, "probe": unfinished,
+    }  # fmt: skip
     for folder, limit in limits.items():
         for name, found in store.storage.listing(folder).items():
             stage, key = [*name.split("/"), "", ""][1:3]

@@ -5,10 +5,12 @@
     leases/<stage>/<key>.<fence>.json who is making it now (`flows.store.leases`)
     roots/<name>.json                 what garbage collection keeps (`flows.store.roots`, `flows.store.gc`)
     resume/<stage>/<key>/             restart points of a running stage (`flows.store.restart_points`)
+    damaged/<name>.<token>            bytes that were set aside (`flows.store.blobs`)
 
 Blobs go first, the record last and only if absent: no record, no artifact. Every hit checks that its blobs
-are there; a missing one is a miss with a warning, and a store that cannot be reached is an error, never a
-miss. Keys and payloads are made by the planner; nothing here knows what a stage does.
+are there, and every use that their bytes are right (`flows.store.blobs`); a missing one is a miss with a
+warning, and a store that cannot be reached is an error, never a miss. Keys and payloads are made by the
+planner; nothing here knows what a stage does.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import Any
 
 from flows.settings import cache_folder
 from flows.store import leases, roots
-from flows.store.blobs import Blobs, missing
+from flows.store.blobs import Blobs, missing, remade_by
 from flows.store.catalog import Catalog, newest_first
 from flows.store.folders import link, scan
 from flows.store.leases import Lease, LeaseInfo
@@ -38,7 +40,7 @@ from flows.store.roots import Hold
 from flows.store.storage.base import Storage
 from flows.store.storage.open import open_storage
 from flows.store.storage.retry import Retry
-from nanochat.errors import Interrupted, StoreError
+from nanochat.errors import Damaged, Interrupted, StoreError
 
 logger = logging.getLogger(__name__)
 _NAMED_AT_MOST = 5  # damaged records in one warning each
@@ -114,16 +116,19 @@ class Store:
     def fetch(self, record: Record, target: Path, *, attachments: bool = False) -> Path:
         """Fill the folder `target` with links to the read-only files of an artifact; return it.
 
-        Raises:
-            Damaged: a file is missing or its bytes are not what the record says.
+        Every file has been proven. Raises:
+            Damaged: a file is missing or its bytes are not what the record says; it is a miss from now on.
         """
         target.mkdir(parents=True, exist_ok=True)
         files = record.files + (record.attachments if attachments else ())
-        self.storage.each(lambda file: link(self.blob_path(file), target / file.path), files)
+        try:
+            self.storage.each(lambda file: link(self.blob_path(file), target / file.path), files)
+        except Damaged as error:
+            raise Damaged(str(error), hint=remade_by(record.stage)) from error
         return target
 
     def blob_path(self, file: ArtifactFile) -> Path:
-        """Return a local read-only file with the bytes of `file`, downloaded and proven if need be."""
+        """Return a local read-only file that has been proven to hold the bytes of `file`."""
         return self.blobs.path(file)
 
     def read_bytes(self, file: ArtifactFile) -> bytes:
@@ -193,7 +198,8 @@ class Store:
     ) -> Record:
         """Keep the files of `folder` as the artifact of (stage, key); return its record.
 
-        A whole record that is there already is kept (unless `replace`); a different result logs a warning.
+        A whole record that is there already is kept (unless `replace`); a different result logs a warning,
+        always. Bytes that are there already are proven before they are kept, or put in again.
 
         Raises:
             StoreError: the folder is empty or holds what cannot be kept, or the store cannot be written.
@@ -214,7 +220,8 @@ class Store:
         )
         data = to_bytes(record)  # before any upload: a value that JSON cannot hold ends here
         record = _as_read_back(data, record)
-        self.blobs.upload(scanned)
+        again = replace or self.storage.found(record_name(stage, key)) is not None
+        self.blobs.upload(scanned, suspect=again)
         if lease:
             lease.check()
         kept = self._publish(record, data, replace=replace)
@@ -271,6 +278,7 @@ class Store:
         """Write a record, or keep the one that is there; return which."""
         name = record_name(record.stage, record.key)
         if replace:
+            self._warn_if_other(self._former(record), record, "the new one replaces it")
             self.storage.write(name, data)
             return record
         return record if self.storage.create(name, data) else self._keep_former(record, data)
@@ -279,15 +287,27 @@ class Store:
         """Return the record to keep where there was one before."""
         there = self.find(record.stage, record.key)
         if there is None:  # a record that had lost its blobs, or its own bytes: this one heals it
+            lost = "the first has lost its bytes, so the new one replaces it"
+            self._warn_if_other(self._former(record), record, lost)
             self.storage.write(record_name(record.stage, record.key), data)
             return record
-        if there.digest != record.digest:
-            differing = sorted({f.path for f in set(there.files) ^ set(record.files)})
-            logger.warning(
-                "%s/%s gave a different result than before for the same inputs: %s differ; the first is kept",
-                record.stage, record.key, ", ".join(differing),
-            )  # fmt: skip
+        self._warn_if_other(there, record, "the first is kept")
         return there
+
+    def _former(self, record: Record) -> Record | None:
+        """Return the record that is there, whether or not its blobs are; None if it cannot be read."""
+        try:
+            return self.load(record.stage, record.key)
+        except (FileNotFoundError, Damaged):
+            return None
+
+    def _warn_if_other(self, former: Record | None, record: Record, so: str) -> None:
+        if former is not None and former.digest != record.digest:
+            differing = sorted({f.path for f in set(former.files) ^ set(record.files)})
+            logger.warning(
+                "%s/%s gave a different result than before for the same inputs: %s differ; %s",
+                record.stage, record.key, ", ".join(differing), so,
+            )  # fmt: skip
 
 
 def _as_read_back(data: bytes, record: Record) -> Record:

@@ -1,8 +1,8 @@
 """Chat in a terminal: reads lines, streams answers; the commands are `quit`, `exit` and `clear`.
 
 The conversation is kept as messages. When it no longer fits into the model's context, the oldest turns are
-dropped and a note is printed. What is printed goes through the `write` callable, so that nothing here
-depends on a terminal.
+dropped and a note is printed; a message that does not fit by itself is refused, and the conversation goes on
+without it. What is printed goes through the `write` callable, so that nothing here depends on a terminal.
 """
 
 from __future__ import annotations
@@ -11,7 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 from nanochat.chat.engine import Engine, stream_text
 from nanochat.config import ChatSettings
+from nanochat.errors import DataError
 from nanochat.tokenizer.chat_format import Message, render_for_completion
+
+CUT = "(the answer ends here because the model's context is full)"
+_REPLACED = "(bytes that are not UTF-8 were replaced)\n"
 
 
 class ChatSession:
@@ -22,6 +26,7 @@ class ChatSession:
         self.settings = settings or ChatSettings()
         self._turns: list[tuple[list[int], list[int]]] = []  # tokens of question and answer
         self.dropped_turns = 0
+        self.cut = False  # the last answer ended for want of context
         self._asked = 0
 
     def clear(self) -> None:
@@ -30,12 +35,21 @@ class ChatSession:
         self.dropped_turns = 0
 
     def ask(self, text: str) -> Iterator[str]:
-        """Yield the answer to a user message piece by piece; it then belongs to the conversation."""
+        """Yield the answer to a user message piece by piece; it then belongs to the conversation.
+
+        Raises DataError for a message that the context cannot hold, or that is not text.
+        """
         tokenizer = self.engine.tokenizer
         message: Message = {"role": "user", "content": text}
-        question = render_for_completion(tokenizer, [message])[1:]  # without bos
+        question = render_for_completion(tokenizer, [message], max_tokens=None)[1:]  # without bos
+        context = self.engine.model.config.sequence_len
+        if 1 + len(question) >= context:
+            raise DataError(
+                f"the message has {len(question):,} tokens; with its answer it must fit into {context:,}",
+                hint="shorten the message",
+            )
         prompt = self._prompt(question)
-        room = max(1, self.engine.model.config.sequence_len - len(prompt))
+        room = context - len(prompt)
         answer: list[int] = []
         self._asked += 1
         tokens = self.engine.generate(
@@ -46,6 +60,7 @@ class ChatSession:
             seed=self.settings.seed + self._asked - 1,
         )
         yield from stream_text(tokenizer, _kept(tokens, answer))
+        self.cut = len(answer) == room < self.settings.max_new_tokens
         # An answer that was cut short ends here all the same, or the next turn would not begin.
         self._turns.append((question, [*answer, tokenizer.special("assistant_end")]))
 
@@ -65,7 +80,7 @@ class ChatSession:
 
 
 def answer(engine: Engine, prompt: str, settings: ChatSettings | None = None) -> str:
-    """Return the answer to one user message."""
+    """Return the answer to one user message; raises as `ChatSession.ask` does."""
     return "".join(ChatSession(engine, settings).ask(prompt))
 
 
@@ -90,6 +105,8 @@ def chat(
             session.clear()
             write("(new conversation)\n")
         elif line:
+            if "\ufffd" in line:
+                write(_REPLACED)
             _answer(session, line, write)
 
 
@@ -102,8 +119,12 @@ def _answer(session: ChatSession, line: str, write: Callable[[str], None]) -> No
                 count = session.dropped_turns - dropped
                 write(f"(the context is full: the oldest {count} turns are forgotten)\n")
             write(piece)
+        if session.cut:
+            write(f"\n{CUT}")
     except KeyboardInterrupt:
         write(" (stopped)")
+    except DataError as error:
+        write(f"({error}{f'; {error.hint}' if error.hint else ''})")
     write("\n")
 
 

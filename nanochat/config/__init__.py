@@ -2,7 +2,8 @@
 
 Every field here is part of a result's identity and is hashed into its key, except the `location_fields` of a
 class (where bytes come from, not what they are). Where and how fast things run is `nanochat.runtime`. The
-docstring below a field is its help text. This package imports no other package of ours.
+docstring below a field is its help text. Of our other packages this one imports only what knows
+credentials.
 """
 
 from __future__ import annotations

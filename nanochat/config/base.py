@@ -15,6 +15,7 @@ class Config(BaseModel):
         extra="forbid",
         use_attribute_docstrings=True,
         allow_inf_nan=False,
+        hide_input_in_errors=True,  # an address may have been given with a password
         protected_namespaces=(),
     )
     location_fields: ClassVar[frozenset[str]] = frozenset()

@@ -32,9 +32,10 @@ FOLDERS = {
 }
 """Upstream's names of the trainings that publish checkpoints, and of their folders; most finished first."""
 SOURCES = tuple(FOLDERS)
+WEIGHT_TYPES = ("float32", "bfloat16", "float16", "float64")
 _LARGEST_JSON = 16 * 2**20
 _LARGEST_NUMBER = 2**24
-_LONGEST_CONTEXT = 131_072  # rotary tables are made for ten times as much: beyond, they would fill the memory
+_LONGEST_CONTEXT = 131_072  # a conversation of that length fills rotary tables and the cache of keys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +109,20 @@ def model_config(fields: Mapping[str, Any], source: Path) -> ModelConfig:
     return config
 
 
+def other_type(weights: Path, name: str, kind: str) -> DataError:
+    """Return the error for a tensor of a type that is not read, such as an 8-bit one."""
+    return DataError(
+        f"{weights}: {name} is of type {kind}; weights are {', '.join(WEIGHT_TYPES)}",
+        hint="load the model where it came from, convert its weights to bfloat16 and save it again",
+    )
+
+
 def check_weights(config: ModelConfig, state: Mapping[str, Tensor], weights: Path, description: Path) -> None:
     """Raise DataError where weights and description cannot belong together, before a model is built."""
-    odd = next((name for name, weight in state.items() if not weight.is_floating_point()), None)
+    types = {name: str(weight.dtype).removeprefix("torch.") for name, weight in state.items()}
+    odd = next((name for name, kind in types.items() if kind not in WEIGHT_TYPES), None)
     if odd is not None:
-        raise DataError(f"{weights}: {odd} is of type {state[odd].dtype}; weights are floating point")
+        raise other_type(weights, odd, types[odd])
     parts = [name.split(".") for name in state if name.startswith("transformer.h.")]
     layers = {int(part[2]) for part in parts if part[2].isdecimal()}
     if len(layers) != config.n_layer:  # before anything is counted layer by layer

@@ -16,6 +16,8 @@ from typing import Any
 
 from nanochat.errors import DataError
 
+_CODE = "the file holds code, which is never run: get it from somebody you trust, in a safe form"
+_OTHER_TENSORS = "only plain tensors are read, and nothing is run: save the state_dict in bfloat16"
 StandIns = Mapping[tuple[str, str], Any]
 
 
@@ -59,7 +61,7 @@ def load(
         allowed = f"{names[0]} is" if len(names) == 1 else f"{', '.join(names[:3])} and the like are"
         raise DataError(
             f"{source}: the pickle asks for {error}; only {allowed} allowed",
-            hint="the file holds code, which is never run: get it from somebody you trust, in a safe form",
+            hint=_OTHER_TENSORS if str(error).startswith("torch.") else _CODE,
         ) from None
     except Exception as error:  # a damaged pickle may raise nearly everything
         raise DataError(

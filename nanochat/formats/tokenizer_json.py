@@ -75,8 +75,10 @@ def _by_id(table: Mapping[str, int]) -> list[tuple[str, int]]:
 
 def _merges(ranks: Mapping[bytes, int], by_rank: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
     """Yield every pair of tokens whose union is a token, in order of the union's rank."""
+    lengths = {len(token) for token in ranks}
     for token in by_rank:
-        pairs = ((token[:cut], token[cut:]) for cut in range(1, len(token)))
+        cuts = (cut for cut in range(1, len(token)) if cut in lengths and len(token) - cut in lengths)
+        pairs = ((token[:cut], token[cut:]) for cut in cuts)
         known = [(left, right) for left, right in pairs if left in ranks and right in ranks]
         yield from sorted(known, key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
 

@@ -66,11 +66,7 @@ def tokenizer_from(
     try:
         return Tokenizer(ranks, specials, pattern)
     except DataError as error:
-        raise DataError(f"{source}: {error}") from error
-    except BaseException as error:  # tiktoken panics on tables it cannot use, which is not an Exception
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            raise
-        raise DataError(f"{source}: not a usable tokenizer: {type(error).__name__}: {error}") from error
+        raise DataError(f"{source}: {error}", hint=error.hint) from error
 
 
 def write_tokenizer_pickle(tokenizer: Tokenizer, path: Path) -> None:

@@ -15,14 +15,31 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nanochat.errors import DataError
 from nanochat.formats import restricted_pickle
+from nanochat.formats.published import other_type
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _LARGEST_PICKLE = 64 * 2**20  # a thousand tensors take about a hundred kibibytes
 _FLOATS = {"FloatStorage": 4, "BFloat16Storage": 2, "HalfStorage": 2, "DoubleStorage": 8}
-_OTHERS = ("LongStorage", "IntStorage", "ShortStorage", "CharStorage", "ByteStorage", "BoolStorage")
+_OTHERS = (
+    *("LongStorage", "IntStorage", "ShortStorage", "CharStorage", "ByteStorage", "BoolStorage"),
+    *("ComplexFloatStorage", "ComplexDoubleStorage"),
+)
 _DAMAGED = "the file is cut off or damaged: fetch it again"
+
+
+# Types without a storage class of their own: named in the error, not read.
+_NEWER_TYPES = (
+    *("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"),
+    *("float4_e2m1fn_x2", "uint16", "uint32", "uint64"),
+)
+
+
+class _Type(NamedTuple):
+    """A type of numbers that the file names."""
+
+    name: str
 
 
 class _Storage(NamedTuple):
@@ -113,15 +130,25 @@ def _stand_ins() -> restricted_pickle.StandIns:
             raise ValueError("a tensor with an impossible shape")
         return described
 
+    def rebuild_as(storage: _Storage, offset: int, shape: Any, stride: Any, *rest: Any) -> _Described:
+        kind = next((part for part in rest if isinstance(part, _Type)), None)
+        if kind is None or not isinstance(storage, _Storage):
+            raise ValueError("a tensor without a type")
+        return rebuild(storage._replace(kind=kind.name), offset, shape, stride)
+
     def parameter(data: _Described, *_: Any) -> _Described:
         return data
 
     kinds = {("torch", kind): kind for kind in (*_FLOATS, *_OTHERS)}
+    types = {("torch", name): _Type(name) for name in _NEWER_TYPES}
     return {
         ("collections", "OrderedDict"): OrderedDict,
         ("torch._utils", "_rebuild_tensor_v2"): rebuild,
+        ("torch._utils", "_rebuild_tensor_v3"): rebuild_as,
         ("torch._utils", "_rebuild_parameter"): parameter,
+        ("torch.storage", "UntypedStorage"): "UntypedStorage",
         **kinds,
+        **types,
     }
 
 
@@ -140,8 +167,7 @@ def _check(path: Path, archive: zipfile.ZipFile, described: dict[str, _Described
         raise DataError(f"{path} has compressed or encrypted parts, which torch.save never writes")
     for name, tensor in described.items():
         if tensor.storage.kind not in _FLOATS:
-            kind = tensor.storage.kind.removesuffix("Storage").lower()
-            raise DataError(f"{path}: {name} is of type {kind}; weights are float32, bfloat16 or float16")
+            raise other_type(path, name, tensor.storage.kind.removesuffix("Storage").lower())
         entry = entries.get(f"data/{tensor.storage.key}")
         wanted = tensor.storage.numel * _FLOATS[tensor.storage.kind]
         if entry is None or entry.file_size != wanted:

@@ -36,7 +36,10 @@ from nanochat.model.kv_cache import KVCache
 from nanochat.model.reproducible import set_strict
 
 LOGIT_CAP = 15.0
-_TABLE_FACTOR = 10  # rotary tables reach this many training contexts at first
+_TABLE_FACTOR = 10  # rotary tables reach this many training contexts at first,
+_TABLE_LENGTH = (
+    32_768  # but not more positions: they grow when they are needed, and a file may name any context
+)
 
 
 class Embedding(nn.Embedding):
@@ -108,7 +111,7 @@ class GPT(nn.Module):
         self.windows = windows(config)
         self.transformer = Body(config)
         self.lm_head = Linear(config.n_embd, vocabulary_rows(config))
-        self._set_tables(_TABLE_FACTOR * config.sequence_len)
+        self._set_tables(min(_TABLE_FACTOR * config.sequence_len, _TABLE_LENGTH))
 
     @property
     def device(self) -> torch.device:

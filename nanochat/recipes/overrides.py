@@ -1,6 +1,6 @@
 """Overrides: single fields of a recipe changed by dotted name, and bad values explained in our own words.
 
-Values are read as YAML, so that lists and null can be written. Which recipes there are is
+What the text of a value means is decided by `nanochat.recipes.values`, which recipes there are by
 `nanochat.recipes.presets`.
 """
 
@@ -10,11 +10,11 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from nanochat.config import Recipe
 from nanochat.errors import ConfigError
+from nanochat.recipes.values import read_value
 
 
 def field_names(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
@@ -38,17 +38,6 @@ def split(text: str) -> tuple[str, str]:
     return path.strip(), value
 
 
-def read(text: str) -> Any:
-    """Read a value written as YAML; raise ConfigError where it is not valid."""
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(
-            f"the value {text!r} cannot be read: {reason}", hint="put text with special characters in quotes"
-        ) from None
-
-
 def apply(recipe: Recipe, pairs: Sequence[tuple[str, str]]) -> Recipe:
     """Return the recipe with fields changed; raise ConfigError for an unknown field or a bad value."""
     data = recipe.model_dump()
@@ -64,7 +53,7 @@ def apply(recipe: Recipe, pairs: Sequence[tuple[str, str]]) -> Recipe:
         for section in sections:
             owner = getattr(owner, section)
             target = target[section]
-        target[leaf] = _value(text, type(owner).model_fields[leaf].annotation)
+        target[leaf] = read_value(text, type(owner).model_fields[leaf].annotation)
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
@@ -83,13 +72,6 @@ def nearest(name: str, known: Iterable[str], what: str) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(near)}?" if near else f"known {what}: {', '.join(names)}"
-
-
-def _value(text: str, annotation: Any) -> Any:
-    """Read a value; what looks like a number or date stays text where the field holds text."""
-    value = read(text)
-    holds_text = annotation is str or annotation == str | None
-    return value if value is None or not holds_text else text.strip().strip("\"'")
 
 
 def _explain(problem: Mapping[str, Any]) -> str:

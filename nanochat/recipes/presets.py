@@ -15,8 +15,9 @@ from nanochat.config import Recipe
 from nanochat.errors import ConfigError
 from nanochat.recipes.classic import d20, d20_spelling, d32
 from nanochat.recipes.july2026 import preset_2026
-from nanochat.recipes.overrides import apply, explain, nearest, read, split
+from nanochat.recipes.overrides import apply, explain, nearest, split
 from nanochat.recipes.small import laptop, toy
+from nanochat.recipes.values import read_value
 
 DEEPEST = 1000  # the dial's end: beyond it a mistyped number, not a model
 
@@ -40,7 +41,7 @@ def find(name: str, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(f"there is no recipe {name!r}", hint=nearest(name, PRESETS, "recipes"))
     pairs = [split(text) for text in overrides]
     dial = [value for path, value in pairs if path == "depth"]
-    base = _derive(name, read(dial[-1])) if dial else PRESETS[name]()
+    base = _derive(name, read_value(dial[-1], int)) if dial else PRESETS[name]()
     return apply(base, [(path, value) for path, value in pairs if path != "depth"])
 
 

@@ -71,12 +71,17 @@ def render(
     return ids[:max_tokens], mask[:max_tokens]
 
 
-def render_for_completion(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
-    """Return the prompt for the assistant's next answer; a last assistant message is left out."""
+def render_for_completion(
+    tokenizer: Tokenizer, messages: Sequence[Message], max_tokens: int | None = 2048
+) -> list[int]:
+    """Return the prompt for the assistant's next answer; a last assistant message is left out.
+
+    What is before the answer is cut to `max_tokens`, as training and upstream's evaluations cut it.
+    """
     asked = list(messages)
     if asked and asked[-1]["role"] == "assistant":
         asked.pop()
-    ids, _ = render(tokenizer, asked)
+    ids, _ = render(tokenizer, asked, max_tokens)
     return [*ids, tokenizer.special("assistant_start")]
 
 

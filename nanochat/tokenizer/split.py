@@ -25,6 +25,7 @@ _BLANKS += "\u2028\u2029\u202f\u205f\u3000"
 FAR_BLANKS = tuple(blank.encode() for blank in _BLANKS if not blank.isascii())
 """White space outside of ASCII, in UTF-8."""
 _LONG_RUN = 100_000
+_LONGEST_PATTERN = 10_000
 _CONTINUING = bytes(range(0x80, 0xC0))
 
 
@@ -43,6 +44,29 @@ def utf8(text: str, name: str = "the text") -> bytes:
 def characters(raw: bytes) -> int:
     """Return how many characters UTF-8 text has: all bytes but those that continue one."""
     return len(raw.translate(None, _CONTINUING))
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise DataError for a split pattern that tiktoken's engine may fail on, or that is not one.
+
+    Back-references make it backtrack without a bound, and its failure is a panic that ends the program.
+    """
+    escapes = {escape[1] for escape in re.finditer(r"\\(.)", pattern, re.DOTALL)}
+    if escapes & set("123456789gk") or re.search(r"\(\?(P=|P>|R|&|\(|\d)", pattern):
+        raise DataError(
+            f"the split pattern has a back-reference or a recursion: {pattern[:60]!r}",
+            hint="only patterns without them are read, such as nanochat's and those of GPT-2 and GPT-4",
+        )
+    if len(pattern) > _LONGEST_PATTERN:
+        raise DataError(
+            f"the split pattern has {len(pattern):,} characters; at most {_LONGEST_PATTERN:,} are read"
+        )
+
+
+PROBE = " ".join(
+    ("It's a test, I'LL say:", "x = 12345.67\n\n\tif (é) {日本語}  ", "a" * 64, "🙂\r\n \u3000", "!?")
+)
+"""Text of every kind, which each split pattern must cut without losing any of it."""
 
 
 class Stretch(NamedTuple):

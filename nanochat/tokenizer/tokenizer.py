@@ -10,7 +10,8 @@ what the lexicon meets for the first time. nanochat's pickle: `nanochat.formats.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ import tiktoken
 from nanochat.errors import DataError
 from nanochat.tokenizer.bpe_training import map_bytes, unmap_bytes
 from nanochat.tokenizer.lexicon import Lexicon
-from nanochat.tokenizer.split import PATTERN, isolate_long_runs, utf8
+from nanochat.tokenizer.split import PATTERN, PROBE, check_pattern, isolate_long_runs, utf8
 
 SPECIAL_NAMES = (
     "bos",
@@ -37,6 +38,7 @@ SPECIAL_NAMES = (
 """The special tokens, in order of their ids, which follow the mergeable tokens."""
 MODEL_FILE = "tokenizer.model"
 META_FILE = "tokenizer.json"
+_LONGEST_TOKEN = 4096  # bytes; training makes at most 512, and work on a token can grow with its square
 
 
 class Tokenizer:
@@ -54,9 +56,9 @@ class Tokenizer:
         missing = [name for name in SPECIAL_NAMES if special_text(name) not in self.special_tokens]
         if missing:
             raise DataError(f"the tokenizer lacks the special tokens {missing}")
-        self._encoding = tiktoken.Encoding(
-            "nanochat", pat_str=pattern, mergeable_ranks=self.ranks, special_tokens=self.special_tokens
-        )
+        _check_tokens(self.ranks)
+        check_pattern(pattern)
+        self._encoding = _encoding(self.ranks, self.special_tokens, pattern)
         self._lexicons: list[Lexicon] = []  # those that no thread is using
 
     @classmethod
@@ -78,11 +80,12 @@ class Tokenizer:
         """Encode text as ordinary tokens; raises `DataError` where it holds a lone surrogate."""
         utf8(text)
         ids: list[int] = []
-        for part in isolate_long_runs(text):
-            if part.kind == "word":
-                ids += self._encoding._encode_single_piece(part.text)
-            else:
-                ids += self._encoding.encode_ordinary(part.text)
+        with _panics_as_errors(_fails_on(text)):
+            for part in isolate_long_runs(text):
+                if part.kind == "word":
+                    ids += self._encoding._encode_single_piece(part.text)
+                else:
+                    ids += self._encoding.encode_ordinary(part.text)
         return ids
 
     def encode_batch(self, texts: Iterable[str | bytes]) -> list[npt.NDArray[np.uint32]]:
@@ -102,10 +105,11 @@ class Tokenizer:
         return encoded
 
     def _encode_array(self, text: str) -> npt.NDArray[np.uint32]:
-        try:
-            ids: npt.NDArray[np.uint32] = self._encoding.encode_to_numpy(text, disallowed_special=())
-        except ValueError:  # a lone surrogate, or a run of blanks that its engine cannot split
-            ids = np.array(self.encode(text), dtype=np.uint32)
+        with _panics_as_errors(_fails_on(text)):
+            try:
+                ids: npt.NDArray[np.uint32] = self._encoding.encode_to_numpy(text, disallowed_special=())
+            except ValueError:  # a lone surrogate, or a run of blanks that its engine cannot split
+                ids = np.array(self.encode(text), dtype=np.uint32)
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -174,6 +178,51 @@ class Tokenizer:
             return cls(ranks, specials, meta["pattern"])
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError) as error:
             raise DataError(f"{folder} holds a damaged tokenizer: {error}") from error
+
+
+def _check_tokens(ranks: Mapping[bytes, int]) -> None:
+    missing = [b for b in range(256) if bytes([b]) not in ranks]
+    if missing:
+        raise DataError(
+            f"the tokenizer lacks {len(missing)} of the 256 single bytes, such as 0x{missing[0]:02x}",
+            hint="a byte-level tokenizer is needed, which can encode any text",
+        )
+    longest = max(ranks, key=len)
+    if len(longest) > _LONGEST_TOKEN:
+        raise DataError(
+            f"token {ranks[longest]} has {len(longest):,} bytes; at most {_LONGEST_TOKEN:,} are read",
+            hint="training finds tokens of a few hundred bytes: the file is damaged or hostile",
+        )
+
+
+def _encoding(ranks: dict[bytes, int], specials: dict[str, int], pattern: str) -> tiktoken.Encoding:
+    """Return tiktoken's encoder; raise DataError where it cannot be built or loses text."""
+    with _panics_as_errors("the tables or the split pattern cannot be used"):
+        encoding = tiktoken.Encoding(
+            "nanochat", pat_str=pattern, mergeable_ranks=ranks, special_tokens=specials
+        )
+        kept = pattern == PATTERN or encoding.decode(encoding.encode_ordinary(PROBE)) == PROBE
+    if not kept:
+        raise DataError(
+            f"the split pattern loses text between its words: {pattern[:60]!r}",
+            hint="a split pattern must match every character, as nanochat's and those of GPT-2 and GPT-4 do",
+        )
+    return encoding
+
+
+def _fails_on(text: str) -> str:
+    return f"the split pattern fails on a text of {len(text):,} characters"
+
+
+@contextmanager
+def _panics_as_errors(what: str) -> Iterator[None]:
+    """Raise DataError for what tiktoken raises: a panic of its engine is not even an Exception."""
+    try:
+        yield
+    except (DataError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise DataError(f"{what}: {type(error).__name__}: {str(error)[:200]}") from error
 
 
 def special_text(name: str) -> str:

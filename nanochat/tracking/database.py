@@ -13,6 +13,7 @@ import fcntl
 import glob
 import importlib.util
 import re
+import shlex
 import sqlite3
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -64,7 +65,7 @@ def schema_problem(url: str) -> str | None:
     installed = f"MLflow {version('mlflow')}"
     if found in known:
         why = f"is of an older MLflow than {installed} (its schema is {found}, not {newest})"
-        way_out = f"copy the file, then run: mlflow db upgrade '{url}'"
+        way_out = f"copy the file, then run: mlflow db upgrade {shlex.quote(url)}"
     else:
         why = f"is of another, probably newer MLflow than {installed}, which does not know its schema {found}"
         way_out = "install the MLflow that wrote it"

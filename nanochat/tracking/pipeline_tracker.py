@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from nanochat.credentials import without_credentials
 from nanochat.runtime import dotted
 from nanochat.tracking.call_queue import CallQueue, Point, RunHandle
 from nanochat.tracking.database import schema_problem
@@ -64,11 +65,12 @@ class PipelineTracker:
     def __init__(
         self, uri: str, experiment: str = "nanochat", *, capacity: int = 20_000, patience_s: float = 10.0
     ) -> None:
-        self.uri = uri
+        self._uri = uri
+        self.address = without_credentials(uri)  # as it is shown
         self.abandoned = False  # `close` left before everything was written
         self._queue = CallQueue(capacity)
         self._sink = MlflowSink(uri, experiment)
-        self._drain = Drain(f"MLflow at {uri}", self._queue, self._sink)
+        self._drain = Drain(f"MLflow at {self.address}", self._queue, self._sink)
         self._patience_s = patience_s
         self._patience_lock = threading.Lock()
         self._root: RunHandle | None = None
@@ -102,7 +104,7 @@ class PipelineTracker:
         self._start()
 
     def _start(self) -> None:
-        if problem := schema_problem(self.uri):
+        if problem := schema_problem(self._uri):
             self._drain.refuse(problem)
         else:
             self._drain.start()
@@ -187,9 +189,9 @@ class PipelineTracker:
     def url(self, node_id: str | None = None) -> str | None:
         """Return the page of a run whose id is already known, if the tracker writes to a server."""
         run_id, experiment_id = self.run_id(node_id, wait_s=0.0), self._sink.experiment_id
-        if run_id is None or experiment_id is None or not self.uri.startswith(("http://", "https://")):
+        if run_id is None or experiment_id is None or not self.address.startswith(("http://", "https://")):
             return None
-        return f"{self.uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+        return f"{self.address.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
 
     def close(self, status: RunStatus = "FINISHED") -> None:
         """End the parent run if it is ours; wait for the queue, at most for what is left of the patience."""
@@ -205,10 +207,12 @@ class PipelineTracker:
         self.abandoned = not (self.disabled or self._drain.join(limit_s))
         if self.abandoned:
             left = "MLflow at %s did not take everything in time (%d events left); the next run completes it"
-            _log.warning(left, self.uri, len(self._queue))
+            _log.warning(left, self.address, len(self._queue))
         elif self.dropped and not self.disabled:
             _log.warning(
-                "MLflow at %s: %d events were not shown; the next run completes it", self.uri, self.dropped
+                "MLflow at %s: %d events were not shown; the next run completes it",
+                self.address,
+                self.dropped,
             )
 
     def _begin(

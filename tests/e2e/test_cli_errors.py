@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -63,8 +64,9 @@ def made(tmp_path_factory):
 @pytest.fixture
 def command(monkeypatch, capsys, tmp_path):
     """Run `nanochat` in this process, in a home of its own unless one is given."""
-    for hook in (sys, threading):  # which `main` sets for its whole process
+    for hook in (sys, threading):  # these and the factory are what `main` sets for its whole process
         monkeypatch.setattr(hook, "excepthook", hook.excepthook)
+    factory = logging.getLogRecordFactory()
     for name in [n for n in os.environ if n.startswith(("NANOCHAT_", "PREFECT_", "MLFLOW_"))]:
         monkeypatch.delenv(name)
 
@@ -79,7 +81,8 @@ def command(monkeypatch, capsys, tmp_path):
         captured = capsys.readouterr()
         return Said(code, captured.out, captured.err)
 
-    return call
+    yield call
+    logging.setLogRecordFactory(factory)
 
 
 def assert_error(said: Said | subprocess.CompletedProcess, code: int, *signs: str) -> None:
@@ -410,3 +413,20 @@ def test_tables_are_on_stdout_and_remarks_beside_them(command, made):
     assert said.out.startswith("stage") and "nodes cached" in said.err and "nodes cached" not in said.out
     empty = command("ls")
     assert (empty.code, empty.out) == (0, "") and "no records yet" in empty.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("plan", "toy", "-o", "corpus.source=s3://key:CANARY@bucket/x"),
+        ("plan", "toy", "-o", "tasks.own=['https://host/x.jsonl?X-Amz-Signature=CANARY']"),
+        ("run", "toy", "--store", "s3://key:CANARY@bucket"),
+        ("show", "toy", "-o", "tasks.source=hub:https://user:CANARY@mirror"),
+        ("plan", "toy", "-o", "tasks.words_url=https://CANARY@host/words.txt"),
+    ],
+)
+def test_an_address_with_a_password_is_refused_before_anything_keeps_it(words, command, tmp_path):
+    said = command(*words)
+    assert_error(said, 2, "password, token or signature", "AWS_SECRET_ACCESS_KEY")
+    assert "CANARY" not in said.err
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"CANARY" in path.read_bytes()]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.config import Config
-from nanochat.errors import DataError
+from nanochat.errors import DataError, Interrupted
 from nanochat.runtime import Runtime
 from nanochat.train.ranks.rank_group import RankGroup
 
@@ -29,6 +29,16 @@ def die_on_rank_1(
         os.kill(os.getpid(), signal.SIGKILL)
     world.gather(1.0)
     return {}
+
+
+def lose_torchrun(
+    config: Config, inputs: Mapping[str, Path], out: Path, runtime: Runtime
+) -> Mapping[str, Any]:
+    """Kill torchrun, and stop as the training loop does when the signal arrives that this causes."""
+    os.kill(os.getppid(), signal.SIGKILL)
+    while not runtime.stop.is_set():
+        time.sleep(0.05)
+    raise Interrupted("stopped after step 3 of 9; step 3 is kept")
 
 
 def wait_for_a_stop(

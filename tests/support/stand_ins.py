@@ -20,6 +20,7 @@ from flows.stage import Node
 from flows.store import Record, Store
 from flows.store.fingerprint import fingerprint
 from nanochat.config import Config, Recipe
+from nanochat.data.sources.corpus import Corpus
 from nanochat.runtime import Runtime
 
 _WORK_BYTES = bytes(8 << 20)
@@ -66,10 +67,10 @@ def with_stand_in_stages() -> Iterator[None]:
     """Let every node of every recipe be made by `hash_and_write` while the block runs."""
     build = dag.build
 
-    def replaced(recipe: Recipe) -> tuple[Node, ...]:
+    def replaced(recipe: Recipe, corpus: Corpus | None = None) -> tuple[Node, ...]:
         return tuple(
             replace(node, stage=replace(node.stage, run="tests.support.stand_ins:hash_and_write"))
-            for node in build(recipe)
+            for node in build(recipe, corpus)
         )
 
     with mock.patch.object(dag, "build", replaced):

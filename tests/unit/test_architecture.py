@@ -21,7 +21,7 @@ _PLAN = (*_STAGES, "flows.dag", "flows.plan")
 _RUN = (*_PLAN, "flows.display", "flows.run")
 _BASICS = (
     *("nanochat.config", "nanochat.errors", "nanochat.printable", "nanochat.runtime"),
-    *("nanochat.system_errors", "nanochat.writing"),
+    *("nanochat.system_errors", "nanochat.writing", "nanochat.credentials"),
 )
 _ANYWHERE_IN_FLOWS = ("flows.store", "flows.settings", "flows.proxies", "nanochat", "kernels")
 _DATA = ("nanochat.data.chat", "nanochat.data.text")
@@ -39,11 +39,12 @@ ALLOWED = {
     "flows.stages": ("flows.stage",),
     "flows.stage": _BASICS,
     "flows.store": ("flows.settings", "nanochat.errors", "nanochat.runtime", "nanochat.system_errors"),
-    "flows.settings": ("nanochat.errors", "nanochat.sqlite_urls"),
+    "flows.settings": ("nanochat.credentials", "nanochat.errors", "nanochat.sqlite_urls"),
     "flows.proxies": ("nanochat.errors",),
     "nanochat": (),
-    "nanochat.config": (),
-    "nanochat.errors": ("nanochat.printable",),
+    "nanochat.config": ("nanochat.credentials",),
+    "nanochat.errors": ("nanochat.credentials", "nanochat.printable"),
+    "nanochat.credentials": (),
     "nanochat.printable": (),
     "nanochat.runtime": ("nanochat.errors",),
     "nanochat.sqlite_urls": (),
@@ -68,13 +69,25 @@ ALLOWED = {
     ),
     "nanochat.formats": (*_BASICS, *_MODEL),
     "nanochat.publish": (*_BASICS, "nanochat.data.chat", "nanochat.evals", "nanochat.formats", *_MODEL),
-    "nanochat.tracking": ("nanochat.errors", "nanochat.runtime", "nanochat.sqlite_urls"),
+    "nanochat.tracking": (
+        "nanochat.credentials",
+        "nanochat.errors",
+        "nanochat.runtime",
+        "nanochat.sqlite_urls",
+    ),
     "kernels": (),
 }
 
 # The one place of each big package; a file that is gone from here is a mistake as well.
 PLACES = {
-    "prefect": {"flows.pipeline", "flows.run.flow_runs", "flows.run.pool", "flows.run.prefect_engine"},
+    "prefect": {
+        "flows.pipeline",
+        "flows.run.cancellation",
+        "flows.run.flow_runs",
+        "flows.run.pool",
+        "flows.run.prefect_engine",
+        "flows.run.progress_artifact",
+    },
     "mlflow": {"nanochat.tracking.mlflow_sink"},
     "triton": {"kernels.language"},
     "huggingface_hub": {"nanochat.data.sources.hub_client"},

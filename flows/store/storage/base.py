@@ -149,6 +149,16 @@ class Storage:
         """Remove objects; those already gone are not an error."""
         self.each(lambda name: self._try("delete", name, lambda: self._delete(name)), names)
 
+    def set_aside(self, name: str) -> str:
+        """Move a damaged object out of the way, for people to look at; return its new name."""
+        aside = f"damaged/{name.rpartition('/')[2]}.{uuid.uuid4().hex[:8]}"
+        with suppress(FileNotFoundError):  # somebody else has done it
+            self._try("set aside", name, lambda: self._move(name, aside))
+        return aside
+
+    def sweep(self) -> None:
+        """Remove what killed processes have left half-written, where that can be recognized."""
+
     def local_path(self, name: str) -> Path | None:
         """Return where the object is on this machine, or None if the storage is elsewhere."""
         return None
@@ -241,6 +251,10 @@ class Storage:
             for name, info in names.items()
             if name.startswith(f"{prefix}/") and info["type"] == "file"  # some list the folder itself
         }
+
+    def _move(self, name: str, target: str) -> None:
+        self._make_folder(self._path(target))
+        self.fs.mv(self._path(name), self._path(target))
 
     def _delete(self, name: str) -> None:
         with suppress(FileNotFoundError):

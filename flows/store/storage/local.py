@@ -7,7 +7,9 @@ first, hard-linked to it: the link fails if there is one already, which is all t
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
+import itertools
 import os
 import shutil
 import stat
@@ -22,6 +24,8 @@ from flows.store.storage.base import CHUNK, SMALL, ObjectInfo, Storage
 from flows.store.storage.retry import ShortRead
 from nanochat.errors import Damaged, StoreError, StoreUnavailable
 from nanochat.system_errors import naming
+
+_ATTEMPTS = 100  # at a folder that others make and remove; each is a few microseconds
 
 
 class LocalStorage(Storage):
@@ -76,22 +80,36 @@ class LocalStorage(Storage):
 
     def _read(self, name: str) -> bytes:
         with _open_file(self.local_path(name)) as file:
-            return file.read(SMALL + 1)
+            return file.read(min(os.fstat(file.fileno()).st_size, SMALL) + 1)
 
     def _create(self, name: str, data: bytes) -> bool:
         with self._part(name) as part:
             part.write(data)
             return part.publish_new()
 
+    def sweep(self) -> None:
+        """Remove the partial files of processes that were killed: the locks of those at work hold."""
+        parts = Path(self.root, "parts")
+        found: list[Path] = []
+        with suppress(FileNotFoundError):  # as other processes remove the folder whenever it is empty
+            found = list(parts.iterdir())
+        for path in found:
+            with suppress(OSError), path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)
+        _drop_if_empty(parts)
+
     def _part(self, name: str) -> _PartialFile:
-        path, parts = self.local_path(name), Path(self.root, "parts")
-        for folder in (path.parent, parts):
-            folder.mkdir(parents=True, exist_ok=True)
-        return _PartialFile(path, parts / uuid.uuid4().hex)
+        return _PartialFile(self.local_path(name), Path(self.root, "parts"))
 
     def _hash(self, name: str) -> tuple[int, str]:
         with _open_file(self.local_path(name)) as file:
-            return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
+            try:
+                return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                raise Damaged(f"{name}: its disk cannot read it ({error})") from error
 
     def _found(self, name: str) -> ObjectInfo | None:
         try:
@@ -107,19 +125,44 @@ class LocalStorage(Storage):
     def _listing(self, prefix: str) -> dict[str, ObjectInfo]:
         return dict(_walk(self._path(prefix), prefix))
 
+    def _move(self, name: str, target: str) -> None:
+        path = self.local_path(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.local_path(name).replace(path)
+        os.utime(path, follow_symlinks=False)  # kept for as long as garbage collection keeps what is new
+
     def _delete(self, name: str) -> None:
-        self.local_path(name).unlink(missing_ok=True)
+        path = self.local_path(name)
+        path.unlink(missing_ok=True)
+        if name.startswith("resume/"):  # a folder for each restart point; other folders are used again
+            for folder in path.parents[: len(Path(name).parents) - 1]:
+                _drop_if_empty(folder)
 
 
 class _PartialFile:
-    """A file being written on the disk of its final place; gone afterwards unless published."""
+    """A file being written on the disk of its final place; gone afterwards unless published.
 
-    def __init__(self, target: Path, path: Path) -> None:
+    It is locked, so that a sweep takes it for abandoned only once its process has ended.
+    """
+
+    def __init__(self, target: Path, parts: Path) -> None:
         self.target = target
-        self.path = path
+        self._parts = parts
 
     def __enter__(self) -> _PartialFile:
-        self.file = self.path.open("wb")
+        for attempt in itertools.count(1):
+            self.path = self._parts / uuid.uuid4().hex
+            try:
+                for folder in (self.target.parent, self._parts):
+                    folder.mkdir(parents=True, exist_ok=True)
+                self.file = self.path.open("wb")
+            except (FileNotFoundError, FileExistsError):  # another process removes empty folders
+                if attempt == _ATTEMPTS:
+                    raise
+                continue
+            if self._locked():
+                break
+            self.file.close()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -128,6 +171,17 @@ class _PartialFile:
                 self.file.close()  # writes what is left, and fails again where the disk is full
         finally:
             self.path.unlink(missing_ok=True)
+            _drop_if_empty(self._parts)
+
+    def _locked(self) -> bool:
+        """Lock the file; False if a sweep was quicker."""
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True  # a file system without locks, on which nothing is swept
+        return self.path.exists()
 
     def write(self, data: bytes) -> None:
         with naming(self.path):
@@ -180,6 +234,11 @@ def _open_file(path: Path) -> BufferedReader:
         os.close(handle)
         raise Damaged(f"{path}: is not a file")
     return os.fdopen(handle, "rb")
+
+
+def _drop_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, ObjectInfo]]:

@@ -68,7 +68,9 @@ def _line(whose: str, rows: RowCounts, config: ChatDataConfig) -> str:
     limit = f"{config.max_tokens:,} tokens"
     parts = [f"{rows.used:,} used"]
     parts.append(f"{rows.cut:,} of them cut to {limit}")
-    parts.append(f"{rows.skipped:,} skipped" + (f" (no answer within {limit})" if rows.skipped else ""))
+    parts.append(
+        f"{rows.skipped:,} skipped" + (f" (no answer to train on within {limit})" if rows.skipped else "")
+    )
     parts.append(f"{rows.held_out:,} held out" + (" to validate on" if rows.held_out else ""))
     return f"{whose}{rows.rows:,} rows: {', '.join(parts)}"
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # at run time the planner would pay for loading the tokenizer
 Kind = Literal["choice", "math", "code", "chat"]
 
 _CALCULATION = re.compile(r"<<([^<>]*)>>")
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -175,8 +176,8 @@ def _numbered_row(row: Row, path: Path, number: int) -> Row:
 
 def _choice_task(name: str, path: Path, numbered: list[Numbered]) -> ChatTask:
     for number, row in numbered:
-        if len(row["letters"]) != len(row["choices"]):
-            raise bad_row(path, number, f"{len(row['choices'])} choices, {len(row['letters'])} labels")
+        if wrong := _wrong_choices(row["letters"], row["choices"]):
+            raise bad_row(path, number, wrong)
         if row["answer"] not in row["letters"]:
             raise bad_row(
                 path, number, f"answer {row['answer']!r} is not one of {', '.join(map(str, row['letters']))}"
@@ -195,11 +196,28 @@ def _choice_task(name: str, path: Path, numbered: list[Numbered]) -> ChatTask:
     return ChatTask(name, "choice", baseline, rows, conversation, problem)
 
 
+def _wrong_choices(letters: Sequence[Any], choices: Sequence[Any]) -> str | None:
+    """Return what keeps these from being asked, in words, or None."""
+    if len(letters) != len(choices):
+        return f"{len(choices)} choices, {len(letters)} labels"
+    if len(choices) < 2:
+        return f"{len(choices)} choices, which leaves nothing to choose"
+    for what, texts in (("label", letters), ("choice", choices)):
+        for text in texts:
+            if not isinstance(text, str):
+                return f"{what} {shown(text)} is not text"
+    twice = next((letter for letter in letters if list(letters).count(letter) > 1), None)
+    return None if twice is None else f"two choices are labelled {shown(twice)}"
+
+
 def _load_word_problems(name: str, path: Path) -> ChatTask:
     rows = read_objects(path, {"question": str, "answer": str})
     for number, row in rows:
-        if final_number(row["answer"]) is None:
+        gold = final_number(row["answer"])
+        if gold is None:
             raise bad_row(path, number, "the answer has no '#### <number>'")
+        if not _NUMBER.fullmatch(gold):
+            raise bad_row(path, number, f"the answer ends with {shown(gold)}, which is not a number")
 
     def conversation(row: Row) -> Conversation:
         return [
@@ -219,7 +237,11 @@ def _load_word_problems(name: str, path: Path) -> ChatTask:
 
 def _load_functions(name: str, path: Path) -> ChatTask:
     fields = ("prompt", "entry_point", "canonical_solution", "test")
-    rows = [row for _, row in read_objects(path, dict.fromkeys(fields, str))]
+    numbered = read_objects(path, dict.fromkeys(fields, str))
+    for number, row in numbered:
+        if wrong := _wrong_function(row):
+            raise bad_row(path, number, wrong)
+    rows = [row for _, row in numbered]
 
     def conversation(row: Row) -> Conversation:
         program = f"{row['prompt']}{row['canonical_solution']}".rstrip("\n")
@@ -237,6 +259,16 @@ def _load_functions(name: str, path: Path) -> ChatTask:
         )
 
     return ChatTask(name, "code", 0.0, rows, conversation, problem)
+
+
+def _wrong_function(row: Row) -> str | None:
+    """Return what keeps a function from being tested, in words, or None."""
+    name = row["entry_point"]
+    if not name.isidentifier():
+        return f"entry_point is {shown(name)}, which is not the name of a function"
+    if not re.search(rf"def\s+{re.escape(name)}\b", row["prompt"] + row["canonical_solution"]):
+        return f"neither prompt nor canonical_solution defines {name}"
+    return None if re.search(r"def\s+check\b", row["test"]) else "test does not define check"
 
 
 def _load_spelling(task: TaskDeclaration, split: str, path: Path) -> ChatTask:

@@ -11,24 +11,38 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nanochat.config import CorpusConfig, ShardConfig
 from nanochat.data.sources.held_out import is_named_validation, validation_file
 from nanochat.data.sources.shard_names import distinct_names, shard_name
-from nanochat.data.sources.transfer import fetch, filesystem_of, version_of
+from nanochat.data.sources.source_folder import list_folder
+from nanochat.data.sources.text_files import NotUsed, text_files
+from nanochat.data.sources.transfer import fetch, version_of
 from nanochat.errors import ConfigError, DataError
 from nanochat.runtime import Runtime
 
 TOY = "toy"
 _TOY_TRAIN_SHARDS = 2
 _TOY_VALIDATION = 2  # also where more shards are trained on, so that bits per byte stay comparable
+_ALSO_VALIDATION = "named as validation text, but another file is it"
 
 
-def resolve_corpus(config: CorpusConfig) -> tuple[tuple[ShardConfig, ...], ShardConfig]:
-    """Return the training shards in order, and the validation shard.
+@dataclass(frozen=True)
+class Corpus:
+    """The text: shards to train on in order, one to validate on, and what of a folder is left out."""
+
+    train: tuple[ShardConfig, ...]
+    validation: ShardConfig
+    left_out: tuple[NotUsed, ...] = ()
+    listed: bool = False  # whether the source is a folder, whose files were looked at
+
+
+def resolve_corpus(config: CorpusConfig) -> Corpus:
+    """Return the shards of a source and what is left out.
 
     Raises ConfigError where the settings do not fit the source, DataError where it cannot be read.
     """
@@ -37,16 +51,17 @@ def resolve_corpus(config: CorpusConfig) -> tuple[tuple[ShardConfig, ...], Shard
         *shards, held_out = (
             ShardConfig(name=f"shard_{i:05d}", index=i, toy=config.toy) for i in (*train, val)
         )
-        return tuple(shards), held_out
+        return Corpus(tuple(shards), held_out)
     if "{index" in config.source:
         return _resolve_template(config)
-    return _resolve_listing(config)
+    return _resolve_folder(config)
 
 
 def download_shard(
     config: ShardConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime
 ) -> dict[str, Any]:
     """Fetch or generate one text shard: `text.parquet` and its counts in `stats.json`."""
+    from nanochat.data.sources.text_column import take_text
     from nanochat.data.toy_world.files import write_text_shard
 
     path = out / "text.parquet"
@@ -65,9 +80,10 @@ def download_shard(
             check_stop=runtime.raise_if_stopped,
             report=_megabytes(runtime),
         ).to_json()
-    stats = measure_text(path, config.url or config.name)
+    counts = take_text(path, config.url or config.name)
+    stats = counts.of_all()
     (out / "stats.json").write_text(json.dumps(stats, indent=1) + "\n")
-    return {**stats, "file_bytes": path.stat().st_size, **said}
+    return {**stats, **counts.of_empty(), "file_bytes": path.stat().st_size, **said}
 
 
 def _megabytes(runtime: Runtime) -> Callable[[int, int], None]:
@@ -87,48 +103,7 @@ def _megabytes(runtime: Runtime) -> Callable[[int, int], None]:
     return report
 
 
-def measure_text(path: Path, source: str) -> dict[str, int]:
-    """Count documents, characters and bytes of a text shard; `source` names it in errors.
-
-    Raises DataError if it is not a parquet file, has no string column `text`, or holds no document.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            schema = file.schema_arrow
-            index = schema.get_field_index("text")
-            if index < 0:
-                raise DataError(
-                    f"{source}: no column 'text'; its columns are {', '.join(schema.names)}",
-                    hint="rename the column that holds the documents to 'text'",
-                )
-            kind = schema.field(index).type
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-                raise DataError(f"{source}: column 'text' holds {kind}, not strings")
-            documents = characters = text_bytes = 0
-            for batch in file.iter_batches(columns=["text"]):
-                batch.validate(full=True)  # the bytes must be UTF-8
-                texts = batch.column(0)
-                documents += len(texts)
-                characters += pc.sum(pc.utf8_length(texts)).as_py() or 0
-                text_bytes += pc.sum(pc.binary_length(texts)).as_py() or 0
-    except (pa.ArrowInvalid, OSError) as error:
-        with path.open("rb") as raw:
-            start = raw.read(24)
-        what = "cut short or damaged" if start.startswith(b"PAR1") else f"starts with {start!r}"
-        raise DataError(
-            f"{source}: not a readable parquet file ({what})",
-            hint="check that the address leads to the file itself, not to a page about it",
-        ) from error
-    if not text_bytes:
-        raise DataError(f"{source}: no text in {documents} documents")
-    return {"documents": documents, "characters": characters, "bytes": text_bytes}
-
-
-def _resolve_template(config: CorpusConfig) -> tuple[tuple[ShardConfig, ...], ShardConfig]:
+def _resolve_template(config: CorpusConfig) -> Corpus:
     if "{revision" in config.source and not config.revision:
         raise ConfigError(
             f"corpus.source {config.source} needs corpus.revision", hint="use -o corpus.revision=main"
@@ -140,7 +115,7 @@ def _resolve_template(config: CorpusConfig) -> tuple[tuple[ShardConfig, ...], Sh
         )
     numbers, held_out = _numbers(config.train_shards, config.val_shard)
     *train, val = _numbered(config, [*numbers, held_out])
-    return tuple(train), val
+    return Corpus(tuple(train), val)
 
 
 def _numbers(train_shards: int, val_shard: str | int | None) -> tuple[list[int], int]:
@@ -189,37 +164,22 @@ def _require_distinct_addresses(source: str, numbers: Sequence[int], urls: Seque
         first[address] = number
 
 
-def _resolve_listing(config: CorpusConfig) -> tuple[tuple[ShardConfig, ...], ShardConfig]:
-    filesystem, root = filesystem_of(config.source)
-    try:
-        listed: list[dict[str, Any]] = filesystem.ls(root, detail=True)
-    except Exception as error:
-        raise unreadable("corpus.source", config.source, error) from error
-    found = sorted(
-        (info for info in listed if info["name"].endswith(".parquet")), key=lambda i: str(i["name"])
-    )
-    if not found:
-        raise DataError(
-            f"corpus.source {config.source}: no parquet files among {len(listed)} entries",
-            hint="give the folder that holds the .parquet files themselves",
-        )
-    if len(found) == 1:
-        raise ConfigError(
-            f"corpus.source {config.source} has only one parquet file; training and validation would overlap",
-            hint="add a second file, or cut this one in two",
-        )
-    paths = [PurePosixPath(info["name"]).name for info in found]
+def _resolve_folder(config: CorpusConfig) -> Corpus:
+    listing = list_folder("corpus.source", config.source)
+    files, left_out = text_files(listing)
+    _require_two(config.source, files, left_out, len(listing.entries))
     shards = {
         path: ShardConfig(
             name=name,
             size_bytes=info["size"],
             version=version_of(info),
-            url=str(filesystem.unstrip_protocol(info["name"])),
+            url=str(listing.filesystem.unstrip_protocol(info["name"])),
         )
-        for path, name, info in zip(paths, distinct_names(paths), found, strict=True)
+        for (path, info), name in zip(files.items(), distinct_names(list(files)), strict=True)
     }
-    held_out = validation_file(config.val_shard, paths, config.source)
-    train = [shard for path, shard in shards.items() if path != held_out and not is_named_validation(path)]
+    held_out = validation_file(config.val_shard, list(files), config.source)
+    others = [path for path in files if path != held_out and is_named_validation(path)]
+    train = [path for path in files if path != held_out and path not in others]
     wanted = config.train_shards or len(train)
     if wanted > len(train):
         raise ConfigError(
@@ -227,12 +187,25 @@ def _resolve_listing(config: CorpusConfig) -> tuple[tuple[ShardConfig, ...], Sha
             " beside the validation shard",
             hint=f"use -o corpus.train_shards={len(train)}",
         )
-    return tuple(train[:wanted]), shards[held_out]
-
-
-def unreadable(field: str, source: str, error: Exception) -> DataError:
-    """Return the error for a source that cannot be listed, with what was wrong."""
-    return DataError(
-        f"{field} {source}: cannot be read: {type(error).__name__}: {error}",
-        hint="check the address and your access to it; `nanochat show` predicts the cost without it",
+    unused = {_ALSO_VALIDATION: others, f"after the first {wanted} (corpus.train_shards)": train[wanted:]}
+    left_out += [NotUsed(why, tuple(paths)) for why, paths in unused.items() if paths]
+    return Corpus(
+        tuple(shards[path] for path in train[:wanted]), shards[held_out], tuple(left_out), listed=True
     )
+
+
+def _require_two(source: str, files: Collection[str], left_out: Sequence[NotUsed], entries: int) -> None:
+    """Raise an error unless there is a file to train on and one to validate on; say how to get there."""
+    convert = next((each.convert for each in left_out if each.convert), None)
+    if not files:
+        found = ", ".join(f"{len(each.paths)} {each.why}" for each in left_out) or "it is empty"
+        raise DataError(
+            f"corpus.source {source}: no parquet files among {entries} entries: {found}",
+            hint=f"convert them: {convert}" if convert else "give the folder that holds the .parquet files",
+        )
+    if len(files) == 1:
+        other = f"convert others: {convert}" if convert else "cut this one in two"
+        raise ConfigError(
+            f"corpus.source {source} has only one parquet file; training and validation would overlap",
+            hint=f"add a second file, or {other}",
+        )

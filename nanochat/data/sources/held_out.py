@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
@@ -73,7 +74,8 @@ def _callings(path: str) -> list[str]:
 
 
 def _pin(paths: Sequence[str]) -> str:
-    return f"use -o corpus.val_shard={PurePosixPath(paths[-1]).with_suffix('')!s}"
+    named = str(PurePosixPath(paths[-1]).with_suffix(""))
+    return f"use -o {shlex.quote(f'corpus.val_shard={named}')}"
 
 
 def _list(paths: Sequence[str]) -> str:

@@ -1,33 +1,26 @@
 """The CORE bundle on disk: which tasks there are, their items and baselines, and how items become prompts.
 
 `core/core.yaml` lists the tasks, `core/eval_meta_data.csv` their baselines, `core/eval_data/` the items.
-Scoring is the work of `nanochat.evals.core.score`.
+Items are read and checked by `nanochat.evals.core.items`, scored by `nanochat.evals.core.score`.
 """
 
 from __future__ import annotations
 
 import csv
-import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import yaml
 
 from nanochat.config.names import checked_place
+from nanochat.data.chat.messages import shown
 from nanochat.data.chat.task_files import CORE, CORE_BASELINES, CORE_ITEMS, CORE_LIST
 from nanochat.errors import DataError
+from nanochat.evals.core.items import FIELDS, Item, Kind, read_items
 
-Kind = Literal["multiple_choice", "schema", "language_modeling"]
-Item = Mapping[str, Any]
-
-_FIELDS: dict[Kind, tuple[str, ...]] = {
-    "multiple_choice": ("query", "choices", "gold"),
-    "schema": ("context_options", "continuation", "gold"),
-    "language_modeling": ("context", "continuation"),
-}
 _SHUFFLE_SEED = 1337
 _SHOTS_SEED = 1234
 
@@ -76,11 +69,22 @@ def load_core(root: Path, max_items: int | None) -> list[CoreTask]:
     if not listing.is_file():
         raise DataError(f"{listing} does not exist", hint="without the CORE bundle set evaluate.core=false")
     baselines = _read_baselines(folder / CORE_BASELINES)
-    loaded = yaml.safe_load(listing.read_text(encoding="utf-8"))
+    tasks = [_load_task(folder, entry, baselines, max_items) for entry in _read_list(listing)]
+    labels = [task.label for task in tasks]
+    if twice := next((label for label in labels if labels.count(label) > 1), None):
+        raise DataError(f"{listing} has two tasks labelled {twice}")
+    return tasks
+
+
+def _read_list(listing: Path) -> list[Any]:
+    try:
+        loaded = yaml.safe_load(listing.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise DataError(f"{listing}: cannot be read: {' '.join(str(error).split())}") from error
     entries = loaded.get("icl_tasks") if isinstance(loaded, dict) else None
-    if not entries:
+    if not isinstance(entries, list) or not entries:
         raise DataError(f"{listing} has no icl_tasks")
-    return [_load_task(folder, entry, baselines, max_items) for entry in entries]
+    return entries
 
 
 def _load_task(
@@ -90,45 +94,44 @@ def _load_task(
         label, kind = str(entry["label"]), entry["icl_task_type"]
         file = folder / CORE_ITEMS / checked_place(entry["dataset_uri"])
         shots = int(entry["num_fewshot"][0])
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise DataError(f"{folder / CORE_LIST}: task {entry!r} lacks or garbles {error}") from error
-    if kind not in _FIELDS:
-        raise DataError(f"CORE task {label} is of type {kind!r}; known types are {', '.join(_FIELDS)}")
+        delimiter = entry.get("continuation_delimiter", " ")
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{folder / CORE_LIST}: task {shown(entry)} lacks or garbles {error}") from error
+    if not isinstance(kind, str) or kind not in FIELDS:
+        raise DataError(f"CORE task {label} is of type {shown(kind)}; known types are {', '.join(FIELDS)}")
+    if shots < 0 or not isinstance(delimiter, str):
+        wrong = f"num_fewshot is {shots}" if shots < 0 else f"continuation_delimiter is {shown(delimiter)}"
+        raise DataError(f"{folder / CORE_LIST}: task {label}: {wrong}")
     if label not in baselines:
         raise DataError(f"CORE task {label} has no baseline in {folder / CORE_BASELINES}")
-    items = list(_read_items(file, _FIELDS[cast(Kind, kind)]))
+    if not file.is_file():
+        raise DataError(f"{file} does not exist, but {CORE_LIST} lists it")
+    items = read_items(file, kind)
     random.Random(_SHUFFLE_SEED).shuffle(items)
     return CoreTask(
         label=label,
-        kind=cast(Kind, kind),
-        delimiter=entry.get("continuation_delimiter", " "),
+        kind=kind,
+        delimiter=delimiter,
         shots=shots,
         baseline=baselines[label],
         items=items[:max_items],
     )
 
 
-def _read_items(file: Path, fields: Sequence[str]) -> Iterator[Item]:
-    if not file.is_file():
-        raise DataError(f"{file} does not exist, but {CORE_LIST} lists it")
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                item = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{file}, line {number}: {error}") from error
-            if not isinstance(item, dict) or any(field not in item for field in fields):
-                raise DataError(f"{file}, line {number}: an item needs {', '.join(fields)}")
-            yield item
-
-
 def _read_baselines(file: Path) -> dict[str, float]:
+    """Return the accuracy of guessing of each task, from 0 to below 1."""
     if not file.is_file():
         raise DataError(f"{file} does not exist")
+    found: dict[str, float] = {}
     with file.open(encoding="utf-8", newline="") as lines:
+        table = csv.DictReader(lines)
         try:
-            return {row["Eval Task"]: float(row["Random baseline"]) / 100 for row in csv.DictReader(lines)}
-        except (KeyError, ValueError, TypeError) as error:
+            for row in table:
+                label, percent = row["Eval Task"], float(row["Random baseline"])
+                if label in found or not 0 <= percent < 100:
+                    wrong = "is there twice" if label in found else f"has a baseline of {percent} %"
+                    raise DataError(f"{file}, line {table.line_num}: task {label} {wrong}")
+                found[label] = percent / 100
+        except (KeyError, ValueError, TypeError, csv.Error) as error:
             raise DataError(f"{file}: no column or number of baselines: {error}") from error
+    return found

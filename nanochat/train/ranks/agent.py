@@ -13,8 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-from nanochat.errors import RankKilled
-from nanochat.train.ranks.launch import leave_error
+from nanochat.train.ranks.launch import killed, leave_error
 
 _PR_SET_PDEATHSIG = 1
 
@@ -41,20 +40,13 @@ def main(parent: int, processes: int, folder: Path) -> int:
     except ChildFailedError as error:
         for rank, failure in error.failures.items():
             if failure.exitcode < 0 and -failure.exitcode != signal.SIGTERM:
-                _leave_killed(folder, rank, processes, signal.Signals(-failure.exitcode).name)
+                error_of_rank = killed(f"rank {rank} of {processes}", -failure.exitcode)
+                leave_error(folder, "torchrun", error_of_rank, order=1)
         return 1
-    except SignalException:
+    except SignalException as error:
+        leave_error(folder, "torchrun", killed("torchrun", error.sigval), order=1)
         return 1
     return 0
-
-
-def _leave_killed(folder: Path, rank: int, processes: int, name: str) -> None:
-    error = RankKilled(
-        f"rank {rank} of {processes} was ended by {name}",
-        hint="after SIGKILL, see whether the machine ran out of memory; the same command goes on from the"
-        " last restart point",
-    )
-    leave_error(folder, "torchrun", error, order=1)
 
 
 if __name__ == "__main__":

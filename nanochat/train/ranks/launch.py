@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,7 +33,7 @@ from typing import Any
 from nanochat import config as configs
 from nanochat import errors
 from nanochat.config import Config
-from nanochat.errors import NanochatError, TrainingError
+from nanochat.errors import Interrupted, NanochatError, RankKilled, TrainingError
 from nanochat.runtime import Runtime
 from nanochat.system_errors import explain, is_about_files
 
@@ -94,7 +95,7 @@ def launch(
             result = ranks.listen(runtime)
             status = ranks.process.wait()
         if result is None or status:
-            raise _failure(folder, status)
+            raise _failure(folder, status, asked=runtime.stop.is_set())
         return result
 
 
@@ -228,9 +229,27 @@ def _passing_on(stop: threading.Event, ranks: _Ranks) -> Iterator[None]:
         thread.join()
 
 
-def _failure(folder: Path, status: int) -> NanochatError:
-    """Return what went wrong first."""
+def killed(who: str, number: int, kept: str = "") -> RankKilled:
+    """Return the error for a process that a signal has ended, which nobody here has sent."""
+    return RankKilled(
+        f"{who} was ended by {signal.Signals(number).name}{f'; {kept}' if kept else ''}",
+        hint="after SIGKILL, see whether the machine ran out of memory; the same command goes on from the"
+        " last restart point",
+    )
+
+
+def _failure(folder: Path, status: int, *, asked: bool) -> NanochatError:
+    """Return what went wrong first; an interruption only if the run was `asked` to stop."""
     left = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob(f"*{_ERROR}")]
+    if not asked:
+        # Ranks that lost torchrun, or that it ends because of another, stop as if the run had been asked to.
+        stopped = [record for record in left if record["type"] == Interrupted.__name__]
+        left = [record for record in left if record not in stopped]
+        kept = stopped[0]["message"] if stopped else ""
+        if status < 0 and not left:
+            return killed("torchrun", -status, kept)
+        if stopped and not left:
+            return killed("a rank", signal.SIGTERM, kept)
     log = (folder / _LOG).read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
     if not left:
         return TrainingError(

@@ -9,6 +9,7 @@ import pytest
 from flows import dag
 from nanochat import recipes
 from nanochat.config import ShardConfig
+from nanochat.data.sources.corpus import Corpus
 from nanochat.errors import ConfigError
 
 
@@ -50,7 +51,7 @@ def test_the_search_depends_on_what_it_looks_for_and_on_nothing_else(override, c
 
 def test_two_nodes_with_one_id_are_refused(monkeypatch):
     a, b = (ShardConfig(name="data", url=f"https://example.invalid/{i}/data.parquet") for i in range(2))
-    monkeypatch.setattr(dag, "resolve_corpus", lambda _: ((a,), b))
+    monkeypatch.setattr(dag, "resolve_corpus", lambda _: Corpus((a,), b))
     with pytest.raises(ConfigError, match=r"the id download/data: https://.*/0/data.*/1/data"):
         dag.build(recipes.find("toy"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 
 import pytest
@@ -59,3 +60,15 @@ def test_by_default_there_is_one_rank_for_each_gpu(monkeypatch, device, found, p
     monkeypatch.setattr(torch.cuda, "device_count", lambda: found)
     assert RuntimeParameters(device=device).to_runtime(threading.Event()).processes == processes
     assert RuntimeParameters(device=device, processes=3).to_runtime(threading.Event()).processes == 3
+
+
+def test_what_is_suggested_after_a_run_is_the_same_run_whatever_its_options_hold():
+    overrides = ("tasks.own=['/my chats/a;b #1.jsonl']", 'sft.prompts=["What\'s $HOME?"]')
+    lines = flows.cli.local_run.next_commands("toy", overrides, "/my store")
+    chat, again, plan, report, _ = [shlex.split(line.partition("   ")[0]) for line in lines]
+    options = ["-o", overrides[0], "-o", overrides[1]]
+    assert chat[:4] == ["nanochat", "chat", "--store", "/my store"]
+    assert again[: len(options) + 3] == ["nanochat", "run", "toy", *options]
+    assert plan[: len(options) + 5] == ["nanochat", "plan", "toy", *options, "-o", "sft.epochs=2"]
+    assert report[: len(options) + 3] == ["nanochat", "report", "toy", *options]
+    assert all("--store" in words for words in (chat, again, plan, report))

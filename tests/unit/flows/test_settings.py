@@ -59,3 +59,11 @@ def test_a_home_that_cannot_hold_databases_is_refused_with_a_way_out(home, words
     with pytest.raises(ConfigError, match=words) as raised:
         Settings.from_environment()
     assert "NANOCHAT_HOME" in str(raised.value.hint)
+
+
+def test_a_store_whose_address_has_a_password_is_refused_without_naming_it(environment):
+    environment({"NANOCHAT_STORE": "sftp://me:CANARY@host/store"})
+    with pytest.raises(ConfigError, match="NANOCHAT_STORE is sftp://host/store with a password") as caught:
+        Settings.from_environment()
+    assert "CANARY" not in f"{caught.value} {caught.value.hint}"
+    assert Settings.from_environment(store="sftp://me@host/x").store_url == "sftp://me@host/x"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import pytest
 import typer.main
 from typer.testing import CliRunner
 
 from flows.cli.app import app
+from flows.run.provenance import commit
 
 VERBS = typer.main.get_command(app).commands
 SUMMARY_WIDTH = 60
@@ -24,3 +27,11 @@ def test_the_first_line_of_a_verb_is_a_short_sentence(verb):
     first = VERBS[verb].help.splitlines()[0]
     assert first.endswith(".")
     assert len(first) <= SUMMARY_WIDTH
+
+
+def test_the_version_is_shown_with_the_commit_of_the_code():
+    shown = CliRunner().invoke(app, ["--version"])
+    assert shown.exit_code == 0
+    known, _ = commit()
+    begin = f"nanochat {version('nanochat')}"
+    assert shown.stdout.startswith(f"{begin} (commit {known[:12]}" if known else f"{begin}\n")

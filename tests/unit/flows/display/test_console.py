@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from flows.display.console import PrintableConsole, PrintableFormatter
+from flows.display.console import CleanLogRecord, PrintableConsole
 from flows.display.progress import Progress
 
 HOSTILE = "[red]a\x1b]8;;http://x\x1b\\b\u202ec:smile:"
@@ -60,22 +60,23 @@ def test_a_samples_escape_sequences_do_not_reach_the_terminal(terminal):
     assert r"\x1b[31mred \x1b[2J" in written and r"failed  \x1b[31m" in written
 
 
-def test_log_lines_and_their_tracebacks_are_printable():
+def test_log_lines_and_their_tracebacks_are_printable_and_have_no_credentials():
     try:
-        raise OSError("\x1b[2J.parquet")
+        raise OSError("\x1b[2J.parquet from https://u:p@h")
     except OSError:
         found = sys.exc_info()
-    record = logging.LogRecord("x", logging.WARNING, "x.py", 1, "no \x1b]0;%s", ("a",), found)
-    text = PrintableFormatter("%(message)s").format(record)
-    assert r"no \x1b]0;a" in text and r"OSError: \x1b[2J.parquet" in text and "\x1b" not in text
+    record = CleanLogRecord("x", logging.WARNING, "x.py", 1, "no \x1b]0;%s", ("https://u:p@h",), found)
+    text = logging.Formatter("%(message)s").format(record)  # as every handler's, Prefect's too
+    assert r"no \x1b]0;https://h" in text and r"OSError: \x1b[2J.parquet from https://h" in text
+    assert "\x1b" not in text and "u:p" not in text
 
 
 @pytest.mark.parametrize("thread", [False, True])
-def test_a_traceback_that_nobody_caught_is_printable(thread):
+def test_a_traceback_that_nobody_caught_is_printable_and_has_no_credentials(thread):
     code = (
-        "import threading; from flows.display.console import print_printable_tracebacks as p; p()\n"
-        "def fail(): raise OSError('\\x1b[2J')\n"
+        "import threading; from flows.display.console import keep_output_clean as p; p()\n"
+        "def fail(): raise OSError('\\x1b[2J https://u:p@h')\n"
         f"threading.Thread(target=fail).start() if {thread} else fail()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert r"OSError: \x1b[2J" in done.stderr and "\x1b" not in done.stderr
+    assert r"OSError: \x1b[2J https://h" in done.stderr and "\x1b" not in done.stderr

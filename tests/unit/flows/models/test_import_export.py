@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -106,6 +108,19 @@ def test_a_round_through_transformers_format_loses_nothing(put, store, published
     assert second.key != first.key and second.digest == first.digest
     export(store, str(tmp_path / "theirs"), tmp_path / "back")
     assert contents(tmp_path / "back") == contents(published)
+
+
+@pytest.mark.parametrize(
+    ("form", "layout"), [("nanochat", "flat"), ("nanochat", "cache"), ("transformers", "flat")]
+)
+def test_every_file_of_an_export_has_the_mode_that_the_umask_leaves(form, layout, store, published, tmp_path):
+    export_model(store, str(published), tmp_path / "out", form=form, layout=layout, choice=ANY)
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    before = os.umask(0)
+    os.umask(before)
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in files} == {
+        path.name: 0o666 & ~before for path in files
+    }
 
 
 def test_the_cache_layout_is_upstreams_base_directory(put, store, published, tmp_path):

@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from flows.run.scratch import drop_partial, partial_folder, scratch_folder, sweep
+from flows.run.scratch import drop_own_folders, drop_partial, partial_folder, scratch_folder, sweep
 
 HOLDER = """
 import sys
@@ -69,6 +69,15 @@ def test_unfinished_downloads_outlive_a_sweep_and_go_with_their_stage(tmp_path):
     drop_partial(tmp_path, "one")
     drop_partial(tmp_path, "never seen")
     assert [partial_folder(tmp_path, key).exists() for key in ("one", "two")] == [False, True]
+
+
+def test_a_process_that_ends_at_once_takes_its_own_folders_along(tmp_path):
+    here, other = tmp_path / "here", tmp_path / "other"
+    with scratch_folder(here) as mine, scratch_folder(other) as elsewhere:
+        (mine / "file").write_text("x")
+        partial_folder(here, "one").mkdir()
+        drop_own_folders(here)
+        assert names(here) == ["partial-one"] and elsewhere.exists()
 
 
 def test_without_locks_nothing_is_swept_and_work_goes_on(tmp_path, monkeypatch):

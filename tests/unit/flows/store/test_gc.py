@@ -225,7 +225,7 @@ def test_what_runs_keeps_all_it_holds_without_a_grace_period_until_it_ends(store
     [
         ("elsewhere", 1, 0.0, True),
         ("elsewhere", 1, 1.0, False),
-        (None, os.getpid(), 1.0, True),  # asleep on this machine, it goes on once it is woken
+        (None, None, 1.0, True),  # asleep on this machine, it goes on once it is woken
         (None, 2**22 + 1, 0.0, False),
     ],
 )
@@ -234,7 +234,7 @@ def test_the_root_of_a_plan_ends_with_its_process_or_when_nobody_renews_it(
 ):
     record = put(store, tmp_path, "pretrain")
     root = roots.Root(
-        records=(ref(record),), set_at=0.0, ttl_s=3600.0, pid=pid,
+        records=(ref(record),), set_at=0.0, ttl_s=3600.0, pid=pid or os.getpid(),
         host=host or this_machine(), started=started_at(os.getpid()),
     )  # fmt: skip
     store.storage.write("roots/running-x.json", root.to_bytes())

@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from nanochat.chat.terminal import ChatSession, answer, chat
+from nanochat.chat.terminal import CUT, ChatSession, answer, chat
 from nanochat.config import ChatSettings
+from nanochat.errors import DataError
 from nanochat.tokenizer.tokenizer import Tokenizer
 
 
@@ -87,3 +88,37 @@ def test_blank_lines_are_not_asked():
     engine = EchoEngine()
     _talk(engine, "", "   ")
     assert engine.prompts == []
+
+
+def test_a_message_that_the_context_cannot_hold_is_refused_and_the_chat_goes_on():
+    engine = EchoEngine(sequence_len=40)
+    output = _talk(engine, "hi", "x" * 50, "more")
+    assert "(the message has 53 tokens; with its answer it must fit into 40; shorten the message)\n" in output
+    assert output.count("ok\n") == 2
+    assert engine.prompts[1].startswith("<|bos|><|user_start|>hi")  # nothing was forgotten for it
+    with pytest.raises(DataError, match="has 53 tokens"):
+        answer(engine, "x" * 50)
+
+
+def test_a_long_message_is_asked_as_a_whole():
+    engine = EchoEngine(sequence_len=4096)
+    answer(engine, "x" * 3000)
+    assert engine.prompts[0].endswith("x<|user_end|><|assistant_start|>")
+    assert engine.prompts[0].count("x") == 3000
+
+
+def test_an_answer_that_the_context_cuts_says_so():
+    engine = EchoEngine(sequence_len=40, reply="a long answer")
+    assert _talk(engine, "x" * 30).endswith(f"a long\n{CUT}\n\n")
+    assert CUT not in _talk(engine, "x" * 3)
+    session = ChatSession(engine, ChatSettings(max_new_tokens=6))
+    list(session.ask("x" * 30))
+    assert not session.cut  # the settings ended it
+
+
+def test_bytes_that_are_not_text_do_not_end_the_chat():
+    engine = EchoEngine()
+    output = _talk(engine, "caf\ufffd", "a\udc80", "hi")
+    assert "bytes that are not UTF-8 were replaced" in output
+    assert "lone surrogate U+DC80" in output
+    assert output.count("ok\n") == 2

@@ -170,3 +170,18 @@ def test_a_program_is_refused(path):
 def test_a_folder_or_pipe_is_not_opened(path):
     path.mkdir()
     refused(path, "is not a regular file")
+
+
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "float8_e5m2", "uint16", "int64", "complex64"])
+def test_numbers_of_another_type_are_named_with_the_types_that_are_read(path, kind):
+    torch.save({"w": torch.zeros(4).to(getattr(torch, kind))}, path)
+    with pytest.raises(DataError, match=r"w is of type \w+; weights are float32, bfloat16") as caught:
+        read_weights(path)
+    assert "code" not in str(caught.value) + caught.value.hint and "bfloat16" in caught.value.hint
+
+
+def test_tensors_that_are_not_plain_are_not_called_code(path):
+    torch.save({"w": torch.eye(3).to_sparse()}, path)
+    with pytest.raises(DataError, match="the pickle asks for torch") as caught:
+        read_weights(path)
+    assert caught.value.hint.startswith("only plain tensors are read")

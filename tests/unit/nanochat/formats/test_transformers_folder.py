@@ -98,7 +98,9 @@ def test_weights_of_whole_numbers_missing_and_damaged_ones_are_refused(folder):
     path = folder / "model.safetensors"
     state = load_file(path)
     save_file({**state, "lm_head.weight": torch.ones(265, 16, dtype=torch.int32)}, path)
-    refused(folder, "lm_head.weight is of type torch.int32")
+    refused(folder, "lm_head.weight is of type int32; weights are float32")
+    save_file({**state, "lm_head.weight": state["lm_head.weight"].to(torch.float8_e4m3fn)}, path)
+    refused(folder, "lm_head.weight is of type float8_e4m3fn; weights are float32")
     renamed = {name.replace("fc1", "gate_proj"): weight for name, weight in state.items()}
     save_file(renamed, path)
     refused(folder, r"model\.safetensors does not fit .*gate_proj.weight is not part of it")

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nanochat.errors import DataError
-from nanochat.model.checkpoint import load_model, model_from_state, save_model
+from nanochat.model.checkpoint import load_config, load_model, model_from_state, save_model
 from nanochat.model.gpt import GPT
 
 
@@ -87,3 +87,27 @@ def test_a_cut_off_file_is_refused(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match="not a readable safetensors file"):
         load_model(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(folder: Path, value: float) -> None:
+    state = load_file(folder / "model.safetensors")
+    state["transformer.h.1.mlp.c_fc.weight"][3, 5] = value
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(DataError, match=r"safetensors: 1 of the .* weights in transformer\.h\.1\.mlp\.c_fc"):
+        load_model(folder)
+    wide = {name: weight.double() for name, weight in load_file(folder / "model.safetensors").items()}
+    wide["transformer.h.1.mlp.c_fc.weight"][3, 5] = 1e300  # finite there, but not in float32
+    with pytest.raises(DataError, match=r"there: 1 of the .* are not finite numbers"):
+        model_from_state(load_config(folder), wide, source="there")
+
+
+def test_rotary_tables_are_made_for_the_positions_that_are_used(classic: GPT) -> None:
+    hostile = GPT(classic.config.model_copy(update={"sequence_len": 131_072}))
+    assert hostile.cos.size(1) == 32_768
+    first = hostile.cos
+    cos, sin = hostile._tables(40_000, None)
+    assert cos.size(1) == sin.size(1) == 40_000
+    assert torch.equal(cos[:, :32_768], first)
+    usual = GPT(classic.config.model_copy(update={"sequence_len": 2048}))
+    assert usual.cos.size(1) == 20_480 and torch.equal(usual.cos, first[:, :20_480])

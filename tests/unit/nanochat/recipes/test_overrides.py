@@ -62,9 +62,14 @@ def test_no_bad_value_of_any_field_brings_foreign_words_or_another_error():
         ("sft.epochs=0", "sft.epochs is 0, but must be greater than 0"),
         ("pretrain.warmdown_ratio=1.5", "pretrain.warmdown_ratio is 1.5, but must be at most 1.0"),
         ("pretrain.warmdown_ratio=-0.1", "pretrain.warmdown_ratio is -0.1, but must be at least 0.0"),
-        ("pretrain.optimizer.matrix_lr=.nan", "pretrain.optimizer.matrix_lr is nan, not a finite number"),
+        ("pretrain.optimizer.matrix_lr=nan", "pretrain.optimizer.matrix_lr is nan, not a finite number"),
+        ("pretrain.optimizer.matrix_lr=.nan", "pretrain.optimizer.matrix_lr is '.nan', not a finite number"),
+        ("sft.epochs=yes", "sft.epochs is 'yes', not a whole number (an integer)"),
+        ("sft.epochs=1:30", "sft.epochs is '1:30', not a whole number (an integer)"),
+        ("sft.epochs=5 #6", "sft.epochs is '5 #6', not a whole number (an integer)"),
+        ("evaluate.core=", "evaluate.core is '', neither true nor false"),
         ("evaluate.core=maybe", "evaluate.core is 'maybe', neither true nor false"),
-        ("pretrain.prompts=abc", "pretrain.prompts is 'abc', not a list; write it as [first, second]"),
+        ("pretrain.prompts=", "pretrain.prompts is None, not a list; write it as [first, second]"),
         ("sft.mixture=[gsm8k]", "sft.mixture.0 is 'gsm8k', not a set of fields; write it as {name: value}"),
         ("sft.mixture=[{task: gsm8k, rows: 0}]", "sft.mixture.0.rows is 0, but must be greater than 0"),
         ("sft.mixture=[{rows: 1}]", "sft.mixture.0.task is {'rows': 1}, which lacks this field"),
@@ -96,22 +101,96 @@ def test_an_unknown_field_names_the_nearest():
     assert "sft.epochs" in str(caught.value.hint)
 
 
-def test_text_that_looks_like_a_number_or_date_stays_text():
-    found = recipes.find("d20", ["corpus.val_shard=007", "corpus.revision=2026-01-02", "publish.title='5'"])
-    assert (found.corpus.val_shard, found.corpus.revision) == ("007", "2026-01-02")
-    assert found.publish.title == "5"
-    assert recipes.find("d20", ["corpus.revision=null"]).corpus.revision is None
+AS_TYPED = (
+    *(
+        "my #1.jsonl",
+        "a: b.jsonl",
+        "- a.jsonl",
+        "!a.jsonl",
+        "&a.jsonl",
+        "*.jsonl",
+        "[draft] a.jsonl",
+        "a [1]",
+    ),
+    *("yes", "no", "on", "off", "true", "null", "~", "1e3", "007", "2026-01-02", "0x10", "1:30", "nan"),
+    *(
+        "it's",
+        "'5'",
+        '"5"',
+        "'",
+        '"a',
+        "{a: 1}",
+        "@a",
+        "%a",
+        "`a`",
+        "a\\b",
+        " a ",
+        "a, b",
+        "| a",
+        "> a",
+        "? a",
+    ),
+)
 
 
-def test_numbers_and_lists_are_read_as_people_write_them():
-    found = recipes.find("d20", ["pretrain.optimizer.matrix_lr=1e-3", "pretrain.prompts=[One, Two]"])
+@pytest.mark.parametrize("text", AS_TYPED)
+def test_text_is_what_was_typed(text):
+    found = recipes.find("toy", [f"corpus.val_shard={text}", f"tasks.own={text}", f"sft.prompts={text}"])
+    assert found.corpus.val_shard == text
+    assert found.tasks.own == found.sft.prompts == (text,)
+    if "," not in text:
+        listed = recipes.find("toy", [f"tasks.own=[first,{text} , [3] ]"])
+        quoted = text[0] == text[-1] and text[0] in "'\"" and len(text) > 1
+        assert listed.tasks.own == ("first", text.strip("'\"") if quoted else text.strip(), "[3]")
+    if text != "null":
+        assert recipes.find("toy", [f"corpus.revision={text}"]).corpus.revision == text
+
+
+def test_a_field_that_can_be_empty_is_so_with_null_or_nothing():
+    for text in ("null", ""):
+        found = recipes.find("d20", [f"corpus.revision={text}", f"evaluate.max_problems={text}"])
+        assert found.corpus.revision is found.evaluate.max_problems is None
+
+
+@pytest.mark.parametrize(
+    ("text", "texts"),
+    [
+        ("[]", ()),
+        ("[a]", ("a",)),
+        ("[a, b,]", ("a", "b")),
+        ("""["a, b", 'c, d', 'it''s', "\\u00e9\\n"]""", ("a, b", "c, d", "it's", "é\n")),
+        ("[' a ', '']", (" a ", "")),
+    ],
+)
+def test_several_texts_are_a_list_with_quotes_around_commas(text, texts):
+    assert recipes.find("toy", [f"sft.prompts={text}"]).sft.prompts == texts
+
+
+def test_numbers_are_decimal_and_words_are_true_or_false():
+    found = recipes.find("d20", ["pretrain.optimizer.matrix_lr=1e-3", "sft.epochs=010", "evaluate.core=no"])
     assert found.pretrain.optimizer.matrix_lr == 1e-3
-    assert found.pretrain.prompts == ("One", "Two")
+    assert found.sft.epochs == 10
+    assert not found.evaluate.core
+    assert recipes.find("toy", ["pretrain.model.architecture=2026"]).pretrain.model.architecture == "2026"
 
 
-@pytest.mark.parametrize("override", ["pretrain.steps=[", "sft.epochs", "publish.title='a"])
-def test_an_override_that_cannot_be_read_is_quoted(override):
-    assert override.partition("=")[2][:2] in refused(override)
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("sft.mixture=[", "expected the node content"),
+        ("sft.mixture=" + "[" * 5000, "brackets are nested too deeply"),
+        ("sft.mixture=[{task: gsm8k, task: mmlu}]", "the key 'task' is there twice"),
+        ("sft.mixture=[{task: gsm8k}] #, {task: mmlu}]", "would be a comment"),
+        ("sft.mixture=[{task: own/my #1}]", "expected ',' or '}'"),
+        ("sft.mixture=[&a {task: gsm8k}, *a]", "refers to another part"),
+        ("sft.prompts=[a,, b]", "an element is empty"),
+        (r'sft.prompts=["C:\x"]', "an escape that JSON does not know"),
+        ("sft.epochs", "has no '='"),
+    ],
+)
+def test_an_override_that_cannot_be_read_is_quoted_with_the_reason(override, reason):
+    message = refused(override)
+    assert reason in message and override.partition("=")[2][:2] in message
 
 
 def test_every_choice_of_a_field_is_named():

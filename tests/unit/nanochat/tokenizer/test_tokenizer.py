@@ -15,6 +15,8 @@ RANKS = {bytes([b]): b for b in range(256)} | {
     b"\xf0\x9f\x98\x80": 259,
 }
 
+GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+
 
 @pytest.fixture
 def tokenizer():
@@ -91,3 +93,44 @@ def test_missing_and_damaged_folders_are_data_errors(tokenizer, tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(DataError, match="damaged"):
         Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reason"),
+    [
+        (r"(a)\1|[\s\S]", "has a back-reference"),
+        (r"(?P<x>a+)(?P=x)|[\s\S]", "has a back-reference"),
+        (r"(?<x>a+)\k<x>|[\s\S]", "has a back-reference"),
+        (r"(a|(?R))|[\s\S]", "has a back-reference or a recursion"),
+        ("", "cannot be used: PanicException"),
+        ("(", "cannot be used: ValueError"),
+        ("a{1000000000}", "cannot be used: ValueError"),
+        (r"\w+", "loses text between its words"),
+        ("|".join(["ab"] * 5000), "14,999 characters; at most 10,000"),
+    ],
+)
+def test_a_split_pattern_that_fails_or_loses_text_is_refused(pattern, reason):
+    with pytest.raises(DataError, match=reason):
+        Tokenizer.from_ranks(RANKS, pattern)
+
+
+@pytest.mark.parametrize("pattern", [GPT2_PATTERN, r"[\s\S]+", r"(?<=a)b|\\1|[\s\S]"])
+def test_other_patterns_are_taken_if_they_keep_all_text(pattern):
+    text = "It's 12345 \\1 words,\n\n  ab"
+    tokenizer = Tokenizer.from_ranks(RANKS, pattern)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_a_text_on_which_the_engine_fails_is_an_error_and_no_panic():
+    tokenizer = Tokenizer.from_ranks(RANKS, r"(?:x|xx)+(?!x|z)y|[\s\S]")
+    with pytest.raises(DataError, match="fails on a text of 42 characters"):
+        tokenizer.encode("x" * 41 + "z")
+    with pytest.raises(DataError, match="fails on a text of 42 characters"):
+        tokenizer.encode_batch(["x" * 41 + "z"])
+
+
+def test_tables_that_hold_a_huge_token_or_lack_a_byte_are_refused():
+    with pytest.raises(DataError, match="token 260 has 262,144 bytes; at most 4,096"):
+        Tokenizer.from_ranks(RANKS | {b"a" * 2**18: len(RANKS)})
+    with pytest.raises(DataError, match="lacks 1 of the 256 single bytes, such as 0xff"):
+        Tokenizer.from_ranks({bytes([b]): b for b in range(255)})

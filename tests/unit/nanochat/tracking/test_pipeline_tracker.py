@@ -260,6 +260,13 @@ def _busy_window(uri: str, **limits: float) -> PipelineTracker:
     return tracker
 
 
+def test_no_page_or_warning_has_the_servers_password(caplog: pytest.LogCaptureFixture) -> None:
+    tracker = PipelineTracker("http://user:CANARY@127.0.0.1:1")
+    tracker.start_run("toy", {}, {})
+    tracker.close()
+    assert "MLflow at http://127.0.0.1:1" in caplog.text and "CANARY" not in caplog.text
+
+
 def test_closed_port_disables_the_window_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound but not listening: refuses

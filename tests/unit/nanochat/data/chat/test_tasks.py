@@ -61,6 +61,14 @@ def test_labels_of_the_data_are_kept(tmp_path):
             "line 2: choices is 3, which is not an object",
         ),
         ({"question": "Which?", "answerKey": "A", "choices": {}}, "line 2: choices have no text"),
+        (arc_row(labels=("A", "A"), key="A"), "line 2: two choices are labelled 'A'"),
+        (arc_row(labels=("A", 2), key="A"), "line 2: label 2 is not text"),
+        (arc_row(labels=("A", None), key="A"), "line 2: label None is not text"),
+        (arc_row(labels=("A",), key="A"), "line 2: 1 choices, which leaves nothing to choose"),
+        (
+            {**arc_row(), "choices": {"text": ["one", None], "label": ["A", "B"]}},
+            "line 2: choice None is not text",
+        ),
         ({**arc_row(), "question": ["Which?"]}, r"line 2: question is \['Which\?'\], which is not text"),
     ],
 )
@@ -70,6 +78,34 @@ def test_a_bad_row_is_named_with_its_file(tmp_path, row, message):
     with pytest.raises(DataError, match=message) as caught:
         load_task(tmp_path, "arc_easy", "test")
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("gold", ["#### ,", "#### 1.2.3", "#### -,."])
+def test_a_word_problem_whose_answer_is_not_a_number_is_named(tmp_path, gold):
+    rows = [{"question": "How many?", "answer": answer} for answer in ("#### -1,234.50", gold)]
+    path = tmp_path / "tasks/gsm8k/test.jsonl"
+    write(path, rows[:1])
+    assert load_task(tmp_path, "gsm8k", "test").problem(0).answer == "-1234.50"
+    write(path, rows)
+    with pytest.raises(DataError, match=r"gsm8k/test\.jsonl, line 2: the answer ends with .*not a number"):
+        load_task(tmp_path, "gsm8k", "test")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"entry_point": "f()"}, r"entry_point is 'f\(\)', which is not the name of a function"),
+        ({"entry_point": "g"}, "neither prompt nor canonical_solution defines g"),
+        ({"test": "assert f() == 1"}, "test does not define check"),
+        ({"test": None}, "no test"),
+    ],
+)
+def test_a_function_that_cannot_be_tested_is_named(tmp_path, change, message):
+    row = {"prompt": "def f():\n", "entry_point": "f", "canonical_solution": "    return 1\n"}
+    row["test"] = "def check(candidate):\n    assert candidate() == 1\n"
+    write(tmp_path / "tasks/humaneval/HumanEval.jsonl", [row, {**row, **change}])
+    with pytest.raises(DataError, match=rf"HumanEval\.jsonl, line 2: {message}"):
+        load_task(tmp_path, "humaneval", "test")
 
 
 @pytest.mark.parametrize("answer", [4, -1, "B", 1.5, []])

@@ -28,14 +28,17 @@ def corpus(tmp_path):
     return folder
 
 
-def names(resolved):
-    train, val = resolved
-    return [shard.name for shard in train], val.name
+def names(corpus):
+    return [shard.name for shard in corpus.train], corpus.validation.name
+
+
+def shards_of(corpus):
+    return [*corpus.train, corpus.validation]
 
 
 def test_toy_shards_differ_by_index_only():
-    train, val = resolve_corpus(CorpusConfig(toy=TOY, train_shards=1, val_shard="0"))
-    assert [(s.index, s.toy) for s in (*train, val)] == [(1, TOY), (0, TOY)]
+    found = resolve_corpus(CorpusConfig(toy=TOY, train_shards=1, val_shard="0"))
+    assert [(s.index, s.toy) for s in shards_of(found)] == [(1, TOY), (0, TOY)]
 
 
 @pytest.mark.parametrize("source", ["toy", TEMPLATE])
@@ -44,7 +47,7 @@ def test_more_shards_leave_the_validation_shard_where_it_is(source):
     few, more = (resolve_corpus(CorpusConfig(**given, train_shards=count)) for count in (2, 4))
     assert names(few) == (["shard_00000", "shard_00001"], "shard_00002")
     assert names(more) == (["shard_00000", "shard_00001", "shard_00003", "shard_00004"], "shard_00002")
-    assert few[1].identity() == more[1].identity()
+    assert few.validation.identity() == more.validation.identity()
 
 
 @pytest.mark.parametrize("val", ["b", "b.parquet"])
@@ -57,8 +60,8 @@ def test_a_folder_gives_its_parquet_files_by_name_and_keeps_the_one_that_is_name
         (corpus / f"{name}.parquet").write_bytes((corpus / "a.parquet").read_bytes())
     after = resolve_corpus(config)
     assert names(after) == (["0", "a", "az", "c", "d"], "b")
-    assert after[1].identity() == before[1].identity()
-    assert [s.identity() for s in after[0] if s.name in "ac"] == [s.identity() for s in before[0]]
+    assert after.validation.identity() == before.validation.identity()
+    assert [s.identity() for s in after.train if s.name in "ac"] == [s.identity() for s in before.train]
 
 
 @pytest.mark.parametrize("name", ["val", "Validation-00000-of-00001", "valid_2"])
@@ -91,22 +94,22 @@ def test_two_files_called_validation_are_refused(corpus):
 
 
 def test_a_changed_file_is_another_shard_and_its_address_is_not_its_identity(corpus, tmp_path):
-    before, _ = resolve_corpus(CorpusConfig(source=str(corpus), val_shard="c"))
+    before = resolve_corpus(CorpusConfig(source=str(corpus), val_shard="c")).train
     os.utime(corpus / "a.parquet", ns=(1, 1))
-    after, _ = resolve_corpus(CorpusConfig(source=f"file://{corpus}", val_shard="c"))
+    after = resolve_corpus(CorpusConfig(source=f"file://{corpus}", val_shard="c")).train
     assert before[0].identity() != after[0].identity()
     assert before[1].identity() == after[1].identity()
     corpus.rename(tmp_path / "moved")
-    moved, _ = resolve_corpus(CorpusConfig(source=str(tmp_path / "moved"), val_shard="c"))
+    moved = resolve_corpus(CorpusConfig(source=str(tmp_path / "moved"), val_shard="c")).train
     assert moved[1].identity() == after[1].identity()
 
 
 def test_a_numbered_source_is_resolved_without_any_network():
     config = CorpusConfig(source=TEMPLATE, revision="abc", train_shards=3, val_shard="1")
-    train, val = resolve_corpus(config)
-    assert [s.name for s in train] == ["shard_00000", "shard_00002", "shard_00003"]
-    assert val.url == "https://example.invalid/abc/shard_00001.parquet"
-    assert {s.version for s in (*train, val)} == {"abc"}
+    found = resolve_corpus(config)
+    assert [s.name for s in found.train] == ["shard_00000", "shard_00002", "shard_00003"]
+    assert found.validation.url == "https://example.invalid/abc/shard_00001.parquet"
+    assert {s.version for s in shards_of(found)} == {"abc"}
 
 
 @pytest.mark.parametrize(
@@ -135,9 +138,9 @@ def test_a_numbered_source_says_what_it_needs(changes, message):
 )
 def test_every_shard_of_a_numbered_source_has_a_name_of_its_own(path, expected):
     source = f"https://example.invalid/{path}"
-    train, val = resolve_corpus(CorpusConfig(source=source, revision="abc", train_shards=2, val_shard="1"))
-    assert [shard.name for shard in (*train, val)] == expected
-    assert len({shard.url for shard in (*train, val)}) == 3
+    found = resolve_corpus(CorpusConfig(source=source, revision="abc", train_shards=2, val_shard="1"))
+    assert [shard.name for shard in shards_of(found)] == expected
+    assert len({shard.url for shard in shards_of(found)}) == 3
 
 
 @pytest.mark.parametrize("path", ["data.parquet#{index}", "{index:.0e}.parquet"])
@@ -164,7 +167,7 @@ def test_unfit_sources_are_refused_with_a_way_out(corpus, tmp_path):
 
 
 def test_a_shard_is_copied_unchanged_and_counted(corpus, tmp_path):
-    train, _ = resolve_corpus(CorpusConfig(source=str(corpus), val_shard="c"))
+    train = resolve_corpus(CorpusConfig(source=str(corpus), val_shard="c")).train
     out = tmp_path / "work" / "out"
     metrics = download_shard(train[0], {}, out, Runtime())
     assert (out / "text.parquet").read_bytes() == (corpus / "a.parquet").read_bytes()
@@ -181,8 +184,8 @@ def test_a_shard_is_copied_unchanged_and_counted(corpus, tmp_path):
     [
         ({"body": ["a"], "id": [1]}, "no column 'text'; its columns are body, id"),
         ({"text": [1, 2]}, "holds int64, not strings"),
-        ({"text": pa.array([], pa.string())}, "no text in 0 documents"),
-        ({"text": ["", ""]}, "no text in 2 documents"),
+        ({"text": pa.array([], pa.string())}, r"no text in 0 documents \(0 null and 0 empty\)"),
+        ({"text": ["", None, ""]}, r"no text in 3 documents \(1 null and 2 empty\)"),
     ],
 )
 def test_parquet_without_text_is_refused(table, message, tmp_path):
@@ -212,9 +215,9 @@ def test_damaged_text_is_refused(tmp_path):
     plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
     pq.write_table(table, path, write_page_checksum=True, **plain)
     path.write_bytes(path.read_bytes().replace(b"as it is", b"as it iS", 1))
-    for name in ("bytes", "flipped"):
+    for name, what in (("bytes", "row 0 of the group is not UTF-8"), ("flipped", "not readable")):
         shard = ShardConfig(name=name, url=str(tmp_path / f"{name}.parquet"))
-        with pytest.raises(DataError, match=rf"{name}\.parquet: not a readable parquet file"):
+        with pytest.raises(DataError, match=rf"{name}\.parquet: row group 0, column 'text': {what}"):
             download_shard(shard, {}, tmp_path / "out", Runtime())
 
 

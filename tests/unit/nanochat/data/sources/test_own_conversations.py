@@ -117,8 +117,8 @@ def test_the_stage_counts_what_becomes_of_own_rows_and_warns(mine, tmp_path):
     assert metrics["rows"]["gsm8k"]["held_out"] == 1
     _, own, warning = metrics["notes"]
     assert own == (
-        "your own: 100 rows: 39 used, 9 of them cut to 95 tokens, 61 skipped (no answer within 95 tokens),"
-        " 0 held out"
+        "your own: 100 rows: 39 used, 9 of them cut to 95 tokens,"
+        " 61 skipped (no answer to train on within 95 tokens), 0 held out"
     )
     assert warning.startswith("warning: 70% of your own rows are cut or skipped: the longest has 306 tokens")
     assert "a larger sequence_len of the model" in warning
@@ -140,6 +140,17 @@ def test_several_files_join_whatever_the_source_is(mine, tmp_path):
     assert sorted(questions(training)) == ["another", *(f"own {i}" for i in range(7)), "talk"]
     hub = resolve_tasks(recipes.find("d20", [f"tasks.own={mine}"]).tasks)
     assert [file.path for file in hub.files][-2:] == ["core", "own/mine.jsonl"]
+
+
+@pytest.mark.parametrize("name", ["my #1", "a: b", "100%25", "[draft] *?", "é ü", "it's", "-x", "null"])
+def test_a_file_may_have_any_name(name, tmp_path):
+    path = tmp_path / f"{name}.jsonl"
+    path.write_text(line("own 0"))
+    named = (MixtureEntry(task=f"own/{name}"),)
+    root = downloaded(tmp_path, f"tasks.own={path}")
+    training, validation = chat_data(root, ChatDataConfig(validation=named))
+    assert questions(validation) == ["own 0"]
+    assert not any(text.startswith("own") for text in questions(training))
 
 
 def test_the_content_is_in_the_key_and_the_place_is_not(mine, tmp_path):

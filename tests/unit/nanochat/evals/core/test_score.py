@@ -163,17 +163,83 @@ def test_bundle_is_shuffled_then_cut(tmp_path):
     assert (task.baseline, task.delimiter, task.shots) == (0.5, " ", 0)
 
 
+CHOICE = {"query": "q", "choices": ["a", "b"], "gold": 1}
+SCHEMA = {"context_options": ["a", "b"], "continuation": "c", "gold": 0}
+LANGUAGE = {"context": "a", "continuation": "b"}
+
+
 @pytest.mark.parametrize(
-    ("items", "changes", "message"),
+    ("kind", "item", "message"),
     [
-        ([{"query": "q"}], {}, "line 1: an item needs query, choices, gold"),
-        ([], {"label": "other"}, "no baseline"),
-        ([], {"kind": "essay"}, "type 'essay'"),
+        ("multiple_choice", {"query": "q"}, "no choices, gold"),
+        ("multiple_choice", {**CHOICE, "gold": 2}, "gold is 2, not 0 to 1"),
+        ("multiple_choice", {**CHOICE, "gold": -1}, "gold is -1, not the number of an option"),
+        ("multiple_choice", {**CHOICE, "gold": "1"}, "gold is '1', not the number of an option"),
+        ("multiple_choice", {**CHOICE, "gold": True}, "gold is True, not the number of an option"),
+        ("multiple_choice", {**CHOICE, "gold": 1.0}, "gold is 1.0, not the number of an option"),
+        ("multiple_choice", {**CHOICE, "choices": "ab"}, "choices is 'ab', which is not a list"),
+        (
+            "multiple_choice",
+            {**CHOICE, "choices": ["a", None]},
+            "choices has one that is None, which is not te",
+        ),
+        ("multiple_choice", {**CHOICE, "choices": ["a", " "]}, "choices has one that is empty"),
+        ("multiple_choice", {**CHOICE, "choices": ["a"], "gold": 0}, "which is not a list of two or more"),
+        ("multiple_choice", {**CHOICE, "query": 3}, "query is 3, which is not text"),
+        (
+            "schema",
+            {**SCHEMA, "context_options": [["a"], "b"]},
+            r"has one that is \['a'\], which is not text",
+        ),
+        ("schema", {**SCHEMA, "gold": 2}, "gold is 2, not 0 to 1"),
+        ("language_modeling", {**LANGUAGE, "continuation": ""}, "continuation is empty"),
+        ("language_modeling", {**LANGUAGE, "context": ["a"]}, r"context is \['a'\], which is not text"),
+        ("language_modeling", [], "no context, continuation"),
     ],
 )
-def test_broken_bundle_is_a_data_error_that_says_where(tmp_path, items, changes, message):
+def test_an_item_that_cannot_be_scored_is_named_by_its_line(tmp_path, kind, item, message):
+    good = {"multiple_choice": CHOICE, "schema": SCHEMA, "language_modeling": LANGUAGE}[kind]
+    with pytest.raises(DataError, match=rf"x\.jsonl, line 2: .*{message}"):
+        load_core(_write_bundle(tmp_path, [good, item], kind=kind), None)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("core.yaml", "label: copa", "label: other", "no baseline"),
+        ("core.yaml", "multiple_choice", "essay", "type 'essay'"),
+        ("core.yaml", "multiple_choice", "[]", r"type \[\]"),
+        ("core.yaml", "[0]", "[-1]", "task copa: num_fewshot is -1"),
+        ("core.yaml", "[0]", "[0]\n  continuation_delimiter: 3", "task copa: continuation_delimiter is 3"),
+        ("core.yaml", "label: copa", "label: {", r"core\.yaml: cannot be read"),
+        ("core.yaml", "x.jsonl", "y.jsonl", r"y\.jsonl does not exist, but core\.yaml lists it"),
+        (
+            "eval_meta_data.csv",
+            "copa,50",
+            "copa,100",
+            r"eval_meta_data\.csv, line 2: task copa has a baseline",
+        ),
+        (
+            "eval_meta_data.csv",
+            "copa,50",
+            "copa,nan",
+            r"eval_meta_data\.csv, line 2: task copa has a baseline",
+        ),
+        ("eval_meta_data.csv", "copa,50", "copa,50,x\ncopa,50", "line 3: task copa is there twice"),
+    ],
+)
+def test_a_broken_list_of_tasks_is_a_data_error_that_says_where(tmp_path, file, old, new, message):
+    path = _write_bundle(tmp_path, [CHOICE]) / "core" / file
+    path.write_text(path.read_text().replace(old, new))
     with pytest.raises(DataError, match=message):
-        load_core(_write_bundle(tmp_path, items, **changes), None)
+        load_core(tmp_path, None)
+
+
+def test_two_tasks_of_one_label_are_refused(tmp_path):
+    path = _write_bundle(tmp_path, [CHOICE]) / "core/core.yaml"
+    path.write_text(path.read_text() + path.read_text().partition("\n")[2])
+    with pytest.raises(DataError, match="two tasks labelled copa"):
+        load_core(tmp_path, None)
 
 
 def test_missing_bundle_names_the_way_out(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ from nanochat.model import reproducible
 from nanochat.runtime import FolderRestartPoints, Runtime
 from nanochat.tracking import MemoryTracker
 from nanochat.train.pretrain import pretrain
-from nanochat.train.ranks.launch import launch
+from nanochat.train.ranks.launch import _failure, killed, launch, leave_error
 
 PRETRAIN = PretrainConfig(
     model=ModelConfig(sequence_len=48, vocab_size=265, n_layer=1, n_head=2, n_kv_head=1, n_embd=32),
@@ -35,7 +36,7 @@ import sys
 from pathlib import Path
 from nanochat.config import TokenizeConfig
 from nanochat.runtime import Runtime
-from nanochat.train.ranks.launch import launch
+from nanochat.train.ranks.launch import _failure, killed, launch, leave_error
 
 runtime = Runtime(processes=2)
 launch("tests.support.launched:wait_for_a_stop", TokenizeConfig(), {}, Path(sys.argv[1]), runtime)
@@ -106,6 +107,13 @@ def test_one_process_goes_on_as_two_and_two_as_one(inputs: dict[str, Path], tmp_
     [
         ("fail", 1, DataError, "shard_00003 ends early", "download it again"),
         ("die_on_rank_1", 2, RankKilled, "rank 1 of 2 was ended by SIGKILL", "out of memory"),
+        (
+            "lose_torchrun",
+            1,
+            RankKilled,
+            "torchrun was ended by SIGKILL; .*step 3 is kept",
+            "out of memory",
+        ),
     ],
 )
 def test_a_failed_rank_ends_all_and_its_error_is_raised_here(
@@ -117,6 +125,31 @@ def test_a_failed_rank_ends_all_and_its_error_is_raised_here(
     assert type(caught.value) is error
     assert hint in (caught.value.hint or "")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "error", "message"),
+    [
+        (True, 1, Interrupted, "step 3 is kept"),  # the whole process group got the signal
+        (False, 1, RankKilled, "torchrun was ended by SIGTERM"),
+        (False, -9, RankKilled, "torchrun was ended by SIGTERM"),
+    ],
+)
+def test_only_a_run_that_was_asked_to_stop_is_interrupted(
+    asked: bool, status: int, error: type[NanochatError], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "log").touch()
+    leave_error(tmp_path, "rank 0 of 1", Interrupted("step 3 is kept"))
+    leave_error(tmp_path, "torchrun", killed("torchrun", signal.SIGTERM), order=1)
+    failure = _failure(tmp_path, status, asked=asked)
+    assert type(failure) is error and message in str(failure)
+
+
+def test_a_rank_that_somebody_else_has_ended_is_no_interruption_either(tmp_path: Path) -> None:
+    (tmp_path / "log").touch()
+    leave_error(tmp_path, "rank 0 of 1", Interrupted("step 3 is kept"))
+    failure = _failure(tmp_path, 0, asked=False)
+    assert type(failure) is RankKilled and str(failure) == "a rank was ended by SIGTERM; step 3 is kept"
 
 
 @pytest.mark.slow  # starts three interpreters with torch
