@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -207,9 +207,13 @@ def _check_apart(paths: Sequence[str]) -> None:
         raise ValueError("two of its files are in one place")
 
 
+def inputs_of(record: Record) -> dict[str, list[Ref]]:
+    """Return the (stage, key) of the records behind each input."""
+    several = {name: [v] if isinstance(v, Mapping) else v for name, v in record.inputs.items()}
+    return {name: [(item["stage"], item["key"]) for item in items] for name, items in several.items()}
+
+
 def input_refs(record: Record) -> Iterator[Ref]:
     """Yield the (stage, key) of every record that this one was made from."""
-    for value in record.inputs.values():
-        several: Iterable[Mapping[str, Any]] = [value] if isinstance(value, Mapping) else value
-        for item in several:
-            yield item["stage"], item["key"]
+    for refs in inputs_of(record).values():
+        yield from refs
