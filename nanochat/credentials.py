@@ -41,7 +41,7 @@ _HIDDEN = "***"
 
 def has_credentials(text: str) -> bool:
     """Return whether an address in the text carries a password, token or signature."""
-    return bool(_IN_FRONT.search(text) or _PARAMETER.search(text))
+    return "://" in text and bool(_IN_FRONT.search(text) or _PARAMETER.search(text))
 
 
 def without_credentials(text: str, env: Mapping[str, str] = os.environ) -> str:

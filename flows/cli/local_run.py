@@ -22,6 +22,7 @@ from rich.console import Console
 
 from flows.cli import output
 from flows.cli.stopping import stopping_on_signals
+from flows.cli.unpacked import unpack
 from flows.display.progress import Progress
 from flows.display.run_display import RunDisplay, tracked_in_mlflow
 from flows.plan import Plan
@@ -30,7 +31,7 @@ from flows.run.execute import ExecutionContext
 from flows.run.scratch import drop_own_folders
 from flows.run.session import Session, begin
 from flows.settings import Settings
-from flows.stages import EVALUATIONS, SFT
+from flows.stages import EVALUATIONS, PUBLISH, SFT
 from flows.store import Record, Store
 from nanochat.runtime import Runtime
 
@@ -67,6 +68,16 @@ def run_plan(
         result = looked_up or _run_flow(plan, store, settings, options, progress)
     in_order = {planned.node.id: result.records[planned.node.id] for planned in plan.nodes}
     return RunResult(in_order, result.executed)  # as planned, not as they happened to end
+
+
+def read_results(store: Store, done: RunResult, folder: Path) -> tuple[Path | None, dict[str, Any]]:
+    """Fill `folder` with the published model, if there is one; return it and the results of all evaluations.
+
+    Raises:
+        Damaged: the store has lost some of it, which the next run makes again.
+    """
+    published = done.records.get(PUBLISH.name)
+    return unpack(store, published, folder) if published else None, results(store, done.records)
 
 
 def results(store: Store, records: Mapping[str, Record]) -> dict[str, Any]:

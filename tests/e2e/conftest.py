@@ -25,6 +25,7 @@ class SmallRuns:
 
     nanochat: Nanochat
     mlflow_uri: str
+    done: tuple[subprocess.CompletedProcess[str], ...]  # what each printed
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,15 @@ class Nanochat:
 
 
 @pytest.fixture(scope="session")
-def prefect_api(tmp_path_factory):
+def prefect_folder(tmp_path_factory):
+    """The home of a Prefect server's database and log."""
+    return tmp_path_factory.mktemp("prefect-home")
+
+
+@pytest.fixture(scope="session")
+def prefect_api(prefect_folder):
     """Address of a running Prefect server's API."""
-    with local_prefect_server(tmp_path_factory.mktemp("prefect-home")) as url:
+    with local_prefect_server(prefect_folder) as url:
         yield url
 
 
@@ -75,18 +82,33 @@ def nanochat(tmp_path):
 def small_runs(tmp_path_factory, prefect_api):
     """Three runs of the small recipe, for whoever looks at what Prefect and MLflow show of them.
 
-    The home has an odd name, and the environment names proxies that are not there.
+    The home has an odd name; the environment is full of secrets, and names proxies that are not there.
     """
     home = tmp_path_factory.mktemp("small") / "a b 100%25 #1 Größe 日本 why?x=1&y;"
     mlflow = {"MLFLOW_TRACKING_URI": sqlite_url(home / "mlflow.db")}
-    proxies = {"HTTP_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "socks5://127.0.0.1:9"}
     words = ("run", "toy", *overrides(), "--threads", "1")
-    with_server = Nanochat(home, {**mlflow, **proxies, "PREFECT_API_URL": prefect_api})
-    with_server(*words)
-    with_server(*words)
-    Nanochat(home, {**mlflow, **proxies})(*words)
+    page = prefect_api.removesuffix("/api").replace("://", f"://user:{CANARY}@")
+    server = {"PREFECT_API_URL": prefect_api, "PREFECT_UI_URL": page}
+    with_server = Nanochat(home, {**mlflow, **SECRETS, **server})
+    done = (with_server(*words), with_server(*words), Nanochat(home, {**mlflow, **SECRETS})(*words))
     assert [home] == list(home.parent.iterdir())
-    return SmallRuns(with_server, mlflow["MLFLOW_TRACKING_URI"])
+    return SmallRuns(with_server, mlflow["MLFLOW_TRACKING_URI"], done)
+
+
+CANARY = "canary-4f1d9b7e"
+SECRETS = {  # what a user's environment may hold, and addresses that hold some; nothing may keep them
+    "HTTP_PROXY": f"http://user:{CANARY}@127.0.0.1:9",
+    "ALL_PROXY": f"socks5://user:{CANARY}@127.0.0.1:9",
+    "HF_TOKEN": f"hf_{CANARY}",
+    "HF_ENDPOINT": f"https://user:{CANARY}@mirror.invalid",
+    "AWS_ACCESS_KEY_ID": f"AK{CANARY}",
+    "AWS_SECRET_ACCESS_KEY": f"sk{CANARY}",
+    "AWS_SESSION_TOKEN": f"st{CANARY}",
+    "AWS_ENDPOINT_URL": f"https://user:{CANARY}@s3.invalid",
+    "MLFLOW_TRACKING_PASSWORD": f"ml{CANARY}",
+    "MLFLOW_TRACKING_TOKEN": f"mt{CANARY}",
+    "PREFECT_API_KEY": f"pk{CANARY}",
+}
 
 
 @dataclass(frozen=True)

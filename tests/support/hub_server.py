@@ -31,8 +31,8 @@ _ROWS = {
     "mmlu": {"question": "Which?", "subject": "s", "choices": ["a", "b", "c", "d"], "answer": 3},
     "gsm8k": {"question": "2+3?", "answer": "<<2+3=5>>5\n#### 5"},
     "openai_humaneval": {
-        "task_id": "0", "prompt": "def f():\n", "canonical_solution": "    return 1\n", "test": "x",
-        "entry_point": "f",
+        "task_id": "0", "prompt": "def f():\n", "canonical_solution": "    return 1\n",
+        "test": "def check(f):\n    assert f() == 1\n", "entry_point": "f",
     },
     "smol-smoltalk": {
         "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}],

@@ -80,7 +80,7 @@ class LocalStorage(Storage):
 
     def _read(self, name: str) -> bytes:
         with _open_file(self.local_path(name)) as file:
-            return file.read(SMALL + 1)
+            return file.read(min(os.fstat(file.fileno()).st_size, SMALL) + 1)
 
     def _create(self, name: str, data: bytes) -> bool:
         with self._part(name) as part:
@@ -104,7 +104,12 @@ class LocalStorage(Storage):
 
     def _hash(self, name: str) -> tuple[int, str]:
         with _open_file(self.local_path(name)) as file:
-            return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
+            try:
+                return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                raise Damaged(f"{name}: its disk cannot read it ({error})") from error
 
     def _found(self, name: str) -> ObjectInfo | None:
         try:
@@ -119,6 +124,12 @@ class LocalStorage(Storage):
 
     def _listing(self, prefix: str) -> dict[str, ObjectInfo]:
         return dict(_walk(self._path(prefix), prefix))
+
+    def _move(self, name: str, target: str) -> None:
+        path = self.local_path(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.local_path(name).replace(path)
+        os.utime(path, follow_symlinks=False)  # kept for as long as garbage collection keeps what is new
 
     def _delete(self, name: str) -> None:
         path = self.local_path(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -98,7 +99,7 @@ def test_tables_of_another_mlflow_are_named_with_the_ways_out(tmp_path):
     url = _of_version(tmp_path / "older.db", older)
     said = schema_problem(url)
     assert said and "older.db is of an older MLflow" in said and older in said and newest in said
-    assert f"mlflow db upgrade '{url}'" in said and "MLFLOW_TRACKING_URI" in said
+    assert f"mlflow db upgrade {shlex.quote(url)}" in said and "MLFLOW_TRACKING_URI" in said
     said = schema_problem(_of_version(tmp_path / "newer.db", "f00dfacecafe"))
     assert said and "newer MLflow" in said and "f00dfacecafe" in said and "upgrade" not in said
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.conftest import CANARIES, CANARY
+from tests.e2e.conftest import CANARY, SECRETS
 
 pytestmark = [
     pytest.mark.e2e,
@@ -15,7 +15,7 @@ pytestmark = [
 
 
 def test_no_secret_of_the_environment_is_in_anything_that_a_run_leaves(small_runs, prefect_folder):
-    assert all(CANARY in value for value in CANARIES.values())
+    assert all(CANARY in value for value in SECRETS.values())
     folders = (small_runs.nanochat.home, prefect_folder)
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     read = {path: path.read_bytes() for path in files}
