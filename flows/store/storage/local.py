@@ -91,7 +91,7 @@ class LocalStorage(Storage):
         """Remove the partial files of processes that were killed: the locks of those at work hold."""
         parts = Path(self.root, "parts")
         found: list[Path] = []
-        with suppress(FileNotFoundError):  # as other processes remove the folder whenever it is empty
+        with suppress(OSError):  # other processes remove the folder whenever it is empty
             found = list(parts.iterdir())
         for path in found:
             with suppress(OSError), path.open("rb") as file:
