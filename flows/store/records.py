@@ -21,7 +21,6 @@ from flows.store.schema import (
     STRICT,
     Count,
     FilePath,
-    Finite,
     Foreign,
     Hash,
     Key,
@@ -87,6 +86,8 @@ def from_bytes(data: bytes, ref: Ref) -> Record:
     """Read the file of the record `ref`; what does not fit raises ValueError, which says what."""
     read = schema.read(_RecordFile, data)
     plain = read.model_dump(exclude={"files", "attachments", "digest"}, exclude_unset=True)
+    for part in ("payload", "metrics", "provenance"):
+        schema.require_finite(plain[part])
     record = Record(**plain, files=read.files, attachments=read.attachments)
     if (record.stage, record.key) != ref:
         raise ValueError(f"it says that it is {record.stage}/{record.key[:12]}")
@@ -152,7 +153,6 @@ class _Provenance(Foreign):
     """What is said about an execution: anything, but what is worked with must be of its kind."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Finite]
 
     finished_at: Moment | None = None
     seconds: Seconds | None = None
