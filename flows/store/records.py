@@ -21,7 +21,6 @@ from flows.store.schema import (
     STRICT,
     Count,
     FilePath,
-    Finite,
     Foreign,
     Hash,
     Key,
@@ -89,6 +88,8 @@ def from_bytes(data: bytes, ref: Ref) -> Record:
     read = schema.read(_RecordFile, data)
     apart = {"files", "attachments", "digest", "checksum"}
     plain = read.model_dump(exclude=apart, exclude_unset=True)
+    for part in ("payload", "metrics", "provenance"):
+        schema.require_finite(plain[part])
     record = Record(**plain, files=read.files, attachments=read.attachments)
     if (record.stage, record.key) != ref:
         raise ValueError(f"it says that it is {record.stage}/{record.key[:12]}")
@@ -163,7 +164,6 @@ class _Provenance(Foreign):
     """What is said about an execution: anything, but what is worked with must be of its kind."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Finite]
 
     finished_at: Moment | None = None
     seconds: Seconds | None = None
