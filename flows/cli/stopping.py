@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 AFTER_STOP_S = 5.0
-_LOOK_S = 0.05
+_LOOK_S = 0.1
 
 
 @contextmanager
@@ -44,10 +44,15 @@ def stopping_on_signals(
 
 
 def end_in_time(
-    keeping: Callable[[], bool], leave: Callable[[], None], sleep: Callable[[float], None] = time.sleep
+    keeping: Callable[[], bool],
+    leave: Callable[[], None],
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Call `leave` a while after the last restart point was kept."""
-    while keeping():
+    """Call `leave` once nothing has been `keeping` a restart point for a while."""
+    deadline = clock() + AFTER_STOP_S
+    while clock() < deadline:
         sleep(_LOOK_S)
-    sleep(AFTER_STOP_S)
+        if keeping():
+            deadline = clock() + AFTER_STOP_S
     leave()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -36,7 +36,7 @@ from flows.store import Record, Ref
 from flows.store.fingerprint import fingerprint
 from flows.store.roots import Hold
 from nanochat.errors import Interrupted, StageFailed, fit_to_keep
-from nanochat.runtime import Tracker
+from nanochat.runtime import NullTracker, Tracker
 from nanochat.tracking import MultiTracker, StageTracker, run_tags
 
 logger = logging.getLogger(__name__)
@@ -57,6 +57,16 @@ def begin(
         yield session
         if refs := session.results():
             store.set_root(f"{plan.recipe.name}-{plan.nodes[-1].node.stage.name}", refs)
+
+
+class _Steps(NullTracker):
+    """Notes that a training stage has taken a step: before the first one there is nothing to keep."""
+
+    def __init__(self, note: Callable[[], None]) -> None:
+        self._note = note
+
+    def log(self, metrics: Mapping[str, float], *, step: int, total_steps: int) -> None:
+        self._note()
 
 
 class Session:
@@ -92,7 +102,7 @@ class Session:
 
     @property
     def keeping(self) -> bool:
-        """Whether a stage is at work here that keeps restart points."""
+        """Whether a stage is at work here that has taken a step, which its next restart point will hold."""
         return bool(self._training)
 
     def make(
@@ -202,20 +212,19 @@ class Session:
                         for r in records_of(job.inputs)
                     ],
                 )
-            return MultiTracker([shown, *([stage_tracker] if stage_tracker else []), *trackers])
+            steps = [_Steps(lambda: self._training.add(node.id))] if node.stage.spreads else []
+            return MultiTracker([*steps, shown, *([stage_tracker] if stage_tracker else []), *trackers])
 
         def provenance() -> dict[str, Any]:
             recipe = self.plan.recipe.name
             return {**extra, "recipe": recipe, "mlflow_run_id": mlflow.run_id(node.id) if mlflow else None}
 
         def run() -> Outcome:
-            if not node.stage.spreads:
-                return execute(job, self.context, tracker, provenance)
-            self._training.add(node.id)
             try:
                 return execute(job, self.context, tracker, provenance)
             except Interrupted as error:
-                self.stopped = str(error)
+                if node.id in self._training:
+                    self.stopped = str(error)
                 raise
             finally:
                 self._training.discard(node.id)

@@ -12,6 +12,7 @@ from unittest import mock
 from flows import dag
 from flows.stage import Node, Stage
 from nanochat.config import Config
+from nanochat.errors import Interrupted
 from nanochat.runtime import Runtime
 
 
@@ -59,6 +60,14 @@ def combine(config: SmallConfig, inputs: Mapping[str, Path], out: Path, runtime:
     content = _content(config.value, [(inputs[name] / "result").read_bytes() for name in sorted(inputs)])
     (out / "result").write_bytes(content)
     return {}
+
+
+def stop_after_a_step(
+    config: SmallConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime
+) -> dict[str, float]:
+    """Be interrupted as training is."""
+    runtime.tracker.log({"train/loss": 1.0}, step=1, total_steps=9)
+    raise Interrupted("stopped after step 1 of 9; step 1 is kept")
 
 
 def _content(value: int, inputs: Sequence[bytes]) -> bytes:

@@ -16,14 +16,15 @@ from flows.plan import code_digest, make_plan
 from flows.run.execute import ExecutionContext, Outcome
 from flows.run.session import Session, begin
 from flows.settings import Settings
+from flows.stage import Node, Stage
 from flows.store import Record, Store
 from flows.store.gc import collect
 from flows.store.records import blob_name
 from flows.store.verify import verify
 from nanochat import recipes
-from nanochat.errors import StageFailed
+from nanochat.errors import Interrupted, StageFailed
 from nanochat.runtime import Runtime
-from tests.support.small_plans import Shape, planned_as
+from tests.support.small_plans import Shape, SmallConfig, planned_as
 from tests.support.stand_ins import with_stand_in_stages
 
 
@@ -171,3 +172,29 @@ def test_what_a_stage_has_to_say_is_printed_whether_it_ran_or_was_cached(tmp_pat
         session.adopt("render/sft", Outcome(record, cached))
     said = [line.split(maxsplit=1) for line in capsys.readouterr().err.splitlines()]
     assert said[-2:] == [["render/sft", "9 rows: 8 used"], ["render/sft", "warning: 1 is lost"]]
+
+
+def test_a_training_stage_has_something_to_keep_from_its_first_step_on(tmp_path):
+    looks = []
+
+    class Watched(Progress):
+        def started(self, node):
+            looks.append(session.keeping)
+            return super().started(node)
+
+        def report(self, node, metrics, step, total_steps):
+            looks.append(session.keeping)
+            super().report(node, metrics, step, total_steps)
+
+    stage = Stage(name="s0", version=1, run="tests.support.small_plans:stop_after_a_step", spreads=True)
+    store = Store.open(str(tmp_path / "store"))
+    context = ExecutionContext(store=store, scratch=tmp_path / "scratch", runtime=Runtime(threads=1))
+    with (
+        planned_as((Node(id="s0", stage=stage, config=SmallConfig(value=0), inputs={}),)),
+        Watched(stderr(), quiet=True) as progress,
+        pytest.raises(Interrupted),
+        begin(make_plan(recipes.find("toy"), store), context, RunDisplay(progress=progress)) as session,
+    ):
+        session.make("s0")
+    assert looks == [False, True] and not session.keeping
+    assert session.stopped == "stopped after step 1 of 9; step 1 is kept"
