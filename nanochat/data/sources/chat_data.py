@@ -11,8 +11,8 @@ from nanochat.config import SourceFile, TasksConfig, ToyWorldConfig
 from nanochat.data.chat.task_files import CORE
 from nanochat.data.sources.corpus import TOY
 from nanochat.data.sources.hub import download_hub, is_hub, resolve_hub
-from nanochat.data.sources.listing import unreadable
 from nanochat.data.sources.own_conversations import download_own, is_own, resolve_own
+from nanochat.data.sources.source_folder import unreadable
 from nanochat.data.sources.transfer import fetch, filesystem_of, source_file
 from nanochat.errors import DataError
 from nanochat.runtime import Runtime

@@ -18,9 +18,9 @@ from typing import Any
 
 from nanochat.config import CorpusConfig, ShardConfig
 from nanochat.data.sources.held_out import is_named_validation, validation_file
-from nanochat.data.sources.listing import list_folder
 from nanochat.data.sources.shard_names import distinct_names, shard_name
-from nanochat.data.sources.text_files import LeftOut, text_files
+from nanochat.data.sources.source_folder import list_folder
+from nanochat.data.sources.text_files import NotUsed, text_files
 from nanochat.data.sources.transfer import fetch, version_of
 from nanochat.errors import ConfigError, DataError
 from nanochat.runtime import Runtime
@@ -37,7 +37,7 @@ class Corpus:
 
     train: tuple[ShardConfig, ...]
     validation: ShardConfig
-    left_out: tuple[LeftOut, ...] = ()
+    left_out: tuple[NotUsed, ...] = ()
     listed: bool = False  # whether the source is a folder, whose files were looked at
 
 
@@ -188,13 +188,13 @@ def _resolve_folder(config: CorpusConfig) -> Corpus:
             hint=f"use -o corpus.train_shards={len(train)}",
         )
     unused = {_ALSO_VALIDATION: others, f"after the first {wanted} (corpus.train_shards)": train[wanted:]}
-    left_out += [LeftOut(why, tuple(paths)) for why, paths in unused.items() if paths]
+    left_out += [NotUsed(why, tuple(paths)) for why, paths in unused.items() if paths]
     return Corpus(
         tuple(shards[path] for path in train[:wanted]), shards[held_out], tuple(left_out), listed=True
     )
 
 
-def _require_two(source: str, files: Collection[str], left_out: Sequence[LeftOut], entries: int) -> None:
+def _require_two(source: str, files: Collection[str], left_out: Sequence[NotUsed], entries: int) -> None:
     """Raise an error unless there is a file to train on and one to validate on; say how to get there."""
     convert = next((each.convert for each in left_out if each.convert), None)
     if not files:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.data.sources.conversion import command_to_convert, convertible_suffix
-from nanochat.data.sources.listing import Listing
 from nanochat.data.sources.shard_names import SUFFIX
+from nanochat.data.sources.source_folder import Listing
 from nanochat.errors import DataError
 
 HIDDEN = "hidden (a name that begins with . or _)"
@@ -26,7 +26,7 @@ CONVERTED = "used as parquet (NAME.parquet is beside it)"
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class NotUsed:
     """Files of a source that are not used."""
 
     why: str
@@ -34,7 +34,7 @@ class LeftOut:
     convert: str | None = None  # a command that makes them text that is taken
 
 
-def text_files(listing: Listing) -> tuple[dict[str, Mapping[str, Any]], list[LeftOut]]:
+def text_files(listing: Listing) -> tuple[dict[str, Mapping[str, Any]], list[NotUsed]]:
     """Return the parquet files by path, in order, and everything else by why it is left out.
 
     Raises DataError for a parquet file that is a broken link.
@@ -47,7 +47,7 @@ def text_files(listing: Listing) -> tuple[dict[str, Mapping[str, Any]], list[Lef
             others[why].append(path)
         else:
             taken[path] = info
-    return taken, [_left_out(listing, why, paths) for why, paths in others.items()]
+    return taken, [_not_used(listing, why, paths) for why, paths in others.items()]
 
 
 def _why_not(path: str, info: Mapping[str, Any]) -> str | None:
@@ -65,8 +65,8 @@ def _why_not(path: str, info: Mapping[str, Any]) -> str | None:
     return EMPTY if info.get("size") == 0 else None
 
 
-def _left_out(listing: Listing, why: str, paths: list[str]) -> LeftOut:
+def _not_used(listing: Listing, why: str, paths: list[str]) -> NotUsed:
     convert = None
     if listing.is_local and why not in (HIDDEN, LINKED, EMPTY, OTHER, CONVERTED):
         convert = command_to_convert(Path(listing.root), why, len(paths))
-    return LeftOut(why, tuple(paths), convert)
+    return NotUsed(why, tuple(paths), convert)
