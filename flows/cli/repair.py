@@ -5,14 +5,13 @@ What is set aside is decided by `flows.store.verify`; here is what a pipeline ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from flows.stages import IMPORT, STAGES
 from flows.store import Ref, Store
-from flows.store.lineage import lineage
 from flows.store.verify import Finding, repair
-from nanochat.errors import Damaged
 
 
 @dataclass(frozen=True)
@@ -26,21 +25,20 @@ class Repaired:
 
 def repair_all(store: Store, findings: Iterable[Finding]) -> list[Repaired]:
     """Set aside what is damaged; say of each record that used it what makes it again."""
-    recipes = _recipes(store)
-    return [_repair(store, finding, recipes) for finding in findings]
+    return [_repair(store, finding) for finding in findings]
 
 
-def _repair(store: Store, finding: Finding, recipes: Mapping[Ref, str]) -> Repaired:
+def _repair(store: Store, finding: Finding) -> Repaired:
     done = repair(store, finding)
     lost = finding.kind == "root" or any(not _can_be_made(ref) for ref in finding.used_by)
-    return Repaired(done, tuple(_made_again(store, ref, recipes) for ref in finding.used_by), lost)
+    return Repaired(done, tuple(_made_again(store, ref) for ref in finding.used_by), lost)
 
 
 def _can_be_made(ref: Ref) -> bool:
     return ref[0] in STAGES and ref[0] != IMPORT.name
 
 
-def _made_again(store: Store, ref: Ref, recipes: Mapping[Ref, str]) -> str:
+def _made_again(store: Store, ref: Ref) -> str:
     stage, name = ref[0], f"{ref[0]}/{ref[1][:12]}"
     if stage == IMPORT.name:
         return f"{name} cannot be made again: import the model again from its folder"
@@ -48,25 +46,9 @@ def _made_again(store: Store, ref: Ref, recipes: Mapping[Ref, str]) -> str:
         return f"{name} cannot be made again: there is no stage {stage!r} here"
     known = store.catalog.load_all([ref]).get(ref)
     node = known.node if known else stage
-    recipe = recipes.get(ref, "RECIPE")
-    command = f"nanochat run {recipe} --until {stage}"
-    asked = " with the overrides of that run" if recipe != "RECIPE" else ", with the recipe that made it,"
+    recipe = known.provenance.get("recipe") if known else None
+    command = f"nanochat run {shlex.quote(recipe) if recipe else 'RECIPE'} --until {stage}"
+    asked = " with the overrides of that run" if recipe else ", with the recipe that made it,"
     if known and not known.inputs:
         return f"{node} ({name}): `{command}`{asked} fetches it again, if its source still has it"
     return f"{node} ({name}): `{command}`{asked} makes it again, with inputs that are gone"
-
-
-def _recipes(store: Store) -> dict[Ref, str]:
-    """Return which recipe's last run made a record, as far as roots say so."""
-    try:
-        roots = store.roots()
-    except Damaged:  # named by a finding of its own
-        return {}
-    found: dict[Ref, str] = {}
-    for name, refs in roots.items():
-        for record in store.catalog.load_all(refs).values():
-            recipe = name.removesuffix(f"-{record.stage}")
-            if recipe != name:
-                ancestors = [record, *lineage(store, record)]
-                found |= {(made.stage, made.key): recipe for made in ancestors}
-    return found

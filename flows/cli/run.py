@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +16,7 @@ from flows.plan import Plan
 from flows.store import Store
 from nanochat import recipes
 from nanochat.config import ChatSettings
-from nanochat.errors import ConfigError, Damaged, DataError
+from nanochat.errors import ConfigError, DataError
 from nanochat.runtime import DEVICES, Runtime
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def run(
 
     What the store has is not made again. After Ctrl-C or a crash, the same command continues.
     """
-    from flows.cli.local_run import RunOptions, next_commands, read_results, run_plan
+    from flows.cli.local_run import RunOptions, next_commands, run_and_read
     from flows.cli.unpacked import require_ours
     from flows.plan import make_plan
 
@@ -82,14 +81,7 @@ def run(
     if "publish" in planned.by_id:
         require_ours(folder)  # before hours of work
     options = RunOptions(until=until, force=forced, dispatch=dispatch, runtime=runtime)
-    done = run_plan(planned, opened, settings, options, output.stderr())
-    try:
-        unpacked, found = read_results(opened, done, folder)
-    except Damaged as error:  # in what was cached; it is a miss now
-        output.say(f"{error}; it is made again")
-        planned = make_plan(planned.recipe, opened, until=until)
-        done = run_plan(planned, opened, settings, replace(options, force=()), output.stderr())
-        unpacked, found = read_results(opened, done, folder)
+    done, unpacked, found = run_and_read(planned, opened, settings, options, output.stderr(), folder)
     published = done.records.get("publish")
     _show_run(done, found, unpacked, as_json=as_json)
     if published and not as_json:

@@ -151,7 +151,7 @@ def _rebuild_missing(nodes: Sequence[Node], found: dict[str, Planned], store: St
         planned = found[node.id]
         needed = (
             not read_by[node.id]
-            or node.stage in EVALUATIONS.values()
+            or node.stage.name in {stage.name for stage in EVALUATIONS.values()}
             or any(found[r].action != "hit" for r in read_by[node.id])
         )
         if planned.record is not None and needed and (planned.node.stage.name, planned.key) in missing:

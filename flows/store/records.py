@@ -171,6 +171,7 @@ class _Provenance(Foreign):
     commit: Text | None = None
     dirty: bool | None = None
     code_digest: Text | None = None
+    recipe: Text | None = None
     hardware: Plain | None = None
     mlflow_run_id: Text | None = None
 

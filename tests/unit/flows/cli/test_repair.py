@@ -21,8 +21,9 @@ def put(store: Store, stage: str, *made_from: Record) -> Record:
     inputs = {r.stage: {"stage": r.stage, "key": r.key, "digest": r.digest} for r in made_from}
     payload = {"stage": stage}
     return store.commit(
-        stage=stage, node=stage, key=fingerprint(payload), payload=payload, folder=folder, inputs=inputs
-    )
+        stage=stage, node=stage, key=fingerprint(payload), payload=payload, folder=folder, inputs=inputs,
+        provenance={"recipe": "toy"},
+    )  # fmt: skip
 
 
 def flip(store: Store, record: Record) -> None:
@@ -44,7 +45,6 @@ def test_what_is_damaged_comes_back_by_the_command_that_is_printed_or_is_said_to
     tasks = put(store, "tasks")
     model = put(store, "pretrain", tasks)
     imported = put(store, "import")
-    store.set_root("toy-pretrain", [(model.stage, model.key)])
     for record in (tasks, model, imported):
         flip(store, record)
     before = verify(store)

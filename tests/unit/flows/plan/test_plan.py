@@ -125,11 +125,13 @@ def test_lost_bytes_are_made_again_only_where_somebody_needs_them(filled):
     assert "bytes are gone" in again.by_id["pretrain"].reason
 
 
-def test_lost_bytes_of_the_last_stage_are_always_made_again(filled):
+@pytest.mark.parametrize("shown", ["publish", "evaluate_base"])
+def test_lost_bytes_of_what_a_run_shows_are_always_made_again(filled, shown):
     recipe = recipes.find("toy", FIRST)
-    lost = make_plan(recipe, filled).by_id["publish"].record.files[0]
+    lost = make_plan(recipe, filled).by_id[shown].record.files[0]
     filled.storage.delete(f"blobs/{lost.sha256[:2]}/{lost.sha256}")
-    assert actions(make_plan(recipe, filled))["publish"] == "run"
+    planned = actions(make_plan(recipe, filled))
+    assert {node for node, action in planned.items() if action != "hit"} == {shown}
 
 
 def test_force_runs_a_cached_stage_and_until_leaves_out_what_follows(filled):
