@@ -35,7 +35,7 @@ from flows.stage import Node
 from flows.store import Record, Ref
 from flows.store.fingerprint import fingerprint
 from flows.store.roots import Hold
-from nanochat.errors import Interrupted, StageFailed
+from nanochat.errors import Interrupted, StageFailed, fit_to_keep
 from nanochat.runtime import Tracker
 from nanochat.tracking import MultiTracker, StageTracker, run_tags
 
@@ -83,7 +83,7 @@ class Session:
         # Shards run side by side; stages that use all cores or the GPU do not.
         self._device = threading.Lock()
         sweep(context.scratch)  # what killed runs left
-        context.store.storage.sweep()
+        context.store.sweep()
         # Digests of the code as it is now, not as edited while stages run; and on this thread, because
         # CPython before 3.11.8 fails when two threads parse at once (SystemError: AST constructor …).
         for planned in plan.nodes:
@@ -237,10 +237,13 @@ class Session:
                 mlflow.finish_stage(stage_tracker, "KILLED")
             raise
         except BaseException as error:
-            self.display.progress.finished(node.id, f"failed  {type(error).__name__}: {error}")
+            kept = fit_to_keep(error)
+            self.display.progress.finished(node.id, f"failed  {type(error).__name__}: {kept}")
             if mlflow and stage_tracker:
-                mlflow.finish_stage(stage_tracker, "FAILED", {}, {"error": str(error)[:500]})
-            raise
+                mlflow.finish_stage(stage_tracker, "FAILED", {}, {"error": str(kept)[:500]})
+            if kept is error:
+                raise
+            raise kept from None
         if mlflow and stage_tracker and outcome.cached:  # another run took over and has made it
             mlflow.finish_stage(stage_tracker, "KILLED")
         elif mlflow and stage_tracker:

@@ -229,6 +229,12 @@ class Store:
             self.blobs.upload(scanned)
         return kept
 
+    def sweep(self) -> None:
+        """Remove what killed runs have left half-written or held."""
+        self.storage.sweep()
+        leases.sweep(self.storage)
+        roots.sweep(self.storage)
+
     def restart_points(self, stage: str, key: str, lease: Lease | None = None) -> StoreRestartPoints:
         """Return where a running stage keeps its restart points."""
         return StoreRestartPoints(self.storage, stage, key, self.cache, lease)

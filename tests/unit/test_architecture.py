@@ -170,6 +170,18 @@ def test_the_command_line_starts_without_the_heavy_packages():
     assert found.stdout.strip() == "[]"
 
 
+def test_all_that_is_printed_passes_where_it_is_made_printable():
+    printing = {"print", "Console", "StreamHandler", "stdout.write", "stderr.write"}
+    found = {
+        module
+        for module, path in _files()
+        if module.startswith(("flows.", "nanochat."))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ".".join(ast.unparse(node.func).split(".")[-2:]) in printing
+    }
+    assert found == {"flows.cli.output", "flows.display.console"}
+
+
 def test_no_class_has_the_name_of_another():
     names = [
         (node.name, module)
