@@ -46,7 +46,7 @@ def _made_again(store: Store, ref: Ref, recipes: Mapping[Ref, str]) -> str:
         return f"{name} cannot be made again: import the model again from its folder"
     if stage not in STAGES:
         return f"{name} cannot be made again: there is no stage {stage!r} here"
-    known = store.load_all([ref]).get(ref)
+    known = store.catalog.load_all([ref]).get(ref)
     node = known.node if known else stage
     recipe = recipes.get(ref, "RECIPE")
     command = f"nanochat run {recipe} --until {stage}"
@@ -64,7 +64,7 @@ def _recipes(store: Store) -> dict[Ref, str]:
         return {}
     found: dict[Ref, str] = {}
     for name, refs in roots.items():
-        for record in store.load_all(refs).values():
+        for record in store.catalog.load_all(refs).values():
             recipe = name.removesuffix(f"-{record.stage}")
             if recipe != name:
                 ancestors = [record, *lineage(store, record)]

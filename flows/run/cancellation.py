@@ -15,7 +15,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -35,6 +35,7 @@ _LOOK_S = 2.0
 RANKS_STOP_WITHIN_S = 10.0  # longer than a step and its restart point take; then they are killed
 ENDS_WITHIN_S = 25.0  # Prefect's worker kills what it has sent SIGTERM to after 30 s
 _SIGNALS_S = 0.2
+_AGENT = "nanochat.train.ranks.agent"  # the module that starts and ends ranks
 
 
 def run_in_order(
@@ -47,11 +48,15 @@ def run_in_order(
 ) -> Made | State[None]:
     """Return what `body` returns, or the state Cancelled if the flow run was cancelled meanwhile.
 
-    `body` must end soon once `stop` is set. If this process runs nothing else, what does not is killed.
+    `body` must end soon once `stop` is set. Ranks that do not are killed; with `owns_process`, when it runs
+    nothing else, this process as well. A user's own process is left alone, and so are its ranks unless the
+    flow run was cancelled: after Ctrl-C a user decides how long to wait.
     """
     watch = Watch(flow_run_id, stop, server)
-    limit = _ended_within_limits(stop, watch) if owns_process else contextlib.nullcontext()
-    with watch.looking(), limit:
+    with (
+        watch.looking(),
+        _ended_within_limits(stop if owns_process else watch.cancelled, watch, owns_process),
+    ):
         try:
             made = _on_thread(body, stop)
         except Exception as error:
@@ -144,19 +149,19 @@ def _on_thread(body: Callable[[], Made], stop: threading.Event) -> Made:
 
 
 @contextmanager
-def _ended_within_limits(stop: threading.Event, watch: Watch) -> Iterator[None]:
-    """After a stop, kill ranks that go on for too long, and in the end this process."""
+def _ended_within_limits(asked: threading.Event, watch: Watch, owns_process: bool) -> Iterator[None]:
+    """Once it is `asked` to stop, kill ranks that go on for too long, and in the end this process."""
     done = threading.Event()
 
     def limit() -> None:
-        while not stop.wait(_SIGNALS_S):
+        while not asked.wait(_SIGNALS_S):
             if done.is_set():
                 return
-        stopped = time.monotonic()
+        since = time.monotonic()
         if done.wait(RANKS_STOP_WITHIN_S):
             return
-        kill_children()
-        if not done.wait(ENDS_WITHIN_S - (time.monotonic() - stopped)):
+        kill_below(_children() if owns_process else _ranks())
+        if owns_process and not done.wait(ENDS_WITHIN_S - (time.monotonic() - since)):
             _end_process(watch)
 
     threading.Thread(target=limit, name="limit-of-stop", daemon=True).start()
@@ -166,22 +171,35 @@ def _ended_within_limits(stop: threading.Event, watch: Watch) -> Iterator[None]:
         done.set()
 
 
-def kill_children() -> None:
-    """Kill every process below this one."""
-    children = psutil.Process().children(recursive=True)
-    if children:
-        logger.warning(
-            "%d processes did not stop within %.0f s and are killed", len(children), RANKS_STOP_WITHIN_S
-        )
-    for child in children:
+def _children() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def _ranks() -> list[psutil.Process]:
+    """Return the processes of torchrun below this one; others, such as a local server, go on."""
+    found: list[psutil.Process] = []
+    for child in _children():
         with contextlib.suppress(psutil.Error):
-            child.kill()
+            if _AGENT in child.cmdline():
+                found += [child, *child.children(recursive=True)]
+    return found
+
+
+def kill_below(processes: Sequence[psutil.Process]) -> None:
+    """Kill processes that were asked to stop."""
+    if processes:
+        logger.warning(
+            "%d processes did not stop within %.0f s and are killed", len(processes), RANKS_STOP_WITHIN_S
+        )
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
 
 
 def _end_process(watch: Watch) -> None:
     """End a process whose own step goes on; say first that the run was cancelled, if it was."""
     logger.warning("the stage did not stop within %.0f s; its process ends here", ENDS_WITHIN_S)
-    kill_children()
+    kill_below(_children())
     if watch.cancelled.is_set():
         with contextlib.suppress(Exception), watch.server() as server:
             server.set_cancelled(watch.flow_run_id, "ended by force: it did not stop in time")

@@ -24,6 +24,7 @@ def made_earlier(plan: Plan, store: Store, node_id: str, record: Record) -> Made
     except (KeyError, TypeError, ValueError):
         return None
     prefect = made.get("prefect") or {}
+    recipe = made.get("recipe") or plan.recipe.name
     return Made(
         node=node_id,
         tags={
@@ -38,8 +39,8 @@ def made_earlier(plan: Plan, store: Store, node_id: str, record: Record) -> Made
         started_ms=started,
         finished_ms=finished,
         history=lambda: _history(store, record, started, finished),
-        run_name=plan.recipe.name,
-        run_tags={"nanochat.recipe": plan.recipe.name, "nanochat.store": store.url},
+        run_name=recipe,
+        run_tags={"nanochat.recipe": recipe, "nanochat.store": store.url},
         ends_run=node_id == plan.nodes[-1].node.id,
     )
 

@@ -6,6 +6,7 @@ A server that is slow or away delays the bar, never the stage, which must see a 
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
@@ -77,7 +78,7 @@ class ProgressArtifact:
         link = self.link()
         text += f" — [metrics in MLflow]({link})" if link else ""
         if self._artifact is None:
-            key = f"progress-{self.node_id.replace('/', '-').replace('_', '-').lower()}"
+            key = re.sub("[^a-z0-9]+", "-", f"progress-{self.node_id}".lower())
             self._artifact = create_progress_artifact(percent, key=key, description=text)  # type: ignore[assignment]
         else:
             update_progress_artifact(self._artifact, percent, description=text)

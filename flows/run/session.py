@@ -83,7 +83,7 @@ class Session:
         # Shards run side by side; stages that use all cores or the GPU do not.
         self._device = threading.Lock()
         sweep(context.scratch)  # what killed runs left
-        context.store.storage.sweep()
+        context.store.sweep()
         # Digests of the code as it is now, not as edited while stages run; and on this thread, because
         # CPython before 3.11.8 fails when two threads parse at once (SystemError: AST constructor …).
         for planned in plan.nodes:

@@ -103,7 +103,7 @@ def _reachable(store: Store, starts: Iterable[Ref], listed: Mapping[Ref, ObjectI
     kept: dict[Ref, Record] = {}
     frontier = {ref for ref in starts if ref in listed}
     while frontier:
-        loaded = store.storage.each(lambda ref: _load(store, ref), sorted(frontier))
+        loaded = store.storage.each(lambda ref: _load(store, ref, listed[ref]), sorted(frontier))
         kept |= {(r.stage, r.key): r for r in loaded if r}
         made_from = {ref for r in loaded if r for ref in input_refs(r)}
         frontier = {ref for ref in made_from if ref in listed and ref not in kept}
@@ -120,9 +120,9 @@ def _require_readable(held: Iterable[LeaseInfo]) -> None:
             )
 
 
-def _load(store: Store, ref: Ref) -> Record | None:
+def _load(store: Store, ref: Ref, listed: ObjectInfo) -> Record | None:
     try:
-        return store.load(*ref)
+        return store.catalog.load(ref, listed)
     except FileNotFoundError:
         return None
     except Damaged as error:

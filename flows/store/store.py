@@ -15,27 +15,24 @@ planner; nothing here knows what a stage does.
 
 from __future__ import annotations
 
-import difflib
 import logging
-import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flows.settings import cache_folder
-from flows.store import leases, roots, schema
+from flows.store import leases, roots
 from flows.store.blobs import Blobs, missing, remade_by
+from flows.store.catalog import Catalog, newest_first
 from flows.store.folders import link, scan
 from flows.store.leases import Lease, LeaseInfo
 from flows.store.records import (
     ArtifactFile,
     Record,
     Ref,
-    finished_at,
     from_bytes,
     record_name,
-    ref_of,
     to_bytes,
 )
 from flows.store.restart_points import StoreRestartPoints
@@ -56,6 +53,7 @@ class Store:
         self.storage = storage
         self.cache = cache
         self.blobs = Blobs(storage, cache)
+        self.catalog = Catalog(storage, cache)
         self._proven = not storage.shared
 
     @classmethod
@@ -87,7 +85,7 @@ class Store:
 
     def find(self, stage: str, key: str) -> Record | None:
         """Return the record of a finished node whose files are all there, or None."""
-        return self._whole(self.load_all([(stage, key)])).get((stage, key))
+        return self._whole(self.catalog.load_all([(stage, key)])).get((stage, key))
 
     def find_many(self, refs: Iterable[Ref]) -> dict[Ref, Record]:
         """Return those of many records that `find` would return; made for thousands."""
@@ -95,9 +93,7 @@ class Store:
 
     def find_records(self, refs: Iterable[Ref]) -> dict[Ref, Record]:
         """Return those of many records that exist, whether or not their blobs do."""
-        wanted = list(dict.fromkeys(refs))
-        listed = {stage: self.listed(stage) for stage in dict.fromkeys(stage for stage, _ in wanted)}
-        return self.load_all(ref for ref in wanted if ref in listed[ref[0]])
+        return self.catalog.find(refs)
 
     def missing_blobs(self, records: Iterable[Record]) -> set[Ref]:
         """Return which of these records have lost bytes; logs a warning for each missing blob."""
@@ -105,35 +101,9 @@ class Store:
         return set(by_ref) - set(self._whole(by_ref))
 
     def records(self, stage: str | None = None) -> list[Record]:
-        """Return all readable records, or those of one stage, newest first."""
-        times = self.listed(stage)
-        loaded = self.load_all(times)
-        return sorted(loaded.values(), key=lambda r: finished_at(r, times[r.stage, r.key]), reverse=True)
-
-    def listed(self, stage: str | None = None) -> dict[Ref, float]:
-        """Return which records there are, or those of one stage, and when each was written; reads none."""
-        if stage and not re.fullmatch(schema.NAME, stage):
-            return {}  # no record has such a stage, and no folder but ours is looked into
-        found = self.storage.listing(f"records/{stage}" if stage else "records")
-        return {ref: file.mtime for name, file in found.items() if (ref := ref_of(name))}
-
-    def load_all(self, refs: Iterable[Ref]) -> dict[Ref, Record]:
-        """Return the readable ones of these records; logs a warning for each damaged one."""
-
-        def load(ref: Ref) -> Record | None:
-            try:
-                return self.load(*ref)
-            except FileNotFoundError:
-                return None
-            except Damaged as error:
-                damaged.append(f"{ref[0]}/{ref[1]}: damaged record, treated as a miss: {error}")
-                return None
-
-        damaged: list[str] = []
-        refs = list(refs)
-        loaded = zip(refs, self.storage.each(load, refs), strict=True)
-        _warn_of(damaged)
-        return {ref: record for ref, record in loaded if record}
+        """Return all readable records, or those of one stage, newest first; reads each."""
+        listed = self.catalog.listed(stage)
+        return newest_first(self.catalog.load_all(listed, listed), listed)
 
     def resolve(self, ref: str) -> Record:
         """Return the record that `ref` names: a stage or node (its newest), or `stage/<key prefix>`.
@@ -141,18 +111,7 @@ class Store:
         Raises:
             StoreError: nothing or several match; lists what there is.
         """
-        stage, _, rest = ref.partition("/")
-        records = self.records(stage)
-        if not records:
-            raise self._unknown_stage(stage)
-        matching = [r for r in records if not rest or r.node == ref] or [
-            r for r in records if r.key.startswith(rest)
-        ]
-        if not matching:
-            raise StoreError(f"{ref}: no record has a key beginning with {rest!r}", hint=_candidates(records))
-        if rest and matching[0].node != ref and len(matching) > 1:
-            raise StoreError(f"{ref}: {len(matching)} records match", hint=_candidates(matching))
-        return matching[0]
+        return self.catalog.resolve(ref)
 
     def fetch(self, record: Record, target: Path, *, attachments: bool = False) -> Path:
         """Fill the folder `target` with links to the read-only files of an artifact; return it.
@@ -270,6 +229,12 @@ class Store:
             self.blobs.upload(scanned)
         return kept
 
+    def sweep(self) -> None:
+        """Remove what killed runs have left half-written or held."""
+        self.storage.sweep()
+        leases.sweep(self.storage)
+        roots.sweep(self.storage)
+
     def restart_points(self, stage: str, key: str, lease: Lease | None = None) -> StoreRestartPoints:
         """Return where a running stage keeps its restart points."""
         return StoreRestartPoints(self.storage, stage, key, self.cache, lease)
@@ -301,7 +266,7 @@ class Store:
 
     def load(self, stage: str, key: str) -> Record:
         """Return a record without looking at its blobs; raise FileNotFoundError or `Damaged`."""
-        return self.storage.read_as(record_name(stage, key), lambda data: from_bytes(data, (stage, key)))
+        return self.catalog.load((stage, key))
 
     def _whole(self, records: Mapping[Ref, Record]) -> dict[Ref, Record]:
         """Return those whose blobs are all there; log a warning for the others."""
@@ -350,12 +315,6 @@ class Store:
                 record.stage, record.key, ", ".join(differing), so,
             )  # fmt: skip
 
-    def _unknown_stage(self, stage: str) -> StoreError:
-        known = sorted({ref[0] for name in self.storage.listing("records") if (ref := ref_of(name))})
-        near = difflib.get_close_matches(stage, known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'no records yet'}"
-        return StoreError(f"{self.url} has no record of a stage {stage!r}", hint=hint)
-
 
 def _as_read_back(data: bytes, record: Record) -> Record:
     """Return a record as every later reader sees it; one that no reader would accept is an error now."""
@@ -363,16 +322,3 @@ def _as_read_back(data: bytes, record: Record) -> Record:
         return from_bytes(data, (record.stage, record.key))
     except ValueError as error:
         raise StoreError(f"{record.stage}/{record.key}: cannot be recorded: {error}") from error
-
-
-def _warn_of(damaged: Sequence[str]) -> None:
-    for line in damaged[:_NAMED_AT_MOST]:
-        logger.warning("%s", line)
-    if len(damaged) > _NAMED_AT_MOST:
-        more = len(damaged) - _NAMED_AT_MOST
-        logger.warning("and %d more damaged records: `nanochat verify` names them all", more)
-
-
-def _candidates(records: Sequence[Record]) -> str:
-    shown = ", ".join(f"{r.stage}/{r.key[:12]}" for r in records[:8])
-    return f"the store has {shown}" + (f" and {len(records) - 8} more" if len(records) > 8 else "")

@@ -53,7 +53,7 @@ class ShardConfig(Config):
 
     location_fields: ClassVar[frozenset[str]] = frozenset({"url"})
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=200)
+    name: Name
     """What tells the shard from the others of its source, such as `shard_00000`: part of ids and paths."""
     index: int = 0
     """Number of the shard in a source that numbers them."""

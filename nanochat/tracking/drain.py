@@ -28,6 +28,9 @@ _LOCKED_S = 0.2  # between tries, while another process writes to the database
 class Sink(Protocol):
     """The client whose calls are queued; each raises when that did not work."""
 
+    def reach(self) -> None:
+        """Find out cheaply that the other side is there."""
+
     def load(self) -> None:
         """Import what it needs, which may take seconds."""
 
@@ -91,6 +94,8 @@ class Drain:
     def _run(self) -> None:
         try:
             psutil.cpu_percent(None)  # the first call only starts the measurement
+            self._retry(self._sink.reach)
+            self._progress = 0  # that was no call yet
             self._sink.load()
             self._loaded.set()
             self._retry(self._sink.connect)

@@ -18,6 +18,7 @@ from nanochat.sqlite_urls import sqlite_path
 from nanochat.tracking.call_queue import Point, RunHandle
 from nanochat.tracking.database import database_ready
 from nanochat.tracking.made import Dataset, Made
+from nanochat.tracking.reach import require_answer
 from nanochat.tracking.tags import (
     CACHE_STATUS,
     DIGEST,
@@ -59,6 +60,10 @@ class MlflowSink:
         self._uri = uri
         self._experiment = experiment
         self._texts: dict[tuple[RunHandle, int], int] = {}
+
+    def reach(self) -> None:
+        """Find out whether a server answers, before the import."""
+        require_answer(self._uri)
 
     def load(self) -> None:
         """Import MLflow, which takes seconds."""

@@ -37,6 +37,7 @@ class ObjectInfo:
 
     size: int
     mtime: float  # seconds since the epoch; 0 if the filesystem does not report it
+    etag: str | None = None  # another one after each change, where the service has them
 
 
 def sha256_of(path: Path) -> str:
@@ -263,4 +264,5 @@ class Storage:
 def _object_info(info: Mapping[str, Any]) -> ObjectInfo:
     when = info.get("mtime") or info.get("LastModified") or info.get("created") or info.get("last_modified")
     seconds = when.timestamp() if isinstance(when, datetime) else float(when or 0)
-    return ObjectInfo(int(info["size"]), seconds)
+    etag = info.get("ETag") or info.get("etag")
+    return ObjectInfo(int(info["size"]), seconds, str(etag) if etag else None)

@@ -16,7 +16,6 @@ import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
-from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -79,8 +78,11 @@ class LocalStorage(Storage):
         self._try("touch", name, lambda: os.utime(self.local_path(name)))
 
     def _read(self, name: str) -> bytes:
-        with _open_file(self.local_path(name)) as file:
-            return file.read(min(os.fstat(file.fileno()).st_size, SMALL) + 1)
+        handle = _open_file(self.local_path(name))
+        try:
+            return os.read(handle, min(os.fstat(handle).st_size, SMALL) + 1)
+        finally:
+            os.close(handle)
 
     def _create(self, name: str, data: bytes) -> bool:
         with self._part(name) as part:
@@ -91,7 +93,7 @@ class LocalStorage(Storage):
         """Remove the partial files of processes that were killed: the locks of those at work hold."""
         parts = Path(self.root, "parts")
         found: list[Path] = []
-        with suppress(FileNotFoundError):  # as other processes remove the folder whenever it is empty
+        with suppress(OSError):  # other processes remove the folder whenever it is empty
             found = list(parts.iterdir())
         for path in found:
             with suppress(OSError), path.open("rb") as file:
@@ -103,7 +105,7 @@ class LocalStorage(Storage):
         return _PartialFile(self.local_path(name), Path(self.root, "parts"))
 
     def _hash(self, name: str) -> tuple[int, str]:
-        with _open_file(self.local_path(name)) as file:
+        with os.fdopen(_open_file(self.local_path(name)), "rb") as file:
             try:
                 return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
             except OSError as error:
@@ -220,7 +222,7 @@ class _PartialFile:
             os.close(handle)
 
 
-def _open_file(path: Path) -> BufferedReader:
+def _open_file(path: Path) -> int:
     """Open a file for reading; whatever else has its name is damage, and a pipe must not make us wait."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -233,7 +235,7 @@ def _open_file(path: Path) -> BufferedReader:
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise Damaged(f"{path}: is not a file")
-    return os.fdopen(handle, "rb")
+    return handle
 
 
 def _drop_if_empty(folder: Path) -> None:

@@ -46,6 +46,13 @@ def test_a_second_plan_finds_everything_cached(filled):
     assert plan.predicted_s == 0
 
 
+def test_a_plan_has_one_key_in_every_store_and_another_for_other_values(filled, tmp_path):
+    toy = recipes.find("toy", FIRST)
+    key = make_plan(toy, filled).key
+    assert make_plan(toy, Store.open(str(tmp_path / "empty"))).key == key
+    assert make_plan(recipes.find("toy", [*FIRST, "sft.epochs=2"]), filled).key != key
+
+
 def test_one_changed_value_runs_its_stage_and_what_follows_and_names_the_field(filled):
     plan = make_plan(recipes.find("toy", [*FIRST, "sft.epochs=2"]), filled)
     not_cached = {p.node.id: p.action for p in plan.nodes if p.action != "hit"}

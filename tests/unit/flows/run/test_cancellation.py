@@ -111,20 +111,30 @@ def test_a_signal_stops_the_stages_before_it_takes_its_way(monkeypatch):
     assert ended == ["restart point kept"]
 
 
-def test_ranks_that_do_not_stop_are_killed(monkeypatch):
+@pytest.mark.parametrize("owns_process", [True, False])
+def test_ranks_that_do_not_stop_are_killed(monkeypatch, owns_process):
     monkeypatch.setattr(cancellation, "RANKS_STOP_WITHIN_S", 0.0)
     stop = threading.Event()
-    hanging = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    rank = psutil.Process(hanging.pid)
-    monkeypatch.setattr(psutil.Process, "children", lambda self, recursive: [rank])  # spares other tests'
+    code = "import time; time.sleep(600)"
+    hanging, other = (
+        subprocess.Popen([sys.executable, "-c", code, *words])
+        for words in (["nanochat.train.ranks.agent"], [])
+    )
+    below = [psutil.Process(hanging.pid), *([] if owns_process else [psutil.Process(other.pid)])]
+    monkeypatch.setattr(
+        psutil.Process, "children", lambda process, recursive: [] if process.pid == hanging.pid else below
+    )
 
     def body():
         hanging.wait()
         raise Interrupted("its ranks were killed")
 
-    run = run_in_order(body, stop, "1", owns_process=True, server=Acted(RUNNING, CANCELLING).open)
-    assert run.is_cancelled()
+    server = Acted(RUNNING, CANCELLING)
+    assert run_in_order(body, stop, "1", owns_process=owns_process, server=server.open).is_cancelled()
     assert not psutil.pid_exists(hanging.pid)
+    assert other.poll() is None
+    other.kill()
+    other.wait()
 
 
 def test_a_process_whose_own_step_hangs_is_ended_as_cancelled(monkeypatch):
@@ -138,7 +148,7 @@ def test_a_process_whose_own_step_hangs_is_ended_as_cancelled(monkeypatch):
         exited.set()
 
     monkeypatch.setattr(cancellation.os, "_exit", leave)
-    monkeypatch.setattr(cancellation, "kill_children", lambda: None)  # spares those of other tests
+    monkeypatch.setattr(cancellation, "_children", list)  # spares those of other tests
     run_in_order(lambda: exited.wait(60), stop, "1", owns_process=True, server=server.open)
     assert exits[0] == 0
     assert [flow_run_id for flow_run_id, _ in server.cancelled] == ["1"]

@@ -17,7 +17,7 @@ def bar(monkeypatch):
     def bar(send):
         monkeypatch.setattr(progress_artifact, "create_progress_artifact", send)
         monkeypatch.setattr(progress_artifact, "update_progress_artifact", lambda _, *a, **k: send(*a, **k))
-        return ProgressArtifact("evaluate_base", lambda: PAGE, every_s=0.0)
+        return ProgressArtifact("download/Part_0.c000", lambda: PAGE, every_s=0.0)
 
     return bar
 
@@ -33,7 +33,7 @@ def test_the_newest_numbers_are_shown_and_lead_to_the_metrics_in_mlflow(bar):
     for step in (1, 2, 3, 4):
         shown.log({"train/loss": 0.5 + step}, step=step, total_steps=4)
     shown.close()
-    assert sent[0][1]["key"] == "progress-evaluate-base"
+    assert sent[0][1]["key"] == "progress-download-part-0-c000"
     percent, last = sent[-1]
     assert percent == 100.0
     assert last["description"] == f"step 4/4: train/loss 4.5 — [metrics in MLflow]({PAGE})"

@@ -22,9 +22,15 @@ class _Server:
     up: bool = True
     written: list[object] = field(default_factory=list)
     connects: int = 0
+    silent: bool = False
+    loaded: bool = False
+
+    def reach(self) -> None:
+        if self.silent:
+            raise OSError("timed out")
 
     def load(self) -> None:
-        pass
+        self.loaded = True
 
     def connect(self) -> None:
         self.connects += 1
@@ -90,6 +96,15 @@ def test_server_never_reached_disables_the_window_after_three_calls_and_says_why
     assert drain.gave_up and server.connects == drain.failures_allowed == drain.errors
     assert len(queue) == 0 and queue.dropped == 5
     assert "no answer from the test server: connection refused" in caplog.text
+
+
+def test_a_server_that_is_silent_from_the_start_costs_no_import() -> None:
+    server = _Server(silent=True)
+    drain, queue = _drain(server)
+    _one_run(queue, server)
+    drain.start()
+    assert drain.join(30.0)
+    assert drain.gave_up and not server.loaded and server.connects == 0 and drain.errors == 3
 
 
 def test_outage_in_mid_run_loses_nothing() -> None:
