@@ -16,6 +16,10 @@ from nanochat.errors import ConfigError
         "tasks.core_url=https://host/core.zip?sig=CANARY",
         "tasks.words_url=https://CANARY@host/words.txt",
         "tasks.identity_url='https://host/x?token=CANARY'",
+        "corpus.revision='x?=https://user:CANARY@host'",
+        "publish.title=from s3://key:CANARY@bucket",
+        "publish.datasets=['https://host/x?token=CANARY']",
+        "sft.prompts=['open https://user:CANARY@host']",
         "tasks.own=['https://host/x.jsonl?X-Amz-Signature=CANARY']",
     ],
 )
