@@ -2,13 +2,15 @@
 
 Their parameters are those of `flows.run.parameters`, which the server checks. A run is planned once: by the
 program in whose process the flow runs, or by the flow itself if a worker started it. The flows only open what
-they need and hand over to the engine; a worker that computes a different key than planned refuses.
+they need and hand over to the engine; a worker that computes a different key than planned refuses. Both end
+in order when they are cancelled.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,6 +25,7 @@ from flows.display.progress import Progress
 from flows.display.run_display import RunDisplay, tracked_in_mlflow
 from flows.plan import make_plan
 from flows.proxies import reach_loopback_directly
+from flows.run.cancellation import run_in_order
 from flows.run.execute import ExecutionContext, refuse_other_key
 from flows.run.parameters import Override, RecipeOrName, RuntimeParameters
 from flows.run.pool import Pool, failed_state
@@ -55,20 +58,26 @@ def pipeline(
     force: tuple[str, ...] = (),
     dispatch: Literal["local", "pools"] = "local",
     runtime: RuntimeParameters = RuntimeParameters(),  # noqa: B008
-) -> dict[str, str]:
+) -> dict[str, str] | State[Any]:
     """Run a recipe from text shards to a published chat model; return each node's digest."""
-    caller = current_caller.get() or _own_caller(recipes.named(recipe, overrides), store, until, force)
-    name_flow_run(caller.plan)
-    with _session(caller, runtime, force) as session:
-        delay = runtime.retry_delay_s
-        pool = Pool(runtime=runtime.model_dump(), restarts=runtime.restarts, delay_s=delay)
-        run_session(
-            session,
-            retries=runtime.retries,
-            retry_delay_s=delay,
-            pool=pool if dispatch == "pools" else None,
-        )
-    return {node: record.digest for node, record in session.records.items()}
+    given = current_caller.get()
+    stop = given.display.stop if given else threading.Event()
+
+    def make() -> dict[str, str]:
+        caller = given or _own_caller(recipes.named(recipe, overrides), store, until, force, stop)
+        name_flow_run(caller.plan)
+        with _session(caller, runtime, force) as session:
+            delay = runtime.retry_delay_s
+            pool = Pool(runtime=runtime.model_dump(), restarts=runtime.restarts, delay_s=delay)
+            run_session(
+                session,
+                retries=runtime.retries,
+                retry_delay_s=delay,
+                pool=pool if dispatch == "pools" else None,
+            )
+        return {node: record.digest for node, record in session.records.items()}
+
+    return run_in_order(make, stop, flow_run_id(), owns_process=given is None)
 
 
 @flow(name="nanochat-stage", persist_result=False)
@@ -88,9 +97,10 @@ def stage(
     """
     kind = STAGES[node_id.partition("/")[0]]
     forced = (kind.name,) if force else ()
+    stop = threading.Event()
 
     def make() -> str:
-        caller = _own_caller(recipe, store, kind.name, forced)
+        caller = _own_caller(recipe, store, kind.name, forced, stop)
         with _session(caller, runtime, forced, mlflow_parent) as session:
             for planned in session.plan.nodes:
                 if planned.record is not None:
@@ -99,7 +109,7 @@ def stage(
             return make_here(session, node_id).record.digest
 
     try:
-        return make()
+        return run_in_order(make, stop, flow_run_id(), owns_process=True)
     except Interrupted:
         raise
     except Exception as error:
@@ -107,14 +117,17 @@ def stage(
         return failed_state(error, kind)
 
 
-def _own_caller(recipe: Recipe, store: str | None, until: str | None, force: tuple[str, ...]) -> Caller:
+def _own_caller(
+    recipe: Recipe, store: str | None, until: str | None, force: tuple[str, ...], stop: threading.Event
+) -> Caller:
     """Plan and open for a flow run that a worker started, with plain progress lines."""
     reach_loopback_directly(os.environ)
     keep_output_clean()
     settings = Settings.from_environment(store=store)
     opened = Store.open(settings.store_url, cache=settings.cache)
     plan = make_plan(recipe, opened, until=until, force=force)
-    return Caller(plan, opened, settings, RunDisplay(progress=Progress(PrintableConsole(file=sys.stderr))))
+    display = RunDisplay(progress=Progress(PrintableConsole(file=sys.stderr)), stop=stop)
+    return Caller(plan, opened, settings, display)
 
 
 @contextmanager

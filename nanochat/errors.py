@@ -107,6 +107,14 @@ def behind(error: BaseException) -> Iterator[BaseException]:
             pending += [each for each in (one.__context__, one.__cause__) if each is not None]
 
 
+def fit_to_keep(error: BaseException) -> BaseException:
+    """Return the error, or one of ours with its words if they carry credentials, which Prefect would keep."""
+    if without_credentials(str(error)) == str(error):
+        return error
+    kind = SourceUnavailable if is_transient(error) else StageFailed
+    return kind(f"{type(error).__name__}: {error}")
+
+
 def is_transient(error: BaseException) -> bool:
     """Return whether the same work may succeed a moment later.
 

@@ -22,6 +22,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT}
 REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 _ABOUT_OPEN_FILES = {errno.EMFILE, errno.ENFILE}
 _NEXT_TO_NOTHING = 1 << 20
+_ROOM = "room_on_its_disk"  # of an error about a full disk: what was left when it was raised
 _FREE = (
     "free space there (`nanochat gc` removes what no kept model needs), or choose another disk with"
     " NANOCHAT_HOME or --store; the same command then continues"
@@ -47,8 +48,11 @@ def words(error: OSError, places: Sequence[Path] = ()) -> tuple[str, str | None]
     """Return what is wrong, with path and limit, and the way out if one is known."""
     path = _named(error)
     number = error.errno or 0
-    if number in FULL:
-        return _full(number, path or _fullest(places)), _FREE
+    if number == errno.EDQUOT:
+        return f"no space left for {path}: your quota on its disk is used up", _FREE
+    if number == errno.ENOSPC:
+        path = path or _fullest(places)
+        return f"no space left for {path}: {getattr(error, _ROOM, None) or _room(path)}", _FREE
     if number == errno.ENOENT and path is None and "temporary directory" in str(error):
         return str(error.strerror), _TEMPORARY
     if number in _ABOUT_OPEN_FILES:
@@ -62,6 +66,13 @@ def words(error: OSError, places: Sequence[Path] = ()) -> tuple[str, str | None]
     return (f"{path}: {error.strerror or error}" if path else f"{type(error).__name__}: {error}"), None
 
 
+def reason(error: BaseException) -> str:
+    """Return why a source cannot be read, for a message that names it."""
+    if isinstance(error, OSError) and is_about_files(error):
+        return words(error)[0]
+    return f"{type(error).__name__}: {error}"
+
+
 def is_about_files(error: BaseException) -> bool:
     """Return whether the system refuses a file here, rather than a network or a service elsewhere."""
     return isinstance(error, OSError) and (
@@ -73,17 +84,22 @@ def full_disk(path: Path) -> tuple[str, str] | None:
     """Return problem and way out where the disk of `path` has next to no space; None if it has some."""
     if shutil.disk_usage(_nearest(path)).free >= _NEXT_TO_NOTHING:
         return None
-    return _full(errno.ENOSPC, path), _FREE
+    return f"no space left for {path}: {_room(path)}", _FREE
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Add the path to an `OSError` without one, as writing to an open file raises."""
+    """Add the path to an `OSError` without one, as writing to an open file raises, and the disk's room.
+
+    Whoever removes what was half written makes room again, before the error is explained.
+    """
     try:
         yield
     except OSError as error:
         if error.filename is None and error.errno is not None:
             error.filename = str(path)
+        if error.errno == errno.ENOSPC and not hasattr(error, _ROOM):
+            setattr(error, _ROOM, _room(path))
         raise
 
 
@@ -139,14 +155,13 @@ _ABOUT_PATHS: dict[int, Callable[[Path, str], tuple[str, str | None]]] = {
 }
 
 
-def _full(number: int, path: Path) -> str:
+def _room(path: Path) -> str:
+    """Return what is left on the disk of a path: bytes or, where those are not what is lacking, files."""
     there = _nearest(path)
-    if number == errno.EDQUOT:
-        return f"no space left for {path}: your quota on this disk is used up"
     disk, files = shutil.disk_usage(there), os.statvfs(there)
     if files.f_files and not files.f_favail:
-        return f"no space left for {path}: all {files.f_files:,} files that its disk can hold are there"
-    return f"no space left for {path}: {disk.free:,} of {disk.total:,} bytes of its disk are free"
+        return f"all {files.f_files:,} files that its disk can hold are there"
+    return f"{disk.free:,} of {disk.total:,} bytes of its disk are free"
 
 
 def _named(error: OSError) -> Path | None:

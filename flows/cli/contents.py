@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def contents(store: Store, record: Record) -> dict[str, Any] | None:
     """Return what is in the artifact of a record as plain data, or None if there are only files to show.
 
-    Raises DataError if it is damaged.
+    Raises Damaged if its bytes are not those of its record.
     """
     stage = STAGES.get(record.stage)
     if stage is None or stage.holds is None:

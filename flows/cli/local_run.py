@@ -14,7 +14,7 @@ import shlex
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,22 +22,25 @@ from rich.console import Console
 
 from flows.cli import output
 from flows.cli.stopping import stopping_on_signals
+from flows.cli.unpacked import unpack
 from flows.display.progress import Progress
 from flows.display.run_display import RunDisplay, tracked_in_mlflow
-from flows.plan import Plan
+from flows.plan import Plan, make_plan
 from flows.proxies import require_usable_proxies
 from flows.run.execute import ExecutionContext
 from flows.run.scratch import drop_own_folders
 from flows.run.session import Session, begin
 from flows.settings import Settings
-from flows.stages import EVALUATIONS, SFT
+from flows.stages import EVALUATIONS, PUBLISH, SFT
 from flows.store import Record, Store
+from nanochat.errors import Damaged
 from nanochat.runtime import Runtime
 
 if TYPE_CHECKING:
     from flows.run.prefect_engine import Caller
 
 logger = logging.getLogger(__name__)
+_REPAIRS = 3  # times that what is shown is made again; a disk that damages more is not worked around
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +70,32 @@ def run_plan(
         result = looked_up or _run_flow(plan, store, settings, options, progress)
     in_order = {planned.node.id: result.records[planned.node.id] for planned in plan.nodes}
     return RunResult(in_order, result.executed)  # as planned, not as they happened to end
+
+
+def run_and_read(
+    plan: Plan, store: Store, settings: Settings, options: RunOptions, console: Console, folder: Path
+) -> tuple[RunResult, Path | None, dict[str, Any]]:
+    """Make everything in the plan, then read as `read_results`; what turns out damaged is made again."""
+    done = run_plan(plan, store, settings, options, console)
+    for _ in range(_REPAIRS):
+        try:
+            return done, *read_results(store, done, folder)
+        except Damaged as error:  # in what was cached: it is a miss now
+            output.say(f"{error}; it is made again")
+        plan = make_plan(plan.recipe, store, until=options.until)
+        again = run_plan(plan, store, settings, replace(options, force=()), console)
+        done = RunResult(again.records, tuple(dict.fromkeys((*done.executed, *again.executed))))
+    return done, *read_results(store, done, folder)
+
+
+def read_results(store: Store, done: RunResult, folder: Path) -> tuple[Path | None, dict[str, Any]]:
+    """Fill `folder` with the published model, if there is one; return it and the results of all evaluations.
+
+    Raises:
+        Damaged: the store has lost some of it, which the next run makes again.
+    """
+    published = done.records.get(PUBLISH.name)
+    return unpack(store, published, folder) if published else None, results(store, done.records)
 
 
 def results(store: Store, records: Mapping[str, Record]) -> dict[str, Any]:

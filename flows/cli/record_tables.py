@@ -14,16 +14,22 @@ from flows.cli.tables import plain_table
 from flows.display.quantities import bytes_text, duration, number_text
 from flows.store import Record, Store
 from flows.store.lineage import lineage
-from flows.store.records import input_refs
+from flows.store.records import inputs_of
+
+FEW = 3  # of an input that is many artifacts
 
 
-def lineage_tree(store: Store, record: Record) -> Tree:
-    """Draw a record's ancestors; one that was drawn already is only named."""
-    by_ref = {(r.stage, r.key): r for r in lineage(store, record)}
+def lineage_tree(store: Store, record: Record, *, at_most: int | None = None) -> Tree:
+    """Draw a record's ancestors; one that was drawn already is only named.
+
+    With `at_most`, an input that is many artifacts is drawn by its first ones and how many more there are.
+    """
+    by_ref = {(r.stage, r.key): r for r in lineage(store, record, at_most=at_most)}
     drawn: set[tuple[str, str]] = set()
 
     def grow(parent: Record, branch: Tree) -> None:
-        for ref in dict.fromkeys(input_refs(parent)):
+        shown = inputs_of(parent).values()
+        for ref in dict.fromkeys(ref for refs in shown for ref in refs[:at_most]):
             made = by_ref.get(ref)
             if made is None:
                 branch.add(f"{ref[0]}/{ref[1][:12]} (record gone)")
@@ -35,6 +41,9 @@ def lineage_tree(store: Store, record: Record) -> Tree:
                 if not again:
                     drawn.add(ref)
                     grow(made, twig)
+        for refs in shown:
+            if at_most is not None and len(refs) > at_most:
+                branch.add(f"… and {len(refs) - at_most:,} more {refs[0][0]}")
 
     root = Tree(f"{record.node}  {record.key[:12]}  digest {record.digest[:12]}", highlight=False)
     grow(record, root)

@@ -54,8 +54,8 @@ def run(
 
     What the store has is not made again. After Ctrl-C or a crash, the same command continues.
     """
-    from flows.cli.local_run import RunOptions, next_commands, results, run_plan
-    from flows.cli.unpacked import require_ours, unpack
+    from flows.cli.local_run import RunOptions, next_commands, run_and_read
+    from flows.cli.unpacked import require_ours
     from flows.plan import make_plan
 
     _refuse_unknown(dispatch, device)
@@ -81,10 +81,9 @@ def run(
     if "publish" in planned.by_id:
         require_ours(folder)  # before hours of work
     options = RunOptions(until=until, force=forced, dispatch=dispatch, runtime=runtime)
-    done = run_plan(planned, opened, settings, options, output.stderr())
+    done, unpacked, found = run_and_read(planned, opened, settings, options, output.stderr(), folder)
     published = done.records.get("publish")
-    unpacked = unpack(opened, published, folder) if published else None
-    _show_run(done, results(opened, done.records), unpacked, as_json=as_json)
+    _show_run(done, found, unpacked, as_json=as_json)
     if published and not as_json:
         if done.executed:
             last_training = list(planned.recipe.training.values())[-1]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from flows.cli import output, record_tables
 from flows.cli.options import AsJson, Ref, StoreUrl, open_store
+from flows.cli.repair import Repaired, repair_all
 from flows.display.quantities import bytes_text
+from flows.store.catalog import newest_first
 from flows.store.gc import collect
-from flows.store.verify import verify
+from flows.store.verify import Finding, verify
 
 OptionalRef = Annotated[
     str | None, typer.Argument(help="A stage (its newest record), or stage/<key prefix>.")
@@ -19,21 +23,40 @@ OptionalRef = Annotated[
 
 def list_records(
     stage: Annotated[str | None, typer.Argument(help="Only this stage.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Records on a page.")] = 50,
+    page: Annotated[int, typer.Option(min=1, help="Which page; 1 has the newest.")] = 1,
+    everything: Annotated[bool, typer.Option("--all", help="All records at once.")] = False,
     store: StoreUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the records in the store, newest first."""
+    """List the records in the store, newest first.
+
+    It shows a page of them; how many there are is printed to stderr.
+    """
     _, opened = open_store(store)
-    records = opened.records(stage)
+    listed = opened.catalog.listed(stage)
+    shown = list(listed) if everything else list(listed)[(page - 1) * limit : page * limit]
+    records = newest_first(opened.catalog.load_all(shown, listed), listed)
     if as_json:
         output.show_json([r.to_json() for r in records])
     elif records:
         output.show(record_tables.records_table(records))
-    else:
+    elif not listed:
         output.say(f"{opened.url} has no records{f' of stage {stage!r}' if stage else ''} yet")
+    if len(shown) < len(listed):
+        pages = -(-len(listed) // limit)
+        where = f"page {page} of {pages:,} (--page, --limit, --all)"
+        output.say(f"{len(shown):,} of {len(listed):,} records: {where}")
 
 
-def inspect(ref: Ref, store: StoreUrl = None, as_json: AsJson = False) -> None:
+def inspect(
+    ref: Ref,
+    whole: Annotated[
+        bool, typer.Option("--all", help="Every artifact of the lineage, not only a few of many shards.")
+    ] = False,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
     """Show one record: what was hashed, what was made, lineage.
 
     For tokens, conversations and overlaps with benchmarks it also shows what is in the files.
@@ -56,24 +79,42 @@ def inspect(ref: Ref, store: StoreUrl = None, as_json: AsJson = False) -> None:
     for sample in (found or {}).get("conversations", ()):
         output.show(record_tables.conversation_text(sample))
     output.show("\nlineage")
-    output.show(lineage_tree(opened, record))
+    output.show(lineage_tree(opened, record, at_most=None if whole else record_tables.FEW))
 
 
-def verify_store(ref: OptionalRef = None, store: StoreUrl = None, as_json: AsJson = False) -> None:
+def verify_store(
+    ref: OptionalRef = None,
+    store: StoreUrl = None,
+    mend: Annotated[
+        bool, typer.Option("--repair", help="Set damage aside, and say what makes it again and what cannot.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Read everything in the store and report what is damaged."""
     _, opened = open_store(store)
     findings = list(verify(opened, [ref] if ref else None))
+    repaired = repair_all(opened, findings) if mend else []
     if as_json:
-        output.show_json(
-            [{"kind": f.kind, "name": f.name, "problem": f.problem, "used_by": f.used_by} for f in findings]
-        )
+        done = [{"done": r.done, "made_again": r.made_again} for r in repaired] or [{}] * len(findings)
+        output.show_json([{**asdict(f), **more} for f, more in zip(findings, done, strict=True)])
     else:
-        for f in findings:
-            users = ", ".join(f"{stage}/{key[:12]}" for stage, key in f.used_by) or "nothing"
-            output.show(f"{f.kind} {f.name}: {f.problem} (used by {users})")
-        output.say(f"{len(findings)} damaged" if findings else "everything is as recorded")
-    if findings:
+        _show_findings(findings, repaired)
+    if any(r.lost for r in repaired) if mend else findings:
         raise typer.Exit(1)
+
+
+def _show_findings(findings: Sequence[Finding], repaired: Sequence[Repaired]) -> None:
+    for i, f in enumerate(findings):
+        users = ", ".join(f"{stage}/{key[:12]}" for stage, key in f.used_by) or "nothing"
+        output.show(f"{f.kind} {f.name}: {f.problem} (used by {users})")
+        for line in (repaired[i].done, *repaired[i].made_again) if repaired else ():
+            output.show(f"  {line}")
+    if not findings:
+        output.say("everything is as recorded")
+    elif repaired:
+        output.say(f"{len(findings)} damaged, of which {sum(r.lost for r in repaired)} cannot be made again")
+    else:
+        output.say(f"{len(findings)} damaged; `nanochat verify --repair` says what can be made again")
 
 
 def collect_garbage(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.stages import IMPORT, PUBLISH, STAGES, TRAINED
 from flows.store import Record, Store
+from flows.store.blobs import remade_by
 from nanochat.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def input_of(store: Store, record: Record, name: str) -> Record:
     if found is None:
         raise StoreError(
             f"{record.stage}/{record.key[:12]} needs {line['stage']}/{line['key'][:12]}, which is gone",
-            hint="run its recipe again: what is missing is made again",
+            hint=remade_by(line["stage"]),
         )
     return found
 

@@ -70,10 +70,9 @@ def _evaluating(model: Record) -> Stage:
 def _own(store: Store, model: Record) -> tuple[Record | None, dict[str, Record]]:
     """Return a model's own evaluation, if there was one, and the parts that belong to it."""
     ancestors = {r.stage: r for r in lineage(store, model)} | {model.stage: model}
-    recorded = [
-        r for r in store.records(_evaluating(model).name) if (model.stage, model.key) in input_refs(r)
-    ]
-    return (recorded[0] if recorded else None), {
+    evaluations = store.catalog.newest(store.catalog.listed(_evaluating(model).name))
+    recorded = next((r for r in evaluations if (model.stage, model.key) in input_refs(r)), None)
+    return recorded, {
         "model": model,
         "tokenizer": input_of(store, model, "tokenizer"),
         "tasks": _tasks(store, recorded, ancestors),
@@ -84,7 +83,8 @@ def _own(store: Store, model: Record) -> tuple[Record | None, dict[str, Record]]
 def _newest(store: Store, model: Record) -> tuple[Record, dict[str, Record]]:
     """Return an evaluation in the store, and its data around an imported model."""
     last_training_first = reversed(EVALUATIONS.values())
-    found = next((r for stage in last_training_first for r in store.records(stage.name)), None)
+    listings = (store.catalog.listed(stage.name) for stage in last_training_first)
+    found = next((r for listed in listings for r in store.catalog.newest(listed)), None)
     if found is None:
         raise StoreError(
             f"{store.url} has no evaluation yet, and so no problems for {model.stage}/{model.key[:12]}",
@@ -106,9 +106,9 @@ def _encode(inputs: Mapping[str, Path], out: Path) -> Path:
     return out
 
 
-def _tasks(store: Store, recorded: Sequence[Record], ancestors: Mapping[str, Record]) -> Record:
+def _tasks(store: Store, recorded: Record | None, ancestors: Mapping[str, Record]) -> Record:
     if recorded:
-        return input_of(store, recorded[0], "tasks")
+        return input_of(store, recorded, "tasks")
     if "tasks" in ancestors:
         return ancestors["tasks"]
     raise StoreError(

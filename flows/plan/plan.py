@@ -17,11 +17,11 @@ from flows.plan.code_digest import code_digest
 from flows.plan.comparable import incomparable
 from flows.plan.key import NoDigests, key_of_all, payload_of
 from flows.plan.planned import Planned
+from flows.plan.record_index import RecordIndex
 from flows.stage import Node
-from flows.stages import PRETRAIN
-from flows.store import Record, Ref, Store
+from flows.stages import EVALUATIONS, PRETRAIN
+from flows.store import Record, Store
 from flows.store.fingerprint import fingerprint
-from flows.store.records import finished_at
 from flows.store.roots import Hold
 from nanochat.config import EvaluateConfig, OverlapConfig, Recipe, TasksConfig
 from nanochat.data.sources.corpus import Corpus, resolve_corpus
@@ -73,7 +73,8 @@ def plan_held(plan: Plan, store: Store, hold: Hold, *, force: Sequence[str] = ()
     while True:
         hold.add((p.node.stage.name, p.key) for p in plan.nodes if p.key)
         hits = [(p.node.stage.name, p.record.key) for p in plan.nodes if p.action == "hit" and p.record]
-        there = {ref for stage in dict.fromkeys(stage for stage, _ in hits) for ref in store.listed(stage)}
+        stages = dict.fromkeys(stage for stage, _ in hits)
+        there = {ref for stage in stages for ref in store.catalog.listed(stage)}
         if there.issuperset(hits):  # a collector takes records first: their bytes are there as well
             return plan
         plan = _compare(plan.recipe, plan.corpus, nodes, store, force)
@@ -82,7 +83,7 @@ def plan_held(plan: Plan, store: Store, hold: Hold, *, force: Sequence[str] = ()
 def _compare(
     recipe: Recipe, corpus: Corpus | None, nodes: Sequence[Node], store: Store, force: Sequence[str]
 ) -> Plan:
-    index = _RecordIndex(store)
+    index = RecordIndex(store, nodes)
     found: dict[str, Planned] = {}
     for level in _levels(nodes):
         keyed = {n.id: _keyed(n, found) for n in level}
@@ -93,7 +94,9 @@ def _compare(
             record = records.get(wanted[node.id]) if key else None
             found[node.id] = _decide(node, key, payload, record, found, node.stage.name in force, index)
     needed = _rebuild_missing(nodes, found, store)
-    warning = incomparable(needed, index.newest(PRETRAIN.name, recipe.name), index.find_one)
+    trains = PRETRAIN.name in needed and needed[PRETRAIN.name].action != "hit"
+    before = index.newest(PRETRAIN.name, recipe.name) if trains else None
+    warning = incomparable(needed, before, index.find_one)
     return Plan(recipe, tuple(needed[n.id] for n in nodes), (warning,) if warning else (), corpus)
 
 
@@ -104,7 +107,7 @@ def _decide(
     record: Record | None,
     found: Mapping[str, Planned],
     forced: bool,
-    index: _RecordIndex,
+    index: RecordIndex,
 ) -> Planned:
     if record is not None and not forced:
         drift = record.provenance.get("code_digest") not in (None, code_digest(node.stage))
@@ -124,7 +127,7 @@ def _decide(
     if forced and record is not None:
         reason = "forced"
     elif last is None:
-        reason = "not in this store yet"
+        reason = index.absence(node.stage.name)
     else:
         reason = sentence(changes) or "its record is gone"
     return Planned(
@@ -135,7 +138,8 @@ def _decide(
 def _rebuild_missing(nodes: Sequence[Node], found: dict[str, Planned], store: Store) -> dict[str, Planned]:
     """Turn hits whose bytes are gone into runs, but only those whose bytes are needed.
 
-    The bytes of the last nodes (which nothing in the plan reads) count as needed.
+    The bytes of the last nodes (which nothing in the plan reads) and of evaluations (whose results every run
+    shows) count as needed.
     """
     read_by = defaultdict(list)
     for node in nodes:
@@ -145,7 +149,11 @@ def _rebuild_missing(nodes: Sequence[Node], found: dict[str, Planned], store: St
     missing = store.missing_blobs(hits)
     for node in reversed(nodes):
         planned = found[node.id]
-        needed = not read_by[node.id] or any(found[r].action != "hit" for r in read_by[node.id])
+        needed = (
+            not read_by[node.id]
+            or node.stage.name in {stage.name for stage in EVALUATIONS.values()}
+            or any(found[r].action != "hit" for r in read_by[node.id])
+        )
         if planned.record is not None and needed and (planned.node.stage.name, planned.key) in missing:
             found[node.id] = Planned(
                 node=node,
@@ -156,53 +164,6 @@ def _rebuild_missing(nodes: Sequence[Node], found: dict[str, Planned], store: St
                 seconds=planned.record.provenance.get("seconds"),
             )
     return found
-
-
-class _RecordIndex:
-    """The records of each stage, listed once and each read once: a plan's cost grows only with its nodes."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._listed: dict[str, dict[Ref, float]] = {}
-        self._read: dict[Ref, Record] = {}
-        self._nearest: dict[str, tuple[Record | None, dict[str, Record]]] = {}
-
-    def find(self, refs: Iterable[Ref]) -> dict[Ref, Record]:
-        """Return the records that exist, whether or not their bytes do."""
-        present = [ref for ref in refs if ref in self._of(ref[0])]
-        self._load(present)
-        return {ref: self._read[ref] for ref in present if ref in self._read}
-
-    def find_one(self, ref: Ref) -> Record | None:
-        """Return a record if it exists."""
-        return self.find([ref]).get(ref)
-
-    def newest(self, stage: str, recipe: str) -> Record | None:
-        """Return the newest record of a stage that a recipe of this name made."""
-        times = self._of(stage)
-        self._load(times)
-        records = [r for ref in times if (r := self._read.get(ref)) and r.provenance.get("recipe") == recipe]
-        return max(records, key=lambda r: finished_at(r, times[r.stage, r.key]), default=None)
-
-    def nearest(self, node: Node) -> Record | None:
-        """Return the newest record of this very node, else the stage's newest."""
-        name = node.stage.name
-        if name not in self._nearest:
-            times = self._of(name)
-            self._load(times)
-            records = [self._read[ref] for ref in times if ref in self._read]
-            records.sort(key=lambda r: finished_at(r, times[r.stage, r.key]))
-            self._nearest[name] = (records[-1] if records else None, {r.node: r for r in records})
-        newest, by_node = self._nearest[name]
-        return by_node.get(node.id, newest if "/" not in node.id else None)
-
-    def _of(self, stage: str) -> dict[Ref, float]:
-        if stage not in self._listed:
-            self._listed[stage] = self._store.listed(stage)
-        return self._listed[stage]
-
-    def _load(self, refs: Iterable[Ref]) -> None:
-        self._read |= self._store.load_all(ref for ref in refs if ref not in self._read)
 
 
 def _keyed(node: Node, found: Mapping[str, Planned]) -> tuple[str | None, Mapping[str, Any] | None]:

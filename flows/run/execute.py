@@ -22,7 +22,7 @@ from flows.run.scratch import drop_partial, partial_folder, scratch_folder
 from flows.stage import Node, RunFunction
 from flows.stages import STAGES
 from flows.store import Record, Store
-from nanochat.errors import ConfigError, Interrupted, LeaseLost
+from nanochat.errors import ConfigError, Damaged, Interrupted, LeaseLost
 from nanochat.runtime import Runtime, Tracker
 from nanochat.train.ranks.launch import launch
 
@@ -164,15 +164,24 @@ def refuse_other_key(planned: str, own: str, node_id: str) -> None:
         )
 
 
+class InputsDamaged(Damaged):
+    """Artifacts that a stage reads are damaged; names them all, so that they can be made again."""
+
+    def __init__(self, found: Sequence[tuple[Record, Damaged]]) -> None:
+        self.records = {(record.stage, record.key): record for record, _ in found}
+        named = "; ".join(f"{record.node}: {error}" for record, error in found)
+        super().__init__(named, hint=found[0][1].hint)
+
+
 def _inputs(job: Job, store: Store, scratch: Path) -> dict[str, Path]:
-    folders: dict[str, Path] = {}
+    folders = {name: scratch / "inputs" / name for name in job.inputs}
+    wanted: list[tuple[Record, Path]] = []
     for name, records in job.inputs.items():
-        folder = scratch / "inputs" / name
         if isinstance(records, Record):
-            folders[name] = store.fetch(records, folder)
+            wanted.append((records, folders[name]))
         else:
-            fetch_all(store, records, folder)
-            folders[name] = folder
+            wanted += _numbered(records, folders[name])
+    _fetch(store, wanted)
     if job.node.stage.wants_lineage:
         folders["lineage"] = scratch / "inputs" / "lineage"
         folders["lineage"].mkdir(parents=True)
@@ -185,9 +194,27 @@ def _inputs(job: Job, store: Store, scratch: Path) -> dict[str, Path]:
 
 def fetch_all(store: Store, records: Sequence[Record], folder: Path) -> None:
     """Fetch artifacts into numbered folders, several at a time: training waits for its shards only here."""
-    targets = [folder / f"{i:05d}" for i in range(len(records))]
+    _fetch(store, _numbered(records, folder))
+
+
+def _numbered(records: Sequence[Record], folder: Path) -> list[tuple[Record, Path]]:
+    return [(record, folder / f"{i:05d}") for i, record in enumerate(records)]
+
+
+def _fetch(store: Store, wanted: Sequence[tuple[Record, Path]]) -> None:
+    """Fetch each artifact into its folder; raise `InputsDamaged` naming all that are."""
+
+    def fetch(record: Record, folder: Path) -> Damaged | None:
+        try:
+            store.fetch(record, folder)
+        except Damaged as error:
+            return error
+        return None
+
     with ThreadPoolExecutor(_FETCHES) as pool:
-        list(pool.map(store.fetch, records, targets))
+        errors = list(pool.map(fetch, *zip(*wanted, strict=True))) if wanted else []
+    if damaged := [(record, error) for (record, _), error in zip(wanted, errors, strict=True) if error]:
+        raise InputsDamaged(damaged)
 
 
 def records_of(inputs: InputRecords) -> list[Record]:

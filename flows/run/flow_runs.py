@@ -18,7 +18,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
-from prefect.states import Cancelling
+from prefect.states import Cancelled, Cancelling, Crashed
 from prefect.utilities.urls import url_for
 
 from nanochat.errors import ConfigError, is_refusal, is_transient
@@ -97,6 +97,14 @@ class FlowRuns:
     def cancel(self, flow_run_id: str) -> None:
         """Ask a run to end; one that no worker has begun ends at once."""
         self.client.set_flow_run_state(UUID(flow_run_id), Cancelling())
+
+    def set_cancelled(self, flow_run_id: str, why: str) -> None:
+        """Record that a run has ended because it was cancelled."""
+        self.client.set_flow_run_state(UUID(flow_run_id), Cancelled(message=why), force=True)
+
+    def set_crashed(self, flow_run_id: str, why: str) -> None:
+        """Record that a run has ended without its own doing."""
+        self.client.set_flow_run_state(UUID(flow_run_id), Crashed(message=why))
 
     def name(self, flow_run_id: str, name: str, *, instead_of: Sequence[str] = ()) -> None:
         """Name a run that has a made-up name or one of `instead_of`; a name that a person chose stays."""

@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -24,7 +24,9 @@ from prefect.states import Failed
 from flows.run.execute import Job, Outcome
 from flows.run.flow_runs import FlowRunNow, FlowRuns, as_now, flow_runs, is_away
 from flows.run.session import Session
+from flows.run.signs_of_life import SignsOfLife
 from flows.stage import Stage
+from flows.store.leases import current
 from nanochat.errors import ConfigError, DataError, Interrupted, StageFailed
 
 logger = logging.getLogger(__name__)
@@ -68,8 +70,9 @@ class Pool:
         points = session.context.store.restart_points(job.node.stage.name, job.key)
         tries = Tries(self.restarts)
         while True:
+            life = SignsOfLife(partial(current, session.context.store.storage, job.node.stage.name, job.key))
             run = patiently(self._submission(session, job), stop)
-            end = wait_for(server, run, stop)
+            end = wait_for(server, run, stop, life.lost)
             if end.completed:
                 return
             step = points.step()
@@ -154,12 +157,21 @@ def failed_state(error: BaseException, stage: Stage) -> State[Any]:
     return Failed(name=name, message=message)
 
 
-def wait_for(server: FlowRuns, run: FlowRunNow, stop: threading.Event) -> FlowRunNow:
-    """Return a flow run when it has ended; raise Interrupted, and cancel it, if the pipeline is to stop."""
+def wait_for(
+    server: FlowRuns, run: FlowRunNow, stop: threading.Event, lost: Callable[[], bool]
+) -> FlowRunNow:
+    """Return a flow run when it has ended; raise Interrupted, and cancel it, if the pipeline is to stop.
+
+    One whose process is `lost` has crashed, even if nobody has reported it to the server.
+    """
     while not run.final:
         if stop.wait(_LOOK_S):
             raise Interrupted(f"the run was asked to stop; {_leave(server, run)}")
         run = patiently(partial(server.now, run.id), stop)
+        if run.kind == "RUNNING" and lost():
+            why = "its process no longer renews its lease"
+            patiently(partial(server.set_crashed, run.id, why), stop)
+            run = replace(run, state="Crashed", kind="CRASHED", message=why, final=True)
     return run
 
 

@@ -1,4 +1,4 @@
-"""A session as Prefect tasks: one task per node, lineage edges, `Cached` states, retries, progress artifacts.
+"""A session as Prefect tasks: one task per node, lineage edges, `Cached` states, retries.
 
 Prefect schedules and shows; what is cached is decided by our store alone (`NO_CACHE`), and a hit returns a
 completed state named `Cached`. Tasks hand each other small summaries, never artifacts.
@@ -7,7 +7,6 @@ completed state named `Cached`. Tasks hand each other small summaries, never art
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -15,13 +14,12 @@ from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
-from uuid import UUID
 
 from prefect import Task, task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.exceptions import CancelledRun
 from prefect.futures import PrefectFuture
 from prefect.states import Completed
 from prefect.utilities.urls import url_for
@@ -31,6 +29,7 @@ from flows.plan import Plan
 from flows.run.execute import Outcome
 from flows.run.flow_runs import flow_runs
 from flows.run.pool import Pool
+from flows.run.progress_artifact import ProgressArtifact
 from flows.run.scheduler import Scheduler
 from flows.run.session import Session
 from flows.settings import Settings
@@ -63,6 +62,8 @@ class Caller:
         token = current_caller.set(self)
         try:
             return flow(recipe=self.plan.recipe, store=self.settings.store_url, **parameters)
+        except CancelledRun as error:
+            raise Interrupted(f"its flow run was cancelled: {error}") from error
         except Exception as error:
             reason = self._reason(error)
             if reason is None:
@@ -162,7 +163,7 @@ def _goes_to_pool(session: Session, node_id: str) -> bool:
 
 def make_here(session: Session, node_id: str) -> Outcome:
     """Make a node in this process, reporting its progress to Prefect."""
-    tracker = _ProgressArtifact(node_id, _mlflow_link(session, node_id))
+    tracker = ProgressArtifact(node_id, _mlflow_link(session, node_id))
     return session.make(node_id, trackers=(tracker,), extra={"prefect": _prefect_ids()})
 
 
@@ -226,44 +227,3 @@ def _prefect_ids() -> dict[str, str]:
 def _mlflow_link(session: Session, node_id: str) -> Callable[[], str | None]:
     mlflow = session.display.mlflow
     return lambda: mlflow.url(node_id) if mlflow else None
-
-
-@dataclass
-class _ProgressArtifact:
-    """Reports a stage's progress to the Prefect UI, at most every few seconds; a failure only silences it."""
-
-    node_id: str
-    link: Callable[[], str | None]
-    every_s: float = 5.0
-    _artifact: UUID | None = None
-    _next: float = 0.0
-    _broken: bool = False
-
-    def log(self, metrics: Mapping[str, float], *, step: int, total_steps: int) -> None:
-        """Update the bar."""
-        now = time.monotonic()
-        if self._broken or (now < self._next and step < total_steps):
-            return
-        self._next = now + self.every_s
-        percent = 100.0 * step / max(total_steps, 1)
-        numbers = ", ".join(f"{k} {v:.4g}" for k, v in metrics.items())
-        link = self.link()
-        text = f"step {step}/{total_steps}: {numbers}" + (f" — [metrics in MLflow]({link})" if link else "")
-        try:
-            if self._artifact is None:
-                key = f"progress-{self.node_id.replace('/', '-').replace('_', '-').lower()}"
-                self._artifact = create_progress_artifact(percent, key=key, description=text)  # type: ignore[assignment]
-            else:
-                update_progress_artifact(self._artifact, percent, description=text)
-        except Exception as error:  # an error in the UI must not reach the stage
-            self._broken = True
-            logger.warning("progress of %s is no longer sent to Prefect: %s", self.node_id, error)
-
-    def log_params(self, params: Mapping[str, object]) -> None:
-        """Parameters are on the flow run."""
-
-    def log_text(self, text: str, *, step: int) -> None:
-        """Samples are in the logs and in MLflow."""
-
-    def close(self) -> None:
-        """Nothing is held open."""

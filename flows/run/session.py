@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from flows import dag
@@ -20,17 +21,26 @@ from flows.plan.code_digest import code_digest
 from flows.plan.key import payload_of
 from flows.plan.plan import plan_held
 from flows.run.earlier_runs import made_earlier, numbers
-from flows.run.execute import ExecutionContext, Job, Outcome, execute, records_of, refuse_other_key
+from flows.run.execute import (
+    ExecutionContext,
+    InputsDamaged,
+    Job,
+    Outcome,
+    execute,
+    records_of,
+    refuse_other_key,
+)
 from flows.run.scratch import sweep
 from flows.stage import Node
 from flows.store import Record, Ref
 from flows.store.fingerprint import fingerprint
 from flows.store.roots import Hold
-from nanochat.errors import Interrupted
+from nanochat.errors import Interrupted, StageFailed, fit_to_keep
 from nanochat.runtime import NullTracker, Tracker
 from nanochat.tracking import MultiTracker, StageTracker, run_tags
 
 logger = logging.getLogger(__name__)
+_REPAIRS = 3  # times that a node's inputs are made again; a disk that damages more is not worked around
 
 
 @contextmanager
@@ -83,7 +93,7 @@ class Session:
         # Shards run side by side; stages that use all cores or the GPU do not.
         self._device = threading.Lock()
         sweep(context.scratch)  # what killed runs left
-        context.store.storage.sweep()
+        context.store.sweep()
         # Digests of the code as it is now, not as edited while stages run; and on this thread, because
         # CPython before 3.11.8 fails when two threads parse at once (SystemError: AST constructor …).
         for planned in plan.nodes:
@@ -109,7 +119,7 @@ class Session:
             job = self.job(planned.node)
             if planned.key is not None:
                 refuse_other_key(planned.key, job.key, node_id)
-            outcome = self._run(job, trackers, extra or {})
+            outcome = self._run_on_sound_inputs(job, trackers, extra or {})
         self.adopt(node_id, outcome, extra)
         return outcome
 
@@ -150,6 +160,35 @@ class Session:
             lineage={i: records[i] for i in sorted(lineage)},
             force=node.stage.name in self._force,
         )
+
+    def _run_on_sound_inputs(
+        self, job: Job, trackers: tuple[Tracker, ...], extra: Mapping[str, Any]
+    ) -> Outcome:
+        """Run a job; inputs that turn out to be damaged are made again first, and so are theirs."""
+        for _ in range(_REPAIRS):
+            try:
+                return self._run(job, trackers, extra)
+            except InputsDamaged as error:
+                logger.warning("%s: %s; made again", job.node.id, error)
+                for record in error.records.values():
+                    self._make_again(record, error, extra)
+        return self._run(job, trackers, extra)
+
+    def _make_again(self, record: Record, error: InputsDamaged, extra: Mapping[str, Any]) -> None:
+        """Make a damaged artifact again; its record must say the same as before."""
+        known = [i for i, r in self.records.items() if (r.stage, r.key) == (record.stage, record.key)]
+        if not known:
+            raise error
+        job = replace(self.job(self.plan.by_id[known[0]].node), force=False)
+        refuse_other_key(record.key, job.key, known[0])
+        outcome = self._run_on_sound_inputs(job, (), extra)
+        self.adopt(known[0], outcome, extra)
+        if outcome.record.digest != record.digest:
+            raise StageFailed(
+                f"{known[0]} was damaged and has been made again, with other bytes: digest"
+                f" {outcome.record.digest[:12]} instead of {record.digest[:12]}",
+                hint="run again: what is made from it gets a new key, and is made from the new bytes",
+            )
 
     def _run(self, job: Job, trackers: tuple[Tracker, ...], extra: Mapping[str, Any]) -> Outcome:
         node, mlflow = job.node, self.display.mlflow
@@ -196,16 +235,24 @@ class Session:
                     outcome = run()
             else:
                 outcome = run()
+        except InputsDamaged:
+            self.display.progress.finished(node.id, "waits for an input that is made again")
+            if mlflow and stage_tracker:
+                mlflow.finish_stage(stage_tracker, "KILLED")
+            raise
         except Interrupted as error:
             self.display.progress.finished(node.id, f"stopped {error}")
             if mlflow and stage_tracker:
                 mlflow.finish_stage(stage_tracker, "KILLED")
             raise
         except BaseException as error:
-            self.display.progress.finished(node.id, f"failed  {type(error).__name__}: {error}")
+            kept = fit_to_keep(error)
+            self.display.progress.finished(node.id, f"failed  {type(error).__name__}: {kept}")
             if mlflow and stage_tracker:
-                mlflow.finish_stage(stage_tracker, "FAILED", {}, {"error": str(error)[:500]})
-            raise
+                mlflow.finish_stage(stage_tracker, "FAILED", {}, {"error": str(kept)[:500]})
+            if kept is error:
+                raise
+            raise kept from None
         if mlflow and stage_tracker and outcome.cached:  # another run took over and has made it
             mlflow.finish_stage(stage_tracker, "KILLED")
         elif mlflow and stage_tracker:

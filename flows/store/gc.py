@@ -103,7 +103,7 @@ def _reachable(store: Store, starts: Iterable[Ref], listed: Mapping[Ref, ObjectI
     kept: dict[Ref, Record] = {}
     frontier = {ref for ref in starts if ref in listed}
     while frontier:
-        loaded = store.storage.each(lambda ref: _load(store, ref), sorted(frontier))
+        loaded = store.storage.each(lambda ref: _load(store, ref, listed[ref]), sorted(frontier))
         kept |= {(r.stage, r.key): r for r in loaded if r}
         made_from = {ref for r in loaded if r for ref in input_refs(r)}
         frontier = {ref for ref in made_from if ref in listed and ref not in kept}
@@ -120,9 +120,9 @@ def _require_readable(held: Iterable[LeaseInfo]) -> None:
             )
 
 
-def _load(store: Store, ref: Ref) -> Record | None:
+def _load(store: Store, ref: Ref, listed: ObjectInfo) -> Record | None:
     try:
-        return store.load(*ref)
+        return store.catalog.load(ref, listed)
     except FileNotFoundError:
         return None
     except Damaged as error:
@@ -133,9 +133,11 @@ def _load(store: Store, ref: Ref) -> Record | None:
 
 
 def _leftovers(store: Store, busy: set[Ref], before: float) -> Iterator[tuple[str, ObjectInfo]]:
-    """Yield old lease files and restart points of stages that are not running, and unfinished uploads."""
+    """Yield what is old of stages that are not running, of unfinished uploads and of damage set aside."""
     unfinished = before - _UNFINISHED_S
-    limits = {"leases": before, "resume": before, "parts": unfinished, "probe": unfinished}
+    limits = {
+        "leases": before, "resume": before, "damaged": before, "parts": unfinished, "probe": unfinished,
+    }  # fmt: skip
     for folder, limit in limits.items():
         for name, found in store.storage.listing(folder).items():
             stage, key = [*name.split("/"), "", ""][1:3]

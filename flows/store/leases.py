@@ -39,6 +39,7 @@ from nanochat.errors import Damaged, LeaseLost, StoreError
 
 logger = logging.getLogger(__name__)
 UNREADABLE_S = 600.0  # a holder renews three times within its time to live, which is half a minute by default
+_SWEEP_TTL_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +233,15 @@ def try_acquire(
         logger.warning("%s/%s: taken over from %s, process %d", stage, key[:12], held.host, held.pid)
         storage.delete(held.name)
     return Lease(storage, wanted, ttl_s, on_lost)
+
+
+def sweep(storage: Storage) -> None:
+    """Remove the leases of dead holders: by taking them over, so that nobody else does meanwhile."""
+    for info in all_leases(storage):
+        if not info.live:
+            lease = try_acquire(storage, info.stage, info.key, ttl_s=_SWEEP_TTL_S)
+            if isinstance(lease, Lease):
+                lease.release()
 
 
 def _load(storage: Storage, name: str) -> LeaseInfo:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -21,7 +21,6 @@ from flows.store.schema import (
     STRICT,
     Count,
     FilePath,
-    Finite,
     Foreign,
     Hash,
     Key,
@@ -80,20 +79,33 @@ def hash_of(name: str) -> str | None:
 def to_bytes(record: Record) -> bytes:
     """Return the file content of a record; a value that JSON cannot hold raises TypeError."""
     plain = json.loads(canonical_json(record.to_json()))
+    plain["checksum"] = _checksum(plain)
     return (json.dumps(plain, indent=1, sort_keys=True) + "\n").encode()
 
 
 def from_bytes(data: bytes, ref: Ref) -> Record:
     """Read the file of the record `ref`; what does not fit raises ValueError, which says what."""
     read = schema.read(_RecordFile, data)
-    plain = read.model_dump(exclude={"files", "attachments", "digest"}, exclude_unset=True)
+    apart = {"files", "attachments", "digest", "checksum"}
+    plain = read.model_dump(exclude=apart, exclude_unset=True)
+    for part in ("payload", "metrics", "provenance"):
+        schema.require_finite(plain[part])
     record = Record(**plain, files=read.files, attachments=read.attachments)
     if (record.stage, record.key) != ref:
         raise ValueError(f"it says that it is {record.stage}/{record.key[:12]}")
     _check_apart([file.path for file in (*record.files, *record.attachments)])
     if record.digest != read.digest:
         raise ValueError(f"its digest {read.digest[:12]} does not match its files")
+    if read.checksum is not None and read.checksum != _checksum(json.loads(data)):
+        raise ValueError("its content is not what was written: its checksum does not match")
     return record
+
+
+def _checksum(plain: Mapping[str, Any]) -> str:
+    """Return the sha256 of a record's content: key and digest say nothing of its metrics and provenance."""
+    content = {name: value for name, value in plain.items() if name != "checksum"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def finished_at(record: Record, mtime: float) -> float:
@@ -152,7 +164,6 @@ class _Provenance(Foreign):
     """What is said about an execution: anything, but what is worked with must be of its kind."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Finite]
 
     finished_at: Moment | None = None
     seconds: Seconds | None = None
@@ -160,6 +171,7 @@ class _Provenance(Foreign):
     commit: Text | None = None
     dirty: bool | None = None
     code_digest: Text | None = None
+    recipe: Text | None = None
     hardware: Plain | None = None
     mlflow_run_id: Text | None = None
 
@@ -186,6 +198,7 @@ class _RecordFile(Foreign):
     provenance: _Provenance
     inputs: dict[Text, _Input | list[_Input]]
     digest: Hash
+    checksum: Hash | None = None  # the first records had none
 
 
 def _check_apart(paths: Sequence[str]) -> None:
@@ -195,9 +208,13 @@ def _check_apart(paths: Sequence[str]) -> None:
         raise ValueError("two of its files are in one place")
 
 
+def inputs_of(record: Record) -> dict[str, list[Ref]]:
+    """Return the (stage, key) of the records behind each input."""
+    several = {name: [v] if isinstance(v, Mapping) else v for name, v in record.inputs.items()}
+    return {name: [(item["stage"], item["key"]) for item in items] for name, items in several.items()}
+
+
 def input_refs(record: Record) -> Iterator[Ref]:
     """Yield the (stage, key) of every record that this one was made from."""
-    for value in record.inputs.values():
-        several: Iterable[Mapping[str, Any]] = [value] if isinstance(value, Mapping) else value
-        for item in several:
-            yield item["stage"], item["key"]
+    for refs in inputs_of(record).values():
+        yield from refs

@@ -18,6 +18,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -31,6 +32,7 @@ from nanochat.errors import Damaged, Interrupted, StoreError
 
 logger = logging.getLogger(__name__)
 _COLLECTING = ("gc", "0" * 64)  # stage and key of the lease for collecting
+_RUNNING = "running-"  # begins the name of a plan's root
 _COLLECTOR_TTL_S = 120.0
 _HOLD_TTL_S = 3600.0  # of a run on another machine that may be asleep or out of reach for a while
 _BEAT_S = 60.0
@@ -121,6 +123,16 @@ _HINT_DAMAGED = (
 )
 
 
+def sweep(storage: Storage) -> None:
+    """Remove the roots of plans whose process on this machine has died."""
+    for file in storage.listing("roots"):
+        if (root_of(file) or "").startswith(_RUNNING):
+            with suppress(Damaged, FileNotFoundError):  # a damaged one is named when garbage is collected
+                root = storage.read_as(file, partial(schema.read, Root))
+                if root.host == leases.this_machine() and not root.live(0.0):
+                    storage.delete(file)
+
+
 def start_collecting(storage: Storage) -> Lease:
     """Return the lease that only one collector has; raise StoreError if another has it."""
     held = leases.try_acquire(storage, *_COLLECTING, ttl_s=_COLLECTOR_TTL_S)
@@ -157,7 +169,7 @@ class Hold:
     """The root of something that runs, such as a plan: renewed by a thread until released."""
 
     def __init__(self, storage: Storage, name: str, *, stop: threading.Event | None = None) -> None:
-        self.name = f"running-{name}-{uuid.uuid4().hex[:8]}"
+        self.name = f"{_RUNNING}{name}-{uuid.uuid4().hex[:8]}"
         self._storage = storage
         self._stop = stop
         self._refs: dict[Ref, None] = {}  # in order

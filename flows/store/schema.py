@@ -43,20 +43,18 @@ def seconds_of(moment: str) -> float:
         raise ValueError(str(error)) from None
 
 
-def _finite(value: Any) -> Any:
-    """Refuse numbers that cannot be written back or compared."""
-    if isinstance(value, dict):
-        for item in value.values():
-            _finite(item)
-    elif isinstance(value, list):
-        for item in value:
-            _finite(item)
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError(f"holds the number {value}")
-    elif isinstance(value, int) and abs(value) > _LARGEST:
-        raise ValueError(f"holds a number above {_LARGEST:.0e}")
-    return value
+def require_finite(value: dict[str, Any] | list[Any]) -> None:
+    """Refuse numbers at any depth of a JSON value that cannot be written back or compared."""
+    for item in value.values() if isinstance(value, dict) else value:
+        kind = type(item)
+        if kind is str or kind is bool or item is None:
+            continue
+        if kind is float and not math.isfinite(item):
+            raise ValueError(f"holds the number {item}")
+        if kind is int and abs(item) > _LARGEST:
+            raise ValueError(f"holds a number above {_LARGEST:.0e}")
+        if kind is dict or kind is list:
+            require_finite(item)
 
 
 Name = Annotated[str, Field(max_length=200, pattern=f"^{NAME}$")]  # of a stage or root
@@ -67,8 +65,7 @@ Count = Annotated[int, Field(ge=0, le=2**63)]
 FilePath = Annotated[str, Field(max_length=1000), AfterValidator(_safe_path)]
 Moment = Annotated[str, Field(max_length=40), AfterValidator(_moment)]
 Seconds = Annotated[float, Field(ge=0, le=1e12)]
-Finite = Annotated[Any, AfterValidator(_finite)]  # any JSON
-Plain = Annotated[dict[str, Any], AfterValidator(_finite)]
+Plain = dict[str, Any]  # any JSON; `require_finite` is for its reader
 Ref = tuple[Name, Key]  # (stage, key)
 
 

@@ -5,35 +5,34 @@
     leases/<stage>/<key>.<fence>.json who is making it now (`flows.store.leases`)
     roots/<name>.json                 what garbage collection keeps (`flows.store.roots`, `flows.store.gc`)
     resume/<stage>/<key>/             restart points of a running stage (`flows.store.restart_points`)
+    damaged/<name>.<token>            bytes that were set aside (`flows.store.blobs`)
 
 Blobs go first, the record last and only if absent: no record, no artifact. Every hit checks that its blobs
-are there; a missing one is a miss with a warning, and a store that cannot be reached is an error, never a
-miss. Keys and payloads are made by the planner; nothing here knows what a stage does.
+are there, and every use that their bytes are right (`flows.store.blobs`); a missing one is a miss with a
+warning, and a store that cannot be reached is an error, never a miss. Keys and payloads are made by the
+planner; nothing here knows what a stage does.
 """
 
 from __future__ import annotations
 
-import difflib
 import logging
-import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flows.settings import cache_folder
-from flows.store import leases, roots, schema
-from flows.store.blobs import Blobs, missing
+from flows.store import leases, roots
+from flows.store.blobs import Blobs, missing, remade_by
+from flows.store.catalog import Catalog, newest_first
 from flows.store.folders import link, scan
 from flows.store.leases import Lease, LeaseInfo
 from flows.store.records import (
     ArtifactFile,
     Record,
     Ref,
-    finished_at,
     from_bytes,
     record_name,
-    ref_of,
     to_bytes,
 )
 from flows.store.restart_points import StoreRestartPoints
@@ -54,6 +53,7 @@ class Store:
         self.storage = storage
         self.cache = cache
         self.blobs = Blobs(storage, cache)
+        self.catalog = Catalog(storage, cache)
         self._proven = not storage.shared
 
     @classmethod
@@ -85,7 +85,7 @@ class Store:
 
     def find(self, stage: str, key: str) -> Record | None:
         """Return the record of a finished node whose files are all there, or None."""
-        return self._whole(self.load_all([(stage, key)])).get((stage, key))
+        return self._whole(self.catalog.load_all([(stage, key)])).get((stage, key))
 
     def find_many(self, refs: Iterable[Ref]) -> dict[Ref, Record]:
         """Return those of many records that `find` would return; made for thousands."""
@@ -93,9 +93,7 @@ class Store:
 
     def find_records(self, refs: Iterable[Ref]) -> dict[Ref, Record]:
         """Return those of many records that exist, whether or not their blobs do."""
-        wanted = list(dict.fromkeys(refs))
-        listed = {stage: self.listed(stage) for stage in dict.fromkeys(stage for stage, _ in wanted)}
-        return self.load_all(ref for ref in wanted if ref in listed[ref[0]])
+        return self.catalog.find(refs)
 
     def missing_blobs(self, records: Iterable[Record]) -> set[Ref]:
         """Return which of these records have lost bytes; logs a warning for each missing blob."""
@@ -103,35 +101,9 @@ class Store:
         return set(by_ref) - set(self._whole(by_ref))
 
     def records(self, stage: str | None = None) -> list[Record]:
-        """Return all readable records, or those of one stage, newest first."""
-        times = self.listed(stage)
-        loaded = self.load_all(times)
-        return sorted(loaded.values(), key=lambda r: finished_at(r, times[r.stage, r.key]), reverse=True)
-
-    def listed(self, stage: str | None = None) -> dict[Ref, float]:
-        """Return which records there are, or those of one stage, and when each was written; reads none."""
-        if stage and not re.fullmatch(schema.NAME, stage):
-            return {}  # no record has such a stage, and no folder but ours is looked into
-        found = self.storage.listing(f"records/{stage}" if stage else "records")
-        return {ref: file.mtime for name, file in found.items() if (ref := ref_of(name))}
-
-    def load_all(self, refs: Iterable[Ref]) -> dict[Ref, Record]:
-        """Return the readable ones of these records; logs a warning for each damaged one."""
-
-        def load(ref: Ref) -> Record | None:
-            try:
-                return self.load(*ref)
-            except FileNotFoundError:
-                return None
-            except Damaged as error:
-                damaged.append(f"{ref[0]}/{ref[1]}: damaged record, treated as a miss: {error}")
-                return None
-
-        damaged: list[str] = []
-        refs = list(refs)
-        loaded = zip(refs, self.storage.each(load, refs), strict=True)
-        _warn_of(damaged)
-        return {ref: record for ref, record in loaded if record}
+        """Return all readable records, or those of one stage, newest first; reads each."""
+        listed = self.catalog.listed(stage)
+        return newest_first(self.catalog.load_all(listed, listed), listed)
 
     def resolve(self, ref: str) -> Record:
         """Return the record that `ref` names: a stage or node (its newest), or `stage/<key prefix>`.
@@ -139,32 +111,24 @@ class Store:
         Raises:
             StoreError: nothing or several match; lists what there is.
         """
-        stage, _, rest = ref.partition("/")
-        records = self.records(stage)
-        if not records:
-            raise self._unknown_stage(stage)
-        matching = [r for r in records if not rest or r.node == ref] or [
-            r for r in records if r.key.startswith(rest)
-        ]
-        if not matching:
-            raise StoreError(f"{ref}: no record has a key beginning with {rest!r}", hint=_candidates(records))
-        if rest and matching[0].node != ref and len(matching) > 1:
-            raise StoreError(f"{ref}: {len(matching)} records match", hint=_candidates(matching))
-        return matching[0]
+        return self.catalog.resolve(ref)
 
     def fetch(self, record: Record, target: Path, *, attachments: bool = False) -> Path:
         """Fill the folder `target` with links to the read-only files of an artifact; return it.
 
-        Raises:
-            Damaged: a file is missing or its bytes are not what the record says.
+        Every file has been proven. Raises:
+            Damaged: a file is missing or its bytes are not what the record says; it is a miss from now on.
         """
         target.mkdir(parents=True, exist_ok=True)
         files = record.files + (record.attachments if attachments else ())
-        self.storage.each(lambda file: link(self.blob_path(file), target / file.path), files)
+        try:
+            self.storage.each(lambda file: link(self.blob_path(file), target / file.path), files)
+        except Damaged as error:
+            raise Damaged(str(error), hint=remade_by(record.stage)) from error
         return target
 
     def blob_path(self, file: ArtifactFile) -> Path:
-        """Return a local read-only file with the bytes of `file`, downloaded and proven if need be."""
+        """Return a local read-only file that has been proven to hold the bytes of `file`."""
         return self.blobs.path(file)
 
     def read_bytes(self, file: ArtifactFile) -> bytes:
@@ -234,7 +198,8 @@ class Store:
     ) -> Record:
         """Keep the files of `folder` as the artifact of (stage, key); return its record.
 
-        A whole record that is there already is kept (unless `replace`); a different result logs a warning.
+        A whole record that is there already is kept (unless `replace`); a different result logs a warning,
+        always. Bytes that are there already are proven before they are kept, or put in again.
 
         Raises:
             StoreError: the folder is empty or holds what cannot be kept, or the store cannot be written.
@@ -255,13 +220,20 @@ class Store:
         )
         data = to_bytes(record)  # before any upload: a value that JSON cannot hold ends here
         record = _as_read_back(data, record)
-        self.blobs.upload(scanned)
+        again = replace or self.storage.found(record_name(stage, key)) is not None
+        self.blobs.upload(scanned, suspect=again)
         if lease:
             lease.check()
         kept = self._publish(record, data, replace=replace)
         if roots.wait_for_collector(self.storage):  # it may have taken bytes that no record named yet
             self.blobs.upload(scanned)
         return kept
+
+    def sweep(self) -> None:
+        """Remove what killed runs have left half-written or held."""
+        self.storage.sweep()
+        leases.sweep(self.storage)
+        roots.sweep(self.storage)
 
     def restart_points(self, stage: str, key: str, lease: Lease | None = None) -> StoreRestartPoints:
         """Return where a running stage keeps its restart points."""
@@ -294,7 +266,7 @@ class Store:
 
     def load(self, stage: str, key: str) -> Record:
         """Return a record without looking at its blobs; raise FileNotFoundError or `Damaged`."""
-        return self.storage.read_as(record_name(stage, key), lambda data: from_bytes(data, (stage, key)))
+        return self.catalog.load((stage, key))
 
     def _whole(self, records: Mapping[Ref, Record]) -> dict[Ref, Record]:
         """Return those whose blobs are all there; log a warning for the others."""
@@ -312,6 +284,7 @@ class Store:
         """Write a record, or keep the one that is there; return which."""
         name = record_name(record.stage, record.key)
         if replace:
+            self._warn_if_other(self._former(record), record, "the new one replaces it")
             self.storage.write(name, data)
             return record
         return record if self.storage.create(name, data) else self._keep_former(record, data)
@@ -320,21 +293,27 @@ class Store:
         """Return the record to keep where there was one before."""
         there = self.find(record.stage, record.key)
         if there is None:  # a record that had lost its blobs, or its own bytes: this one heals it
+            lost = "the first has lost its bytes, so the new one replaces it"
+            self._warn_if_other(self._former(record), record, lost)
             self.storage.write(record_name(record.stage, record.key), data)
             return record
-        if there.digest != record.digest:
-            differing = sorted({f.path for f in set(there.files) ^ set(record.files)})
-            logger.warning(
-                "%s/%s gave a different result than before for the same inputs: %s differ; the first is kept",
-                record.stage, record.key, ", ".join(differing),
-            )  # fmt: skip
+        self._warn_if_other(there, record, "the first is kept")
         return there
 
-    def _unknown_stage(self, stage: str) -> StoreError:
-        known = sorted({ref[0] for name in self.storage.listing("records") if (ref := ref_of(name))})
-        near = difflib.get_close_matches(stage, known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'no records yet'}"
-        return StoreError(f"{self.url} has no record of a stage {stage!r}", hint=hint)
+    def _former(self, record: Record) -> Record | None:
+        """Return the record that is there, whether or not its blobs are; None if it cannot be read."""
+        try:
+            return self.load(record.stage, record.key)
+        except (FileNotFoundError, Damaged):
+            return None
+
+    def _warn_if_other(self, former: Record | None, record: Record, so: str) -> None:
+        if former is not None and former.digest != record.digest:
+            differing = sorted({f.path for f in set(former.files) ^ set(record.files)})
+            logger.warning(
+                "%s/%s gave a different result than before for the same inputs: %s differ; %s",
+                record.stage, record.key, ", ".join(differing), so,
+            )  # fmt: skip
 
 
 def _as_read_back(data: bytes, record: Record) -> Record:
@@ -343,16 +322,3 @@ def _as_read_back(data: bytes, record: Record) -> Record:
         return from_bytes(data, (record.stage, record.key))
     except ValueError as error:
         raise StoreError(f"{record.stage}/{record.key}: cannot be recorded: {error}") from error
-
-
-def _warn_of(damaged: Sequence[str]) -> None:
-    for line in damaged[:_NAMED_AT_MOST]:
-        logger.warning("%s", line)
-    if len(damaged) > _NAMED_AT_MOST:
-        more = len(damaged) - _NAMED_AT_MOST
-        logger.warning("and %d more damaged records: `nanochat verify` names them all", more)
-
-
-def _candidates(records: Sequence[Record]) -> str:
-    shown = ", ".join(f"{r.stage}/{r.key[:12]}" for r in records[:8])
-    return f"the store has {shown}" + (f" and {len(records) - 8} more" if len(records) > 8 else "")

@@ -1,7 +1,11 @@
-"""Reads back what the store holds and reports what is damaged. Repairs nothing: the next run does."""
+"""Reads back what the store holds, reports what is damaged, and sets it aside if asked to.
+
+Makes nothing again: what is set aside is a miss for the next run that needs it.
+"""
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -10,7 +14,7 @@ from typing import Literal
 
 from flows.store import schema
 from flows.store.fingerprint import fingerprint
-from flows.store.leases import LeaseInfo
+from flows.store.leases import UNREADABLE_S, LeaseInfo
 from flows.store.records import (
     ArtifactFile,
     Record,
@@ -123,8 +127,30 @@ def _blob_problem(store: Store, name: str, file: ArtifactFile | None) -> str | N
         return f"{error}{path}"
     except FileNotFoundError:
         return f"is missing{path}" if file else None
+    if sha256 != (named := hash_of(name) or ""):
+        store.blobs.distrust(name, named)
     if file and size != file.size:
         return f"has {size} bytes instead of {file.size}{path}"
-    if sha256 != name.rsplit("/", 1)[-1]:
+    if sha256 != named:
         return f"its bytes hash to {sha256[:12]}{path}"
     return None
+
+
+def repair(store: Store, finding: Finding) -> str:
+    """Set a damaged thing aside, so that the next run makes it again; return what was done, in words."""
+    name = finding.name
+    found = store.storage.found(name)
+    if finding.kind == "root":
+        return (
+            "left as it is, since what it keeps is unknown: run its recipe again (or import the model"
+            " again, or pass --keep again), which writes it anew"
+        )
+    if not (hash_of(name) or ref_of(name) or lease_of(name) or finding.kind == "restart point"):
+        return "left as it is: no run reads it"
+    if (sha256 := hash_of(name)) and store.blobs.put_back(sha256):
+        return "put in again from the copy on this machine"
+    if found is None:
+        return "there is nothing to set aside"
+    if finding.kind == "lease" and time.time() - found.mtime < UNREADABLE_S:
+        return f"left as it is: whoever wrote it may be at work, until {UNREADABLE_S / 60:.0f} minutes later"
+    return f"set aside as {store.storage.set_aside(name)}"

@@ -1,10 +1,16 @@
-"""The base of all configuration, and checks that several parts share. Imports nothing of ours."""
+"""The base of all configuration, and checks that several parts share.
+
+A configuration is kept for good, in keys and records and in the databases of Prefect and MLflow, so no text
+of it may carry a password, token or signature.
+"""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from nanochat.credentials import WAY_OUT, has_credentials, without_credentials
 
 
 class Config(BaseModel):
@@ -19,6 +25,18 @@ class Config(BaseModel):
         protected_namespaces=(),
     )
     location_fields: ClassVar[frozenset[str]] = frozenset()
+
+    @field_validator("*")
+    @classmethod
+    def _without_credentials(cls, value: Any) -> Any:
+        """Refuse an address with a password, without naming that."""
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str) and has_credentials(text):
+                raise ValueError(
+                    f"{without_credentials(text)!r} came with a password, token or signature, which would be"
+                    f" kept with every result; {WAY_OUT}, or fetch the files and name their folder"
+                )
+        return value
 
     def identity(self) -> dict[str, Any]:
         """Return what is hashed: every field, at any depth, except those that only say where bytes are."""

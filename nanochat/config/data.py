@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from nanochat.config.addresses import Address, OptionalAddress
 from nanochat.config.base import Config
 from nanochat.config.names import Name, Place
 
@@ -35,7 +34,7 @@ class ToyWorldConfig(Config):
 class CorpusConfig(Config):
     """Which pretraining text."""
 
-    source: Address = "toy"
+    source: str = "toy"
     """`toy` (built in), a folder or fsspec URL of parquet files with a `text` column, also in sub-folders, or
     a URL with `{revision}` and `{index:05d}` in it."""
     revision: str | None = None
@@ -54,7 +53,7 @@ class ShardConfig(Config):
 
     location_fields: ClassVar[frozenset[str]] = frozenset({"url"})
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=200)
+    name: Name
     """What tells the shard from the others of its source, such as `shard_00000`: part of ids and paths."""
     index: int = 0
     """Number of the shard in a source that numbers them."""
@@ -64,7 +63,7 @@ class ShardConfig(Config):
     """Expected size, when the source lists it."""
     version: str | None = None
     """What distinguishes contents of the same name: revision, ETag or modification time."""
-    url: OptionalAddress = None
+    url: str | None = None
     """Where the bytes are; not part of the identity."""
 
 
@@ -86,23 +85,23 @@ class TasksConfig(Config):
         {"source", "revision", "core_url", "words_url", "identity_url", "own"}
     )
 
-    source: Address = "toy"
+    source: str = "toy"
     """`toy` (built in), `hub` (the public data sets named in `nanochat/data/sources/hub.py`; `hub:URL`: a
     mirror), or a folder or fsspec URL with `tasks/`, `conversations/` and `core/` below it."""
     revision: str = "refs/convert/parquet"
     """Revision of the data sets on the hub, which becomes the version of their files: a branch of parquet
     files, or the commit that pins one."""
-    core_url: Address = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
+    core_url: str = "https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip"
     """Where to get the CORE bundle that goes with the hub's data sets; the file's name is its version."""
-    words_url: OptionalAddress = None
+    words_url: str | None = None
     """Where the hub's source gets the list of words (one per line) for the tasks `spelling` and
     `spelling_bee`; the file's name is its version. None: neither task. A folder has the list at
     `tasks/words.txt`."""
-    identity_url: OptionalAddress = None
+    identity_url: str | None = None
     """Where the hub's source gets conversations about who the model is (task `identity`, one list of messages
     per line); the file's name is its version. None: no such task. A folder has them at
     `conversations/identity.jsonl`."""
-    own: tuple[Address, ...] = ()
+    own: tuple[str, ...] = ()
     """Your own conversations: a path or URL, or a list of them, of `.jsonl` files with
     `{"messages": [{"role": …, "content": …}, …]}` on each line. They join what midtraining and SFT train on,
     each row once, and validate only where `midtrain.validation` or `sft.validation` names them."""

@@ -79,7 +79,9 @@ def _last_step(metrics: Path) -> tuple[int, dict[str, float]]:
     """Return the number of optimizer steps taken, and the last validation loss if there was one."""
     rows = [json.loads(line) for line in _text(metrics).splitlines() if line]
     if not rows:
-        raise DataError(f"{metrics} has no steps", hint="the model's artifact is damaged: nanochat verify")
+        raise DataError(
+            f"{metrics} has no steps", hint="make the model again: --force with the stage that trained it"
+        )
     measured = [row["val/loss"] for row in rows if row.get("val/loss") is not None]
     return int(rows[-1]["step"]), ({"val_loss": measured[-1]} if measured else {})
 
@@ -106,5 +108,5 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DataError(
-            f"{path} is missing", hint="the input artifact is incomplete: nanochat verify"
+            f"{path} is missing", hint="make this input again: --force with the stage that made it"
         ) from None

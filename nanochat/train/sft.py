@@ -12,6 +12,7 @@ from typing import Any
 from nanochat.config import SftConfig
 from nanochat.data.chat.chat_batches import SftBatches
 from nanochat.data.chat.chat_tokens import has_own_rows
+from nanochat.data.chat.row_counts import MOST_LOST
 from nanochat.optim.schedules import fixed_momentum, sft_multiplier
 from nanochat.runtime import Runtime
 from nanochat.train.chat_stage import ChatStage
@@ -52,15 +53,21 @@ def sft(config: SftConfig, inputs: Mapping[str, Path], out: Path, runtime: Runti
         answer=chat.answer,
         statistics={f"data/{name}": value for name, value in batches.accounting.items()},
     )
-    return {**train(chat.model, job, out, runtime), "notes": _left_over(batches)}
+    return {**train(chat.model, job, out, runtime), "notes": _notes(batches, val)}
 
 
-def _left_over(batches: SftBatches) -> list[str]:
-    """Say which rows an epoch does not reach, if any."""
-    counts = batches.accounting
-    if not counts["left_over"]:
-        return []
-    return [
-        f"{counts['left_over']:,} of {counts['conversations']:,} rows left over in an epoch of"
-        f" {batches.steps:,} whole batches of {batches.batch_rows:,}"
-    ]
+def _notes(batches: SftBatches, val: SftBatches) -> list[str]:
+    """Say which rows an epoch does not reach, and which validation does not measure, if any."""
+    trained, measured = batches.accounting, val.accounting
+    notes = []
+    if left := trained["left_over"]:
+        rows = trained["conversations"]
+        warning = "warning: " if left > MOST_LOST * rows else ""
+        notes.append(
+            f"{warning}{left:,} of {rows:,} rows left over in an epoch of {batches.steps:,} whole batches of"
+            f" {batches.batch_rows:,}; a smaller batch_rows leaves fewer"
+        )
+    if skipped := measured["skipped"]:
+        total = skipped + measured["conversations"]
+        notes.append(f"{skipped:,} of {total:,} rows to validate on have no answer within the context")
+    return notes

@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flows.store.verify import repair
+from flows.store.verify import repair, verify
 from tests.campaign.faults import CLOCK, FAULTS
 from tests.campaign.site import Run, Site, site_on_disk, site_on_s3
 from tests.campaign.verdict import Broken, judge_end, judge_peace, judge_records
@@ -105,7 +105,9 @@ class Campaign:
             if judge_end(run, self.reference) != "done":
                 raise Broken(f"an undisturbed run ended with {run.outcome}")
             judge_records(site, self.reference)
-            list(repair(site.store()))
+            store = site.store()
+            for finding in verify(store):
+                print(f"      {finding.name}: {repair(store, finding)}", file=sys.stderr)
         judge_peace(site)
         self.ended["sites in order"] += 1
 

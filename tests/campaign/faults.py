@@ -121,14 +121,16 @@ def collect_garbage(site: Site, rng: random.Random) -> str | None:
 
 def _damage(site: Site, how: str, rng: random.Random) -> str | None:
     with suppress(NanochatError):  # the store may be away
-        objects = site.objects()
-        folder = rng.choice(["blobs/", "blobs/", "records/", "resume/", "leases/", "roots/"])
-        among = [name for name in objects if name.startswith(folder)]
+        folder = rng.choice(_DELETED if how == "delete" else _DAMAGED)
+        among = [name for name in site.objects() if name.startswith(folder)]
         if among and site.damage(name := rng.choice(among), how, rng):
             return name
     return None
 
 
+_DAMAGED = ("blobs/", "blobs/", "records/", "resume/")
+# A lease or root that cannot be read counts as one that holds, for minutes or until somebody deletes it.
+_DELETED = (*_DAMAGED, "leases/", "roots/")
 FAULTS: dict[str, tuple[Fault, int]] = {  # with how often it comes
     "SIGKILL of a run": (kill_a_run, 3),
     "SIGKILL of a rank, agent or encoder": (kill_a_child, 8),

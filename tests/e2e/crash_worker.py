@@ -119,6 +119,7 @@ def main(home: Path, url: str, log: Path, settings: Mapping[str, Any]) -> dict[s
     from flows.run.session import begin
     from flows.store import Store
     from nanochat.errors import NanochatError
+    from nanochat.system_errors import explain
 
     say = _Log(log)
     if url.startswith("faulty://"):
@@ -138,6 +139,9 @@ def main(home: Path, url: str, log: Path, settings: Mapping[str, Any]) -> dict[s
         with begin(plan, context, _display(say, settings.get("kill_in_training_s"))) as session:
             for planned in plan.nodes:
                 session.make(planned.node.id)
+    except OSError as system:  # as the command line does
+        shown = explain(system, places=(home,))
+        return {"error": f"OSError {system.errno}", "message": str(shown), "hint": shown.hint}
     except NanochatError as error:
         return {"error": type(error).__name__, "message": str(error), "hint": error.hint}
     return {"digests": {node: record.digest for node, record in session.records.items()}}

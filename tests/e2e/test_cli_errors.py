@@ -413,20 +413,3 @@ def test_tables_are_on_stdout_and_remarks_beside_them(command, made):
     assert said.out.startswith("stage") and "nodes cached" in said.err and "nodes cached" not in said.out
     empty = command("ls")
     assert (empty.code, empty.out) == (0, "") and "no records yet" in empty.err
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("plan", "toy", "-o", "corpus.source=s3://key:CANARY@bucket/x"),
-        ("plan", "toy", "-o", "tasks.own=['https://host/x.jsonl?X-Amz-Signature=CANARY']"),
-        ("run", "toy", "--store", "s3://key:CANARY@bucket"),
-        ("show", "toy", "-o", "tasks.source=hub:https://user:CANARY@mirror"),
-        ("plan", "toy", "-o", "tasks.words_url=https://CANARY@host/words.txt"),
-    ],
-)
-def test_an_address_with_a_password_is_refused_before_anything_keeps_it(words, command, tmp_path):
-    said = command(*words)
-    assert_error(said, 2, "password, token or signature", "AWS_SECRET_ACCESS_KEY")
-    assert "CANARY" not in said.err
-    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"CANARY" in path.read_bytes()]

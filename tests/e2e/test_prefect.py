@@ -12,7 +12,6 @@ from prefect.client.schemas.objects import StateType
 from prefect.exceptions import PrefectHTTPStatusError
 
 from flows import dag
-from flows.run import prefect_engine as engine
 from nanochat import recipes
 from nanochat.recipes import small
 from tests.e2e.conftest import ROOT, SMALL, Nanochat, overrides, write_corpus
@@ -78,20 +77,6 @@ def test_long_stages_report_progress_with_numbers_and_words(two_runs, prefect):
     assert f"step {STEPS}/{STEPS}" in told["description"] and "train/loss" in told["description"]
     assert told["task_run_id"] == str(prefect.tasks(two_runs[0].id)["pretrain"].id)
     assert {"progress-midtrain", "progress-sft"} <= set(artifacts)
-
-
-def test_progress_leads_to_the_metrics_in_mlflow(monkeypatch):
-    told = []
-    monkeypatch.setattr(engine, "create_progress_artifact", lambda *a, **k: told.append((*a, k)) or "id")
-    monkeypatch.setattr(engine, "update_progress_artifact", lambda *a, **k: told.append((*a, k)))
-    page = "http://127.0.0.1:5000/#/experiments/1/runs/abc"
-    bar = engine._ProgressArtifact("evaluate_base", lambda: page, every_s=0.0)
-    bar.log({"train/loss": 2.5}, step=1, total_steps=4)
-    bar.log({"train/loss": 1.5}, step=4, total_steps=4)
-    assert [call[0] for call in told] == [25.0, "id"]
-    assert told[0][-1]["key"] == "progress-evaluate-base"
-    assert all(f"[metrics in MLflow]({page})" in call[-1]["description"] for call in told)
-    assert told[1][1] == 100.0
 
 
 def test_wrong_parameters_are_refused_before_anything_is_scheduled(prefect):

@@ -37,6 +37,7 @@ class ObjectInfo:
 
     size: int
     mtime: float  # seconds since the epoch; 0 if the filesystem does not report it
+    etag: str | None = None  # another one after each change, where the service has them
 
 
 def sha256_of(path: Path) -> str:
@@ -148,6 +149,13 @@ class Storage:
         """Remove objects; those already gone are not an error."""
         self.each(lambda name: self._try("delete", name, lambda: self._delete(name)), names)
 
+    def set_aside(self, name: str) -> str:
+        """Move a damaged object out of the way, for people to look at; return its new name."""
+        aside = f"damaged/{name.rpartition('/')[2]}.{uuid.uuid4().hex[:8]}"
+        with suppress(FileNotFoundError):  # somebody else has done it
+            self._try("set aside", name, lambda: self._move(name, aside))
+        return aside
+
     def sweep(self) -> None:
         """Remove what killed processes have left half-written, where that can be recognized."""
 
@@ -244,6 +252,10 @@ class Storage:
             if name.startswith(f"{prefix}/") and info["type"] == "file"  # some list the folder itself
         }
 
+    def _move(self, name: str, target: str) -> None:
+        self._make_folder(self._path(target))
+        self.fs.mv(self._path(name), self._path(target))
+
     def _delete(self, name: str) -> None:
         with suppress(FileNotFoundError):
             self.fs.rm_file(self._path(name))
@@ -252,4 +264,5 @@ class Storage:
 def _object_info(info: Mapping[str, Any]) -> ObjectInfo:
     when = info.get("mtime") or info.get("LastModified") or info.get("created") or info.get("last_modified")
     seconds = when.timestamp() if isinstance(when, datetime) else float(when or 0)
-    return ObjectInfo(int(info["size"]), seconds)
+    etag = info.get("ETag") or info.get("etag")
+    return ObjectInfo(int(info["size"]), seconds, str(etag) if etag else None)

@@ -16,7 +16,6 @@ import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
-from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -79,8 +78,11 @@ class LocalStorage(Storage):
         self._try("touch", name, lambda: os.utime(self.local_path(name)))
 
     def _read(self, name: str) -> bytes:
-        with _open_file(self.local_path(name)) as file:
-            return file.read(SMALL + 1)
+        handle = _open_file(self.local_path(name))
+        try:
+            return os.read(handle, min(os.fstat(handle).st_size, SMALL) + 1)
+        finally:
+            os.close(handle)
 
     def _create(self, name: str, data: bytes) -> bool:
         with self._part(name) as part:
@@ -103,8 +105,13 @@ class LocalStorage(Storage):
         return _PartialFile(self.local_path(name), Path(self.root, "parts"))
 
     def _hash(self, name: str) -> tuple[int, str]:
-        with _open_file(self.local_path(name)) as file:
-            return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
+        with os.fdopen(_open_file(self.local_path(name)), "rb") as file:
+            try:
+                return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                raise Damaged(f"{name}: its disk cannot read it ({error})") from error
 
     def _found(self, name: str) -> ObjectInfo | None:
         try:
@@ -119,6 +126,12 @@ class LocalStorage(Storage):
 
     def _listing(self, prefix: str) -> dict[str, ObjectInfo]:
         return dict(_walk(self._path(prefix), prefix))
+
+    def _move(self, name: str, target: str) -> None:
+        path = self.local_path(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.local_path(name).replace(path)
+        os.utime(path, follow_symlinks=False)  # kept for as long as garbage collection keeps what is new
 
     def _delete(self, name: str) -> None:
         path = self.local_path(name)
@@ -209,7 +222,7 @@ class _PartialFile:
             os.close(handle)
 
 
-def _open_file(path: Path) -> BufferedReader:
+def _open_file(path: Path) -> int:
     """Open a file for reading; whatever else has its name is damage, and a pipe must not make us wait."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -222,7 +235,7 @@ def _open_file(path: Path) -> BufferedReader:
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise Damaged(f"{path}: is not a file")
-    return os.fdopen(handle, "rb")
+    return handle
 
 
 def _drop_if_empty(folder: Path) -> None:

@@ -84,6 +84,26 @@ class S3Storage(Storage):
     def _key(self, name: str) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": f"{self.prefix}/{name}" if self.prefix else name}
 
+    def _read(self, name: str) -> bytes:
+        # With more at once it would ask for the size first.
+        return bytes(self.fs.cat_file(self._path(name), max_concurrency=1))
+
+    def _listing(self, prefix: str) -> dict[str, ObjectInfo]:
+        """Return all objects below `prefix/`: one request for each thousand."""
+        where = self._key(f"{prefix}/")
+        start = len(where["Key"]) - len(prefix) - 1
+        found: dict[str, ObjectInfo] = {}
+        more: dict[str, str] = {}
+        while True:
+            page = self.fs.call_s3("list_objects_v2", Bucket=self.bucket, Prefix=where["Key"], **more)
+            for each in page.get("Contents", ()):
+                name = each["Key"][start:]
+                if not name.endswith("/"):  # some list the folder itself
+                    found[name] = ObjectInfo(each["Size"], each["LastModified"].timestamp(), each.get("ETag"))
+            if not page.get("IsTruncated"):
+                return found
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
     def _create(self, name: str, data: bytes) -> bool:
         try:
             self.fs.call_s3("put_object", **self._key(name), Body=data, IfNoneMatch="*")

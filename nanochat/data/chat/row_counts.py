@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from nanochat.config import ChatDataConfig
 from nanochat.data.chat.task_files import is_own_task
 
-_MOST_LOST = 0.05  # beyond it a warning says so
+MOST_LOST = 0.05  # of the rows; beyond it a warning says so
 
 
 @dataclass(kw_only=True)
@@ -59,7 +59,7 @@ def notes(counts: Mapping[str, RowCounts], config: ChatDataConfig) -> list[str]:
     lost = [
         _warning(whose, rows, config)
         for whose, rows in (("your own rows", own), ("all rows", total))
-        if rows.cut + rows.skipped > _MOST_LOST * rows.rows
+        if rows.cut + rows.skipped > MOST_LOST * rows.rows
     ]
     return lines + lost[:1]
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from nanochat.config import SourceFile, TasksConfig, ToyWorldConfig
-from nanochat.data.chat.task_files import CORE
+from nanochat.data.chat.task_files import CORE, SUFFIXES
 from nanochat.data.sources.corpus import TOY
 from nanochat.data.sources.hub import download_hub, is_hub, resolve_hub
 from nanochat.data.sources.own_conversations import download_own, is_own, resolve_own
-from nanochat.data.sources.source_folder import unreadable
-from nanochat.data.sources.transfer import fetch, filesystem_of, source_file
+from nanochat.data.sources.source_folder import list_folder
+from nanochat.data.sources.transfer import fetch, source_file
 from nanochat.errors import DataError
 from nanochat.runtime import Runtime
 
+logger = logging.getLogger(__name__)
 _FILES_AT_ONCE = 8  # of one source, which must not be asked for everything at once
 _TASK_FOLDERS = ("tasks", "conversations", CORE)
 
@@ -34,21 +37,20 @@ def _resolve_source(config: TasksConfig) -> TasksConfig:
         return config.model_copy(update={"toy": config.toy or ToyWorldConfig(), "files": ()})
     if is_hub(config.source):
         return resolve_hub(config)
-    filesystem, root = filesystem_of(config.source)
-    try:
-        found: dict[str, dict[str, Any]] = filesystem.find(root, detail=True)
-    except Exception as error:
-        raise unreadable("tasks.source", config.source, error) from error
-    files = []
-    for path, info in sorted(found.items()):
-        relative = PurePosixPath(path).relative_to(PurePosixPath(root))
-        if relative.parts[0] in _TASK_FOLDERS:
-            files.append(source_file(str(relative), info, "tasks.source"))
+    entries = list_folder("tasks.source", config.source).entries
+    shown = {path: info for path, info in entries.items() if not re.search(r"(^|/)\.", path)}  # not hidden
+    taken = {path: info for path, info in shown.items() if path.split("/")[0] in _TASK_FOLDERS}
+    files = [source_file(path, info, "tasks.source") for path, info in taken.items()]
+    beside = [path for path in shown if path not in taken and path.endswith(SUFFIXES)]
     if not files:
         raise DataError(
             f"tasks.source {config.source}: no files below {', '.join(_TASK_FOLDERS)}",
             hint="give the folder that holds these three, or -o tasks.source=hub, or -o tasks.source=toy",
         )
+    if beside:
+        names = ", ".join(beside[:3]) + (f" and {len(beside) - 3} more" if len(beside) > 3 else "")
+        where = ", ".join(_TASK_FOLDERS)
+        logger.warning("tasks.source %s: not used, since not below %s: %s", config.source, where, names)
     return config.model_copy(update={"toy": None, "files": tuple(files)})
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from nanochat.config import CorpusConfig, ShardConfig
 from nanochat.data.sources.held_out import is_named_validation, validation_file
-from nanochat.data.sources.shard_names import distinct_names, shard_name
+from nanochat.data.sources.shard_names import distinct_names, shard_name, with_ending
 from nanochat.data.sources.source_folder import list_folder
 from nanochat.data.sources.text_files import NotUsed, text_files
 from nanochat.data.sources.transfer import fetch, version_of
@@ -135,7 +135,7 @@ def _numbered(config: CorpusConfig, numbers: Sequence[int]) -> list[ShardConfig]
     _require_distinct_addresses(config.source, numbers, urls)
     names = [shard_name(PurePosixPath(re.split("[?#]", url)[0]).name) for url in urls]
     if len({name.lower() for name in names}) < len(names):
-        names = [f"{name}-{number:05d}" for name, number in zip(names, numbers, strict=True)]
+        names = [with_ending(name, f"{number:05d}") for name, number in zip(names, numbers, strict=True)]
     return [
         ShardConfig(name=name, index=number, version=config.revision, url=url)
         for name, number, url in zip(names, numbers, urls, strict=True)

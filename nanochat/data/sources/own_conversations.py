@@ -14,6 +14,7 @@ from nanochat.data.chat.task_files import OWN, SUFFIXES
 from nanochat.data.sources.transfer import fetch, filesystem_of, source_file
 from nanochat.errors import ConfigError, DataError
 from nanochat.runtime import Runtime
+from nanochat.system_errors import reason
 
 
 def resolve_own(config: TasksConfig) -> TasksConfig:
@@ -30,7 +31,7 @@ def resolve_own(config: TasksConfig) -> TasksConfig:
             info = filesystem.info(path)
         except Exception as error:
             raise DataError(
-                f"tasks.own {address}: cannot be read: {type(error).__name__}: {error}",
+                f"tasks.own {address}: cannot be read: {reason(error)}",
                 hint="check the address and your access to it",
             ) from error
         addresses.append(str(filesystem.unstrip_protocol(path)))

@@ -12,14 +12,14 @@ from collections import Counter
 from collections.abc import Sequence
 
 SUFFIX = ".parquet"
-_MOST_CHARACTERS = 100  # file names that contain an id stay below the 255 bytes that file systems allow
+_MOST_CHARACTERS = 100  # of a name in a configuration
 _DIGITS = (8, 16, 32, 64)
 
 
 def shard_name(path: str) -> str:
     """Return a path without its suffix as a name of letters, digits, `.`, `_` and `-`."""
     stem = path[: -len(SUFFIX)] if path.lower().endswith(SUFFIX) else path
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip(".")
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip(".-")
     return safe[:_MOST_CHARACTERS] or "shard"
 
 
@@ -29,10 +29,15 @@ def distinct_names(paths: Sequence[str]) -> list[str]:
     for digits in _DIGITS:  # a file may have the very name that another one just got
         counts = Counter(name.lower() for name in names)
         names = [
-            f"{name}-{_hash(path)[:digits]}" if counts[name.lower()] > 1 else name
+            with_ending(name, _hash(path)[:digits]) if counts[name.lower()] > 1 else name
             for name, path in zip(names, paths, strict=True)
         ]
     return names
+
+
+def with_ending(name: str, ending: str) -> str:
+    """Return a name that ends with something of its own, and is not too long."""
+    return f"{name[: _MOST_CHARACTERS - len(ending) - 1]}-{ending}"
 
 
 def _hash(path: str) -> str:

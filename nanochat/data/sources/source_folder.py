@@ -17,6 +17,7 @@ from fsspec.spec import AbstractFileSystem
 
 from nanochat.data.sources.transfer import filesystem_of
 from nanochat.errors import DataError
+from nanochat.system_errors import reason
 
 _SORTS_THE_PAGE = re.compile(r"https?://.*/\?[^/]*")  # links of a web server's page of files to itself
 
@@ -51,7 +52,7 @@ def list_folder(field: str, source: str) -> Listing:
 def unreadable(field: str, source: str, error: Exception) -> DataError:
     """Return the error for a source that cannot be listed, with what was wrong."""
     return DataError(
-        f"{field} {source}: cannot be read: {type(error).__name__}: {error}",
+        f"{field} {source}: cannot be read: {reason(error)}",
         hint="check the address and your access to it; `nanochat show` predicts the cost without it",
     )
 

@@ -71,7 +71,10 @@ def take_text(path: Path, source: str) -> TextCounts:
         rewritten.replace(path)
     without = f"{counts.null} null and {counts.empty} empty"
     if not counts.bytes:
-        raise DataError(f"{source}: no text in {counts.documents} documents ({without})")
+        raise DataError(
+            f"{source}: no text in {counts.documents} documents ({without})",
+            hint="take the file out of the source",
+        )
     if counts.null + counts.empty > _WARN_FROM * counts.documents:
         logger.warning("%s: %s rows of %d hold no text", source, without, counts.documents)
     return counts

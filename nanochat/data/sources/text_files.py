@@ -20,6 +20,7 @@ from nanochat.errors import DataError
 
 HIDDEN = "hidden (a name that begins with . or _)"
 LINKED = "a link to a folder (give that folder, or copy it here)"
+NO_FILE = "not a file (a pipe, socket or device)"
 EMPTY = "empty (0 bytes)"
 OTHER = "not parquet"
 CONVERTED = "used as parquet (NAME.parquet is beside it)"
@@ -55,6 +56,8 @@ def _why_not(path: str, info: Mapping[str, Any]) -> str | None:
         return HIDDEN
     if info.get("islink") and Path(info["name"]).is_dir():
         return LINKED
+    if info["type"] == "other" and not info.get("islink"):
+        return NO_FILE
     if not path.lower().endswith(SUFFIX):
         return convertible_suffix(path) or OTHER
     if info.get("islink") and not Path(info["name"]).exists():
@@ -67,6 +70,6 @@ def _why_not(path: str, info: Mapping[str, Any]) -> str | None:
 
 def _not_used(listing: Listing, why: str, paths: list[str]) -> NotUsed:
     convert = None
-    if listing.is_local and why not in (HIDDEN, LINKED, EMPTY, OTHER, CONVERTED):
+    if listing.is_local and convertible_suffix(why) == why:
         convert = command_to_convert(Path(listing.root), why, len(paths))
     return NotUsed(why, tuple(paths), convert)

@@ -24,7 +24,7 @@ from nanochat.config.names import checked_place
 from nanochat.data.sources.hub_client import TOKEN_HINT, access_headers, at_mirror
 from nanochat.data.sources.patience import STALL_S, patience
 from nanochat.errors import DataError, SourceUnavailable, http_status, is_transient
-from nanochat.system_errors import naming
+from nanochat.system_errors import naming, reason
 
 _PIECE_BYTES = 8 << 20
 _VERSIONS = ("ETag", "etag", "checksum", "md5Hash", "LastModified", "mtime", "created")
@@ -224,7 +224,7 @@ def _unread(url: str, error: BaseException, hub: str | None) -> DataError:
     if http_status(_cause(error)) in (401, 403) and url.startswith("http") and access_headers(url, hub):
         hint = TOKEN_HINT
     kind = SourceUnavailable if _is_passing(error) else DataError
-    return kind(f"{url}: cannot be read: {type(error).__name__}: {error}", hint=hint)
+    return kind(f"{url}: cannot be read: {reason(error)}", hint=hint)
 
 
 def _is_own(error: BaseException, part_folder: Path) -> bool:

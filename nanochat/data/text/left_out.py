@@ -31,7 +31,7 @@ def read_left_out(folder: Path) -> frozenset[int]:
     except (OSError, ValueError) as error:
         raise DataError(
             f"{path} does not hold numbers of documents: {error}",
-            hint="the artifact is incomplete: nanochat verify contamination",
+            hint="make it again: --force contamination",
         ) from error
 
 

@@ -111,5 +111,5 @@ def _require_same_counts(path: Path, stats: Mapping[str, int]) -> None:
         if seen != count:
             raise DataError(
                 f"{path.parent.name}: {seen} {name} went into the tokens, but the text has {count}",
-                hint="the text was changed after its download; `nanochat verify` names what is damaged",
+                hint="the text is not the one that was counted; download it again: --force download",
             )

@@ -64,7 +64,7 @@ class Overlap:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{path} holds no overlap of training text with tasks: {type(error).__name__}: {error}",
-                hint="the artifact is incomplete: nanochat verify",
+                hint="make it again: --force contamination",
             ) from error
 
 

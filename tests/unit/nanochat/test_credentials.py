@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from nanochat.credentials import has_credentials, without_credentials
-from nanochat.errors import ConfigError
+from nanochat.errors import ConfigError, StageFailed, fit_to_keep, is_transient
 
 CARRIES = {
     "https://user:pass@host/x": "https://host/x",
@@ -63,3 +63,13 @@ def test_an_error_of_ours_has_no_credentials(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_0123456789")
     error = ConfigError("no answer from https://u:p@h?token=t", hint="is hf_0123456789 right? s3://k:s@b")
     assert (str(error), error.hint) == ("no answer from https://h?token=***", "is *** right? s3://b")
+
+
+def test_an_error_of_others_is_kept_without_credentials_and_tried_again_as_before():
+    for error in (ConnectionError("https://u:CANARY@h is away"), ValueError("odd: https://h?token=CANARY")):
+        kept = fit_to_keep(error)
+        assert "CANARY" not in str(kept) and type(error).__name__ in str(kept)
+        assert is_transient(kept) == is_transient(error)
+    plain = ValueError("as it is")
+    assert fit_to_keep(plain) is plain
+    assert isinstance(fit_to_keep(ValueError("s3://k:CANARY@b")), StageFailed)

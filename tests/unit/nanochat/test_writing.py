@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
 import stat
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from nanochat.formats.tokenizer_pickle import write_token_bytes
+from nanochat.system_errors import words
 from nanochat.tokenizer.tokenizer import Tokenizer
 from nanochat.writing import save_tensors, save_torch, whole_file
 from tests.support.limits import limited
@@ -33,6 +35,14 @@ def test_a_file_that_the_system_refuses_is_named_with_the_systems_reason(save, t
     assert (refused.value.errno, refused.value.filename) == (errno.EFBIG, str(target))
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert target.read_bytes() == b"former"
+
+
+def test_the_room_on_a_full_disk_is_that_of_the_moment_it_was_full(tmp_path: Path, monkeypatch) -> None:
+    usage, free = shutil.disk_usage(tmp_path), [7, 10**9]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free.pop(0)))
+    with pytest.raises(OSError, match="No space left") as full, whole_file(tmp_path / "x"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert f"no space left for {tmp_path / 'x'}: 7 of " in words(full.value)[0]
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])

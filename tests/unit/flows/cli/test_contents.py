@@ -8,7 +8,7 @@ from flows.store import Store
 from nanochat.config import ChatDataConfig
 from nanochat.data.chat.chat_tokens import Rendered, write_chat_tokens
 from nanochat.data.text.token_shards import write_token_shard
-from nanochat.errors import DataError
+from nanochat.errors import Damaged
 from nanochat.evals.contamination.overlap import FILE_NAME, Overlap, TaskOverlap
 from nanochat.tokenizer.tokenizer import Tokenizer
 
@@ -75,7 +75,7 @@ def test_damaged_tokens_are_not_described(store, record):
     raw[130] ^= 1
     path.chmod(0o600)
     path.write_bytes(raw)
-    with pytest.raises(DataError, match="not those that were written"):
+    with pytest.raises(Damaged, match=r"tokens\.bin\) is damaged"):
         contents(store, record)
 
 

@@ -46,6 +46,13 @@ def test_a_second_plan_finds_everything_cached(filled):
     assert plan.predicted_s == 0
 
 
+def test_a_plan_has_one_key_in_every_store_and_another_for_other_values(filled, tmp_path):
+    toy = recipes.find("toy", FIRST)
+    key = make_plan(toy, filled).key
+    assert make_plan(toy, Store.open(str(tmp_path / "empty"))).key == key
+    assert make_plan(recipes.find("toy", [*FIRST, "sft.epochs=2"]), filled).key != key
+
+
 def test_one_changed_value_runs_its_stage_and_what_follows_and_names_the_field(filled):
     plan = make_plan(recipes.find("toy", [*FIRST, "sft.epochs=2"]), filled)
     not_cached = {p.node.id: p.action for p in plan.nodes if p.action != "hit"}
@@ -118,11 +125,13 @@ def test_lost_bytes_are_made_again_only_where_somebody_needs_them(filled):
     assert "bytes are gone" in again.by_id["pretrain"].reason
 
 
-def test_lost_bytes_of_the_last_stage_are_always_made_again(filled):
+@pytest.mark.parametrize("shown", ["publish", "evaluate_base"])
+def test_lost_bytes_of_what_a_run_shows_are_always_made_again(filled, shown):
     recipe = recipes.find("toy", FIRST)
-    lost = make_plan(recipe, filled).by_id["publish"].record.files[0]
+    lost = make_plan(recipe, filled).by_id[shown].record.files[0]
     filled.storage.delete(f"blobs/{lost.sha256[:2]}/{lost.sha256}")
-    assert actions(make_plan(recipe, filled))["publish"] == "run"
+    planned = actions(make_plan(recipe, filled))
+    assert {node for node, action in planned.items() if action != "hit"} == {shown}
 
 
 def test_force_runs_a_cached_stage_and_until_leaves_out_what_follows(filled):

@@ -9,7 +9,9 @@ import pytest
 from flows.plan import make_plan
 from flows.plan import plan as plan_module
 from flows.stages import STAGES
-from flows.store import Store
+from flows.store import ArtifactFile, Record, Store
+from flows.store.fingerprint import fingerprint
+from flows.store.records import record_name, to_bytes
 from nanochat import recipes
 from tests.support.stand_ins import pretend_to_run
 
@@ -98,6 +100,24 @@ def test_one_missing_shard_does_not_read_the_others_again(filled, monkeypatch):
     assert any(p.action == "run" for p in plan.nodes)
     assert set(counts.listed.values()) == {1}
     assert set(counts.read.values()) == {1}
+
+
+def test_what_a_node_is_compared_with_is_sought_among_the_newest_records_only(tmp_path, monkeypatch):
+    store = Store.open(str(tmp_path / "store"))
+    files = (ArtifactFile("result", 1, "0" * 64),)
+    for n in range(100):
+        for stage, node in (("sft", "sft"), ("download", f"download/other_{n}"), ("pretrain", "pretrain")):
+            payload = {"stage": stage, "version": 1, "config": {"n": n}, "inputs": {}}
+            record = Record(stage=stage, node=node, key=fingerprint(payload), payload=payload, files=files)
+            store.storage.write(record_name(stage, record.key), to_bytes(record))
+    plan, counts = counts_of_plan(store.url, monkeypatch, recipe_of(10))
+    read = Counter(name.split("/")[1] for name in counts.read)
+    assert read == {"sft": 1 + 8, "download": 10 + 8, "pretrain": 64}  # of these, for one of the same recipe
+    (was,) = (change.before for change in plan.by_id["sft"].changes if change.field == "sft.n")
+    assert was >= 90
+    reason = next(p.reason for p in plan.nodes if p.node.stage.name == "download")
+    assert reason == "not among the 18 newest of 100 records of its stage"
+    assert plan.by_id["tasks"].reason == "not in this store yet"
 
 
 def test_the_code_of_a_stage_is_digested_once_a_plan(filled, monkeypatch):

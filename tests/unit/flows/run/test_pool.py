@@ -11,8 +11,10 @@ from uuid import uuid4
 import pytest
 
 from flows.run import pool as pools
+from flows.run import signs_of_life
 from flows.run.flow_runs import FlowRunNow
 from flows.run.pool import Pool, failed_state, wait_for
+from flows.run.signs_of_life import SignsOfLife
 from flows.stages import PRETRAIN
 from nanochat.errors import (
     ConfigError,
@@ -41,7 +43,8 @@ class Acted:
 
     def __init__(self, ends, steps=()):
         self.ends, self.steps = list(ends), list(steps)
-        self.submitted, self.said, self.cancelled = [], [], []
+        self.submitted, self.said, self.cancelled, self.crashed = [], [], [], []
+        self.lease = None
 
     def run_deployment(self, name, **given):
         self.submitted.append(given)
@@ -56,6 +59,9 @@ class Acted:
     def cancel(self, flow_run_id):
         self.cancelled.append(flow_run_id)
         self.ends.append(replace(RUNNING, state="Cancelled", kind="CANCELLED", final=True))
+
+    def set_crashed(self, flow_run_id, why):
+        self.crashed.append(flow_run_id)
 
     def step(self):
         return self.steps.pop(0) if self.steps else -1
@@ -74,8 +80,12 @@ def make(monkeypatch):
         monkeypatch.setattr(pools, "flow_runs", opened)
         monkeypatch.setattr(pools, "run_deployment", server.run_deployment)
         job = SimpleNamespace(node=SimpleNamespace(id="pretrain", stage=PRETRAIN), key="1" * 64, force=True)
+        monkeypatch.setattr(pools, "current", lambda storage, stage, key: server.lease)
         store = SimpleNamespace(
-            url="store", find=lambda stage, key: "the record", restart_points=lambda stage, key: server
+            url="store",
+            storage=None,
+            find=lambda stage, key: "the record",
+            restart_points=lambda stage, key: server,
         )
         session = SimpleNamespace(
             job=lambda node: job,
@@ -143,5 +153,37 @@ def test_a_pipeline_that_is_to_stop_cancels_its_stage_and_waits_for_its_restart_
     server, stop = Acted([]), threading.Event()
     stop.set()
     with pytest.raises(Interrupted, match="toy-pretrain-12345678 is Cancelled"):
-        wait_for(server, RUNNING, stop)
+        wait_for(server, RUNNING, stop, lambda: False)
     assert server.cancelled == [RUNNING.id]
+
+
+def test_a_stage_whose_machine_is_gone_goes_on_although_nobody_reported_it(make, monkeypatch):
+    monkeypatch.setattr(signs_of_life, "LOST_AFTER_S", 0.0)
+    server = Acted([RUNNING, DONE])
+    lease = SimpleNamespace(holder="this one", live=False)
+
+    def take_lease(name, **given):
+        server.lease = lease
+        return Acted.run_deployment(server, name, **given)
+
+    server.run_deployment = take_lease
+    make(server)
+    assert len(server.submitted) == 2
+    assert server.crashed == [RUNNING.id]
+
+
+def test_a_stage_is_lost_only_if_its_own_lease_has_run_out_for_a_while():
+    left, mine, gone = (
+        SimpleNamespace(holder=who, live=live) for who, live in (("a", 0), ("b", 1), ("b", 0))
+    )
+    leases = iter([left, left, mine, gone, mine, gone, None, gone, gone])
+    hours = iter(range(0, 3600 * 9, 3600))
+    life = SignsOfLife(lambda: next(leases), clock=lambda: next(hours))
+    assert [life.lost() for _ in range(8)] == [False] * 7 + [True]
+
+
+def test_a_store_that_does_not_answer_is_not_a_lost_stage():
+    def away():
+        raise StoreUnavailable("no answer")
+
+    assert not SignsOfLife(away).lost()

@@ -10,9 +10,10 @@ import time
 
 import pytest
 
-from flows.store import Store
+from flows.store import Store, roots
 from flows.store.fingerprint import fingerprint
 from flows.store.leases import Lease, LeaseInfo, all_leases, current, try_acquire
+from flows.store.records import root_name
 from flows.store.storage.base import Storage
 from flows.store.storage.open import open_storage
 from flows.store.storage.retry import Retry
@@ -52,6 +53,22 @@ def test_one_lease_at_a_time_and_the_next_after_its_release(storage):
     with acquire(storage):
         pass
     assert all_leases(storage) == []
+
+
+def test_what_dead_holders_left_is_swept_and_what_the_living_hold_stays(storage, tmp_path):
+    elsewhere, gone = acquire(storage), acquire_other(storage)
+    as_left_by_another_machine(storage, elsewhere, expired=False)
+    as_left_by_another_machine(storage, gone, expired=True)
+    process = 2**22 + 1  # above the largest process id
+    roots.set_root(storage, "toy-publish", [("pretrain", "a" * 64)])
+    with roots.Hold(storage, "alive") as alive, roots.Hold(storage, "dead") as dead:
+        for hold in (alive, dead):
+            hold.add([("pretrain", "a" * 64)])
+        ended = roots.read_roots(storage)[dead.name].root.model_copy(update={"pid": process})
+        storage.write(root_name(dead.name), ended.to_bytes())
+        Store(storage, tmp_path / "cache").sweep()
+        assert set(roots.read_roots(storage)) == {"toy-publish", alive.name}
+    assert [info.key for info in all_leases(storage)] == ["a" * 64]
 
 
 def acquire_other(storage) -> Lease:

@@ -16,6 +16,7 @@ from flows.store.storage import s3 as storage_s3
 from flows.store.storage.retry import Retry
 from flows.store.verify import verify
 from nanochat.errors import LeaseLost, StoreUnavailable
+from tests.support.requests_sent import counted_requests
 from tests.support.store_worker import outcome, spawn, until
 
 QUICK = Retry(attempts=2, first_wait_s=0.01)
@@ -72,6 +73,21 @@ def test_many_blobs_are_looked_up_by_listing(store, folder, monkeypatch):
     assert store.find("pretrain", record.key) == record
     store.storage.delete(f"blobs/{record.files[0].sha256[:2]}/{record.files[0].sha256}")
     assert store.find("pretrain", record.key) is None
+
+
+def test_a_record_costs_one_request_then_none_and_a_listing_one_for_each_page(store, folder, monkeypatch):
+    records = {(r.stage, r.key): r for r in (put(store, folder, n=n) for n in range(3))}
+    call = store.storage.fs.call_s3  # pages of two, so that there are several
+    small = lambda method, **given: call(method, **given, **({"MaxKeys": 2} if "list" in method else {}))  # noqa: E731
+    monkeypatch.setattr(store.storage.fs, "call_s3", small)
+    with counted_requests() as sent:
+        listed = store.catalog.listed("pretrain")
+        assert store.catalog.load_all(listed, listed) == records
+    assert sent == ["GET"] * (2 + 3)
+    with counted_requests() as sent:
+        listed = store.catalog.listed()
+        assert store.catalog.load_all(listed, listed) == records
+    assert sent == ["GET"] * 2
 
 
 def test_a_large_file_goes_in_parts_and_comes_back_whole(store, tmp_path, monkeypatch):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
 from nanochat import recipes
-from nanochat.config import MixtureEntry, OverlapConfig, ShardConfig, SourceFile
+from nanochat.config import Config, MixtureEntry, OverlapConfig, ShardConfig, SourceFile
 from nanochat.config.names import checked_name, checked_place
 from nanochat.data.sources.transfer import source_file
 from nanochat.errors import ConfigError, DataError
@@ -102,3 +103,48 @@ def test_files_keep_the_names_that_their_user_gave_them(place):
 def test_a_name_that_cannot_be_is_answered_with_one_that_can():
     with pytest.raises(ConfigError, match=r"name: '\.\./my run' is not a name: .* such as 'my-run'"):
         recipes.find("toy", ["name=../my run"])
+
+
+# Text that no path of ours is made of; whoever adds a field decides whether it is one of these.
+FREE_TEXT = {
+    *(
+        "CorpusConfig.source",
+        "ShardConfig.url",
+        "TasksConfig.source",
+        "TasksConfig.core_url",
+        "TasksConfig.own",
+    ),
+    *("TasksConfig.words_url", "TasksConfig.identity_url"),
+    *("CorpusConfig.revision", "CorpusConfig.val_shard", "TasksConfig.revision"),
+    *(
+        "ShardConfig.version",
+        "SourceFile.version",
+        "ImportConfig.folder",
+        "ImportConfig.source",
+        "ImportConfig.tag",
+    ),
+    *("PublishConfig.title", "PublishConfig.license", "PublishConfig.datasets", "ModelConfig.window_pattern"),
+    *("PretrainConfig.prompts", "MidtrainConfig.prompts", "SftConfig.prompts", "EvaluateConfig.prompts"),
+}
+
+
+def _subclasses(cls):
+    return {cls, *(below for sub in cls.__subclasses__() for below in _subclasses(sub))}
+
+
+def _unchecked(hint):
+    """Return whether a type holds text that nothing checks."""
+    if hint is str:
+        return True
+    return get_origin(hint) not in (Annotated, Literal) and any(map(_unchecked, get_args(hint)))
+
+
+def test_every_text_of_a_configuration_is_a_name_a_place_or_no_part_of_a_path():
+    found = {
+        f"{cls.__name__}.{name}"
+        for cls in _subclasses(Config)
+        if cls.__module__.startswith("nanochat.")
+        for name, hint in get_type_hints(cls, include_extras=True).items()
+        if name in cls.model_fields and _unchecked(hint) and not cls.model_fields[name].metadata
+    }
+    assert found == FREE_TEXT

@@ -261,7 +261,7 @@ def _busy_window(uri: str, **limits: float) -> PipelineTracker:
 
 
 def test_no_page_or_warning_has_the_servers_password(caplog: pytest.LogCaptureFixture) -> None:
-    tracker = PipelineTracker("http://user:CANARY@127.0.0.1:1")
+    tracker = PipelineTracker("http://user:CANARY@127.0.0.1:1", patience_s=0.3)
     tracker.start_run("toy", {}, {})
     tracker.close()
     assert "MLflow at http://127.0.0.1:1" in caplog.text and "CANARY" not in caplog.text

@@ -25,7 +25,7 @@ from nanochat.config import (
     PretrainConfig,
     SftConfig,
 )
-from nanochat.data.chat.chat_tokens import render_chat
+from nanochat.data.chat.chat_tokens import ChatTokens, render_chat
 from nanochat.errors import DataError, Interrupted, TrainingError
 from nanochat.model.checkpoint import load_model, save_model
 from nanochat.model.gpt import GPT
@@ -221,3 +221,10 @@ def test_conversations_too_long_or_without_an_answer_leave_every_loss_finite(
         assert math.isfinite(metrics["val/loss" if name == "sft" else "val/bpb"])
         assert metrics["data/truncated"] > 0
     assert metrics["data/skipped"] > 0
+    left, rows = metrics["data/left_over"], metrics["data/conversations"]
+    assert left / rows > 0.05
+    assert metrics["notes"][0].startswith(f"warning: {left} of {rows} rows left over in an epoch of")
+    val = ChatTokens.open(tmp_path / "chat/val")
+    unmeasured = sum(not val.mask[val.span(i)].any() for i in range(len(val)))
+    said = f"{unmeasured} of {len(val)} rows to validate on have no answer within the context"
+    assert metrics["notes"][1:] == ([said] if unmeasured else [])

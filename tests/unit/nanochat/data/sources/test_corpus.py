@@ -132,6 +132,7 @@ def test_a_numbered_source_says_what_it_needs(changes, message):
     [
         ("{index:05d}/data.parquet", ["data-00000", "data-00002", "data-00001"]),
         ("{index:05d}/{revision}/data.parquet?download=1", ["data-00000", "data-00002", "data-00001"]),
+        ("{index}/" + "n" * 150, ["n" * 94 + f"-0000{i}" for i in (0, 2, 1)]),
         ("get?shard={index}", ["get-00000", "get-00002", "get-00001"]),
         ("part {index}.PARQUET#x", ["part-0", "part-2", "part-1"]),
     ],
@@ -247,13 +248,17 @@ def test_toy_shards_and_tasks_are_generated(tmp_path):
     assert {p.name for p in (tmp_path / "t").iterdir()} == {"tasks", "conversations", "core"}
 
 
-def test_task_files_are_listed_and_copied_as_they_are(tmp_path):
+def test_task_files_are_listed_and_copied_as_they_are(tmp_path, caplog):
     source = tmp_path / "source"
-    for name in ("tasks/gsm8k/train.jsonl", "conversations/a.jsonl", "core/core.yaml", "README.md"):
+    taken = ("tasks/gsm8k/train.jsonl", "conversations/a.jsonl", "core/core.yaml")
+    for name in (*taken, "README.md", "gsm8k/test.jsonl", "conversations/._a.jsonl", "tasks/.DS_Store"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text(f"content of {name}")
     config = resolve_tasks(TasksConfig(source=str(source)))
     assert config.toy is None
+    assert caplog.messages == [
+        f"tasks.source {source}: not used, since not below tasks, conversations, core: gsm8k/test.jsonl"
+    ]
     assert [f.path for f in config.files] == [
         "conversations/a.jsonl",
         "core/core.yaml",

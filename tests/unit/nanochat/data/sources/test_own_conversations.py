@@ -178,7 +178,7 @@ def test_a_wrong_line_is_named_by_the_users_file_before_anything_trains(mine, tm
 
 
 def test_names_and_files_that_cannot_be_used_are_refused(mine, tmp_path):
-    with pytest.raises(DataError, match=r"tasks\.own .*nowhere\.jsonl: cannot be read: FileNotFoundError"):
+    with pytest.raises(DataError, match=r"tasks\.own .*nowhere\.jsonl: cannot be read: .* does not exist"):
         resolved(f"tasks.own={tmp_path}/nowhere.jsonl")
     with pytest.raises(ConfigError, match=r"'notes\.txt', which ends in none of \.jsonl, \.parquet"):
         resolved("tasks.own=notes.txt")

@@ -21,11 +21,12 @@ def test_paths_that_look_alike_have_different_names_whatever_else_there_is():
     names = distinct_names(paths)
     assert len({name.lower() for name in names}) == len(paths)
     assert names[-1] == "b"
-    assert [distinct_names(paths[:3]), distinct_names(paths[2:4])] != [names[:3], names[2:4]]
 
 
 HOSTILE = [
     "..",
+    "-rf",
+    "x" * 99 + "日本",
     "../../secret",
     "/etc/passwd",
     ".hidden",
@@ -41,7 +42,7 @@ HOSTILE = [
 @pytest.mark.parametrize("path", HOSTILE)
 def test_a_name_is_safe_as_part_of_an_id_or_a_path(path):
     name = shard_name(path)
-    assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{,99}", name)
+    assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{,99}", name)
     assert ShardConfig(name=name).name == name
     if name != path:
         with pytest.raises(ValidationError):

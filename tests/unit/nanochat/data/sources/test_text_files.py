@@ -92,7 +92,7 @@ def test_a_broken_link_and_a_folder_that_cannot_be_listed_are_errors(tmp_path, m
         return listed(self, path, **options)
 
     monkeypatch.setattr(LocalFileSystem, "ls", refusing)
-    with pytest.raises(DataError, match="cannot be read: PermissionError"):
+    with pytest.raises(DataError, match=r"cannot be read: .*sub: access denied"):
         resolved(tmp_path)
 
 

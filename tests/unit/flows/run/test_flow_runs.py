@@ -1,0 +1,54 @@
+"""What flow runs are called, and when a server is asked again."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from uuid import uuid4
+
+import httpx
+import pytest
+from prefect.exceptions import PrefectHTTPStatusError
+
+from flows.run.flow_runs import FlowRuns, is_away
+
+RUN = str(uuid4())
+
+
+def refused(status):
+    request = httpx.Request("GET", "http://127.0.0.1/api")
+    return PrefectHTTPStatusError("", request=request, response=httpx.Response(status, request=request))
+
+
+@pytest.mark.parametrize(
+    ("has", "gets"),
+    [
+        ("maroon-walrus", "toy-1a2b3c4d"),
+        ("toy", "toy-1a2b3c4d"),
+        ("before the holidays", "before the holidays"),
+        ("toy-00000000", "toy-00000000"),
+    ],
+)
+def test_a_run_is_named_unless_somebody_has_named_it(has, gets):
+    run = SimpleNamespace(id=RUN, name=has, state=None)
+    client = SimpleNamespace(
+        read_flow_run=lambda flow_run_id: run,
+        set_flow_run_name=lambda flow_run_id, name: setattr(run, "name", name),
+    )
+    FlowRuns(client).name(RUN, "toy-1a2b3c4d", instead_of=("toy",))
+    assert run.name == gets
+
+
+@pytest.mark.parametrize(
+    ("error", "away"),
+    [
+        (httpx.ConnectError("refused"), True),
+        (httpx.ReadTimeout("slow"), True),
+        (refused(503), True),  # its database is locked
+        (refused(404), False),
+        (refused(422), False),
+        (ValueError("a bug"), False),
+    ],
+    ids=repr,
+)
+def test_a_server_is_asked_again_if_it_may_answer_later(error, away):
+    assert is_away(error) is away
