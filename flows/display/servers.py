@@ -25,6 +25,7 @@ from pathlib import Path
 from nanochat.errors import NanochatError
 from nanochat.sqlite_urls import sqlite_url
 from nanochat.system_errors import full_disk
+from nanochat.tracking import schema_problem
 
 _log = logging.getLogger(__name__)
 
@@ -74,8 +75,10 @@ def serve_pages(home: Path, mlflow_uri: str) -> Iterator[tuple[str, str]]:
     """Yield the pages of Prefect and MLflow for `home`, both servers up until the block ends.
 
     An MLflow address that is already a server is returned as it is. Raises `NanochatError` when another
-    process holds the Prefect database.
+    process holds the Prefect database, or another version of MLflow made its one.
     """
+    if problem := schema_problem(mlflow_uri):
+        raise NanochatError(problem[0], hint=problem[1])
     folder = home / "prefect"
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:

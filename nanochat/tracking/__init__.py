@@ -1,6 +1,7 @@
 """Runs shown in MLflow, never on the training path."""
 
 from nanochat.tracking.call_queue import Point
+from nanochat.tracking.database import schema_problem
 from nanochat.tracking.made import History, Made
 from nanochat.tracking.pipeline_tracker import PipelineTracker, StageTracker
 from nanochat.tracking.tags import run_tags
@@ -15,4 +16,5 @@ __all__ = [
     "Point",
     "StageTracker",
     "run_tags",
+    "schema_problem",
 ]

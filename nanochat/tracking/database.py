@@ -53,8 +53,8 @@ def is_locked(error: BaseException) -> bool:
     return "database is locked" in str(error)
 
 
-def schema_problem(url: str) -> str | None:
-    """Return why the installed MLflow cannot use a local database, with the ways out; None if it can."""
+def schema_problem(url: str) -> tuple[str, str] | None:
+    """Return why the installed MLflow cannot use a local database, and the ways out; None if it can."""
     path = sqlite_path(url)
     found = None if path is None else _schema(path)
     if found is None:
@@ -69,10 +69,7 @@ def schema_problem(url: str) -> str | None:
     else:
         why = f"is of another, probably newer MLflow than {installed}, which does not know its schema {found}"
         way_out = "install the MLflow that wrote it"
-    return (
-        f"{path} {why}; this run is not shown there\n"
-        f"hint: {way_out}; or let MLFLOW_TRACKING_URI name another database; a later run completes it"
-    )
+    return f"{path} {why}", f"{way_out}; or let MLFLOW_TRACKING_URI name another database"
 
 
 def _schema(path: Path) -> str | None:

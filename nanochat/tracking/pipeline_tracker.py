@@ -105,7 +105,10 @@ class PipelineTracker:
 
     def _start(self) -> None:
         if problem := schema_problem(self._uri):
-            self._drain.refuse(problem)
+            what, way_out = problem
+            self._drain.refuse(
+                f"{what}; this run is not shown there\nhint: {way_out}; a later run completes it"
+            )
         else:
             self._drain.start()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import urllib.error
@@ -97,6 +98,19 @@ def test_ui_refuses_a_home_that_a_run_holds(tmp_path: Path) -> None:
         display.serve_pages(tmp_path, "http://127.0.0.1:1"),
     ):
         assert held
+
+
+def test_ui_names_a_database_of_another_mlflow_before_it_starts_anything(tmp_path: Path) -> None:
+    database = tmp_path / "mlflow.db"
+    with sqlite3.connect(database) as db:
+        db.execute("create table alembic_version as select 'f00dfacecafe' as version_num")
+    with (
+        pytest.raises(NanochatError, match="does not know its schema f00dfacecafe") as raised,
+        display.serve_pages(tmp_path / "home", sqlite_url(database)),
+    ):
+        pass
+    assert "MLFLOW_TRACKING_URI" in str(raised.value.hint)
+    assert not (tmp_path / "home").exists()
 
 
 def test_note_of_a_ui_that_is_gone_is_not_believed(tmp_path: Path) -> None:

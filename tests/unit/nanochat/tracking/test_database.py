@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import sqlite3
 import subprocess
@@ -12,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from nanochat.tracking import PipelineTracker
 from nanochat.tracking.database import _migrations, database_ready, schema_problem
 
 ROOT = Path(__file__).parents[4]
 _MAKE_AND_DIE = """
 import os, signal, sqlite3, sys
+from nanochat.tracking import PipelineTracker
 from nanochat.tracking.database import _migrations, database_ready, schema_problem
 
 def tables(uri):
@@ -97,11 +98,23 @@ def test_tables_of_another_mlflow_are_named_with_the_ways_out(tmp_path):
     older = sorted(known - {newest})[0]
     assert schema_problem(_of_version(tmp_path / "now.db", newest)) is None
     url = _of_version(tmp_path / "older.db", older)
-    said = schema_problem(url)
-    assert said and "older.db is of an older MLflow" in said and older in said and newest in said
-    assert f"mlflow db upgrade {shlex.quote(url)}" in said and "MLFLOW_TRACKING_URI" in said
-    said = schema_problem(_of_version(tmp_path / "newer.db", "f00dfacecafe"))
-    assert said and "newer MLflow" in said and "f00dfacecafe" in said and "upgrade" not in said
+    why, way_out = schema_problem(url) or ("", "")
+    assert "older.db is of an older MLflow" in why and older in why and newest in why
+    assert f"mlflow db upgrade {url}" in way_out and "MLFLOW_TRACKING_URI" in way_out
+    why, way_out = schema_problem(_of_version(tmp_path / "newer.db", "f00dfacecafe")) or ("", "")
+    assert "newer MLflow" in why and "f00dfacecafe" in why and "upgrade" not in way_out
+
+
+def test_a_run_says_so_before_any_work_and_goes_on(tmp_path, caplog):
+    tracker = PipelineTracker(_of_version(tmp_path / "newer.db", "f00dfacecafe"))
+    tracker.start_run("toy", {}, {})
+    assert tracker.disabled and "newer.db is of another" in caplog.text and "hint: install" in caplog.text
+    stage = tracker.stage("pretrain", tags={}, params={})
+    stage.log({"train/loss": 1.0}, step=1, total_steps=1)
+    tracker.finish_stage(stage, "FINISHED")
+    assert tracker.run_id("pretrain") is None and tracker.root_id() is None
+    tracker.close()
+    assert not tracker.abandoned and len(caplog.records) == 1
 
 
 def test_what_has_no_version_of_its_tables_is_left_to_mlflow(tmp_path):
