@@ -7,6 +7,8 @@ replaces it with a record of its state. The file does not make tiktoken itself b
 from __future__ import annotations
 
 import pickle
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,8 +94,11 @@ def write_token_bytes(tokenizer: Tokenizer, path: Path, mode: Literal["decoded",
     if mode == "decoded":
         for rank in tokenizer.ranks.values():
             lengths[rank] = len(tokenizer.decode([rank]).encode("utf-8"))
-    with whole_file(path) as part:  # by its path, for the archive to hold the file's name as upstream's does
-        torch.save(lengths, part)
+    # By its path, for the archive to hold the file's name as upstream's does; and not beside `path`, since
+    # PyTorch leaves the name out where a folder's has letters beyond ASCII.
+    with whole_file(path) as part, tempfile.TemporaryDirectory() as plain:
+        torch.save(lengths, Path(plain, path.name))
+        shutil.copyfile(Path(plain, path.name), part)
 
 
 def _is_table(table: object, key: type) -> bool:

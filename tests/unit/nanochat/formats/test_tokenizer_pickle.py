@@ -61,3 +61,12 @@ def test_bytes_of_tokens_are_counted_as_decoded_or_as_they_are(tmp_path):
         assert (written.dtype, written.shape) == (torch.int32, (268,))
         assert written[[65, 128, 256, 257, 258]].tolist() == lengths
         assert written[259:].tolist() == [0] * 9
+
+
+def test_the_same_bytes_are_written_whatever_the_folder_is_called(tmp_path):
+    tokenizer = Tokenizer.from_ranks({bytes([b]): b for b in range(256)})
+    files = [tmp_path / folder / "token_bytes.pt" for folder in ("plain", "Größe 日本")]
+    for file in files:
+        file.parent.mkdir()
+        write_token_bytes(tokenizer, file)
+    assert files[0].read_bytes() == files[1].read_bytes()
