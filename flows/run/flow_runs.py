@@ -83,13 +83,17 @@ class FlowRuns:
         return as_now(self.client.read_flow_run(UUID(flow_run_id)))
 
     def tasks(self, flow_run_id: str) -> dict[str, str]:
-        """Return the state of each task of a run, by the name of its newest task run."""
+        """Return the state of each task of a run that has begun, by the name of its newest task run."""
         of_run = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(flow_run_id)]))
         states: dict[str, str] = {}
         offset = 0
         while True:
             page = self.client.read_task_runs(flow_run_filter=of_run, limit=_PAGE, offset=offset)
-            states |= {task.name: task.state_name or "Pending" for task in page}
+            for task in page:
+                # What stands for a stage's own flow run has a made-up name; the stage is there as a task too.
+                begun = task.state_name and task.state_name != "Pending"
+                if begun and not _MADE_UP_NAME.fullmatch(task.name):
+                    states[task.name] = str(task.state_name)
             offset += len(page)
             if len(page) < _PAGE:
                 return states

@@ -38,6 +38,14 @@ def test_a_run_is_named_unless_somebody_has_named_it(has, gets):
     assert run.name == gets
 
 
+def test_only_nodes_that_have_begun_are_listed():
+    begun = {"download/shard_00000": "Cached", "pretrain": "Running", "humongous-finch": "Running"}
+    tasks = [SimpleNamespace(name=name, state_name=state) for name, state in begun.items()]
+    tasks += [SimpleNamespace(name="tokenizer-f1a", state_name="Pending")]
+    client = SimpleNamespace(read_task_runs=lambda flow_run_filter, limit, offset: tasks)
+    assert FlowRuns(client).tasks(RUN) == {"download/shard_00000": "Cached", "pretrain": "Running"}
+
+
 @pytest.mark.parametrize(
     ("error", "away"),
     [
