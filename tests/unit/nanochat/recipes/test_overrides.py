@@ -135,8 +135,8 @@ AS_TYPED = (
 
 @pytest.mark.parametrize("text", AS_TYPED)
 def test_text_is_what_was_typed(text):
-    found = recipes.find("toy", [f"corpus.val_shard={text}", f"tasks.own={text}", f"sft.prompts={text}"])
-    assert found.corpus.val_shard == text
+    found = recipes.find("toy", [f"tasks.revision={text}", f"tasks.own={text}", f"sft.prompts={text}"])
+    assert found.tasks.revision == text
     assert found.tasks.own == found.sft.prompts == (text,)
     if "," not in text:
         listed = recipes.find("toy", [f"tasks.own=[first,{text} , [3] ]"])
