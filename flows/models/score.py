@@ -57,7 +57,9 @@ def _changed(config: EvaluateConfig, change: Mapping[str, Any]) -> EvaluateConfi
     try:
         return EvaluateConfig.model_validate({**config.model_dump(), **change})
     except ValidationError as error:
-        raise ConfigError(explain(error), hint="use the names of chat tasks, such as gsm8k") from None
+        raise ConfigError(
+            explain(error), hint="`nanochat show toy` lists the names of chat tasks at evaluate.chat_tasks"
+        ) from None
 
 
 def _evaluating(model: Record) -> Stage:
