@@ -17,8 +17,9 @@ from nanochat.errors import ConfigError
     ("given", "lower", "upper"),
     [
         ({}, "127.0.0.1,localhost,::1", "127.0.0.1,localhost,::1"),
-        ({"NO_PROXY": "*"}, "", "*"),
-        ({"no_proxy": "a.example, *"}, "a.example, *", ""),
+        ({"NO_PROXY": "*", "no_proxy": ""}, "*", "*"),
+        ({"no_proxy": "a.example, *"}, "*", "*"),
+        ({"NO_PROXY": "[::1],[fd00::1]"}, *["::1,fd00::1,127.0.0.1,localhost"] * 2),
         ({"NO_PROXY": "a.example, localhost"}, *["a.example,localhost,127.0.0.1,::1"] * 2),
         (
             {"NO_PROXY": "a.example", "no_proxy": "b.example"},
