@@ -40,6 +40,20 @@ def require_usable_proxies(env: Mapping[str, str]) -> None:
                 f"{name} is {scheme}://{host}; a proxy has to be one of {', '.join(_SCHEMES)}",
                 hint=f"write {name}=socks5://{host} if that is what it speaks, or unset {name}",
             )
+        if problem := _unreadable(value):
+            raise ConfigError(
+                f"{name} is not the address of a proxy: {problem}",
+                hint=f"write {name}=http://HOST:PORT, or unset {name}",
+            )
+
+
+def _unreadable(value: str) -> str | None:
+    """Return what is wrong with an address as such."""
+    try:
+        _ = urlsplit(value if "://" in value else f"http://{value}").port
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _hosts(text: str) -> list[str]:

@@ -77,6 +77,13 @@ def test_a_proxy_that_no_client_takes_is_named_without_its_password(name):
     assert "secret" not in f"{raised.value}{raised.value.hint}"
 
 
+@pytest.mark.parametrize("address", ["http://me:secret@proxy.example:port", "http://me:secret@[::1"])
+def test_an_address_that_no_client_can_read_is_named_without_its_password(address):
+    with pytest.raises(ConfigError, match="HTTP_PROXY is not the address of a proxy: ") as raised:
+        require_usable_proxies({"HTTP_PROXY": address})
+    assert "secret" not in f"{raised.value}{raised.value.hint}"
+
+
 @pytest.mark.parametrize(
     "env",
     [
