@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, GetJsonSchemaHandler
 
+from flows.stages import IMPORT, STAGES
 from nanochat import recipes
 from nanochat.config import Recipe
 from nanochat.recipes.overrides import field_names
@@ -37,10 +38,20 @@ class _NamesField:
         return {**handler(core_schema), "pattern": f"^({'|'.join(map(re.escape, names))})="}
 
 
+class _NameOfStage:
+    """Lists the stages in the schema; in this process `flows.plan` has the better message."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(core_schema), "enum": [name for name in STAGES if name != IMPORT.name]}
+
+
 RecipeOrName = Annotated[str, _NameOfPreset, Field(title="Preset")] | Recipe
 """A preset by name, or a whole recipe as `nanochat show RECIPE --json` prints it."""
 Override = Annotated[str, _NamesField]
 """One changed field, `field=value`."""
+StageName = Annotated[str, _NameOfStage]
+"""A stage; whether the recipe has it is found when it is planned."""
 
 
 class RuntimeParameters(BaseModel):

@@ -57,6 +57,8 @@ def test_overrides_are_lists_of_known_fields():
         ({"overrides": ["depht=4"]}, "'depht=4' does not match"),
         ({"overrides": ["sft.epochs 2"]}, "'sft.epochs 2' does not match"),
         ({"overrides": "depth=6"}, "is not of type 'array'"),
+        ({"until": "pretrian"}, "'pretrian' is not one of ['download', "),
+        ({"force": ["sft", "import"]}, "'import' is not one of ['download', "),
         ({"dispatch": "cloud"}, "cloud"),
         ({"runtime": {"device": "tpu"}}, "'tpu' does not match"),
     ],
