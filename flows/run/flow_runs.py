@@ -63,6 +63,11 @@ class FlowRuns:
 
     def create(self, deployment: str, name: str, parameters: Mapping[str, Any]) -> FlowRunNow:
         """Create a run of a deployment; raise ConfigError if there is none or it refuses the parameters."""
+        if deployment.count("/") != 1 or not all(deployment.split("/")):
+            raise ConfigError(
+                f"{deployment!r} does not name a deployment",
+                hint="write FLOW/NAME, such as nanochat/cpu; `prefect deployment ls` lists them",
+            )
         try:
             found = self.client.read_deployment_by_name(deployment)
             return as_now(

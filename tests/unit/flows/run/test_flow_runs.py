@@ -10,6 +10,7 @@ import pytest
 from prefect.exceptions import PrefectHTTPStatusError
 
 from flows.run.flow_runs import FlowRuns, is_away
+from nanochat.errors import ConfigError
 
 RUN = str(uuid4())
 
@@ -36,6 +37,12 @@ def test_a_run_is_named_unless_somebody_has_named_it(has, gets):
     )
     FlowRuns(client).name(RUN, "toy-1a2b3c4d", instead_of=("toy",))
     assert run.name == gets
+
+
+@pytest.mark.parametrize("name", ["cpu", "", "nanochat/", "/cpu", "nanochat/cpu/1"])
+def test_what_is_not_the_name_of_a_deployment_is_refused_in_words(name):
+    with pytest.raises(ConfigError, match=f"'{name}' does not name a deployment"):
+        FlowRuns(SimpleNamespace()).create(name, "toy", {})
 
 
 def test_only_nodes_that_have_begun_are_listed():

@@ -13,7 +13,7 @@ from flows.store import Store, gc, roots
 from flows.store.fingerprint import fingerprint
 from flows.store.gc import collect
 from flows.store.leases import started_at, this_machine
-from flows.store.records import to_bytes
+from flows.store.records import blob_name, to_bytes
 from flows.store.verify import verify
 from nanochat.errors import LeaseLost, StoreError
 
@@ -98,6 +98,22 @@ def test_a_young_record_keeps_its_old_inputs(store, tmp_path):
     put(store, tmp_path, "pretrain", old)
     collect(store, grace_s=_DAY)
     assert store.find(*ref(old)) == old
+
+
+def test_bytes_that_a_collector_takes_while_they_are_used_again_are_put_in_again(
+    store, tmp_path, monkeypatch
+):
+    (old,) = put(store, tmp_path, "pretrain", text="same").files
+    upload = store.blobs.upload
+
+    def upload_then_lose(scanned, *, suspect=False):
+        upload(scanned, suspect=suspect)
+        monkeypatch.undo()
+        store.storage.delete(blob_name(old.sha256))  # by one that looked at its age before, and has ended
+
+    monkeypatch.setattr(store.blobs, "upload", upload_then_lose)
+    record = put(store, tmp_path, "midtrain", text="same")
+    assert store.find(*ref(record)) == record
 
 
 def test_an_old_blob_that_is_used_again_becomes_young(store, tmp_path):
