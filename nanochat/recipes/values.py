@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 from types import NoneType, UnionType
-from typing import Any, ClassVar, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
@@ -88,10 +88,12 @@ _NULL = "tag:yaml.org,2002:null"
 class _Loader(yaml.SafeLoader):
     """YAML without what silently changes a value: `010` as 8, a key that is there twice, references, tags."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
-        first: [(tag, form) for tag, form in known if tag == _NULL]
-        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.yaml_implicit_resolvers = {
+            first: [(tag, form) for tag, form in known if tag == _NULL]
+            for first, known in self.yaml_implicit_resolvers.items()
+        }
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
