@@ -170,6 +170,7 @@ def test_unfit_sources_are_refused_with_a_way_out(corpus, tmp_path):
     assert refused(ConfigError, "not one of the 3 files", val_shard="bb.parquet") == "did you mean b.parquet?"
     assert refused(DataError, "cannot be read", source=str(tmp_path / "nowhere"))
     assert refused(DataError, "not a path or URL", source="nonsense://x")
+    assert "`.` is the folder that you are in" in refused(DataError, "corpus.source is empty", source=" ")
     (tmp_path / "empty").mkdir()
     assert refused(DataError, "no parquet files", source=str(tmp_path / "empty"))
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "empty" / "one.parquet")
