@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from flows.cli.app import app
 from flows.store import Store, gc, roots
 from flows.store.fingerprint import fingerprint
 from flows.store.gc import collect
@@ -81,6 +84,21 @@ def test_a_dry_run_reports_the_same_and_removes_nothing(store, tmp_path):
         dry.freed_bytes,
     )
     assert dry.names
+
+
+def test_a_dry_run_counts_what_is_to_be_kept_and_writes_no_root(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("NANOCHAT_HOME", str(tmp_path / "home"))
+    model = put(store, tmp_path, "sft", put(store, tmp_path, "pretrain"))
+    put(store, tmp_path, "midtrain")
+    age(store, 30)
+    before = store.storage.listing("")
+    words = ["gc", "--keep", "sft", "--store", store.url, "--json"]
+    dry = json.loads(CliRunner().invoke(app, [*words, "--dry-run"]).stdout)
+    assert store.storage.listing("") == before
+    wet = json.loads(CliRunner().invoke(app, words).stdout)
+    assert dry["kept_records"] == wet["kept_records"] == 2
+    assert dry["names"] == wet["names"] and len(wet["names"]) == 2
+    assert list(store.roots().values()) == [[ref(model)]]
 
 
 def test_what_is_younger_than_the_grace_period_stays(store, tmp_path):
