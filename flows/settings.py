@@ -8,6 +8,7 @@ None of it is part of a result. Command-line options take precedence over these 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,12 +47,12 @@ class Settings:
     def from_environment(cls, env: Mapping[str, str] = os.environ, *, store: str | None = None) -> Settings:
         """Read the settings; `store` (from the command line) wins over `NANOCHAT_STORE`."""
         home = home_folder(env)
+        name, url = "--store", store
+        if store is None:
+            name, url = "NANOCHAT_STORE", env.get("NANOCHAT_STORE") or None
         return cls(
             home=home,
-            store_url=checked_store_url(
-                "--store" if store else "NANOCHAT_STORE", store or env.get("NANOCHAT_STORE")
-            )
-            or str(home / "store"),
+            store_url=checked_store_url(name, url) or str(home / "store"),
             mlflow_uri=env.get("MLFLOW_TRACKING_URI") or sqlite_url(home / "mlflow.db"),
             mlflow_asked=bool(env.get("MLFLOW_TRACKING_URI")),
             prefect_api_url=env.get("PREFECT_API_URL"),
@@ -98,7 +99,17 @@ def checked_store_url(name: str, url: str | None) -> str | None:
             " with every run",
             hint=WAY_OUT,
         )
+    if url is not None and (not url.strip() or any(ord(char) < 32 for char in url)):
+        raise ConfigError(f"{name} is {url!r}, which is not an address", hint=_STORES)
+    if url and (_WEB.match(url) or _ONE_SLASH.match(url)):
+        what = "a page of the web, which cannot be written" if _WEB.match(url) else "not an address"
+        raise ConfigError(f"{name} is {url}, {what}", hint=_STORES)
     return url
+
+
+_STORES = "use a folder (./NAME if its name looks like an address), s3://bucket/prefix or another fsspec URL"
+_WEB = re.compile(r"https?://", re.IGNORECASE)
+_ONE_SLASH = re.compile(r"[a-z0-9]{2,}:/(?!/)", re.IGNORECASE)  # would be a folder in the current one
 
 
 def _number(env: Mapping[str, str], name: str, default: float) -> float:

@@ -7,7 +7,6 @@ Prefect unless a server is configured, nor MLflow unless its address is.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shlex
@@ -34,6 +33,7 @@ from flows.settings import Settings
 from flows.stages import EVALUATIONS, PUBLISH, SFT
 from flows.store import Record, Store
 from nanochat.errors import Damaged
+from nanochat.evals.results import parse_results
 from nanochat.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ def results(store: Store, records: Mapping[str, Record]) -> dict[str, Any]:
     for record in records.values():
         for file in record.files:
             if record.stage in models and file.path == "results.json":
-                found[models[record.stage]] = json.loads(store.read_bytes(file))
+                source = f"{record.stage}/{record.key[:12]}"
+                found[models[record.stage]] = parse_results(store.read_bytes(file), source)
     return found
 
 

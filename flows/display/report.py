@@ -18,8 +18,8 @@ from jinja2 import Environment, StrictUndefined
 
 from flows.stages import EVALUATIONS, TRAINED
 from flows.store import Record
-from nanochat.errors import ConfigError
-from nanochat.evals.results import ABSENT, benchmark_rows
+from nanochat.errors import ConfigError, DataError
+from nanochat.evals.results import ABSENT, benchmark_rows, parse_results
 from nanochat.printable import printable
 from nanochat.writing import whole_file
 
@@ -171,13 +171,20 @@ def _plots(series: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
 
 
 def _curves(lines: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
-    found = {key: [(line["step"], line[key]) for line in lines if line.get(key) is not None] for key in keys}
+    found = {
+        key: [(line["step"], line[key]) for line in lines if _is_number(line.get(key), line.get("step"))]
+        for key in keys
+    }
     return {key: points for key, points in found.items() if points}
+
+
+def _is_number(*values: object) -> bool:
+    return all(isinstance(value, int | float) for value in values)
 
 
 def _results(records: Mapping[str, Record], read: Read) -> dict[str, dict[str, Any]]:
     return {
-        model: json.loads(read(records[stage.name], "results.json"))
+        model: parse_results(read(record := records[stage.name], "results.json"), _named(record))
         for model, stage in EVALUATIONS.items()
         if stage.name in records
     }
@@ -216,7 +223,20 @@ def _json_lines(record: Record, read: Read, path: str) -> list[dict[str, Any]]:
     """Return the objects of a JSON-lines file; none where the artifact has no such file."""
     if path not in {file.path for file in (*record.files, *record.attachments)}:
         return []
-    return [json.loads(line) for line in read(record, path).splitlines() if line]
+    try:
+        lines = [json.loads(line) for line in read(record, path).splitlines() if line]
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{_named(record)}: {path} is not lines of JSON: {error}", hint=_HINT) from error
+    if not all(isinstance(line, dict) for line in lines):
+        raise DataError(f"{_named(record)}: a line of {path} is not an object", hint=_HINT)
+    return lines
+
+
+_HINT = "make it again: --force with the stage that made it"
+
+
+def _named(record: Record) -> str:
+    return f"{record.stage}/{record.key[:12]}"
 
 
 def _fixed(value: float | None, digits: int) -> str:

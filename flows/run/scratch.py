@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PARTIAL, _LOCK = "partial-", ".lock"
+_MADE_HERE = re.compile(r"[0-9]+-[a-z0-9_]{8}")  # the process id, and what `mkdtemp` adds
 _OWN: set[Path] = set()  # the folders that this process uses
 
 
@@ -54,9 +56,9 @@ def drop_partial(root: Path, key: str) -> None:
 
 
 def sweep(root: Path) -> None:
-    """Remove the folders of processes that ended without doing so themselves."""
+    """Remove the folders of processes that ended without doing so themselves; none with another's name."""
     for folder in root.iterdir() if root.exists() else ():
-        if folder.name.startswith(_PARTIAL):
+        if not _MADE_HERE.fullmatch(folder.name):  # a download that goes on, or a user's own folder
             continue
         with suppress(OSError), _lock(folder, without_locks=False) as abandoned:  # such as another user's
             if abandoned:

@@ -8,6 +8,7 @@ collector that dies half-way leaves blobs without records and never the reverse.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
@@ -16,10 +17,18 @@ from dataclasses import dataclass
 from flows.store.leases import UNREADABLE_S, Lease, LeaseInfo, all_leases
 from flows.store.records import Record, Ref, blob_name, hash_of, input_refs, record_name, ref_of, root_name
 from flows.store.roots import Found, read_roots, start_collecting
+from flows.store.schema import HASH, NAME
 from flows.store.storage.base import ObjectInfo
 from flows.store.store import Store
 from nanochat.errors import Damaged, StoreError
 
+# Names that we give; what a user keeps in a folder that is called so has others.
+_LEFTOVER = re.compile(
+    rf"leases/{NAME}/{HASH}\.[0-9]+\.json"
+    rf"|resume/{NAME}/{HASH}/[0-9]+-[0-9a-f]+/(?:manifest\.json|files/.+)"
+    rf"|damaged/(?:{HASH}|[A-Za-z0-9._-]+\.json)\.[0-9a-f]{{8}}"
+    r"|(?:parts|probe)/[0-9a-f]{32}"
+)
 _AT_ONCE = 256  # removed between two looks at whether the lease is still held
 _UNFINISHED_S = 3600.0  # an upload that has not grown for this long is not under way
 
@@ -146,7 +155,7 @@ def _leftovers(store: Store, busy: set[Ref], before: float) -> Iterator[tuple[st
     for folder, limit in limits.items():
         for name, found in store.storage.listing(folder).items():
             stage, key = [*name.split("/"), "", ""][1:3]
-            if found.mtime < limit and (stage, key.split(".")[0]) not in busy:
+            if _LEFTOVER.fullmatch(name) and found.mtime < limit and (stage, key.split(".")[0]) not in busy:
                 yield name, found
 
 

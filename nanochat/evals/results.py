@@ -1,14 +1,19 @@
 """The benchmark table: what is in it, in which order, and how its numbers are written.
 
-Takes the `results.json` of one or more models as `nanochat.evals.evaluate` writes it. The terminal, the
-report and the model card lay the rows out; titles and columns are theirs.
+Takes the `results.json` of one or more models as `nanochat.evals.evaluate` writes it, checked as it is read.
+The terminal, the report and the model card lay the rows out; titles and columns are theirs.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nanochat.errors import DataError
 
 ABSENT = "–"
 METRICS = ("core", "chatcore", "val_bpb")  # each sums up a model in one number
@@ -33,6 +38,35 @@ class BenchmarkRow:
         if self.part == "metrics":
             return ("", *(_text(value, "{:.4f}", brief) for value in self.values))
         return tuple(percent(part, brief=brief) for part in (self.chance, *self.values))
+
+
+class _Checked(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Task(_Checked):
+    baseline: float
+    accuracy: float
+
+
+class _Results(_Checked):
+    tasks: dict[str, _Task]
+    core: dict[str, _Task]
+    metrics: dict[str, float | None]
+
+
+def parse_results(data: bytes, source: str) -> dict[str, Any]:
+    """Return the content of a `results.json`; raise DataError, naming `source`, where it is not results."""
+    try:
+        _Results.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        problem = ": ".join((*map(str, first["loc"]), first["msg"]))
+        raise DataError(
+            f"{source}: results.json is not the results of an evaluation: {problem}",
+            hint="make it again: --force with the stage that made it",
+        ) from None
+    return dict(json.loads(data))
 
 
 def benchmark_rows(results: Mapping[str, Mapping[str, Any]]) -> list[BenchmarkRow]:

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import itertools
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -24,6 +25,7 @@ from flows.store.storage.retry import ShortRead
 from nanochat.errors import Damaged, StoreError, StoreUnavailable
 from nanochat.system_errors import naming
 
+_PART = re.compile(r"[0-9a-f]{32}")
 _ATTEMPTS = 100  # at a folder that others make and remove; each is a few microseconds
 
 
@@ -95,7 +97,7 @@ class LocalStorage(Storage):
         found: list[Path] = []
         with suppress(OSError):  # other processes remove the folder whenever it is empty
             found = list(parts.iterdir())
-        for path in found:
+        for path in filter(_is_part, found):  # a user may keep files of their own in a folder of that name
             with suppress(OSError), path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink(missing_ok=True)
@@ -220,6 +222,10 @@ class _PartialFile:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _is_part(path: Path) -> bool:
+    return bool(_PART.fullmatch(path.name))
 
 
 def _open_file(path: Path) -> int:

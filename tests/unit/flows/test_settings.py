@@ -67,3 +67,14 @@ def test_a_store_whose_address_has_a_password_is_refused_without_naming_it(envir
         Settings.from_environment()
     assert "CANARY" not in f"{caught.value} {caught.value.hint}"
     assert Settings.from_environment(store="sftp://me@host/x").store_url == "sftp://me@host/x"
+
+
+@pytest.mark.parametrize("url", ["", " ", "a\0b", "http://host/store", "s3:/bucket/store"])
+def test_what_is_not_the_address_of_a_store_is_refused_and_no_other_store_is_taken(url):
+    with pytest.raises(ConfigError, match=r"^--store is .*(not an address|cannot be written)"):
+        Settings.from_environment(store=url)
+
+
+@pytest.mark.parametrize("url", ["./s3:/b", "a folder", "s3://bucket/x", "memory://x", "file:///x", "C:/x"])
+def test_the_address_of_a_store_is_taken_as_it_is(url):
+    assert Settings.from_environment(store=url).store_url == url

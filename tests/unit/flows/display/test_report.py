@@ -10,6 +10,7 @@ import pytest
 
 from flows.display.report import build_report
 from flows.store import ArtifactFile, Record
+from nanochat.errors import DataError
 
 
 class _RecordIndex:
@@ -146,3 +147,18 @@ def test_same_records_give_the_same_page(index: _RecordIndex, tmp_path: Path) ->
     first = build_report(index.records, index.read, tmp_path / "a.html").read_bytes()
     second = build_report(index.records, index.read, tmp_path / "b.html").read_bytes()
     assert first == second
+
+
+@pytest.mark.parametrize("content", [b"[1, 2", b"[" * 100_000, b"5", b"\xff"])
+def test_a_file_that_is_not_lines_of_objects_is_named(
+    index: _RecordIndex, tmp_path: Path, content: bytes
+) -> None:
+    index.add("sft", {"samples.jsonl": content}, {}, None)
+    with pytest.raises(DataError, match=r"^sft/[0-9a-f]{12}: .*samples\.jsonl"):
+        build_report(index.records, index.read, tmp_path / "run.html")
+
+
+def test_a_line_without_a_step_or_a_number_is_not_drawn(index: _RecordIndex, tmp_path: Path) -> None:
+    lines: list[dict[str, Any]] = [{"train/loss": 1.0}, {"step": 1, "train/loss": "x"}, {"step": [2]}]
+    index.add("sft", {"metrics.jsonl": lines}, {}, None)
+    assert build_report(index.records, index.read, tmp_path / "run.html").is_file()

@@ -62,6 +62,17 @@ def test_a_sweep_at_any_moment_takes_no_folder_from_who_begins(tmp_path):
     assert names(tmp_path) == []
 
 
+def test_a_folder_of_a_users_own_that_is_called_scratch_stays_as_it_is(tmp_path):
+    files = [tmp_path / name for name in ("thesis/chapter", "2026-data/run", "12345678-x/y", "notes")]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("mine")
+    (tmp_path / "123-leftover").mkdir()
+    sweep(tmp_path)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(files)
+    assert not (tmp_path / "123-leftover").exists()
+
+
 def test_unfinished_downloads_outlive_a_sweep_and_go_with_their_stage(tmp_path):
     for key in ("one", "two"):
         partial_folder(tmp_path, key).mkdir(parents=True)
@@ -84,18 +95,18 @@ def test_without_locks_nothing_is_swept_and_work_goes_on(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    (tmp_path / "123-left").mkdir()
+    (tmp_path / "123-leftover").mkdir()
     monkeypatch.setattr(fcntl, "flock", refuse)
     with scratch_folder(tmp_path) as folder:
         sweep(tmp_path)
-        assert sorted(names(tmp_path)) == sorted(["123-left", folder.name])
-    assert names(tmp_path) == ["123-left"]
+        assert sorted(names(tmp_path)) == sorted(["123-leftover", folder.name])
+    assert names(tmp_path) == ["123-leftover"]
 
 
 def test_a_folder_that_cannot_be_locked_for_another_reason_is_an_error_and_no_endless_loop(
     tmp_path, monkeypatch
 ):
-    (tmp_path / "123-left").mkdir()
+    (tmp_path / "123-leftover").mkdir()
 
     def refuse(path, *_):
         raise OSError(errno.ENOSPC, "No space left on device")

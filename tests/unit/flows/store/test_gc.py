@@ -167,6 +167,26 @@ def test_without_roots_it_refuses_unless_told(store, tmp_path):
     assert not store.storage.listing("records") and not store.storage.listing("blobs")
 
 
+USERS = (
+    "parts/wheel.step", "resume/cv.pdf", "resume/acme/cover letter.odt", "damaged/photo.jpg",
+    "probe/2026/log.csv", "leases/flat.pdf", "blobs/ab/cd",
+    "records/abba/waterloo.flac", "roots/oak.json.txt",
+)  # fmt: skip
+
+
+def test_what_a_user_keeps_in_folders_of_the_same_names_stays(store, tmp_path):
+    record = put(store, tmp_path, "sft")
+    store.set_root("toy", [ref(record)])
+    gone = [f"resume/sft/{'a' * 64}/00000001-ab/files/x", f"parts/{'0' * 32}", f"damaged/{'a' * 64}.0123abcd"]
+    for name in (*USERS, *gone):
+        store.storage.write(name, b"theirs")
+    age(store, 30)
+    store.sweep()
+    collect(store, grace_s=0.0)
+    kept = [name for name in (*USERS, *gone) if store.storage.found(name)]
+    assert kept == list(USERS)
+
+
 def test_a_dropped_root_keeps_nothing(store, tmp_path):
     model = put(store, tmp_path, "pretrain")
     store.set_root("mine", [ref(model)])

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from nanochat.evals.results import benchmark_rows, percent
+from nanochat.errors import DataError
+from nanochat.evals.results import benchmark_rows, parse_results, percent
 
 
 def _task(accuracy, baseline):
@@ -47,3 +50,26 @@ def test_the_ends_of_a_percentage(part, page, brief):
 
 def test_results_without_models_have_no_rows():
     assert benchmark_rows({}) == []
+
+
+def test_results_are_read_as_they_were_written():
+    assert parse_results(json.dumps(CHAT).encode(), "evaluate_sft/ab") == CHAT
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "Invalid JSON"),
+        (b"[" * 5000, "Invalid JSON"),
+        (b"[]", "Input should be an object"),
+        (json.dumps({**CHAT, "tasks": {"gsm8k": 5}}).encode(), "tasks: gsm8k: Input should be an object"),
+        (
+            json.dumps({**CHAT, "metrics": {"core": "1"}}).encode(),
+            "metrics: core: Input should be a valid num",
+        ),
+    ],
+)
+def test_what_is_not_results_is_named_with_its_record_and_place(content, problem):
+    with pytest.raises(DataError, match=r"evaluate_sft/ab: results\.json is not the results") as caught:
+        parse_results(content, "evaluate_sft/ab")
+    assert problem in str(caught.value)

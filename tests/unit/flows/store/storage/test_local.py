@@ -20,15 +20,20 @@ def storage(tmp_path) -> LocalStorage:
 
 
 def test_a_sweep_takes_what_a_killed_process_left_and_not_what_is_being_written(storage):
-    left = Path(storage.root, "parts", "of-a-killed-process")
+    left = Path(storage.root, "parts", "0" * 32)
     left.parent.mkdir(parents=True)
     left.write_text("half")
+    users = left.with_name("wheel.step")
+    users.write_text("a part of something else")
     with storage._part("blobs/aa/new") as part:
         part.write(b"whole")
         storage.sweep()
         assert not left.exists() and part.path.exists()
         part.publish()
     assert storage.read("blobs/aa/new") == b"whole"
+    assert users.read_text() == "a part of something else"
+    users.unlink()
+    storage.sweep()
     assert not left.parent.exists()
     storage.sweep()  # nothing there
 
