@@ -18,19 +18,23 @@ WAY_OUT = (
 
 # In front of a host: with a web address any name, since it can be a token; elsewhere a name with a password,
 # since a name alone is a user or a container. `github://owner:repository@branch` has neither, and digits
-# after a colon are a port.
+# after a colon are a port. A password may have any character that is not a space, quotes included.
 _IN_FRONT = re.compile(
-    r"\b(?P<scheme>(?!github:)[a-z][a-z0-9+.-]*://)"
-    r"(?:[^\s/@:\"'<>]*:(?!:|\d+(?:[/?#]|$))[^\s@\"'<>]*|(?<=http://)[^\s/@\"'<>]+|(?<=https://)[^\s/@\"'<>]+)"
+    r"\b(?P<scheme>(?!github:)[a-z][a-z0-9+._-]{0,30}://)"
+    r"(?:[^\s/@:\[?#\"'<>]*(?::(?!:|\d+(?:[/?#]|$))|%3a)[^\s@]*"
+    r"|(?<=http://)[^\s/@?#\"'<>]+|(?<=https://)[^\s/@?#\"'<>]+)"
     r"@(?:[^\s/@\"'<>]*@)*",
     re.IGNORECASE,
 )
 _WORDS = (
-    r"token(?!i)|secret|passw(?:or)?d|pwd|signature|credential|api[-_]?key|access[-_]?key"
-    r"|auth(?!or)|jwt|session"
+    r"token(?![is])|secret(?!ar)|passw(?:or)?d|passphrase|pwd|signature|credential|bearer"
+    r"|(?:api|access|account|private|shared?|subscription)[-_]?key|auth(?!or)|jwt|hmac"
 )
+# A small number names a session or a key of a data set, not one that opens something.
 _PARAMETER = re.compile(
-    rf"(?P<name>[?&;#](?:amp;)?(?:[\w.~%-]*(?:{_WORDS})[\w.~%-]*|sig|key|pass)=)[^\s&;#\"'<>]+", re.IGNORECASE
+    rf"(?P<name>[?&;#](?:amp;)?(?:[\w.~%\[\]-]*(?:{_WORDS})[\w.~%\[\]-]*=|(?:sig|sas|pw|pass)="
+    rf"|(?:[\w.~%-]*session[\w.~%-]*|key)=(?!\d{{1,4}}(?:[\s&;#\"'<>]|$)))[\"']?)[^\s&;#\"'<>]+",
+    re.IGNORECASE,
 )
 _VARIABLE = re.compile(
     r"(?:^|_)(?:token|secret|password|passwd|api_?key|access_?key|secret_?key)$", re.IGNORECASE

@@ -37,7 +37,7 @@ def evaluate_model(
     model = trained(store, record)
     imported = model.stage == IMPORT.name
     evaluation, parts = (_newest if imported else _own)(store, model)
-    config = EvaluateConfig(**evaluation.payload["config"]) if evaluation else EvaluateConfig()
+    config = _changed(EvaluateConfig(), _config(evaluation) if evaluation else {})
     change: dict[str, Any] = {"max_problems": max_problems or config.max_problems}
     if tasks:
         change |= {"chat_tasks": tuple(tasks), "core": False}
@@ -57,14 +57,24 @@ def _changed(config: EvaluateConfig, change: Mapping[str, Any]) -> EvaluateConfi
     try:
         return EvaluateConfig.model_validate({**config.model_dump(), **change})
     except ValidationError as error:
-        raise ConfigError(explain(error), hint="use the names of chat tasks, such as gsm8k") from None
+        raise ConfigError(
+            explain(error), hint="`nanochat show toy` lists the names of chat tasks at evaluate.chat_tasks"
+        ) from None
+
+
+def _config(record: Record) -> dict[str, Any]:
+    """Return the configuration that a record was made with; raise StoreError where it has none."""
+    config = record.payload.get("config")
+    if not isinstance(config, dict):
+        raise StoreError(f"{record.stage}/{record.key[:12]} does not say what it was made with")
+    return config
 
 
 def _evaluating(model: Record) -> Stage:
     """Return the stage that evaluates models such as this one."""
     trained_by = TRAINED.get(model.stage)
-    upstream = trained_by.upstream if trained_by else model.payload["config"]["source"]
-    return EVALUATIONS.get(upstream, EVALUATE_SFT)  # models that no stage of ours trains are chat models
+    upstream = trained_by.upstream if trained_by else _config(model).get("source")
+    return EVALUATIONS.get(str(upstream), EVALUATE_SFT)  # models that no stage of ours trains are chat models
 
 
 def _own(store: Store, model: Record) -> tuple[Record | None, dict[str, Record]]:

@@ -56,9 +56,9 @@ def _is_same(text: Planned, old: Mapping[str, Any], find: Find) -> bool:
 
 
 def _other_amount(planned: Planned, before: Record) -> str | None:
-    now, then = (
-        config.get("eval_tokens") for config in (planned.node.config.identity(), before.payload["config"])
-    )
-    if now == then:
+    made_with = before.payload.get("config")
+    now = planned.node.config.identity().get("eval_tokens")
+    then = made_with.get("eval_tokens") if isinstance(made_with, dict) else None
+    if now == then or not isinstance(then, int):
         return None
     return f"they are measured on the first {now:,} tokens of the validation text, and were on {then:,}"

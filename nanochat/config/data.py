@@ -39,7 +39,7 @@ class CorpusConfig(Config):
     a URL with `{revision}` and `{index:05d}` in it."""
     revision: str | None = None
     """Pinned revision of the source, filled into `{revision}`."""
-    train_shards: int | None = Field(default=None, gt=0)
+    train_shards: int | None = Field(default=None, gt=0, le=100_000)
     """Number of training shards, in order of name or number; None: all but the validation shard."""
     val_shard: str | None = None
     """Validation shard, which stays the same when shards are added: the name of a file (or its path in the

@@ -5,7 +5,7 @@
 - Several texts are written as `[first, second]`; what does not begin with `[` and end with `]` is one. An
   element with a comma, or spaces at its ends, is put in quotes.
 - Numbers are decimal; true and false have the other names that pydantic knows (`yes`, `on`, `1`).
-- What has fields, such as a mixture, is YAML: `[{task: gsm8k, rows: 100}]`.
+- What has fields, such as a mixture, is YAML: `[{task: gsm8k, rows: 100}]`. Its values are as above.
 
 Whether a value is allowed is decided by `nanochat.config`.
 """
@@ -82,12 +82,24 @@ def _element(found: re.Match[str], text: str) -> str:
     return found["plain"]
 
 
+_NULL = "tag:yaml.org,2002:null"
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML without what silently changes a value: a key that is there twice, and references."""
+    """YAML without what silently changes a value: `010` as 8, a key that is there twice, references, tags."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.yaml_implicit_resolvers = {
+            first: [(tag, form) for tag, form in known if tag == _NULL]
+            for first, known in self.yaml_implicit_resolvers.items()
+        }
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("'*' refers to another part, which is not supported")
+        if tag := getattr(self.peek_event(), "tag", None):  # type: ignore[no-untyped-call]
+            raise yaml.YAMLError(f"{tag!r} is a tag, which is not supported")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

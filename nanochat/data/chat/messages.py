@@ -33,12 +33,14 @@ def messages_of(row: Any) -> Any:
 
 def wrong_in(row: Any) -> str | None:
     """Return what is wrong with a line, or None: then its messages are rendered, and nothing else matters."""
-    if isinstance(row, dict):
+    if isinstance(row, dict) and messages_of(row) is not None:
         for key in _saying_something(row, METADATA | {"messages"}):
             return (
                 f'{shown(key)} is not rendered; remove it, or move it into "metadata" if training can do'
                 " without it"
             )
+    if isinstance(row, dict) and row.get("messages") is None:
+        return f"no messages; it has {', '.join(map(shown, list(row)[:5])) or 'nothing'}"
     return _wrong_messages(messages_of(row))
 
 

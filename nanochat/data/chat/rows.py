@@ -46,7 +46,7 @@ def read_rows(path: Path) -> list[tuple[int, Any]]:
             # Not splitlines(): JSON strings may hold other line separators, such as U+2028.
             lines = enumerate(path.read_text("utf-8-sig").split("\n"), 1)
             rows = [(number, _json(line, path, number)) for number, line in lines if line.strip()]
-    except (OSError, pa.ArrowException, ValueError) as error:
+    except (OSError, pa.ArrowException, ValueError, OverflowError) as error:  # a date of parquet's own
         raise DataError(f"{path}: cannot be read: {error}") from error
     if not rows:
         raise DataError(f"{path}: no rows")

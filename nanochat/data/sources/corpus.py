@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from string import Formatter
 from typing import Any
 
 from nanochat.config import CorpusConfig, ShardConfig
@@ -28,6 +29,7 @@ from nanochat.runtime import Runtime
 TOY = "toy"
 _TOY_TRAIN_SHARDS = 2
 _TOY_VALIDATION = 2  # also where more shards are trained on, so that bits per byte stay comparable
+_FILLED_IN = re.compile(r"revision:|index:(0?[0-9]{1,2})?[dxX]?")  # what `str.format` may be given
 _ALSO_VALIDATION = "named as validation text, but another file is it"
 
 
@@ -144,8 +146,11 @@ def _numbered(config: CorpusConfig, numbers: Sequence[int]) -> list[ShardConfig]
 
 def _filled_in(config: CorpusConfig, index: int) -> str:
     try:
+        for _, field, how, converted in Formatter().parse(config.source):
+            if field is not None and (converted or not _FILLED_IN.fullmatch(f"{field}:{how}")):
+                raise ValueError(f"not {field or 'an empty one'}")
         return config.source.format(index=index, revision=config.revision)
-    except (KeyError, ValueError, IndexError, AttributeError) as error:
+    except ValueError as error:
         raise ConfigError(
             f"corpus.source {config.source}: only {{index:05d}} and {{revision}} are filled in ({error})"
         ) from error

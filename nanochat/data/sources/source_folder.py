@@ -38,6 +38,8 @@ class Listing:
 
 def list_folder(field: str, source: str) -> Listing:
     """List everything below a folder; raise DataError, with the field that names it, where that fails."""
+    if not source.strip():  # would be the folder that the command is run in
+        raise DataError(f"{field} is empty", hint="give a folder or URL; `.` is the folder that you are in")
     filesystem, root = filesystem_of(source)
     try:
         found = list(_entries(filesystem, root))

@@ -71,9 +71,13 @@ def test_no_bad_value_of_any_field_brings_foreign_words_or_another_error():
         ("evaluate.core=maybe", "evaluate.core is 'maybe', neither true nor false"),
         ("pretrain.prompts=", "pretrain.prompts is None, not a list; write it as [first, second]"),
         ("sft.mixture=[gsm8k]", "sft.mixture.0 is 'gsm8k', not a set of fields; write it as {name: value}"),
-        ("sft.mixture=[{task: gsm8k, rows: 0}]", "sft.mixture.0.rows is 0, but must be greater than 0"),
-        ("sft.mixture=[{rows: 1}]", "sft.mixture.0.task is {'rows': 1}, which lacks this field"),
-        ("sft.mixture=[{task: a, row: 1}]", "sft.mixture.0.row is 1, but there is no field of that name"),
+        (
+            "sft.mixture=[{task: gsm8k, rows: 1:30}]",
+            "sft.mixture.0.rows is '1:30', not a whole number (an integer)",
+        ),
+        ("sft.mixture=[{task: gsm8k, rows: 0}]", "sft.mixture.0.rows is '0', but must be greater than 0"),
+        ("sft.mixture=[{rows: 1}]", "sft.mixture.0.task is {'rows': '1'}, which lacks this field"),
+        ("sft.mixture=[{task: a, row: 1}]", "sft.mixture.0.row is '1', but there is no field of that name"),
         ("tokenizer.vocab_size=100", "tokenizer.vocab_size is 100, but must be at least 300"),
     ],
 )
@@ -171,6 +175,13 @@ def test_numbers_are_decimal_and_words_are_true_or_false():
     assert found.pretrain.optimizer.matrix_lr == 1e-3
     assert found.sft.epochs == 10
     assert not found.evaluate.core
+    value = "[{task: no, rows: 010}, {task: 2026-01-02, rows: 1_0, shuffle: off}, {task: 0x10, rows: null}]"
+    *mixture, last = recipes.find("toy", [f"sft.mixture={value}"]).sft.mixture
+    assert [(entry.task, entry.rows, entry.shuffle) for entry in mixture] == [
+        ("no", 10, True),
+        ("2026-01-02", 10, False),
+    ]
+    assert (last.task, last.rows) == ("0x10", None)
     assert recipes.find("toy", ["pretrain.model.architecture=2026"]).pretrain.model.architecture == "2026"
 
 
@@ -183,6 +194,7 @@ def test_numbers_are_decimal_and_words_are_true_or_false():
         ("sft.mixture=[{task: gsm8k}] #, {task: mmlu}]", "would be a comment"),
         ("sft.mixture=[{task: own/my #1}]", "expected ',' or '}'"),
         ("sft.mixture=[&a {task: gsm8k}, *a]", "refers to another part"),
+        ("sft.mixture=[{task: gsm8k, rows: !!int ''}]", "is a tag, which is not supported"),
         ("sft.prompts=[a,, b]", "an element is empty"),
         (r'sft.prompts=["C:\x"]', "an escape that JSON does not know"),
         ("sft.epochs", "has no '='"),

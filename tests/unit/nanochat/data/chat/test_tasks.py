@@ -159,6 +159,15 @@ def test_a_line_that_readers_take_in_different_ways_is_named(tmp_path, line, wro
         load_task(tmp_path, "talk")
 
 
+def test_a_date_that_python_does_not_have_is_named(tmp_path):
+    (tmp_path / "conversations").mkdir()
+    talk = {"messages": [[{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]]}
+    table = pa.table({**talk, "created_at": pa.array([2**62], pa.timestamp("us"))})
+    pq.write_table(table, tmp_path / "conversations/talk.parquet")
+    with pytest.raises(DataError, match=r"talk\.parquet: cannot be read: .*out of range"):
+        load_task(tmp_path, "talk")
+
+
 @pytest.mark.parametrize("below", [False, True])
 def test_two_columns_of_one_name_are_named(tmp_path, below):
     (tmp_path / "conversations").mkdir()

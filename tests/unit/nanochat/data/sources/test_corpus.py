@@ -144,11 +144,20 @@ def test_every_shard_of_a_numbered_source_has_a_name_of_its_own(path, expected):
     assert len({shard.url for shard in shards_of(found)}) == 3
 
 
-@pytest.mark.parametrize("path", ["data.parquet#{index}", "{index:.0e}.parquet"])
+@pytest.mark.parametrize("path", ["data.parquet#{index}", "data.parquet#x{index:02x}"])
 def test_shards_with_one_address_are_refused(path):
     source = f"https://example.invalid/{path}"
     with pytest.raises(ConfigError, match=r"shards \d+ and \d+ have the same address, https://"):
         resolve_corpus(CorpusConfig(source=source, train_shards=30, val_shard="1"))
+
+
+@pytest.mark.parametrize(
+    "field", ["{index:9999999999d}", "{index:.0e}", "{index.real}", "{index!r}", "{}", "{"]
+)
+def test_a_field_that_is_not_a_plain_number_is_refused_before_it_is_filled_in(field):
+    source = f"https://example.invalid/{{index}}/{field}.parquet"
+    with pytest.raises(ConfigError, match=r"only {index:05d} and {revision} are filled in \("):
+        resolve_corpus(CorpusConfig(source=source, train_shards=2, val_shard="1"))
 
 
 def test_unfit_sources_are_refused_with_a_way_out(corpus, tmp_path):
@@ -161,6 +170,7 @@ def test_unfit_sources_are_refused_with_a_way_out(corpus, tmp_path):
     assert refused(ConfigError, "not one of the 3 files", val_shard="bb.parquet") == "did you mean b.parquet?"
     assert refused(DataError, "cannot be read", source=str(tmp_path / "nowhere"))
     assert refused(DataError, "not a path or URL", source="nonsense://x")
+    assert "`.` is the folder that you are in" in refused(DataError, "corpus.source is empty", source=" ")
     (tmp_path / "empty").mkdir()
     assert refused(DataError, "no parquet files", source=str(tmp_path / "empty"))
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "empty" / "one.parquet")
