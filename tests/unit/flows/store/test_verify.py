@@ -60,6 +60,17 @@ def test_a_record_that_does_not_parse_or_has_another_key_is_named(store, tmp_pat
     assert "not to its key" in by_name[f"records/pretrain/{'0' * 64}.json"].problem
 
 
+def test_bytes_that_change_once_on_their_way_here_are_not_damage(tmp_path, monkeypatch):
+    store = Store.open(f"memory://{tmp_path.name}", cache=tmp_path / "cache")
+    put(store, tmp_path, "sft")
+    reads, hash_ = [], store.storage.hash
+    monkeypatch.setattr(store.storage, "shared", True)
+    monkeypatch.setattr(
+        store.storage, "hash", lambda name: hash_(name) if reads.append(name) or len(reads) > 1 else (1, "0")
+    )
+    assert list(verify(store)) == [] and len(reads) == 3
+
+
 def test_a_record_that_is_wrong_about_a_size_takes_no_sound_blob_with_it(store, tmp_path):
     good = put(store, tmp_path, "import")
     payload = {"stage": "sft"}
