@@ -35,6 +35,7 @@ def main(parent: int, processes: int, folder: Path) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     torchrun = ["--standalone", f"--nproc-per-node={processes}", "--local-addr=127.0.0.1"]
+    torchrun.append(f"--log-dir={folder}")  # else in a temporary folder, which stays if torchrun is killed
     try:
         run.main([*torchrun, "--signals-to-handle=SIGTERM", "-m", "nanochat.train.ranks.worker", str(folder)])
     except ChildFailedError as error:

@@ -117,14 +117,24 @@ def test_one_process_goes_on_as_two_and_two_as_one(inputs: dict[str, Path], tmp_
     ],
 )
 def test_a_failed_rank_ends_all_and_its_error_is_raised_here(
-    function: str, processes: int, error: type[NanochatError], message: str, hint: str, tmp_path: Path
+    function: str,
+    processes: int,
+    error: type[NanochatError],
+    message: str,
+    hint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    runtime, inputs = Runtime(processes=processes, scratch=tmp_path), {"shards": Path("shard_00003")}
+    scratch, temporary = tmp_path / "scratch", tmp_path / "temporary"
+    for folder in (scratch, temporary):
+        folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    runtime, inputs = Runtime(processes=processes, scratch=scratch), {"shards": Path("shard_00003")}
     with pytest.raises(error, match=message) as caught:
-        launch(f"tests.support.launched:{function}", TokenizeConfig(), inputs, tmp_path, runtime)
+        launch(f"tests.support.launched:{function}", TokenizeConfig(), inputs, scratch, runtime)
     assert type(caught.value) is error
     assert hint in (caught.value.hint or "")
-    assert list(tmp_path.iterdir()) == []
+    assert list(scratch.iterdir()) == list(temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize(
