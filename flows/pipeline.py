@@ -27,7 +27,7 @@ from flows.plan import make_plan
 from flows.proxies import reach_loopback_directly
 from flows.run.cancellation import run_in_order
 from flows.run.execute import ExecutionContext, refuse_other_key
-from flows.run.parameters import Override, RecipeOrName, RuntimeParameters
+from flows.run.parameters import Override, RecipeOrName, RuntimeParameters, StageName, StoreUrl
 from flows.run.pool import Pool, failed_state
 from flows.run.prefect_engine import (
     Caller,
@@ -53,9 +53,9 @@ _ON_THREADS: Any = ThreadPoolTaskRunner()
 def pipeline(
     recipe: RecipeOrName = "toy",
     overrides: tuple[Override, ...] = (),
-    store: str | None = None,
-    until: str | None = None,
-    force: tuple[str, ...] = (),
+    store: StoreUrl | None = None,
+    until: StageName | None = None,
+    force: tuple[StageName, ...] = (),
     dispatch: Literal["local", "pools"] = "local",
     runtime: RuntimeParameters = RuntimeParameters(),  # noqa: B008
 ) -> dict[str, str] | State[Any]:

@@ -64,7 +64,14 @@ class Settings:
 def home_folder(env: Mapping[str, str] = os.environ) -> Path:
     """Return the folder for everything of this user that does not have another place."""
     caches = Path(env.get("XDG_CACHE_HOME") or "~/.cache")
-    home = Path(env.get("NANOCHAT_HOME") or caches / "nanochat").expanduser().absolute()
+    chosen = Path(env.get("NANOCHAT_HOME") or caches / "nanochat")
+    try:
+        home = chosen.expanduser().absolute()
+    except RuntimeError:
+        raise ConfigError(
+            f"the home folder is {str(chosen)!r}, and there is no such user here",
+            hint="set NANOCHAT_HOME to the path of a folder",
+        ) from None
     _require_home(home)
     return home
 

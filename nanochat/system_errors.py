@@ -108,6 +108,7 @@ def _refused(path: Path, reason: str) -> tuple[str, str]:
 
 
 def _missing(path: Path, reason: str) -> tuple[str, None]:
+    path = path.absolute()
     there = _nearest(path.parent)
     missing = path if there == path.parent else path.relative_to(there).parts[0]
     return (

@@ -13,7 +13,7 @@ from flows.cli import output
 from flows.plan import Plan
 from flows.run.provenance import hardware
 from flows.stages import TRAINED
-from nanochat.config import MidtrainConfig, PretrainConfig, SftConfig
+from nanochat.config import MidtrainConfig, PretrainConfig, Recipe, SftConfig
 from nanochat.model.flops import flops_per_token
 
 _ALIKE = 1.2  # products are not all of a step, and the measurement is short
@@ -23,11 +23,11 @@ _LONG_FLOPS = 1e13  # some minutes on two cores; importing torch to measure take
 def tell_precision(plan: Plan) -> None:
     """Print to stderr which precision is quicker here, as a warning where the plan has a slow bfloat16."""
     stages = to_train(plan)
-    if not stages or not ("bfloat16" in stages.values() or _is_long(plan.recipe.pretrain)):
+    if not stages or not ("bfloat16" in stages.values() or _is_long(plan.recipe)):
         return
     from nanochat.model.product_speed import product_seconds  # torch is slow to load
 
-    line, slow = advice(stages, product_seconds(plan.recipe.pretrain.model.n_embd), hardware()["cpu"])
+    line, slow = advice(stages, product_seconds(plan.recipe.model.n_embd), hardware()["cpu"])
     if slow:
         output.warn([line])
     else:
@@ -59,5 +59,7 @@ def advice(stages: Mapping[str, str], seconds: Mapping[str, float], processor: s
     return f"{line}; the quicker one, for a model of its own: {options}", slow == "bfloat16"
 
 
-def _is_long(config: PretrainConfig) -> bool:
-    return (config.steps or 0) * config.batch_tokens * flops_per_token(config.model) > _LONG_FLOPS
+def _is_long(recipe: Recipe) -> bool:
+    configs = [config for config in recipe.training.values() if isinstance(config, PretrainConfig)]
+    flops = [(c.steps or 0) * c.batch_tokens * flops_per_token(c.model) for c in configs]
+    return max(flops) > _LONG_FLOPS

@@ -131,10 +131,12 @@ def collect_garbage(
     grace period as well.
     """
     _, opened = open_store(store)
-    for ref in keep or ():
-        record = opened.resolve(ref)
-        opened.set_root(f"keep-{record.stage}-{record.key[:12]}", [(record.stage, record.key)])
-    report = collect(opened, grace_s=grace_hours * 3600, dry_run=dry_run, without_roots=without_roots)
+    kept = [(record.stage, record.key) for ref in keep or () if (record := opened.resolve(ref))]
+    for stage, key in () if dry_run else kept:
+        opened.set_root(f"keep-{stage}-{key[:12]}", [(stage, key)])
+    report = collect(
+        opened, grace_s=grace_hours * 3600, dry_run=dry_run, without_roots=without_roots, keep=kept
+    )
     if as_json:
         output.show_json(
             {

@@ -46,7 +46,7 @@ def submit(
 
     The server is that of PREFECT_API_URL. Ctrl-C ends only the following, not the run.
     """
-    from flows.run.flow_runs import flow_runs
+    from flows.run.flow_runs import flow_runs, in_words
 
     named = recipes.find(recipe, override or ()).name
     parameters = {
@@ -57,7 +57,7 @@ def submit(
         "force": list(force or ()),
         "runtime": {"device": device} if device else None,
     }
-    with flow_runs() as server:
+    with in_words(), flow_runs() as server:
         try:
             run = server.create(deployment, named, {k: v for k, v in parameters.items() if v})
         except Exception as error:

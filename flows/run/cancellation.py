@@ -34,6 +34,7 @@ Server = Callable[[], AbstractContextManager[FlowRuns]]
 _LOOK_S = 2.0
 RANKS_STOP_WITHIN_S = 10.0  # longer than a step and its restart point take; then they are killed
 ENDS_WITHIN_S = 25.0  # Prefect's worker kills what it has sent SIGTERM to after 30 s
+REPORTED_WITHIN_S = 5.0  # how a run ended, to a server that may be away
 _SIGNALS_S = 0.2
 _AGENT = "nanochat.train.ranks.agent"  # the module that starts and ends ranks
 
@@ -158,10 +159,13 @@ def _ended_within_limits(asked: threading.Event, watch: Watch, owns_process: boo
             if done.is_set():
                 return
         since = time.monotonic()
-        if done.wait(RANKS_STOP_WITHIN_S):
+        if not done.wait(RANKS_STOP_WITHIN_S):
+            kill_below(_children() if owns_process else _ranks())
+        if not owns_process:
             return
-        kill_below(_children() if owns_process else _ranks())
-        if owns_process and not done.wait(ENDS_WITHIN_S - (time.monotonic() - since)):
+        if done.wait(max(0.0, ENDS_WITHIN_S - (time.monotonic() - since))):
+            _end_unreported()
+        else:
             _end_process(watch)
 
     threading.Thread(target=limit, name="limit-of-stop", daemon=True).start()
@@ -194,6 +198,12 @@ def kill_below(processes: Sequence[psutil.Process]) -> None:
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.kill()
+
+
+def _end_unreported() -> None:
+    """End a process that has kept what it had, if Prefect cannot report that soon: it tries for minutes."""
+    time.sleep(REPORTED_WITHIN_S)
+    os._exit(1)
 
 
 def _end_process(watch: Watch) -> None:

@@ -10,9 +10,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from json import JSONDecodeError
 from typing import Any
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
@@ -20,6 +22,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Cancelled, Cancelling, Crashed
 from prefect.utilities.urls import url_for
+from pydantic import ValidationError
 
 from nanochat.errors import ConfigError, is_refusal, is_transient
 
@@ -63,6 +66,11 @@ class FlowRuns:
 
     def create(self, deployment: str, name: str, parameters: Mapping[str, Any]) -> FlowRunNow:
         """Create a run of a deployment; raise ConfigError if there is none or it refuses the parameters."""
+        if deployment.count("/") != 1 or not all(deployment.split("/")):
+            raise ConfigError(
+                f"{deployment!r} does not name a deployment",
+                hint="write FLOW/NAME, such as nanochat/cpu; `prefect deployment ls` lists them",
+            )
         try:
             found = self.client.read_deployment_by_name(deployment)
             return as_now(
@@ -130,6 +138,29 @@ def flow_runs() -> Iterator[FlowRuns]:
         get_client(httpx_settings={"timeout": _ANSWER_WITHIN_S}, sync_client=True) as client,
     ):
         yield FlowRuns(client)
+
+
+@contextmanager
+def in_words() -> Iterator[None]:
+    """Raise as ConfigError what says that there is no server of Prefect, or none that lets us in."""
+    where = f"the Prefect server at {PREFECT_API_URL.value()}"
+    try:
+        yield
+    except (httpx.InvalidURL, JSONDecodeError, ValidationError) as error:
+        raise ConfigError(
+            f"{where} does not answer as one: {str(error).partition(chr(10))[0]}",
+            hint="correct PREFECT_API_URL, such as http://SERVER:4200/api",
+        ) from error
+    except ObjectNotFound as error:
+        raise ConfigError(f"{where} no longer has the run: somebody has deleted it") from error
+    except PrefectHTTPStatusError as error:
+        status = error.response.status_code
+        if status not in (401, 403):
+            raise
+        raise ConfigError(
+            f"{where} lets nobody in without the right credentials (status {status})",
+            hint="set PREFECT_API_AUTH_STRING or PREFECT_API_KEY as the server asks",
+        ) from error
 
 
 def is_away(error: BaseException) -> bool:

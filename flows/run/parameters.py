@@ -13,10 +13,16 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, GetJsonSchemaHandler
 
+from flows.stages import IMPORT, STAGES
 from nanochat import recipes
 from nanochat.config import Recipe
 from nanochat.recipes.overrides import field_names
 from nanochat.runtime import DEVICES, Runtime
+
+# A name and password in front of a host, or a web address's token: the plain form of `nanochat.credentials`.
+_WITHOUT_PASSWORD = {
+    "not": {"pattern": r"(?<!github)://[^\s/@:]*:(?!\d+[/?#])[^\s@]*@|https?://[^\s/@]+@"},
+}
 
 
 class _NameOfPreset:
@@ -34,13 +40,37 @@ class _NamesField:
     def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         presets = [recipes.find(name) for name in recipes.PRESETS]
         names = dict.fromkeys(name for preset in presets for name, _, _ in field_names(preset))
-        return {**handler(core_schema), "pattern": f"^({'|'.join(map(re.escape, names))})="}
+        return {
+            **handler(core_schema),
+            "pattern": f"^({'|'.join(map(re.escape, names))})=",
+            **_WITHOUT_PASSWORD,
+        }
+
+
+class _HasNoPassword:
+    """Lets the server refuse an address with a password before it keeps it."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(core_schema), **_WITHOUT_PASSWORD}
+
+
+class _NameOfStage:
+    """Lists the stages in the schema; in this process `flows.plan` has the better message."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(core_schema), "enum": [name for name in STAGES if name != IMPORT.name]}
 
 
 RecipeOrName = Annotated[str, _NameOfPreset, Field(title="Preset")] | Recipe
 """A preset by name, or a whole recipe as `nanochat show RECIPE --json` prints it."""
 Override = Annotated[str, _NamesField]
 """One changed field, `field=value`."""
+StoreUrl = Annotated[str, _HasNoPassword]
+"""Where the store is."""
+StageName = Annotated[str, _NameOfStage]
+"""A stage; whether the recipe has it is found when it is planned."""
 
 
 class RuntimeParameters(BaseModel):

@@ -9,6 +9,7 @@ through the store alone.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 import uuid
@@ -35,6 +36,11 @@ Answer = TypeVar("Answer")
 STAGE_DEPLOYMENT = "nanochat-stage/gpu"
 # Names of failed states, by which the pipeline knows what to do; other failures are called Failed.
 UNAVAILABLE, REFUSED = "Unavailable", "Refused"
+
+# What differs between two tries that fail in the same way: temporary folders, tokens, the room on a disk.
+_OF_ONE_TRY = re.compile(
+    r"\b(?:\d+|nanochat-ranks|part)-[a-z0-9_]{8}\b|\b[0-9a-f]{8,}\b|[\d,]+ of [\d,]+ bytes"
+)
 
 _LOOK_S = 3.0
 _LONGEST_DELAY_S = 300.0
@@ -129,7 +135,7 @@ class Tries:
 
     def again(self, end: FlowRunNow, step: int) -> bool:
         """Return whether another run may succeed; `step` is that of the newest restart point."""
-        reason = end.message if end.state == "Failed" else None
+        reason = _OF_ONE_TRY.sub("…", end.message) if end.state == "Failed" else None
         self._twice = reason is not None and reason == self._reason
         self._reason = reason
         self.count = 1 if step > self._step else self.count + 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from flows.store.folders import Scanned
@@ -22,6 +23,7 @@ from nanochat.errors import Damaged, StoreError, StoreUnavailable
 logger = logging.getLogger(__name__)
 _UPLOADS = 4
 _STAT_AT_MOST = 256  # blobs asked for one by one on a remote storage; more are cheaper to list
+_LOOKS = 5  # at a blob that others set aside or put in again while it is read
 _FRESH_S = 3600.0  # a blob older than this is renewed when it is used again, so that no collector takes it
 
 
@@ -43,15 +45,17 @@ class Blobs:
         local = self.storage.local_path(name)
         if local is None:
             return self._downloaded(name, file)
-        found = self.storage.found(name)
-        if found is None or found.size != file.size:
-            raise missing(file, found.size if found else None)
-        before = local.stat()
-        if not self._is_sound(name, local, file.sha256):
-            if _same(before, local):
-                raise self._set_aside(name, file, "its bytes are not those of its hash")
-            raise StoreUnavailable(f"blob {file.sha256[:12]} ({file.path}) was replaced while it was read")
-        return local
+        for _ in range(_LOOKS):
+            found = self.storage.found(name)
+            if found is None or found.size != file.size:
+                raise missing(file, found.size if found else None)
+            with suppress(FileNotFoundError):  # set aside since, by another reader
+                before = local.stat()
+                if self._is_sound(name, local, file.sha256):
+                    return local
+                if _same(before, local):
+                    raise self._set_aside(name, file, "its bytes are not those of its hash")
+        raise StoreUnavailable(f"blob {file.sha256[:12]} ({file.path}) was replaced whenever it was read")
 
     def read(self, file: ArtifactFile) -> bytes:
         """Return the bytes of one file, proven."""
@@ -114,7 +118,10 @@ class Blobs:
         except FileNotFoundError:
             raise missing(file, None) from None
         except Damaged as error:
-            first, second = self.storage.hash(name), self.storage.hash(name)
+            try:
+                first, second = self.storage.hash(name), self.storage.hash(name)
+            except FileNotFoundError:  # set aside since, by another reader
+                raise missing(file, None) from None
             if first == second != (file.size, file.sha256):
                 raise self._set_aside(name, file, str(error)) from error
             raise StoreUnavailable(f"{error}; it may be sound, and change on its way here") from error

@@ -45,9 +45,14 @@ class GcReport:
 
 
 def collect(
-    store: Store, *, grace_s: float = 7 * 86400.0, dry_run: bool = False, without_roots: bool = False
+    store: Store,
+    *,
+    grace_s: float = 7 * 86400.0,
+    dry_run: bool = False,
+    without_roots: bool = False,
+    keep: Iterable[Ref] = (),
 ) -> GcReport:
-    """Remove what nothing needs and what is older than `grace_s` seconds.
+    """Remove what nothing needs and what is older than `grace_s` seconds; `keep` as if a root named it.
 
     Raises:
         StoreError: there are no roots (all would be removed; `without_roots` allows it), another collection
@@ -60,7 +65,7 @@ def collect(
         mine = store.storage.found(lease.info.name) if lease else None
         now = mine.mtime if mine and mine.mtime else time.time()
         before = now - grace_s
-        doomed, kept_records = _doomed(store, now, before, without_roots=without_roots)
+        doomed, kept_records = _doomed(store, now, before, keep=set(keep), without_roots=without_roots)
         if lease:
             doomed = _remove(store, doomed, before, lease)
     return GcReport(
@@ -73,19 +78,19 @@ def collect(
 
 
 def _doomed(
-    store: Store, now: float, before: float, *, without_roots: bool
+    store: Store, now: float, before: float, *, keep: set[Ref], without_roots: bool
 ) -> tuple[dict[str, ObjectInfo], int]:
     """Return what is to be removed, and how many records are kept."""
     # Listed before the roots are read: what comes later is not in it, what comes earlier has a root by then.
     blobs = store.storage.listing("blobs")
     listed = {ref: found for name, found in store.storage.listing("records").items() if (ref := ref_of(name))}
     roots = read_roots(store.storage)
-    if not without_roots and all(found.root.temporary for found in roots.values()):
+    if not without_roots and not keep and all(found.root.temporary for found in roots.values()):
         raise StoreError(
             f"{store.url} has no roots, so everything in it would be removed",
             hint="a finished run sets one; to empty the store, pass --without-roots",
         )
-    rooted = {ref for found in roots.values() if _counts(found, now) for ref in found.root.records}
+    rooted = keep | {ref for found in roots.values() if _counts(found, now) for ref in found.root.records}
     leases = [lease for lease in all_leases(store.storage) if lease.live]
     _require_readable(leases)
     busy = rooted | {(lease.stage, lease.key) for lease in leases}

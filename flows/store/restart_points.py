@@ -1,8 +1,8 @@
 """Restart points of a running stage: `resume/<stage>/<key>/<step>-<token>/`, its manifest written last.
 
 A folder without a manifest is ignored; the token keeps a stage that was thought dead from writing into its
-successor's folder. The last two are kept, and a damaged one is skipped for the one before it. Dropped once
-the stage has published.
+successor's folder. The last two are kept; a damaged one is skipped for the one before it, and goes with the
+next save. Dropped once the stage has published.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class StoreRestartPoints:
             self.lease.check()
         manifest = Manifest(step=step, files=files)
         self.storage.write(f"{point}/manifest.json", manifest.model_dump_json(indent=1).encode())
-        self._drop_older()
+        self._drop_others(point)
 
     def latest(self) -> tuple[int, Path] | None:
         """Return the newest whole restart point as (step, local folder), or None."""
@@ -100,8 +100,11 @@ class StoreRestartPoints:
         elif self.storage.hash(name) != (file.size, file.sha256):
             raise Damaged(f"{target}: its bytes differ from their hash")
 
-    def _drop_older(self) -> None:
-        kept = tuple(f"{point}/" for point in self._points()[:_KEPT])
+    def _drop_others(self, newest: str) -> None:
+        """Keep the newest and the one before; those of later steps were passed over, being damaged."""
+        points = self._points()
+        since = points.index(newest) if newest in points else 0
+        kept = tuple(f"{point}/" for point in points[since:][:_KEPT])
         names = [name for name in self.storage.listing(self.prefix) if not name.startswith(kept)]
         manifests_first = sorted(names, key=lambda name: not name.endswith("/manifest.json"))
         self.storage.delete(*manifests_first)

@@ -225,7 +225,9 @@ class Store:
         if lease:
             lease.check()
         kept = self._publish(record, data, replace=replace)
-        if roots.wait_for_collector(self.storage):  # it may have taken bytes that no record named yet
+        roots.wait_for_collector(self.storage)
+        hashes = set(scanned.sources)
+        if hashes - self.blobs.sizes(hashes).keys():  # a collector took bytes that no record named yet
             self.blobs.upload(scanned)
         return kept
 

@@ -104,36 +104,44 @@ def _record_findings(record: Record) -> Iterator[Finding]:
 
 
 def _blob_findings(store: Store, records: list[Record], *, everything: bool) -> Iterator[Finding]:
-    users: dict[str, list[Ref]] = defaultdict(list)
-    files: dict[str, ArtifactFile] = {}
+    users: dict[str, list[tuple[Ref, ArtifactFile]]] = defaultdict(list)
     for record in records:
         for file in (*record.files, *record.attachments):
-            users[blob_name(file.sha256)].append((record.stage, record.key))
-            files[blob_name(file.sha256)] = file
+            users[blob_name(file.sha256)].append(((record.stage, record.key), file))
     names = set(users) | (set(store.storage.listing("blobs")) if everything else set())
     for name in sorted(names):
-        problem = _blob_problem(store, name, files.get(name))
+        refs = tuple(dict.fromkeys(ref for ref, _ in users[name]))
+        known = users[name][-1][1] if refs else None
+        try:
+            size, problem = _read_blob(store, name)
+        except FileNotFoundError:
+            size, problem = None, "is missing" if refs else None
         if problem:
-            yield Finding("blob", name, problem, tuple(dict.fromkeys(users[name])))
+            if known and size is not None and size != known.size:
+                problem = f"has {size} bytes instead of {known.size}"
+            yield Finding("blob", name, f"{problem} ({known.path})" if known else problem, refs)
+            continue
+        for ref, file in users[name]:
+            if file.size != size:  # its bytes have its hash, so the record is wrong
+                lie = f"says that {file.path} has {file.size} bytes; it has {size}"
+                yield Finding("record", record_name(*ref), lie, (ref,))
 
 
-def _blob_problem(store: Store, name: str, file: ArtifactFile | None) -> str | None:
-    path = f" ({file.path})" if file else ""
-    if hash_of(name) is None:
-        return "is not a blob's name, or leads to another folder"
+def _read_blob(store: Store, name: str) -> tuple[int | None, str | None]:
+    """Return the size of a blob and what is wrong with it; raise FileNotFoundError if there is none."""
+    named = hash_of(name)
+    if named is None:
+        return None, "is not a blob's name, or leads to another folder"
     try:
         size, sha256 = store.storage.hash(name)
+        if sha256 != named and store.storage.shared:  # it may have changed on its way here
+            size, sha256 = store.storage.hash(name)
     except Damaged as error:
-        return f"{error}{path}"
-    except FileNotFoundError:
-        return f"is missing{path}" if file else None
-    if sha256 != (named := hash_of(name) or ""):
-        store.blobs.distrust(name, named)
-    if file and size != file.size:
-        return f"has {size} bytes instead of {file.size}{path}"
-    if sha256 != named:
-        return f"its bytes hash to {sha256[:12]}{path}"
-    return None
+        return None, str(error)
+    if sha256 == named:
+        return size, None
+    store.blobs.distrust(name, named)
+    return size, f"its bytes hash to {sha256[:12]}"
 
 
 def repair(store: Store, finding: Finding) -> str:

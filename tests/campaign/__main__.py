@@ -40,7 +40,7 @@ class Campaign:
 
     rng: random.Random
     nurseries: tuple[Nursery, Nursery]
-    reference: Mapping[str, str]
+    references: Mapping[int, Mapping[str, str]]  # digests by the number of ranks, which round differently
     faults: int
     ends_at: float
     happened: Counter[str] = field(default_factory=Counter)
@@ -67,21 +67,21 @@ class Campaign:
             time.sleep(math.exp(self.rng.uniform(*map(math.log, _PAUSES_S))))
             if not self.over:
                 self._strike(site)
-        ends = [judge_end(run, self.reference) for run in runs]
+        ends = [judge_end(run, self.references[site.processes]) for run in runs]
         self.ended.update(ends)
-        judge_records(site, self.reference)
+        judge_records(site, self.references[site.processes])
         return ends
 
     def _start(self, site: Site) -> list[Run]:
         draw = self.rng.random()
         if draw < _COMMANDS:
-            return [site.start_command(processes=self.rng.choice([1, 2]))]
+            return [site.start_command()]
         racing = draw > 1 - _RACES
         self.ended["two pipelines at once"] += racing
         return [site.start(each, **self._settings()) for each in self.nurseries[: 1 + racing]]
 
     def _settings(self) -> dict[str, object]:
-        settings: dict[str, object] = {"processes": self.rng.choice([1, 1, 2])}
+        settings: dict[str, object] = {}
         if self.rng.random() < 0.15:
             settings["clock_s"] = (self.rng.uniform(0, 5), self.rng.choice([-86400, -90, 45, 86400]))
             self._note(CLOCK, str(settings["clock_s"]))
@@ -102,9 +102,9 @@ class Campaign:
         for _ in range(2):  # what the first finds damaged, but has no use for, is repaired before the second
             run = site.start(self.nurseries[0])
             run.join(_RUN_LIMIT_S)
-            if judge_end(run, self.reference) != "done":
+            if judge_end(run, self.references[site.processes]) != "done":
                 raise Broken(f"an undisturbed run ended with {run.outcome}")
-            judge_records(site, self.reference)
+            judge_records(site, self.references[site.processes])
             store = site.store()
             for finding in verify(store):
                 print(f"      {finding.name}: {repair(store, finding)}", file=sys.stderr)
@@ -126,7 +126,8 @@ def main() -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="campaign-")))
         nurseries = (stack.enter_context(Nursery()), stack.enter_context(Nursery()))
         campaign = Campaign(
-            rng=random.Random(seed), nurseries=nurseries, reference=_undisturbed(folder, nurseries[0]),
+            rng=random.Random(seed), nurseries=nurseries,
+            references={number: _undisturbed(folder, nurseries[0], number) for number in (1, 2)},
             faults=options.faults, ends_at=started + 60 * options.minutes,
         )  # fmt: skip
         server = stack.enter_context(_s3(folder))
@@ -141,7 +142,8 @@ def _run(campaign: Campaign, folder: Path, server: S3Server | None) -> bool:
         on_s3 = server is not None and number % 3 == 2
         number += 1
         with site_on_s3(folder, server) if on_s3 and server else site_on_disk(folder) as site:
-            print(f"site {number}: {site.url}", file=sys.stderr, flush=True)
+            site.processes = campaign.rng.choice([1, 1, 2])
+            print(f"site {number}, {site.processes} ranks: {site.url}", file=sys.stderr, flush=True)
             try:
                 campaign.trouble(site)
             except Broken as error:
@@ -150,8 +152,9 @@ def _run(campaign: Campaign, folder: Path, server: S3Server | None) -> bool:
     return False
 
 
-def _undisturbed(folder: Path, nursery: Nursery) -> Mapping[str, str]:
+def _undisturbed(folder: Path, nursery: Nursery, processes: int) -> Mapping[str, str]:
     with site_on_disk(folder) as site:
+        site.processes = processes
         run = site.start(nursery)
         run.join(_RUN_LIMIT_S)
         if not run.outcome or "digests" not in run.outcome:

@@ -71,6 +71,7 @@ class Site:
     url: str
     server: S3Server | None = None
     small_disk: bool = False
+    processes: int = 1  # ranks that train together
     runs: list[Run] = field(default_factory=list)
 
     def store(self) -> Store:
@@ -78,14 +79,24 @@ class Site:
 
     def start(self, nursery: Nursery, **settings: Any) -> Run:
         """Start a run without Prefect, forked from a process that has imported everything."""
-        pid = nursery.start(self.home, self.url, self.home / "log", overrides=OVERRIDES, **settings)
+        pid = nursery.start(
+            self.home, self.url, self.home / "log", overrides=OVERRIDES, processes=self.processes, **settings
+        )
         self.runs.append(Run(pid, nursery.outcome))
         return self.runs[-1]
 
-    def start_command(self, *, processes: int) -> Run:
+    def start_command(self) -> Run:
         """Start `nanochat run` with its Prefect server and MLflow."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("NANOCHAT_", "PREFECT_", "MLFLOW_"))}
-        words = ["--json", "--threads", "1", "--processes", str(processes), "--restart-point-every", "0.4"]
+        words = [
+            "--json",
+            "--threads",
+            "1",
+            "--processes",
+            str(self.processes),
+            "--restart-point-every",
+            "0.4",
+        ]
         process = subprocess.Popen(
             [sys.executable, "-m", "flows", "run", "toy", "--store", self.url, *words, *WORDS],
             cwd=ROOT, env={**kept, "NANOCHAT_HOME": str(self.home)}, stdin=subprocess.DEVNULL,

@@ -357,7 +357,10 @@ KEYS = {
         "name", "depth", "corpus", "tasks", "tokenizer", "tokenize", "contamination", "pretrain",
         "midtrain", "sft", "evaluate", "publish",
     },
-    "plan": {"recipe", "all_cached", "predicted_seconds", "predicted_dollars", "nodes", "forecast"},
+    "plan": {
+        *("recipe", "text", "all_cached", "predicted_seconds", "predicted_dollars", "nodes", "forecast"),
+        "warnings",
+    },
     "why": NODE,
     "ls": RECORD,
     "inspect": RECORD | {"lineage", "contents"},

@@ -32,6 +32,11 @@ def open_storage(url: str, options: Mapping[str, Any], retry: Retry) -> Storage:
         local = LocalStorage(folder, fs, folder, retry)
         local.check()
         return local
+    if "http" in fs.protocol:  # it takes no files, and lists none where a server does not answer
+        raise StoreError(
+            f"{url}: a web server cannot hold a store",
+            hint="use a folder, s3://bucket/prefix or another fsspec URL",
+        )
     storage = Storage(url, fs, root, retry)
     if "memory" in fs.protocol:  # one process, and its open files share one position
         storage.shared, storage.workers = False, 1

@@ -8,6 +8,7 @@ ours alone: those of s3fs and botocore would multiply with them.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,11 @@ class S3Storage(Storage):
         )
         fs.retries = 1
         storage = cls(url, fs, fsspec.core.strip_protocol(url), retry)
+        if not re.fullmatch(r"arn:.+|[A-Za-z0-9._-]{1,255}", storage.bucket):
+            raise StoreError(
+                f"{url}: {storage.bucket!r} cannot be the name of a bucket",
+                hint="correct --store: s3://BUCKET/PREFIX",
+            )
         storage._try("open", "", storage._head_bucket)
         return storage
 

@@ -17,8 +17,9 @@ from nanochat.errors import ConfigError
     ("given", "lower", "upper"),
     [
         ({}, "127.0.0.1,localhost,::1", "127.0.0.1,localhost,::1"),
-        ({"NO_PROXY": "*"}, "", "*"),
-        ({"no_proxy": "a.example, *"}, "a.example, *", ""),
+        ({"NO_PROXY": "*", "no_proxy": ""}, "*", "*"),
+        ({"no_proxy": "a.example, *"}, "*", "*"),
+        ({"NO_PROXY": "[::1],[fd00::1]"}, *["::1,fd00::1,127.0.0.1,localhost"] * 2),
         ({"NO_PROXY": "a.example, localhost"}, *["a.example,localhost,127.0.0.1,::1"] * 2),
         (
             {"NO_PROXY": "a.example", "no_proxy": "b.example"},
@@ -73,6 +74,13 @@ def test_a_proxy_that_no_client_takes_is_named_without_its_password(name):
     with pytest.raises(ConfigError, match=f"{name} is socks://proxy.example:1080; a proxy has to") as raised:
         require_usable_proxies({name: "socks://me:secret@proxy.example:1080"})
     assert f"write {name}=socks5://proxy.example:1080" in str(raised.value.hint)
+    assert "secret" not in f"{raised.value}{raised.value.hint}"
+
+
+@pytest.mark.parametrize("address", ["http://me:secret@proxy.example:port", "http://me:secret@[::1"])
+def test_an_address_that_no_client_can_read_is_named_without_its_password(address):
+    with pytest.raises(ConfigError, match="HTTP_PROXY is not the address of a proxy: ") as raised:
+        require_usable_proxies({"HTTP_PROXY": address})
     assert "secret" not in f"{raised.value}{raised.value.hint}"
 
 

@@ -52,6 +52,7 @@ def test_the_database_of_an_odd_home_is_in_that_home(name, environment, tmp_path
     [
         ("/" + "x" * 300 + "/" + "y" * 200, "has 502 bytes, more than the 470"),
         ("/a\nb", r"control characters"),
+        ("~nobody-has-this-name/x", r"there is no such user"),
     ],
 )
 def test_a_home_that_cannot_hold_databases_is_refused_with_a_way_out(home, words, environment):

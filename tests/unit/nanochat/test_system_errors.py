@@ -94,6 +94,12 @@ def test_a_refusal_names_the_place_the_limit_and_the_way_out(cause, signs, tmp_p
     assert is_about_files(refused.value)
 
 
+def test_a_path_from_the_working_folder_is_named_from_the_root(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    problem, _ = words(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "a/b"))
+    assert problem == f"{tmp_path}/a/b: there is no a in {tmp_path}"
+
+
 def test_a_full_disk_without_a_name_is_looked_for_among_the_places(tmp_path: Path, monkeypatch) -> None:
     free = {tmp_path: 7, Path("/"): 10**9}
     usage = shutil.disk_usage("/")

@@ -114,6 +114,7 @@ def test_a_signal_stops_the_stages_before_it_takes_its_way(monkeypatch):
 @pytest.mark.parametrize("owns_process", [True, False])
 def test_ranks_that_do_not_stop_are_killed(monkeypatch, owns_process):
     monkeypatch.setattr(cancellation, "RANKS_STOP_WITHIN_S", 0.0)
+    monkeypatch.setattr(cancellation, "_end_unreported", lambda: None)
     stop = threading.Event()
     code = "import time; time.sleep(600)"
     hanging, other = (
@@ -152,3 +153,19 @@ def test_a_process_whose_own_step_hangs_is_ended_as_cancelled(monkeypatch):
     run_in_order(lambda: exited.wait(60), stop, "1", owns_process=True, server=server.open)
     assert exits[0] == 0
     assert [flow_run_id for flow_run_id, _ in server.cancelled] == ["1"]
+
+
+def test_a_process_whose_end_nobody_takes_note_of_ends_all_the_same(monkeypatch):
+    exits, stop, exited = [], threading.Event(), threading.Event()
+
+    def leave(status):
+        exits.append(status)
+        exited.set()
+
+    monkeypatch.setattr(cancellation, "REPORTED_WITHIN_S", 0.0)
+    monkeypatch.setattr(cancellation.os, "_exit", leave)
+    server = Acted(RUNNING, CANCELLING)
+    assert run_in_order(
+        lambda: stop.wait(60), stop, "1", owns_process=True, server=server.open
+    ).is_cancelled()
+    assert exited.wait(60) and exits == [1]

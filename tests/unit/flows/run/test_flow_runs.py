@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from json import JSONDecodeError
 from types import SimpleNamespace
 from uuid import uuid4
 
 import httpx
 import pytest
-from prefect.exceptions import PrefectHTTPStatusError
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.run.flow_runs import FlowRuns, is_away
+from flows.run.flow_runs import FlowRuns, in_words, is_away
+from nanochat.errors import ConfigError
 
 RUN = str(uuid4())
 
@@ -36,6 +39,33 @@ def test_a_run_is_named_unless_somebody_has_named_it(has, gets):
     )
     FlowRuns(client).name(RUN, "toy-1a2b3c4d", instead_of=("toy",))
     assert run.name == gets
+
+
+@pytest.mark.parametrize("name", ["cpu", "", "nanochat/", "/cpu", "nanochat/cpu/1"])
+def test_what_is_not_the_name_of_a_deployment_is_refused_in_words(name):
+    with pytest.raises(ConfigError, match=f"'{name}' does not name a deployment"):
+        FlowRuns(SimpleNamespace()).create(name, "toy", {})
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (refused(401), "lets nobody in without the right credentials"),
+        (JSONDecodeError("Expecting value", "<html>", 0), "does not answer as one: Expecting value"),
+        (httpx.InvalidURL("Invalid port: 'bad'"), "does not answer as one: Invalid port"),
+        (ObjectNotFound(ValueError("404")), "no longer has the run"),
+    ],
+    ids=repr,
+)
+def test_a_server_that_is_none_or_lets_nobody_in_is_named(error, words):
+    with (
+        temporary_settings({PREFECT_API_URL: "http://server/api"}),
+        pytest.raises(ConfigError, match=f"the Prefect server at http://server/api {words}"),
+        in_words(),
+    ):
+        raise error
+    with pytest.raises(PrefectHTTPStatusError), in_words():
+        raise refused(503)
 
 
 def test_only_nodes_that_have_begun_are_listed():

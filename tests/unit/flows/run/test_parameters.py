@@ -57,6 +57,11 @@ def test_overrides_are_lists_of_known_fields():
         ({"overrides": ["depht=4"]}, "'depht=4' does not match"),
         ({"overrides": ["sft.epochs 2"]}, "'sft.epochs 2' does not match"),
         ({"overrides": "depth=6"}, "is not of type 'array'"),
+        ({"until": "pretrian"}, "'pretrian' is not one of ['download', "),
+        ({"force": ["sft", "import"]}, "'import' is not one of ['download', "),
+        ({"store": "s3://key:hidden@bucket/x"}, "should not be valid under"),
+        ({"overrides": ["corpus.source=https://me:hidden@host/x"]}, "should not be valid under"),
+        ({"overrides": ["corpus.source=https://hidden@host/x"]}, "should not be valid under"),
         ({"dispatch": "cloud"}, "cloud"),
         ({"runtime": {"device": "tpu"}}, "'tpu' does not match"),
     ],
@@ -66,6 +71,11 @@ def test_the_server_refuses_what_is_wrong_and_names_it(wrong, sign):
     with pytest.raises(ValidationError) as refused:
         check(**wrong)
     assert sign in str(refused.value)
+
+
+def test_addresses_without_a_password_are_taken():
+    sources = ["https://host:8000/x@v1", "github://owner:repository@branch/x", "hf://datasets/a/b@v1", "/a/b"]
+    check(store="s3://bucket/a@b", overrides=[f"corpus.source={source}" for source in sources])
 
 
 def test_a_name_or_a_whole_recipe_with_overrides_is_one_recipe():

@@ -19,6 +19,7 @@ from flows.stages import PRETRAIN
 from nanochat.errors import (
     ConfigError,
     DataError,
+    FileError,
     Interrupted,
     RankKilled,
     StageFailed,
@@ -30,6 +31,8 @@ RUNNING = FlowRunNow("1", "toy-pretrain-12345678", "Running", "RUNNING", "", fin
 DONE = replace(RUNNING, state="Completed", kind="COMPLETED", final=True)
 KILLED = replace(RUNNING, state="Crashed", kind="CRASHED", message="exited with status code: -9", final=True)
 NAN = TrainingError("loss is nan in step 7")
+FULL = "no space left for /home/scratch/{}/out/model.safetensors: {} of 1,000,000 bytes of its disk are free"
+OF_TWO_TRIES = [("4711-x8f_2kab", "4,096"), ("815-q_1zzzab", "12,288")]
 AWAY = ConnectionRefusedError("no server")
 
 
@@ -131,6 +134,7 @@ def test_a_stage_goes_on_in_another_flow_run(make, ends):
         ([ended(ConfigError("another key", hint="deploy"))], r"pool: ConfigError: another key \(deploy\)"),
         ([ended(DataError("not parquet"))], "DataError: not parquet"),
         ([ended(NAN), ended(NAN)], "twice in the same way: TrainingError: loss is nan in step 7"),
+        ([ended(FileError(FULL.format(*own))) for own in OF_TWO_TRIES], "twice in the same way: FileError"),
         ([KILLED] * 3, "3 times without getting further: exited with status code: -9"),
         ([replace(KILLED, state="Cancelled", kind="CANCELLED", message="")], "pool: Cancelled"),
     ],

@@ -94,6 +94,21 @@ def test_making_it_again_does_not_trust_that_the_size_is_right(store, out, tmp_p
     assert got.read_bytes() == (out / "model.safetensors").read_bytes()
 
 
+def test_a_damaged_blob_that_another_reader_has_set_aside_is_missing(store, out, tmp_path, monkeypatch):
+    record = put(store, out)
+    flip(store, record)
+    name, hash_ = blob_name(weights(record).sha256), store.storage.hash
+
+    def hash_after_another_reader(asked: str) -> tuple[int, str]:
+        if asked == name and store.storage.found(name):
+            store.storage.set_aside(name)
+        return hash_(asked)
+
+    monkeypatch.setattr(store.storage, "hash", hash_after_another_reader)
+    with pytest.raises(Damaged, match=r"model\.safetensors\) is missing"):
+        store.fetch(record, tmp_path / "in")
+
+
 def test_a_changed_copy_on_this_machine_is_fetched_again(tmp_path, out):
     store = Store.open(f"memory://{tmp_path.name}", cache=tmp_path / "cache")
     record = put(store, out)

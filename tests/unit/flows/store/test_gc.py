@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from flows.cli.app import app
 from flows.store import Store, gc, roots
 from flows.store.fingerprint import fingerprint
 from flows.store.gc import collect
 from flows.store.leases import started_at, this_machine
-from flows.store.records import to_bytes
+from flows.store.records import blob_name, to_bytes
 from flows.store.verify import verify
 from nanochat.errors import LeaseLost, StoreError
 
@@ -83,6 +86,21 @@ def test_a_dry_run_reports_the_same_and_removes_nothing(store, tmp_path):
     assert dry.names
 
 
+def test_a_dry_run_counts_what_is_to_be_kept_and_writes_no_root(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("NANOCHAT_HOME", str(tmp_path / "home"))
+    model = put(store, tmp_path, "sft", put(store, tmp_path, "pretrain"))
+    put(store, tmp_path, "midtrain")
+    age(store, 30)
+    before = store.storage.listing("")
+    words = ["gc", "--keep", "sft", "--store", store.url, "--json"]
+    dry = json.loads(CliRunner().invoke(app, [*words, "--dry-run"]).stdout)
+    assert store.storage.listing("") == before
+    wet = json.loads(CliRunner().invoke(app, words).stdout)
+    assert dry["kept_records"] == wet["kept_records"] == 2
+    assert dry["names"] == wet["names"] and len(wet["names"]) == 2
+    assert list(store.roots().values()) == [[ref(model)]]
+
+
 def test_what_is_younger_than_the_grace_period_stays(store, tmp_path):
     store.set_root("run", [ref(put(store, tmp_path, "sft"))])
     age(store, 30)
@@ -98,6 +116,22 @@ def test_a_young_record_keeps_its_old_inputs(store, tmp_path):
     put(store, tmp_path, "pretrain", old)
     collect(store, grace_s=_DAY)
     assert store.find(*ref(old)) == old
+
+
+def test_bytes_that_a_collector_takes_while_they_are_used_again_are_put_in_again(
+    store, tmp_path, monkeypatch
+):
+    (old,) = put(store, tmp_path, "pretrain", text="same").files
+    upload = store.blobs.upload
+
+    def upload_then_lose(scanned, *, suspect=False):
+        upload(scanned, suspect=suspect)
+        monkeypatch.undo()
+        store.storage.delete(blob_name(old.sha256))  # by one that looked at its age before, and has ended
+
+    monkeypatch.setattr(store.blobs, "upload", upload_then_lose)
+    record = put(store, tmp_path, "midtrain", text="same")
+    assert store.find(*ref(record)) == record
 
 
 def test_an_old_blob_that_is_used_again_becomes_young(store, tmp_path):

@@ -64,6 +64,20 @@ def test_a_damaged_point_is_passed_over_for_the_one_before(tmp_path, harm, caplo
     assert "restart point skipped" in caplog.text
 
 
+def test_damaged_points_of_later_steps_do_not_push_out_what_is_saved_after_them(store, tmp_path):
+    points = store.restart_points("pretrain", "a" * 64)
+    for step in (50, 100):
+        points.save(step, state(tmp_path, f"{step}"))
+    for name in store.storage.listing(points.prefix):
+        if name.endswith("model.bin"):
+            store.storage.delete(name)
+    assert points.latest() is None
+    points.save(7, state(tmp_path, "seven"))
+    step, folder = points.latest()
+    assert step == points.step() == 7
+    assert (folder / "model.bin").read_text() == "seven" * 100
+
+
 def test_a_point_without_its_manifest_does_not_exist(store, tmp_path):
     points = store.restart_points("pretrain", "a" * 64)
     points.save(1, state(tmp_path, "one"))

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from flows.store import Store
 from flows.store.fingerprint import fingerprint
-from flows.store.verify import verify
+from flows.store.records import record_name, to_bytes
+from flows.store.verify import repair, verify
 
 
 @pytest.fixture
@@ -56,6 +58,30 @@ def test_a_record_that_does_not_parse_or_has_another_key_is_named(store, tmp_pat
     by_name = {f.name: f for f in verify(store) if f.kind == "record"}
     assert set(by_name) == {f"records/pretrain/{'0' * 64}.json", f"records/sft/{good.key}.json"}
     assert "not to its key" in by_name[f"records/pretrain/{'0' * 64}.json"].problem
+
+
+def test_bytes_that_change_once_on_their_way_here_are_not_damage(tmp_path, monkeypatch):
+    store = Store.open(f"memory://{tmp_path.name}", cache=tmp_path / "cache")
+    put(store, tmp_path, "sft")
+    reads, hash_ = [], store.storage.hash
+    monkeypatch.setattr(store.storage, "shared", True)
+    monkeypatch.setattr(
+        store.storage, "hash", lambda name: hash_(name) if reads.append(name) or len(reads) > 1 else (1, "0")
+    )
+    assert list(verify(store)) == [] and len(reads) == 3
+
+
+def test_a_record_that_is_wrong_about_a_size_takes_no_sound_blob_with_it(store, tmp_path):
+    good = put(store, tmp_path, "import")
+    payload = {"stage": "sft"}
+    shared = replace(good.files[-1], size=1)
+    wrong = replace(good, stage="sft", key=fingerprint(payload), payload=payload, files=(shared,))
+    store.storage.write(record_name("sft", wrong.key), to_bytes(wrong))
+    (finding,) = verify(store)
+    assert (finding.kind, finding.used_by) == ("record", (("sft", wrong.key),))
+    assert finding.problem == "says that shared.bin has 1 bytes; it has 6000"
+    repair(store, finding)
+    assert list(verify(store)) == [] and store.find("import", good.key) == good
 
 
 def test_a_damaged_blob_that_no_record_uses_is_named_too(store, tmp_path):
