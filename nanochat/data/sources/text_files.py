@@ -7,6 +7,7 @@ in `nanochat.data.sources.conversion`.
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from nanochat.errors import DataError
 
 HIDDEN = "hidden (a name that begins with . or _)"
 LINKED = "a link to a folder (give that folder, or copy it here)"
+AGAIN = "a link to a file that is used"
 NO_FILE = "not a file (a pipe, socket or device)"
 EMPTY = "empty (0 bytes)"
 OTHER = "not parquet"
@@ -48,7 +50,27 @@ def text_files(listing: Listing) -> tuple[dict[str, Mapping[str, Any]], list[Not
             others[why].append(path)
         else:
             taken[path] = info
+    for path in _links_to_others(taken):  # or the text that validates would be trained on as well
+        del taken[path]
+        others[AGAIN].append(path)
     return taken, [_not_used(listing, why, paths) for why, paths in others.items()]
+
+
+def _links_to_others(taken: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the links whose file is there by its own name, or by a link before."""
+    links = [path for path, info in taken.items() if info.get("islink")]
+    seen = (
+        {os.path.realpath(info["name"]) for path, info in taken.items() if path not in links}
+        if links
+        else set()
+    )
+    found = []
+    for path in links:
+        target = os.path.realpath(taken[path]["name"])
+        if target in seen:
+            found.append(path)
+        seen.add(target)
+    return found
 
 
 def _why_not(path: str, info: Mapping[str, Any]) -> str | None:

@@ -76,6 +76,20 @@ def test_parquet_is_taken_wherever_it_is_and_all_else_is_named_with_its_reason(t
     }
 
 
+def test_a_link_to_a_file_that_is_used_is_left_out_so_that_validation_is_not_trained_on(tmp_path):
+    elsewhere = tmp_path / "elsewhere.parquet"
+    folder = tmp_path / "texts"
+    for path in (folder / "train.parquet", folder / "val.parquet", elsewhere):
+        path.parent.mkdir(exist_ok=True)
+        write(path)
+    for name, target in {"a": folder / "val.parquet", "b": elsewhere, "c": elsewhere}.items():
+        (folder / f"{name}.parquet").symlink_to(target)
+    corpus = resolve_corpus(CorpusConfig(source=str(folder)))
+    assert [shard.name for shard in corpus.train] == ["b", "train"]
+    left_out = {each.why: each.paths for each in corpus.left_out}
+    assert left_out == {"a link to a file that is used": ("a.parquet", "c.parquet")}
+
+
 def test_a_broken_link_and_a_folder_that_cannot_be_listed_are_errors(tmp_path, monkeypatch):
     write(tmp_path / "a.parquet")
     write(tmp_path / "val.parquet")
