@@ -18,7 +18,7 @@ from string import Formatter
 from typing import Any
 
 from nanochat.config import CorpusConfig, ShardConfig
-from nanochat.data.sources.held_out import is_named_validation, validation_file
+from nanochat.data.sources.held_out import is_named_test, is_named_validation, validation_file
 from nanochat.data.sources.shard_names import distinct_names, shard_name, with_ending
 from nanochat.data.sources.source_folder import list_folder
 from nanochat.data.sources.text_files import NotUsed, text_files
@@ -30,6 +30,7 @@ TOY = "toy"
 _TOY_TRAIN_SHARDS = 2
 _TOY_VALIDATION = 2  # also where more shards are trained on, so that bits per byte stay comparable
 _FILLED_IN = re.compile(r"revision:|index:(0?[0-9]{1,2})?[dxX]?")  # what `str.format` may be given
+_TEST = "named as test text"
 _ALSO_VALIDATION = "named as validation text, but another file is it"
 
 
@@ -184,7 +185,13 @@ def _resolve_folder(config: CorpusConfig) -> Corpus:
     }
     held_out = validation_file(config.val_shard, list(files), config.source)
     others = [path for path in files if path != held_out and is_named_validation(path)]
-    train = [path for path in files if path != held_out and path not in others]
+    tests = [path for path in files if path not in (held_out, *others) and is_named_test(path)]
+    train = [path for path in files if path not in (held_out, *others, *tests)]
+    if not train:
+        raise ConfigError(
+            f"corpus.source {config.source}: no file to train on among {', '.join(list(files)[:5])}",
+            hint="files called val… or test… are not trained on: rename what is training text",
+        )
     wanted = config.train_shards or len(train)
     if wanted > len(train):
         raise ConfigError(
@@ -192,7 +199,8 @@ def _resolve_folder(config: CorpusConfig) -> Corpus:
             " beside the validation shard",
             hint=f"use -o corpus.train_shards={len(train)}",
         )
-    unused = {_ALSO_VALIDATION: others, f"after the first {wanted} (corpus.train_shards)": train[wanted:]}
+    unused = {_ALSO_VALIDATION: others, _TEST: tests}
+    unused |= {f"after the first {wanted} (corpus.train_shards)": train[wanted:]}
     left_out += [NotUsed(why, tuple(paths)) for why, paths in unused.items() if paths]
     return Corpus(
         tuple(shards[path] for path in train[:wanted]), shards[held_out], tuple(left_out), listed=True

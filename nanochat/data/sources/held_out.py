@@ -16,12 +16,18 @@ from nanochat.data.sources.shard_names import shard_name
 from nanochat.errors import ConfigError
 
 _SAYS_SO = re.compile(r"([^/=]*=)?(val|valid|validation)([^a-z].*)?")
+_SAYS_TEST = re.compile(r"([^/=]*=)?test([-_.].*)?")  # as data sets are split; test1 may be a user's trial
 _SHOWN = 5
 
 
 def is_named_validation(path: str) -> bool:
     """Return whether a file or a folder above it is called `val…`, `valid…` or `validation…`."""
     return any(_SAYS_SO.fullmatch(part) for part in path.lower().split("/"))
+
+
+def is_named_test(path: str) -> bool:
+    """Return whether a file or a folder above it is called `test` or `test-…`, as a data set's test split."""
+    return any(_SAYS_TEST.fullmatch(part) for part in path.lower().split("/"))
 
 
 def validation_file(asked: str | None, paths: Sequence[str], source: str) -> str:

@@ -73,6 +73,18 @@ def test_a_file_that_is_called_validation_is_the_validation_text(corpus, name):
     assert names(resolve_corpus(named)) == (["value"], "c")
 
 
+def test_a_test_split_is_not_trained_on(corpus):
+    for old, new in (("a", "test-00000-of-00001"), ("b", "val"), ("c", "tests")):
+        (corpus / f"{old}.parquet").rename(corpus / f"{new}.parquet")
+    found = resolve_corpus(CorpusConfig(source=str(corpus)))
+    assert names(found) == (["tests"], "val")
+    left_out = {each.why: each.paths for each in found.left_out}
+    assert left_out["named as test text"] == ("test-00000-of-00001.parquet",)
+    (corpus / "tests.parquet").unlink()
+    with pytest.raises(ConfigError, match="no file to train on among test-00000"):
+        resolve_corpus(CorpusConfig(source=str(corpus)))
+
+
 @pytest.mark.parametrize("val", [None, "last", "0", "2", "1822"])
 def test_a_folder_without_a_named_validation_text_is_refused_with_the_option_to_add(corpus, val):
     with pytest.raises(ConfigError) as caught:
