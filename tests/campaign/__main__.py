@@ -99,14 +99,16 @@ class Campaign:
         print(f"{self.happened.total():4}  {name}: {hit}", file=sys.stderr, flush=True)
 
     def _in_peace(self, site: Site) -> None:
-        for _ in range(2):  # what the first finds damaged, but has no use for, is repaired before the second
-            run = site.start(self.nurseries[0])
+        damaged: set[str] = set()
+        for _ in range(2):  # what is damaged, but of no use to the first run, is made again by the second
+            run = site.start(self.nurseries[0], force=sorted(damaged))
             run.join(_RUN_LIMIT_S)
             if judge_end(run, self.references[site.processes]) != "done":
                 raise Broken(f"an undisturbed run ended with {run.outcome}")
             judge_records(site, self.references[site.processes])
             store = site.store()
             for finding in verify(store):
+                damaged |= {stage for stage, _ in finding.used_by}
                 print(f"      {finding.name}: {repair(store, finding)}", file=sys.stderr)
         judge_peace(site)
         self.ended["sites in order"] += 1

@@ -3,9 +3,10 @@
 It appends a line to LOG for all that tests count: `planned`, `started`, `finished` and `failed` with the
 node, `resumed` with stage and step. At the end it prints one JSON line: each node's digest, or the error that
 a user would read. Imports take most of a small run's time: one process does them and forks the others.
-Settings: `overrides` of the toy recipe, `processes` (ranks that train together), `kill_at` (SIGKILL itself
-at that moment of its work with the storage), `kill_in_training_s` (SIGKILL this long after the first training
-step that it takes), `clock_s` (two numbers: after so many seconds its clock jumps by so many).
+Settings: `overrides` of the toy recipe, stages to `force`, `processes` (ranks that train together), `kill_at`
+(SIGKILL itself at that moment of its work with the storage), `kill_in_training_s` (SIGKILL this long after
+the first training step that it takes), `clock_s` (two numbers: after so many seconds its clock jumps by so
+many).
 """
 
 from __future__ import annotations
@@ -133,10 +134,12 @@ def main(home: Path, url: str, log: Path, settings: Mapping[str, Any]) -> dict[s
         if "clock_s" in settings:
             _clock_jumps(*settings["clock_s"])
         _tell_restarts(say)
-        plan = make_plan(recipes.find("toy", settings["overrides"]), store)
+        force = tuple(settings.get("force", ()))
+        plan = make_plan(recipes.find("toy", settings["overrides"]), store, force=force)
         say("planned")
         context = _context(store, home, settings.get("processes", 1))
-        with begin(plan, context, _display(say, settings.get("kill_in_training_s"))) as session:
+        display = _display(say, settings.get("kill_in_training_s"))
+        with begin(plan, context, display, force=force) as session:
             for planned in plan.nodes:
                 session.make(planned.node.id)
     except OSError as system:  # as the command line does
