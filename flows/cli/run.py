@@ -79,7 +79,7 @@ def run(
     }
     folder = settings.home / "models" / planned.recipe.name
     if "publish" in planned.by_id:
-        require_ours(folder)  # before hours of work
+        require_ours(opened, folder)  # before hours of work
     options = RunOptions(until=until, force=forced, dispatch=dispatch, runtime=runtime)
     done, unpacked, found = run_and_read(planned, opened, settings, options, output.stderr(), folder)
     published = done.records.get("publish")

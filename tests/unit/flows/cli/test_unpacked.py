@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 
@@ -37,6 +38,14 @@ def test_links_whose_blobs_are_gone_are_still_ours(store, tmp_path):
     (target / "README").resolve().unlink()
     unpack(store, _publish(store, tmp_path / "b", "b", README="2"), target)
     assert (target / "README").read_text() == "2"
+
+
+def test_copies_of_its_files_are_ours_since_the_store_has_them(store, tmp_path):
+    unpack(store, _publish(store, tmp_path / "a", "a", README="1", z="2"), tmp_path / "models/toy")
+    copied = tmp_path / "copied"
+    shutil.copytree(tmp_path / "models/toy", copied)
+    unpack(store, _publish(store, tmp_path / "b", "b", README="2"), copied)
+    assert {path.name: path.read_text() for path in copied.iterdir()} == {"README": "2"}
 
 
 @pytest.mark.parametrize("kind", ["file", "edited", "link", "link like ours", "file in a folder", "socket"])
