@@ -16,6 +16,7 @@ from pathlib import Path
 from nanochat.train.ranks.launch import killed, leave_error
 
 _PR_SET_PDEATHSIG = 1
+AGENT_PID = "RANKS_AGENT_PID"
 
 
 def die_with(parent: int) -> None:
@@ -29,6 +30,7 @@ def die_with(parent: int) -> None:
 def main(parent: int, processes: int, folder: Path) -> int:
     """Run the job's ranks to their end; return 0 if all ended well."""
     die_with(parent)
+    os.environ[AGENT_PID] = str(os.getpid())  # a rank that begins as this process dies has another parent
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException

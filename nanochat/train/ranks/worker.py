@@ -26,7 +26,7 @@ from torch import distributed
 
 from nanochat.errors import ConfigError, Interrupted
 from nanochat.runtime import NullTracker, Runtime
-from nanochat.train.ranks.agent import die_with
+from nanochat.train.ranks.agent import AGENT_PID, die_with
 from nanochat.train.ranks.launch import LaunchedJob, leave_error
 
 # Longer than rank 0 samples texts, or waits for the parent to keep a restart point, while the others wait.
@@ -129,7 +129,7 @@ class _Relay(logging.Handler):
 
 def main(folder: Path) -> int:
     """Run the job of `folder` as one rank; return the exit status."""
-    die_with(os.getppid())
+    die_with(int(os.environ.get(AGENT_PID, os.getppid())))
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
