@@ -15,6 +15,7 @@ import select
 import signal
 import subprocess
 import sys
+from functools import partial
 from types import FrameType
 
 _GRACE_S = 5.0
@@ -30,9 +31,8 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    child = subprocess.Popen(
-        sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_die_with_the_guard
-    )
+    die = partial(_die_with, os.getpid())
+    child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=die)
     while child.poll() is None and not asked:
         if select.select([0], [], [], 0.2)[0] and not os.read(0, 1):
             break
@@ -40,9 +40,11 @@ def main() -> int:
     return child.returncode
 
 
-def _die_with_the_guard() -> None:
+def _die_with(guard: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+        if os.getppid() != guard:  # it was killed before it could be followed
+            os._exit(1)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

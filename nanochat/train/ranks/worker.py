@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Mapping
 from datetime import timedelta
@@ -31,6 +32,8 @@ from nanochat.train.ranks.launch import LaunchedJob, leave_error
 
 # Longer than rank 0 samples texts, or waits for the parent to keep a restart point, while the others wait.
 _TIMEOUT = timedelta(hours=1)
+ORPHAN_ENDS_WITHIN_S = 60.0  # time for the step that it is in, and for the restart point after it
+_LOOK_S = 1.0
 
 
 class Parent:
@@ -129,9 +132,11 @@ class _Relay(logging.Handler):
 
 def main(folder: Path) -> int:
     """Run the job of `folder` as one rank; return the exit status."""
-    die_with(int(os.environ.get(AGENT_PID, os.getppid())))
+    agent = int(os.environ.get(AGENT_PID, os.getppid()))
+    die_with(agent)
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     stop = threading.Event()
+    threading.Thread(target=end_after, args=(agent, stop), name="torchrun-gone", daemon=True).start()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -144,6 +149,15 @@ def main(folder: Path) -> int:
     if parent:
         parent.tell("result", result=result)
     return 0
+
+
+def end_after(agent: int, stop: threading.Event) -> None:
+    """Stop this rank once torchrun is gone; end it if it does not stop: no signal ends a wait for others."""
+    while os.getppid() == agent:
+        time.sleep(_LOOK_S)
+    stop.set()
+    time.sleep(ORPHAN_ENDS_WITHIN_S)
+    os._exit(1)
 
 
 def _run(folder: Path, parent: Parent | None, stop: threading.Event) -> dict[str, Any]:

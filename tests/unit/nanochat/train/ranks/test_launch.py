@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from nanochat.model import reproducible
 from nanochat.runtime import FolderRestartPoints, Runtime
 from nanochat.tracking import MemoryTracker
 from nanochat.train.pretrain import pretrain
+from nanochat.train.ranks import worker
+from nanochat.train.ranks.agent import AGENT_PID
 from nanochat.train.ranks.launch import _failure, killed, launch, leave_error
 
 PRETRAIN = PretrainConfig(
@@ -177,6 +180,29 @@ def test_a_killed_parent_leaves_no_process_behind(tmp_path: Path) -> None:
     while (alive := [process for process in left if _works(process)]) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not alive
+
+
+def test_a_rank_that_begins_as_its_torchrun_dies_does_not_stay(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    rank = subprocess.run(
+        [sys.executable, "-m", "nanochat.train.ranks.worker", str(tmp_path)],
+        env={**os.environ, AGENT_PID: str(gone.pid)}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert rank.returncode == 1 and f"parent process {gone.pid} is gone" in rank.stderr
+
+
+def test_a_rank_that_waits_for_others_ends_soon_after_its_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    ended: list[int] = []
+    parents = iter([7, 7, 1])
+    monkeypatch.setattr(worker.os, "getppid", lambda: next(parents))
+    monkeypatch.setattr(worker.os, "_exit", ended.append)
+    monkeypatch.setattr(worker.time, "sleep", waits.append)
+    stop = threading.Event()
+    worker.end_after(7, stop)
+    assert stop.is_set() and ended == [1]
+    assert waits[-1] == worker.ORPHAN_ENDS_WITHIN_S and len(waits) == 3
 
 
 def _works(process: psutil.Process) -> bool:
