@@ -19,7 +19,7 @@ from nanochat.tokenizer.tokenizer import Tokenizer
 from nanochat.train.loop import DEFAULT_CUT, Cut, TrainingPlan
 from nanochat.train.ranks.rank_group import RankGroup
 from nanochat.train.training_run import TrainingJob, device_of, train
-from nanochat.train.validation import bits_per_byte, require_vocabulary
+from nanochat.train.validation import bits_per_byte, require_apart, require_vocabulary
 
 _SAMPLE_TOKENS = 32
 
@@ -34,6 +34,7 @@ def pretrain(
     folders = sorted(path for path in inputs["train_tokens"].iterdir() if path.is_dir())
     shards = [TokenShard.open(folder, digest) for folder in folders]
     val_shard = TokenShard.open(inputs["val_tokens"], digest)
+    require_apart(shards, val_shard)
     length = config.model.sequence_len
     bos, batch_rows = tokenizer.special("bos"), config.batch_tokens // length
     batches = PretrainBatches(shards, batch_rows, length, config.seed, bos)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 
 from nanochat.config import IGNORED, ModelConfig
-from nanochat.errors import ConfigError
+from nanochat.data.text.token_shards import TokenShard
+from nanochat.errors import ConfigError, DataError
 from nanochat.evals import bpb
 from nanochat.model.generate import greedy
 from nanochat.model.gpt import GPT
@@ -29,6 +30,17 @@ def require_vocabulary(tokenizer: Tokenizer, model: ModelConfig) -> None:
             f"the tokenizer has {tokenizer.vocab_size} tokens, the model {model.vocab_size}",
             hint="set tokenizer.vocab_size and pretrain.model.vocab_size to the same number",
         )
+
+
+def require_apart(train: Sequence[TokenShard], val: TokenShard) -> None:
+    """Raise DataError if the validation text is trained on as well, under whatever name."""
+    for number, shard in enumerate(train):
+        if shard.header.tokens_sha256 == val.header.tokens_sha256:
+            raise DataError(
+                f"training shard {number} (counted from 0) has the very text that validates:"
+                f" {val.n_tokens:,} equal tokens",
+                hint="take the copy out of corpus.source, or name another file: -o corpus.val_shard=NAME",
+            )
 
 
 def bits_per_byte(

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from nanochat.config import MidtrainConfig, ModelConfig, OptimizerConfig, PretrainConfig
+from nanochat.errors import DataError
 from nanochat.model.checkpoint import load_config
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.tokenizer import Tokenizer
@@ -57,3 +58,12 @@ def test_whether_documents_see_each_other_is_decided_once_and_stays_with_the_mod
     bos = Tokenizer.load(inputs["tokenizer"]).special("bos")
     for folder in (made, further):
         assert load_config(folder).document_token == (bos if apart else None)
+
+
+def test_a_copy_of_the_validation_text_is_not_trained_on(stage_inputs, tmp_path):
+    model = ModelConfig(sequence_len=48, vocab_size=265, n_layer=1, n_head=1, n_kv_head=1, n_embd=16)
+    config = PretrainConfig(model=model, batch_tokens=480, steps=1, eval_tokens=48)
+    copied = stage_inputs / "train_tokens/shard_00001"
+    inputs = {name: stage_inputs / name for name in ("tokenizer", "train_tokens")} | {"val_tokens": copied}
+    with pytest.raises(DataError, match=r"training shard 1 .* has the very text that validates"):
+        pretrain(config, inputs, tmp_path, Runtime(threads=1))
