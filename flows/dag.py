@@ -28,12 +28,7 @@ def build(recipe: Recipe, corpus: Corpus | None = None) -> tuple[Node, ...]:
     """
     corpus = corpus or resolve_corpus(recipe.corpus)
     train, val = corpus.train, corpus.validation
-    if recipe.tokenizer.train_shards > len(train):
-        raise ConfigError(
-            f"tokenizer.train_shards is {recipe.tokenizer.train_shards}, but the corpus has only {len(train)}"
-            " training shards",
-            hint=f"use -o tokenizer.train_shards={len(train)} or more corpus.train_shards",
-        )
+    _require_shards(recipe, len(train))
     shards = (*train, val)
     node = _node
 
@@ -82,6 +77,15 @@ def build(recipe: Recipe, corpus: Corpus | None = None) -> tuple[Node, ...]:
     )
     text = (*download, tasks, tokenizer, *contamination, *tokens)
     return _distinct((*text, render_mid, render_sft, pretrain, midtrain, sft, *evaluations, publish))
+
+
+def _require_shards(recipe: Recipe, there: int) -> None:
+    wanted = recipe.tokenizer.train_shards
+    if wanted > there:
+        raise ConfigError(
+            f"tokenizer.train_shards is {wanted}, but the corpus has only {there} training shards",
+            hint=f"use -o tokenizer.train_shards={there} or more corpus.train_shards",
+        )
 
 
 def _distinct(nodes: tuple[Node, ...]) -> tuple[Node, ...]:

@@ -62,13 +62,7 @@ def run(
     settings, opened = open_store(store)
     forced = tuple(force or ())
     planned = make_plan(recipes.find(recipe, override or ()), opened, until=until, force=forced)
-    if dispatch == "local":
-        _require_device(device, planned)
-    for line in plan_tables.text_lines(planned):
-        output.say(line)
-    output.warn(planned.warnings)
-    if dispatch == "local" and device == "cpu":
-        tell_precision(planned)
+    _say_before(planned, device if dispatch == "local" else None)
     runtime = {
         "device": device,
         "threads": threads,
@@ -89,6 +83,17 @@ def run(
             last_training = list(planned.recipe.training.values())[-1]
             _exchange(opened, published, last_training.prompts)
         _show_next(next_commands(recipe, override or (), store))
+
+
+def _say_before(planned: Plan, device: str | None) -> None:
+    """Print what to know before hours of work; `device` is this machine's, where it does that work."""
+    if device:
+        _require_device(device, planned)
+    for line in plan_tables.text_lines(planned):
+        output.say(line)
+    output.warn(planned.warnings)
+    if device == "cpu":
+        tell_precision(planned)
 
 
 def _refuse_unknown(dispatch: str, device: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -27,9 +27,9 @@ from flows.run.execute import (
     Job,
     Outcome,
     execute,
-    records_of,
     refuse_other_key,
 )
+from flows.run.node_display import NodeDisplay
 from flows.run.scratch import sweep
 from flows.stage import Node
 from flows.store import Record, Ref
@@ -37,7 +37,7 @@ from flows.store.fingerprint import fingerprint
 from flows.store.roots import Hold
 from nanochat.errors import Interrupted, StageFailed, fit_to_keep
 from nanochat.runtime import NullTracker, Tracker
-from nanochat.tracking import MultiTracker, StageTracker, run_tags
+from nanochat.tracking import MultiTracker, run_tags
 
 logger = logging.getLogger(__name__)
 _REPAIRS = 3  # times that a node's inputs are made again; a disk that damages more is not worked around
@@ -191,75 +191,47 @@ class Session:
             )
 
     def _run(self, job: Job, trackers: tuple[Tracker, ...], extra: Mapping[str, Any]) -> Outcome:
-        node, mlflow = job.node, self.display.mlflow
-        stage_tracker: StageTracker | None = None
-
-        def tracker() -> Tracker:
-            nonlocal stage_tracker
-            if mlflow and stage_tracker:  # the lease of the first try was lost
-                mlflow.finish_stage(stage_tracker, "KILLED")
-            shown = self.display.progress.started(node.id)
-            if mlflow:
-                stage_tracker = mlflow.stage(
-                    node.id,
-                    tags={
-                        "nanochat.stage": node.stage.name,
-                        **run_tags(key=job.key, **extra.get("prefect", {})),
-                    },
-                    params=node.config.identity(),
-                    datasets=[
-                        (r.node, r.digest, f"{self.context.store.url}#{r.stage}/{r.key}")
-                        for r in records_of(job.inputs)
-                    ],
-                )
-            steps = [_Steps(lambda: self._training.add(node.id))] if node.stage.spreads else []
-            return MultiTracker([*steps, shown, *([stage_tracker] if stage_tracker else []), *trackers])
-
-        def provenance() -> dict[str, Any]:
-            recipe = self.plan.recipe.name
-            return {**extra, "recipe": recipe, "mlflow_run_id": mlflow.run_id(node.id) if mlflow else None}
-
-        def run() -> Outcome:
-            try:
-                return execute(job, self.context, tracker, provenance)
-            except Interrupted as error:
-                if node.id in self._training:
-                    self.stopped = str(error)
-                raise
-            finally:
-                self._training.discard(node.id)
-
+        """Execute a job, shown while it runs and as it ends."""
+        shown = NodeDisplay(self.display, job, self.context.store.url, extra)
         try:
-            if node.stage.resources == "gpu":
-                with self._device:
-                    outcome = run()
-            else:
-                outcome = run()
+            outcome = self._execute(job, shown, trackers, extra)
         except InputsDamaged:
-            self.display.progress.finished(node.id, "waits for an input that is made again")
-            if mlflow and stage_tracker:
-                mlflow.finish_stage(stage_tracker, "KILLED")
+            shown.ended("waits for an input that is made again", "KILLED")
             raise
         except Interrupted as error:
-            self.display.progress.finished(node.id, f"stopped {error}")
-            if mlflow and stage_tracker:
-                mlflow.finish_stage(stage_tracker, "KILLED")
+            shown.ended(f"stopped {error}", "KILLED")
             raise
         except BaseException as error:
             kept = fit_to_keep(error)
-            self.display.progress.finished(node.id, f"failed  {type(error).__name__}: {kept}")
-            if mlflow and stage_tracker:
-                mlflow.finish_stage(stage_tracker, "FAILED", {}, {"error": str(kept)[:500]})
+            shown.ended(f"failed  {type(error).__name__}: {kept}", "FAILED", {"error": str(kept)[:500]})
             if kept is error:
                 raise
             raise kept from None
-        if mlflow and stage_tracker and outcome.cached:  # another run took over and has made it
-            mlflow.finish_stage(stage_tracker, "KILLED")
-        elif mlflow and stage_tracker:
-            record = outcome.record
-            tags = run_tags(digest=record.digest, commit=record.provenance.get("commit"))
-            mlflow.finish_stage(stage_tracker, "FINISHED", numbers(record.metrics), tags)
+        shown.made(outcome)
         return outcome
+
+    def _execute(
+        self, job: Job, shown: NodeDisplay, trackers: tuple[Tracker, ...], extra: Mapping[str, Any]
+    ) -> Outcome:
+        """Execute a job alone on the device if it needs that; note whether it has something to keep."""
+        node = job.node
+        steps = [_Steps(lambda: self._training.add(node.id))] if node.stage.spreads else []
+
+        def tracker() -> Tracker:
+            return MultiTracker([*steps, shown.tracker(*trackers)])
+
+        def provenance() -> dict[str, Any]:
+            return {**extra, "recipe": self.plan.recipe.name, "mlflow_run_id": shown.run_id()}
+
+        try:
+            with self._device if node.stage.resources == "gpu" else nullcontext():
+                return execute(job, self.context, tracker, provenance)
+        except Interrupted as error:
+            if node.id in self._training:
+                self.stopped = str(error)
+            raise
+        finally:
+            self._training.discard(node.id)
 
     def _tell_cached(self, node_id: str, record: Record, prefect: Mapping[str, str]) -> None:
         self.display.progress.finished(node_id, f"cached  {record.digest[:12]}")

@@ -3,6 +3,7 @@
 from nanochat.tracking.call_queue import Point
 from nanochat.tracking.database import schema_problem
 from nanochat.tracking.made import History, Made
+from nanochat.tracking.mlflow_sink import RunStatus
 from nanochat.tracking.pipeline_tracker import PipelineTracker, StageTracker
 from nanochat.tracking.tags import run_tags
 from nanochat.tracking.trackers import MemoryTracker, MultiTracker
@@ -14,6 +15,7 @@ __all__ = [
     "MultiTracker",
     "PipelineTracker",
     "Point",
+    "RunStatus",
     "StageTracker",
     "run_tags",
     "schema_problem",

@@ -209,8 +209,8 @@ class PipelineTracker:
         limit_s = min(self._patience_s, _STOPPING_S) if status == "KILLED" else self._patience_s
         self.abandoned = not (self.disabled or self._drain.join(limit_s))
         if self.abandoned:
-            left = "MLflow at %s did not take everything in time (%d events left); the next run completes it"
-            _log.warning(left, self.address, len(self._queue))
+            late = "MLflow at %s did not take everything in time; the next run completes it"
+            _log.warning(late, self.address)
         elif self.dropped and not self.disabled:
             _log.warning(
                 "MLflow at %s: %d events were not shown; the next run completes it",
