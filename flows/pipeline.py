@@ -126,6 +126,8 @@ def _own_caller(
     settings = Settings.from_environment(store=store)
     opened = Store.open(settings.store_url, cache=settings.cache)
     plan = make_plan(recipe, opened, until=until, force=force)
+    for warning in plan.warnings:
+        get_run_logger().warning("%s", warning)
     display = RunDisplay(progress=Progress(PrintableConsole(file=sys.stderr)), stop=stop)
     return Caller(plan, opened, settings, display)
 

@@ -171,7 +171,7 @@ class MixtureEntry(Config):
     """Rows to take, the first after shuffling; None: all."""
     shuffle: bool = True
     """Whether the data set is shuffled before its first rows are taken; the mixture always is."""
-    repeat: int = Field(default=1, gt=0)
+    repeat: int = Field(default=1, gt=0, le=10_000)
     """How many times each row occurs in an epoch."""
 
 

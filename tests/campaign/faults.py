@@ -17,6 +17,7 @@ import psutil
 from flows.store.gc import collect
 from nanochat.errors import NanochatError
 from tests.campaign.site import Site
+from tests.support.s3_server import S3Server
 
 Fault = Callable[[Site, random.Random], str | None]
 
@@ -79,22 +80,12 @@ def flip_a_bit(site: Site, rng: random.Random) -> str | None:
 
 def kill_the_store(site: Site, rng: random.Random) -> str | None:
     """SIGKILL the S3 server and start it again."""
-    if site.server is None:
-        return None
-    site.server.kill()
-    time.sleep(rng.uniform(0.0, 2.0))
-    site.server.start()
-    return site.server.endpoint
+    return _outage(site.server, S3Server.kill, S3Server.start, rng)
 
 
 def freeze_the_store(site: Site, rng: random.Random) -> str | None:
     """Let the S3 server hang."""
-    if site.server is None:
-        return None
-    site.server.freeze()
-    time.sleep(rng.uniform(0.2, 3.0))
-    site.server.thaw()
-    return site.server.endpoint
+    return _outage(site.server, S3Server.freeze, S3Server.thaw, rng)
 
 
 def fill_the_disk(site: Site, rng: random.Random) -> str | None:
@@ -117,6 +108,20 @@ def collect_garbage(site: Site, rng: random.Random) -> str | None:
     except NanochatError:  # nothing has a root yet, or something needed is damaged
         return None
     return f"{len(report.names)} objects went"
+
+
+def _outage(
+    server: S3Server | None,
+    begin: Callable[[S3Server], None],
+    end: Callable[[S3Server], None],
+    rng: random.Random,
+) -> str | None:
+    if server is None:
+        return None
+    begin(server)
+    time.sleep(rng.uniform(0.1, 3.0))
+    end(server)
+    return server.endpoint
 
 
 def _damage(site: Site, how: str, rng: random.Random) -> str | None:
