@@ -26,6 +26,7 @@ from kernels import measurement  # noqa: E402
 from kernels.goals import goals_of  # noqa: E402
 
 _GRACE_S = 15.0  # for a part to end by itself after its time
+_GONE_S = 30.0  # for processes that were killed to be gone
 _SUMMARY = "summary.md"
 
 
@@ -114,6 +115,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    # The others die a moment later, and what they hold of the GPU with them: the next part waits for that.
+    deadline = time.monotonic() + _GONE_S
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)
+            time.sleep(0.05)
 
 
 def summary(outcomes: list[Outcome], folder: Path) -> tuple[str, bool]:

@@ -9,40 +9,49 @@ Shapes: B rows, T positions, C channels, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from nanochat.chat.engine import batches_by_length
+from nanochat.data.chat.answers import Problem
 from nanochat.data.chat.tasks import ChatTask
 from nanochat.errors import DataError
+from nanochat.evals.item_results import ItemResult, prompt_digest
 from nanochat.model.gpt import GPT
 from nanochat.tokenizer.chat_format import render_for_completion
 from nanochat.tokenizer.tokenizer import Tokenizer
-
-Report = Callable[[int, int], None]
-"""Called with the problems done and the right answers among them; may raise to stop."""
 
 _BATCH_ROWS = 64
 _BATCH_TOKENS = 8_192
 
 
-def count_right(
-    model: GPT, tokenizer: Tokenizer, task: ChatTask, indices: Sequence[int], report: Report
-) -> int:
-    """Return how many of the problems with these indices are answered correctly."""
+def answered(
+    model: GPT, tokenizer: Tokenizer, task: ChatTask, indices: Sequence[int]
+) -> Iterator[list[ItemResult]]:
+    """Yield what the model answers to the problems with these indices, batch by batch."""
     prompts = [render_for_completion(tokenizer, task.conversation(i)) for i in indices]
     problems = [task.problem(i) for i in indices]
     letters = [[_letter_token(tokenizer, letter) for letter in problem.letters] for problem in problems]
-    done = right = 0
     for batch in batches_by_length([len(p) for p in prompts], _BATCH_ROWS, _BATCH_TOKENS):
         logits = _last_logits(model, [prompts[i] for i in batch], tokenizer.special("bos"))
-        for row, i in zip(logits, batch, strict=True):
-            best = int(row[letters[i]].argmax())
-            right += problems[i].letters[best] == problems[i].answer
-        done += len(batch)
-        report(done, right)
-    return right
+        yield [
+            _result(indices[i], prompts[i], problems[i], row[letters[i]])
+            for row, i in zip(logits, batch, strict=True)
+        ]
+
+
+def _result(item: int, prompt: Sequence[int], problem: Problem, logits: torch.Tensor) -> ItemResult:
+    """Judge the logits of a problem's letters (number of letters)."""
+    chosen = problem.letters[int(logits.argmax())]
+    return ItemResult(
+        item=item,
+        prompt_sha256=prompt_digest([prompt]),
+        gold=problem.answer,
+        predictions=(chosen,),
+        right=(chosen == problem.answer,),
+        loglikelihoods=tuple(logits.float().log_softmax(-1).tolist()),
+    )
 
 
 @torch.inference_mode()

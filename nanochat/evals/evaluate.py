@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from nanochat.data.text.batches import val_batches
 from nanochat.data.text.token_shards import TokenShard, vocabulary_digest
 from nanochat.evals import choice, generative
 from nanochat.evals.bpb import bits_per_byte
-from nanochat.evals.choice import Report
 from nanochat.evals.core import score as core
 from nanochat.evals.core.bundle import load_core
+from nanochat.evals.item_results import ItemResult
 from nanochat.model.checkpoint import load_model
 from nanochat.model.reproducible import cpu_threads
 from nanochat.runtime import Runtime
@@ -113,21 +113,18 @@ class _Evaluation:
         indices = list(range(len(task)))
         random.Random(_ORDER_SEED).shuffle(indices)
         indices = indices[: self.config.max_problems]
-        right = self._count(name, task, indices)
-        return self._result(name, right, len(indices), task.baseline)
+        return self._result(name, self._answered(task, indices), len(indices), task.baseline)
 
-    def _count(self, name: str, task: ChatTask, indices: list[int]) -> int:
-        report = self._report(name, len(indices))
+    def _answered(self, task: ChatTask, indices: list[int]) -> Iterator[list[ItemResult]]:
         if task.kind == "choice":
-            return choice.count_right(self.model, self.tokenizer, task, indices, report)
-        return generative.count_right(self.engine, task, indices, self.config.max_new_tokens, report)
+            return choice.answered(self.model, self.tokenizer, task, indices)
+        return generative.answered(self.engine, task, indices, self.config.max_new_tokens)
 
     def _core(self) -> dict[str, TaskResult]:
         results = {}
         for task in load_core(self.inputs["tasks"], self.config.core_max_problems):
-            report = self._report(f"core_{task.label}", len(task.items))
-            right = core.count_right(self.model, self.tokenizer, task, report)
-            results[task.label] = self._result(task.label, right, len(task.items), task.baseline)
+            answered = core.answered(self.model, self.tokenizer, task)
+            results[task.label] = self._result(f"core_{task.label}", answered, len(task.items), task.baseline)
         return results
 
     def _val_bpb(self) -> float:
@@ -144,14 +141,15 @@ class _Evaluation:
         tokens = min(_SAMPLE_TOKENS, self.config.max_new_tokens)
         return self.tokenizer.decode(list(self.engine.generate(ids, max_new_tokens=tokens)))
 
-    def _report(self, name: str, total: int) -> Report:
-        def report(done: int, right: int) -> None:
+    def _result(
+        self, name: str, answered: Iterator[list[ItemResult]], problems: int, baseline: float
+    ) -> TaskResult:
+        done = right = 0
+        for batch in answered:
             self.runtime.raise_if_stopped()
-            self.runtime.tracker.log({f"eval/{name}": right / done}, step=done, total_steps=total)
-
-        return report
-
-    def _result(self, name: str, right: int, problems: int, baseline: float) -> TaskResult:
+            done += len(batch)
+            right += sum(result.right[0] for result in batch)
+            self.runtime.tracker.log({f"eval/{name}": right / done}, step=done, total_steps=problems)
         result = TaskResult(accuracy=right / max(problems, 1), baseline=baseline, problems=problems)
         log.info("%s: %.4f of %d problems (guessing: %.4f)", name, result.accuracy, problems, baseline)
         return result

@@ -16,8 +16,8 @@ import torch
 from torch.nn import functional as F
 
 from nanochat.chat.engine import batches_by_length
-from nanochat.evals.choice import Report
 from nanochat.evals.core.bundle import CoreTask
+from nanochat.evals.item_results import ItemResult, prompt_digest
 from nanochat.model.gpt import GPT
 from nanochat.tokenizer.tokenizer import Tokenizer
 
@@ -36,27 +36,35 @@ class Scored:
     end: int
 
 
-def count_right(model: GPT, tokenizer: Tokenizer, task: CoreTask, report: Report) -> int:
-    """Return how many items of a task the model gets right."""
+def answered(model: GPT, tokenizer: Tokenizer, task: CoreTask) -> Iterator[list[ItemResult]]:
+    """Yield what the model makes of the items of a task, batch by batch."""
     limit = _CONTEXT_FACTOR * model.config.sequence_len
     per_item = [_rows(tokenizer, task, index, limit) for index in range(len(task.items))]
-    done = right = 0
     for group in _groups(per_item):
         rows = [row for index in group for row in per_item[index]]
         scores = _scores(model, rows, tokenizer.special("bos"), exact=task.kind == "language_modeling")
         by_item: dict[int, list[float]] = {}
         for row, score in zip(rows, scores, strict=True):
             by_item.setdefault(row.item, []).append(score)
-        right += sum(_is_right(task, index, by_item[index]) for index in group)
-        done += len(group)
-        report(done, right)
-    return right
+        yield [_result(task, index, per_item[index], by_item[index]) for index in group]
 
 
-def _is_right(task: CoreTask, index: int, scores: Sequence[float]) -> bool:
+def _result(task: CoreTask, index: int, rows: Sequence[Scored], scores: Sequence[float]) -> ItemResult:
+    likelihoods: tuple[float, ...] = ()
     if task.kind == "language_modeling":
-        return scores[0] == 1.0
-    return min(range(len(scores)), key=scores.__getitem__) == int(task.items[index]["gold"])
+        gold, prediction = "1", str(int(scores[0]))
+    else:
+        gold = str(int(task.items[index]["gold"]))
+        prediction = str(min(range(len(scores)), key=scores.__getitem__))
+        likelihoods = tuple(-score for score in scores)
+    return ItemResult(
+        item=index,
+        prompt_sha256=prompt_digest([row.tokens for row in rows]),
+        gold=gold,
+        predictions=(prediction,),
+        right=(prediction == gold,),
+        loglikelihoods=likelihoods,
+    )
 
 
 def _rows(tokenizer: Tokenizer, task: CoreTask, index: int, limit: int) -> list[Scored]:

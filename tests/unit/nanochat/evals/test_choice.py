@@ -6,7 +6,7 @@ import torch
 from nanochat.data.chat.answers import Problem
 from nanochat.data.chat.tasks import ChatTask
 from nanochat.errors import DataError
-from nanochat.evals.choice import count_right
+from nanochat.evals.choice import answered
 from nanochat.tokenizer.chat_format import render_for_completion
 
 
@@ -19,6 +19,11 @@ def _task(rows):
         lambda row: [{"role": "user", "content": row[0]}, {"role": "assistant", "content": row[2]}],
         lambda row: Problem(letters=tuple(row[1]), answer=row[2]),
     )
+
+
+def _right(model, tokenizer, task, indices):
+    batches = answered(model, tokenizer, task, indices)
+    return {result.item: result.right[0] for batch in batches for result in batch}
 
 
 ROWS = [("q" * (3 * i % 17), "ABCD"[: 3 + i % 2], "ABC"[i % 3]) for i in range(30)]
@@ -34,11 +39,8 @@ def _favourite(model, tokenizer, row):
 def test_padded_batches_choose_as_single_prompts_do(model, tokenizer):
     expected = [_favourite(model, tokenizer, row) == row[2] for row in ROWS]
     assert 0 < sum(expected) < len(expected)
-    reports = []
-    right = count_right(model, tokenizer, _task(ROWS), range(30), lambda *r: reports.append(r))
-    assert right == sum(expected)
-    assert reports[-1] == (30, right)
-    assert count_right(model, tokenizer, _task(ROWS), [4, 5], lambda *_: None) == sum(expected[4:6])
+    assert _right(model, tokenizer, _task(ROWS), range(30)) == dict(enumerate(expected))
+    assert _right(model, tokenizer, _task(ROWS), [4, 5]) == {4: expected[4], 5: expected[5]}
 
 
 def test_the_answer_in_the_conversation_is_not_shown_to_the_model(model, tokenizer):
@@ -46,9 +48,9 @@ def test_the_answer_in_the_conversation_is_not_shown_to_the_model(model, tokeniz
         (question, letters, _favourite(model, tokenizer, (question, letters)))
         for question, letters, _ in ROWS
     ]
-    assert count_right(model, tokenizer, _task(always_told), range(30), lambda *_: None) == 30
+    assert all(_right(model, tokenizer, _task(always_told), range(30)).values())
 
 
 def test_letter_of_several_tokens_is_a_data_error(model, tokenizer):
     with pytest.raises(DataError, match="'AB' is 2 tokens"):
-        count_right(model, tokenizer, _task([("q", ["AB"], "AB")]), [0], lambda *_: None)
+        _right(model, tokenizer, _task([("q", ["AB"], "AB")]), [0])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from nanochat.data.chat.answers import Problem
 from nanochat.data.chat.tasks import ChatTask
-from nanochat.evals.generative import count_right
+from nanochat.evals.generative import answered
 
 
 class _Repeater:
@@ -26,17 +26,19 @@ def _task(kind, rows):
     )
 
 
-def test_right_answers_are_counted_and_reported(tokenizer):
+def test_every_problem_has_its_reply_and_verdict(tokenizer):
     rows = [(f"#### {i}" + " " * (i % 5), Problem(answer=str(i if i % 3 else -1))) for i in range(70)]
-    reports = []
-    right = count_right(
-        _Repeater(tokenizer), _task("math", rows), range(70), 50, lambda *r: reports.append(r)
-    )
-    assert right == sum(bool(i % 3) for i in range(70))
-    assert [done for done, _ in reports] == list(range(1, 71))
+    batches = list(answered(_Repeater(tokenizer), _task("math", rows), range(70), 50))
+    assert len(batches) == 2
+    results = {result.item: result for batch in batches for result in batch}
+    assert sorted(results) == list(range(70))
+    for i, result in results.items():
+        assert (result.predictions, result.right) == ((str(i),), (bool(i % 3),))
+        assert result.replies == (rows[i][0],)
 
 
 def test_functions_are_run_against_their_tests(tokenizer):
     problem = Problem(prompt="", entry_point="f", test="def check(f):\n    assert f(2) == 4", solution="")
     rows = [("def f(x): return 2 * x", problem), ("def f(x): return x", problem)]
-    assert count_right(_Repeater(tokenizer), _task("code", rows), [0, 1], 99, lambda *_: None) == 1
+    (batch,) = answered(_Repeater(tokenizer), _task("code", rows), [0, 1], 99)
+    assert [result.right for result in sorted(batch, key=lambda r: r.item)] == [(True,), (False,)]

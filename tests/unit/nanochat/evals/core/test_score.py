@@ -8,7 +8,7 @@ import torch
 
 from nanochat.errors import DataError
 from nanochat.evals.core.bundle import CoreTask, load_core
-from nanochat.evals.core.score import common_prefix, count_right
+from nanochat.evals.core.score import answered, common_prefix
 
 WORDS = [
     "the",
@@ -75,21 +75,27 @@ def _naive_right(model, tokenizer, task, index):
     return losses.index(min(losses)) == task.items[index]["gold"]
 
 
+def _right(model, tokenizer, task):
+    batches = answered(model, tokenizer, task)
+    return {result.item: result.right[0] for batch in batches for result in batch}
+
+
 @pytest.mark.parametrize("kind", ["multiple_choice", "schema", "language_modeling"])
 def test_batched_scores_equal_one_row_at_a_time(model, tokenizer, kind):
     task = _task(kind)
     if kind == "language_modeling":  # make some items right: continue with what the model finds likeliest
+        # No delimiter: the likeliest character must be the first that is scored.
+        task = CoreTask(label="t", kind=kind, delimiter="", shots=0, baseline=0.0, items=task.items)
         items = []
         for index, item in enumerate(task.items):
             prompt = [tokenizer.special("bos"), *tokenizer.encode(task.prompts(index)[0])]
             with torch.inference_mode():
                 best = int(model(torch.tensor([prompt]))[0, -1, :128].argmax())
             items.append({**item, "continuation": chr(best) if index % 2 else "zq"})
-        task = CoreTask(label="t", kind=kind, delimiter=" ", shots=0, baseline=0.0, items=items)
-    reports = []
-    right = count_right(model, tokenizer, task, lambda done, right: reports.append((done, right)))
-    assert right == sum(_naive_right(model, tokenizer, task, i) for i in range(len(task.items)))
-    assert reports[-1] == (len(task.items), right)
+        task = CoreTask(label="t", kind=kind, delimiter="", shots=0, baseline=0.0, items=items)
+    right = _right(model, tokenizer, task)
+    assert right == {i: _naive_right(model, tokenizer, task, i) for i in range(len(task.items))}
+    assert len(set(right.values())) == 2
 
 
 def test_long_texts_lose_their_beginning_and_are_still_scored(model, tokenizer):
@@ -99,7 +105,7 @@ def test_long_texts_lose_their_beginning_and_are_still_scored(model, tokenizer):
     def right(query, gold):
         items = [{"query": query, "choices": ends, "gold": gold}]
         task = CoreTask(label="t", kind="multiple_choice", delimiter=" ", shots=0, baseline=0.5, items=items)
-        return count_right(model, tokenizer, task, lambda *_: None)
+        return _right(model, tokenizer, task)[0]
 
     tail = "moon " * 200
     for gold in (0, 1):
