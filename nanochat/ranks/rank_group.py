@@ -1,8 +1,8 @@
-"""The processes that train one model together: who has which rows, and small numbers shared by all.
+"""The processes that run one stage together: who has which rows, and small numbers shared by all.
 
 One process is a world of size 1, in which nothing is sent. The numbers (counts, losses, requests to stop)
 travel between CPUs, so a rank that waits here holds up no GPU queue. Gradients are the optimizer's business.
-Who starts the processes is `nanochat.train.ranks.launch`; `RankGroup.current` finds them through
+Who starts the processes is `nanochat.ranks.launch`; `RankGroup.current` finds them through
 `torch.distributed`.
 """
 
@@ -18,7 +18,7 @@ Group = distributed.ProcessGroup
 
 @dataclass(frozen=True)
 class RankGroup:
-    """This process among those that train together."""
+    """This process among those that run a stage together."""
 
     rank: int = 0
     size: int = 1
@@ -61,4 +61,4 @@ class RankGroup:
 
 
 ALONE = RankGroup()
-"""A process that trains by itself."""
+"""A process that runs a stage by itself."""
