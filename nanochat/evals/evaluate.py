@@ -123,7 +123,7 @@ class _Evaluation:
     def _core(self) -> dict[str, TaskResult]:
         results = {}
         for task in load_core(self.inputs["tasks"], self.config.core_max_problems):
-            answered = core.answered(self.model, self.tokenizer, task)
+            answered = core.answered(self.model, self.tokenizer, task, range(len(task.items)))
             results[task.label] = self._result(f"core_{task.label}", answered, len(task.items), task.baseline)
         return results
 
