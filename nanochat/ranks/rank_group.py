@@ -56,6 +56,14 @@ class RankGroup:
         """Return the sum over all ranks of each value."""
         return tuple(sum(column) for column in zip(*self.gather(*values), strict=True))
 
+    def from_main(self, text: str) -> str:
+        """Return rank 0's text on every rank."""
+        if self.group is None:
+            return text
+        texts = [text]
+        distributed.broadcast_object_list(texts, src=0, group=self.group, device=torch.device("cpu"))
+        return texts[0]
+
     def __str__(self) -> str:
         return f"rank {self.rank} of {self.size}"
 
