@@ -14,10 +14,10 @@ from nanochat.data.text.token_shards import TokenShard, vocabulary_digest
 from nanochat.model.generate import greedy
 from nanochat.model.gpt import GPT
 from nanochat.optim.schedules import pretrain_schedule
+from nanochat.ranks.rank_group import RankGroup
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.tokenizer import Tokenizer
 from nanochat.train.loop import DEFAULT_CUT, Cut, TrainingPlan
-from nanochat.train.ranks.rank_group import RankGroup
 from nanochat.train.training_run import TrainingJob, device_of, train
 from nanochat.train.validation import bits_per_byte, require_apart, require_vocabulary
 

@@ -22,11 +22,11 @@ from nanochat.model.flops import parameter_count
 from nanochat.model.gpt import GPT
 from nanochat.model.reproducible import cpu_threads
 from nanochat.optim.optimizer import ModelOptimizer
+from nanochat.ranks.rank_group import RankGroup
 from nanochat.runtime import Runtime
 from nanochat.train.hooks import Every, Keeper, Sampler
 from nanochat.train.loop import Cut, TrainingPlan, training_steps
 from nanochat.train.micro_batch import fitting_cut, out_of_memory_explained
-from nanochat.train.ranks.rank_group import RankGroup
 from nanochat.train.recorder import Recorder
 from nanochat.train.state import TrainState
 

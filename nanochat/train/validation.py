@@ -14,11 +14,11 @@ from nanochat.errors import ConfigError, DataError
 from nanochat.evals import bpb
 from nanochat.model.generate import greedy
 from nanochat.model.gpt import GPT
+from nanochat.ranks.rank_group import RankGroup
 from nanochat.tokenizer.chat_format import render_for_completion
 from nanochat.tokenizer.tokenizer import Tokenizer
 from nanochat.train.feed import Ints
 from nanochat.train.loop import Batch, Cut, micro_batches
-from nanochat.train.ranks.rank_group import RankGroup
 
 _ANSWER_TOKENS = 32
 

@@ -36,11 +36,14 @@ class Scored:
     end: int
 
 
-def answered(model: GPT, tokenizer: Tokenizer, task: CoreTask) -> Iterator[list[ItemResult]]:
-    """Yield what the model makes of the items of a task, batch by batch."""
+def answered(
+    model: GPT, tokenizer: Tokenizer, task: CoreTask, indices: Sequence[int]
+) -> Iterator[list[ItemResult]]:
+    """Yield what the model makes of the items of a task with these indices, batch by batch."""
     limit = _CONTEXT_FACTOR * model.config.sequence_len
-    per_item = [_rows(tokenizer, task, index, limit) for index in range(len(task.items))]
-    for group in _groups(per_item):
+    per_item = {index: _rows(tokenizer, task, index, limit) for index in indices}
+    for batch in _groups(list(per_item.values())):
+        group = [indices[place] for place in batch]
         rows = [row for index in group for row in per_item[index]]
         scores = _scores(model, rows, tokenizer.special("bos"), exact=task.kind == "language_modeling")
         by_item: dict[int, list[float]] = {}
@@ -58,7 +61,7 @@ def _result(task: CoreTask, index: int, rows: Sequence[Scored], scores: Sequence
         prediction = str(min(range(len(scores)), key=scores.__getitem__))
         likelihoods = tuple(-score for score in scores)
     return ItemResult(
-        item=index,
+        item=task.number(index),
         prompt_sha256=prompt_digest([row.tokens for row in rows]),
         gold=gold,
         predictions=(prediction,),

@@ -16,10 +16,10 @@ from nanochat.config import ModelConfig, OptimizerConfig, PretrainConfig
 from nanochat.errors import Interrupted, TrainingError
 from nanochat.model.gpt import GPT
 from nanochat.optim.optimizer import ModelOptimizer
+from nanochat.ranks.rank_group import RankGroup
 from nanochat.runtime import FolderRestartPoints, NoRestartPoints, NullTracker, Runtime
 from nanochat.train.loop import Cut, StepResult, TrainingPlan, training_steps
 from nanochat.train.pretrain import pretrain
-from nanochat.train.ranks.rank_group import RankGroup
 from nanochat.train.state import TrainState
 from tests.support.ranks import on_ranks
 
