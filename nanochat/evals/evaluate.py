@@ -2,15 +2,21 @@
 
 Every checkpoint is given the chat tasks, so that what chat training adds can be seen. Results depend on the
 inputs and the configuration alone, except that a program near the sandbox's time limit may or may not pass.
+
+`results.json` has
+
+    model      base or chat
+    tasks      chat task -> its numbers (`nanochat.evals.task_results`)
+    core       CORE task -> its numbers; empty where CORE was not asked
+    metrics    val_bpb, and means over tasks under names that say of what (`nanochat.evals.problem_sets`)
+    protocol   how these came about (`nanochat.evals.protocol`)
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +25,13 @@ from nanochat.config import EvaluateConfig
 from nanochat.data.chat.tasks import ChatTask, load_scored_task
 from nanochat.data.text.batches import val_batches
 from nanochat.data.text.token_shards import TokenShard, vocabulary_digest
-from nanochat.evals import choice, generative
+from nanochat.evals import choice, generative, problem_sets
 from nanochat.evals.bpb import bits_per_byte
 from nanochat.evals.core import score as core
 from nanochat.evals.core.bundle import load_core
 from nanochat.evals.item_results import ItemResult
+from nanochat.evals.protocol import protocol
+from nanochat.evals.task_results import TaskResult, summed
 from nanochat.model.checkpoint import load_model
 from nanochat.model.reproducible import cpu_threads
 from nanochat.runtime import Runtime
@@ -32,32 +40,8 @@ from nanochat.tokenizer.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
-_ORDER_SEED = 42  # which problems a limited evaluation asks
 _VAL_ROWS = 16
 _SAMPLE_TOKENS = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskResult:
-    """Accuracy on one task; `centered` is 0 for guessing and 1 for all correct."""
-
-    accuracy: float
-    baseline: float
-    problems: int
-
-    @property
-    def centered(self) -> float:
-        """Return the accuracy above guessing."""
-        return (self.accuracy - self.baseline) / (1 - self.baseline)
-
-    def to_json(self) -> dict[str, float | int]:
-        """Return the form that is kept in `results.json`."""
-        return {
-            "accuracy": self.accuracy,
-            "baseline": self.baseline,
-            "centered": self.centered,
-            "problems": self.problems,
-        }
 
 
 def evaluate_base(
@@ -88,8 +72,8 @@ class _Evaluation:
             tasks = {name: self._chat_task(name) for name in self.config.chat_tasks}
             core_tasks = self._core() if with_core else {}
             metrics = {
-                "core": _mean_centered(core_tasks),
-                "chatcore": _mean_centered(tasks),
+                **problem_sets.means("core", core_tasks),
+                **problem_sets.means("chatcore", tasks, sampled=self.config.temperature > 0),
                 "val_bpb": self._val_bpb(),
             }
             samples = [{"prompt": p, "text": self._sample(p, kind)} for p in self.config.prompts]
@@ -98,33 +82,31 @@ class _Evaluation:
             "tasks": {name: result.to_json() for name, result in tasks.items()},
             "core": {name: result.to_json() for name, result in core_tasks.items()},
             "metrics": metrics,
+            "protocol": protocol(self.config, with_core=with_core),
         }
         text = json.dumps(results, indent=1, sort_keys=True, ensure_ascii=False)
         (out / "results.json").write_text(text + "\n", encoding="utf-8")
         lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples]
         (out / "samples.jsonl").write_text("".join(lines), encoding="utf-8")
-        # CORE and the chat tasks both have an arc_easy.
-        found = {f"eval/{name}": result.accuracy for name, result in tasks.items()}
-        found |= {f"eval/core_{name}": result.accuracy for name, result in core_tasks.items()}
-        return found | {f"eval/{name}": value for name, value in metrics.items() if value is not None}
+        return _numbers(tasks, core_tasks, metrics)
 
     def _chat_task(self, name: str) -> TaskResult:
         task = load_scored_task(self.inputs["tasks"], name)
-        indices = list(range(len(task)))
-        random.Random(_ORDER_SEED).shuffle(indices)
-        indices = indices[: self.config.max_problems]
-        return self._result(name, self._answered(task, indices), len(indices), task.baseline)
+        asked = problem_sets.asked(task, self.config.max_problems)
+        items = self._counted(name, self._answered(task, asked), len(asked))
+        return summed(items, baseline=task.baseline, of=len(task), votes=task.kind == "math")
 
     def _answered(self, task: ChatTask, indices: list[int]) -> Iterator[list[ItemResult]]:
         if task.kind == "choice":
             return choice.answered(self.model, self.tokenizer, task, indices)
-        return generative.answered(self.engine, task, indices, self.config.max_new_tokens)
+        return generative.answered(self.engine, task, indices, self.config)
 
     def _core(self) -> dict[str, TaskResult]:
         results = {}
         for task in load_core(self.inputs["tasks"], self.config.core_max_problems):
             answered = core.answered(self.model, self.tokenizer, task)
-            results[task.label] = self._result(f"core_{task.label}", answered, len(task.items), task.baseline)
+            items = self._counted(f"core_{task.label}", answered, len(task.items))
+            results[task.label] = summed(items, baseline=task.baseline, of=task.of or len(task.items))
         return results
 
     def _val_bpb(self) -> float:
@@ -141,20 +123,26 @@ class _Evaluation:
         tokens = min(_SAMPLE_TOKENS, self.config.max_new_tokens)
         return self.tokenizer.decode(list(self.engine.generate(ids, max_new_tokens=tokens)))
 
-    def _result(
-        self, name: str, answered: Iterator[list[ItemResult]], problems: int, baseline: float
-    ) -> TaskResult:
-        done = right = 0
+    def _counted(self, name: str, answered: Iterator[list[ItemResult]], problems: int) -> list[ItemResult]:
+        """Return all items of a task; show how many are right while they come."""
+        items: list[ItemResult] = []
+        right = 0.0
         for batch in answered:
             self.runtime.raise_if_stopped()
-            done += len(batch)
-            right += sum(result.right[0] for result in batch)
-            self.runtime.tracker.log({f"eval/{name}": right / done}, step=done, total_steps=problems)
-        result = TaskResult(accuracy=right / max(problems, 1), baseline=baseline, problems=problems)
-        log.info("%s: %.4f of %d problems (guessing: %.4f)", name, result.accuracy, problems, baseline)
-        return result
+            items += batch
+            right += sum(sum(item.right) / len(item.right) for item in batch)
+            accuracy = right / len(items)
+            self.runtime.tracker.log({f"eval/{name}": accuracy}, step=len(items), total_steps=problems)
+        log.info("%s: %.4f of %d problems", name, right / max(len(items), 1), problems)
+        return items
 
 
-def _mean_centered(results: Mapping[str, TaskResult]) -> float | None:
-    """Return the mean accuracy above guessing, or None where there are no tasks."""
-    return sum(result.centered for result in results.values()) / len(results) if results else None
+def _numbers(
+    tasks: Mapping[str, TaskResult], core_tasks: Mapping[str, TaskResult], metrics: Mapping[str, float]
+) -> dict[str, Any]:
+    """Return the numbers of the record; CORE and the chat tasks both have an arc_easy."""
+    found = {f"eval/{name}": result.accuracy for name, result in tasks.items()}
+    for name, result in tasks.items():
+        found |= {f"eval/{name}_{what}": value for what, value in result.sampled().items()}
+    found |= {f"eval/core_{name}": result.accuracy for name, result in core_tasks.items()}
+    return found | {f"eval/{name}": value for name, value in metrics.items()}

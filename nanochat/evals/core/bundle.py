@@ -21,8 +21,8 @@ from nanochat.data.chat.task_files import CORE, CORE_BASELINES, CORE_ITEMS, CORE
 from nanochat.errors import DataError
 from nanochat.evals.core.items import FIELDS, Item, Kind, read_items
 
-_SHUFFLE_SEED = 1337
-_SHOTS_SEED = 1234
+SHUFFLE_SEED = 1337
+SHOTS_SEED = 1234
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +35,12 @@ class CoreTask:
     shots: int
     baseline: float  # accuracy of guessing, 0 to 1
     items: Sequence[Item]  # shuffled
+    of: int | None = None  # items that the bundle has, where that is known
 
     def examples(self, index: int) -> list[Item]:
         """Draw the solved examples shown before an item: the same each time, never the item itself."""
         others = [i for i in range(len(self.items)) if i != index]
-        drawn = random.Random(_SHOTS_SEED + index).sample(others, min(self.shots, len(others)))
+        drawn = random.Random(SHOTS_SEED + index).sample(others, min(self.shots, len(others)))
         return [self.items[i] for i in drawn]
 
     def prompts(self, index: int) -> list[str]:
@@ -107,7 +108,7 @@ def _load_task(
     if not file.is_file():
         raise DataError(f"{file} does not exist, but {CORE_LIST} lists it")
     items = read_items(file, kind)
-    random.Random(_SHUFFLE_SEED).shuffle(items)
+    random.Random(SHUFFLE_SEED).shuffle(items)
     return CoreTask(
         label=label,
         kind=kind,
@@ -115,6 +116,7 @@ def _load_task(
         shots=shots,
         baseline=baselines[label],
         items=items[:max_items],
+        of=len(items),
     )
 
 
