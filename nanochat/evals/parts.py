@@ -6,7 +6,6 @@ sharing are the business of `portions` and `shared_work`.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +22,11 @@ from nanochat.evals.core.bundle import CoreTask
 from nanochat.evals.item_files import as_row
 from nanochat.evals.item_results import ItemResult
 from nanochat.evals.portions import GENERATED, Part, Row
+from nanochat.evals.problem_sets import asked
 from nanochat.model.gpt import GPT
 from nanochat.tokenizer.chat_format import render_for_completion
 from nanochat.tokenizer.tokenizer import Tokenizer
 
-_ORDER_SEED = 42  # which problems a limited evaluation asks
 _WRITTEN_TOGETHER = 32  # replies: those of a batch
 _VAL_ROWS = 16
 _SAMPLE_TOKENS = 64
@@ -46,21 +45,19 @@ class Model:
 
 def chat_part(model: Model, config: EvaluateConfig, task: ChatTask) -> Part:
     """Return the problems of a chat task."""
-    indices = list(range(len(task)))
-    random.Random(_ORDER_SEED).shuffle(indices)
-    written = 0 if task.kind == "choice" else config.max_new_tokens * GENERATED
+    written = 0 if task.kind == "choice" else config.num_samples * config.max_new_tokens * GENERATED
 
     def make(items: Sequence[int]) -> Iterator[Mapping[int, Row]]:
         if task.kind == "choice":
             return _rows(choice.answered(model.gpt, model.tokenizer, task, items))
-        return _rows(generative.answered(model.engine, task, items, config.max_new_tokens))
+        return _rows(generative.answered(model.engine, task, items, config))
 
     return Part(
         name=task.name,
-        work={item: _asked(task, item) + written for item in indices[: config.max_problems]},
+        work={item: _asked(task, item) + written for item in asked(task, config.max_problems)},
         make=make,
         baseline=task.baseline,
-        least_items=_WRITTEN_TOGETHER if written else 1,
+        least_items=_WRITTEN_TOGETHER // config.num_samples or 1 if written else 1,
     )
 
 
