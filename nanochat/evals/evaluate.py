@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nanochat.chat import samples
 from nanochat.chat.engine import Engine
 from nanochat.config import EvaluateConfig
 from nanochat.data.chat.tasks import ChatTask, load_scored_task
@@ -27,7 +28,6 @@ from nanochat.evals.item_results import ItemResult
 from nanochat.model.checkpoint import load_model
 from nanochat.model.reproducible import cpu_threads
 from nanochat.runtime import Runtime
-from nanochat.tokenizer.chat_format import render_for_completion
 from nanochat.tokenizer.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class _Evaluation:
                 "chatcore": _mean_centered(tasks),
                 "val_bpb": self._val_bpb(),
             }
-            samples = [{"prompt": p, "text": self._sample(p, kind)} for p in self.config.prompts]
+            shown = [{"prompt": p, "text": self._sample(p, kind)} for p in self.config.prompts]
         results = {
             "model": kind,
             "tasks": {name: result.to_json() for name, result in tasks.items()},
@@ -101,7 +101,7 @@ class _Evaluation:
         }
         text = json.dumps(results, indent=1, sort_keys=True, ensure_ascii=False)
         (out / "results.json").write_text(text + "\n", encoding="utf-8")
-        lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples]
+        lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in shown]
         (out / "samples.jsonl").write_text("".join(lines), encoding="utf-8")
         # CORE and the chat tasks both have an arc_easy.
         found = {f"eval/{name}": result.accuracy for name, result in tasks.items()}
@@ -134,12 +134,8 @@ class _Evaluation:
         return bits_per_byte(self.model, batches, self.tokenizer.token_bytes())
 
     def _sample(self, prompt: str, kind: str) -> str:
-        if kind == "base":
-            ids = [self.tokenizer.special("bos"), *self.tokenizer.encode(prompt)]
-        else:
-            ids = render_for_completion(self.tokenizer, [{"role": "user", "content": prompt}])
-        tokens = min(_SAMPLE_TOKENS, self.config.max_new_tokens)
-        return self.tokenizer.decode(list(self.engine.generate(ids, max_new_tokens=tokens)))
+        write = samples.continuation if kind == "base" else samples.reply
+        return write(self.engine, prompt, min(_SAMPLE_TOKENS, self.config.max_new_tokens))
 
     def _result(
         self, name: str, answered: Iterator[list[ItemResult]], problems: int, baseline: float
