@@ -26,6 +26,7 @@ from nanochat.evals.core import score as core
 from nanochat.evals.core.bundle import load_core
 from nanochat.evals.item_results import ItemResult
 from nanochat.model.checkpoint import load_model
+from nanochat.model.device import device_of
 from nanochat.model.reproducible import cpu_threads
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.tokenizer import Tokenizer
@@ -78,7 +79,7 @@ class _Evaluation:
     def __init__(self, config: EvaluateConfig, inputs: Mapping[str, Path], runtime: Runtime) -> None:
         self.config, self.inputs, self.runtime = config, inputs, runtime
         self.tokenizer = Tokenizer.load(inputs["tokenizer"])
-        self.model = load_model(inputs["model"], device=runtime.device)
+        self.model = load_model(inputs["model"], device=device_of(runtime.device))
         self.model.eval()
         self.engine = Engine(self.model, self.tokenizer)
 

@@ -11,11 +11,11 @@ from nanochat.chat.engine import Engine
 from nanochat.data.chat.chat_tokens import ChatTokens
 from nanochat.data.text.token_shards import vocabulary_digest
 from nanochat.model.checkpoint import load_model
+from nanochat.model.device import device_of
 from nanochat.model.gpt import GPT
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.tokenizer import Tokenizer
 from nanochat.train.hooks import SAMPLE_TOKENS
-from nanochat.train.training_run import device_of
 from nanochat.train.validation import require_vocabulary
 
 
@@ -32,7 +32,7 @@ class ChatStage:
     def open(cls, inputs: Mapping[str, Path], runtime: Runtime) -> ChatStage:
         """Read `inputs`: tokenizer, model, chat (the rendered conversations)."""
         tokenizer = Tokenizer.load(inputs["tokenizer"])
-        model = load_model(inputs["model"], device_of(runtime))
+        model = load_model(inputs["model"], device_of(runtime.device))
         require_vocabulary(tokenizer, model.config)
         digest = vocabulary_digest(tokenizer)
         training, validation = (ChatTokens.open(inputs["chat"] / part, digest) for part in ("train", "val"))

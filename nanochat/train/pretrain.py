@@ -13,6 +13,7 @@ from nanochat.chat.engine import Engine
 from nanochat.config import PretrainConfig
 from nanochat.data.text.batches import PretrainBatches, val_batches
 from nanochat.data.text.token_shards import TokenShard, vocabulary_digest
+from nanochat.model.device import device_of
 from nanochat.model.gpt import GPT
 from nanochat.optim.schedules import pretrain_schedule
 from nanochat.runtime import Runtime
@@ -20,7 +21,7 @@ from nanochat.tokenizer.tokenizer import Tokenizer
 from nanochat.train.hooks import SAMPLE_TOKENS
 from nanochat.train.loop import DEFAULT_CUT, Cut, TrainingPlan
 from nanochat.train.ranks.rank_group import RankGroup
-from nanochat.train.training_run import TrainingJob, device_of, train
+from nanochat.train.training_run import TrainingJob, train
 from nanochat.train.validation import bits_per_byte, require_apart, require_vocabulary
 
 
@@ -39,7 +40,7 @@ def pretrain(
     bos, batch_rows = tokenizer.special("bos"), config.batch_tokens // length
     batches = PretrainBatches(shards, batch_rows, length, config.seed, bos)
 
-    device = device_of(runtime)
+    device = device_of(runtime.device)
     shape = config.model
     if config.documents_apart:
         shape = shape.model_copy(update={"document_token": bos})
