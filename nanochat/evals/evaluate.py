@@ -30,6 +30,7 @@ from nanochat.evals.shared_work import make_all
 from nanochat.evals.summary import metrics, results
 from nanochat.evals.task_results import TaskResult, summed
 from nanochat.model.checkpoint import load_model
+from nanochat.model.device import device_of
 from nanochat.model.reproducible import cpu_threads
 from nanochat.ranks.rank_group import RankGroup
 from nanochat.runtime import Runtime
@@ -94,7 +95,7 @@ def _evaluate(
 
 def _load(inputs: Mapping[str, Path], runtime: Runtime) -> parts.Model:
     tokenizer = Tokenizer.load(inputs["tokenizer"])
-    gpt = load_model(inputs["model"], device=runtime.device)
+    gpt = load_model(inputs["model"], device=device_of(runtime.device))
     gpt.eval()
     return parts.Model(gpt, tokenizer, Engine(gpt, tokenizer))
 
@@ -111,6 +112,6 @@ def _summed(part: Part, found: Found, of: int, *, votes: bool = False) -> TaskRe
 
 
 def _write_samples(out: Path, found: Found) -> None:
-    samples = [sample for _, sample in sorted(found[parts.SAMPLES].items())]
-    lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples]
+    shown = [sample for _, sample in sorted(found[parts.SAMPLES].items())]
+    lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in shown]
     (out / "samples.jsonl").write_text("".join(lines), encoding="utf-8")

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nanochat.chat import samples
 from nanochat.chat.engine import Engine
 from nanochat.config import EvaluateConfig
 from nanochat.data.chat.tasks import ChatTask
@@ -24,7 +25,6 @@ from nanochat.evals.item_results import ItemResult
 from nanochat.evals.portions import GENERATED, Part, Row
 from nanochat.evals.problem_sets import asked
 from nanochat.model.gpt import GPT
-from nanochat.tokenizer.chat_format import render_for_completion
 from nanochat.tokenizer.tokenizer import Tokenizer
 
 _WRITTEN_TOGETHER = 32  # replies: those of a batch
@@ -99,21 +99,15 @@ def bits_per_byte(rows: Mapping[int, Row]) -> float:
 def samples_part(model: Model, config: EvaluateConfig, kind: str) -> Part:
     """Return the prompts that are continued for people to read; a row is a prompt and its continuation."""
     tokens = min(_SAMPLE_TOKENS, config.max_new_tokens)
+    write = samples.continuation if kind == "base" else samples.reply
 
     def make(items: Sequence[int]) -> Iterator[Mapping[int, Row]]:
         for number in items:
             prompt = config.prompts[number]
-            ids = list(model.engine.generate(_ids(model.tokenizer, prompt, kind), max_new_tokens=tokens))
-            yield {number: {"prompt": prompt, "text": model.tokenizer.decode(ids)}}
+            yield {number: {"prompt": prompt, "text": write(model.engine, prompt, tokens)}}
 
     work = dict.fromkeys(range(len(config.prompts)), float(tokens * GENERATED))
     return Part(name=SAMPLES, work=work, make=make)
-
-
-def _ids(tokenizer: Tokenizer, prompt: str, kind: str) -> list[int]:
-    if kind == "base":
-        return [tokenizer.special("bos"), *tokenizer.encode(prompt)]
-    return render_for_completion(tokenizer, [{"role": "user", "content": prompt}])
 
 
 def _rows(answered: Iterator[list[ItemResult]]) -> Iterator[Mapping[int, Row]]:
