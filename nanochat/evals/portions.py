@@ -43,10 +43,10 @@ class Part:
         order = sorted(self.work, key=lambda item: (-self.work[item], item))
         most = min(max(sum(self.work.values()) / _FEWEST, _LEAST_WORK), _MOST_WORK)
         cut: list[list[int]] = []
-        filled = most
+        filled = 0.0
         for item in order:
             filled += self.work[item]
-            if filled > most and (not cut or len(cut[-1]) >= self.least_items):
+            if not cut or (filled > most and len(cut[-1]) >= self.least_items):
                 cut.append([])
                 filled = self.work[item]
             cut[-1].append(item)

@@ -122,9 +122,9 @@ class _Work:
         while self.missing:  # others are at work on these
             if self._asked_to_stop():
                 return False
+            self._look_around()
             time.sleep(_LOOK_S)
             self._collect()
-            self._keep_if_due()
         return True
 
     def ended_early(self) -> str:
@@ -143,11 +143,12 @@ class _Work:
             rows.update(batch)
             if self.world.main:
                 self._count(part, batch)
-                self._look_after_others()
+                self._look_around()
             if len(rows) < len(portion.items) and self._asked_to_stop():
                 return False
         if self.world.main:
             self._take_over(number, portion, rows)
+            self._look_around()
         else:
             self.desk.leave(number, rows)
         return True
@@ -157,10 +158,13 @@ class _Work:
             self.desk.stop()
         return self.desk.stopped()
 
-    def _look_after_others(self) -> None:
+    def _look_around(self) -> None:
+        """Take over what others have made, and keep it, now and then."""
         if time.monotonic() - self._collected_at >= _REPORT_S:
             self._collect()
-        self._keep_if_due()
+        if time.monotonic() - self._kept_at >= self.runtime.restart_point_every_s:
+            self._collect()
+            self._keep()
 
     def _collect(self) -> None:
         """Take over what other ranks have made, on rank 0."""
@@ -205,11 +209,6 @@ class _Work:
         if latest:
             text = f"continuing after {self._finished} of {len(self.portions)} portions"
             self.runtime.tracker.log_text(text, step=self._finished)
-
-    def _keep_if_due(self) -> None:
-        if time.monotonic() - self._kept_at >= self.runtime.restart_point_every_s:
-            self._collect()
-            self._keep()
 
     def _keep(self) -> None:
         """Keep a restart point, unless the newest has all that is finished."""
