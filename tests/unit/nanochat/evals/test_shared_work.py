@@ -20,7 +20,7 @@ pytestmark = pytest.mark.xdist_group("ranks")
 
 
 class Parts:
-    """Two parts of five portions each, which note what is made; each rank has some, as the first two of each wait."""
+    """Two parts of five portions each, which note what is made; as the first two wait, each rank has some."""
 
     def __init__(self, *, stop_after: int | None = None, fail: bool = False) -> None:
         self.made: list[tuple[str, int]] = []
@@ -163,6 +163,6 @@ def test_a_stop_after_the_last_item_is_too_late(tmp_path: Path) -> None:
 def test_a_stop_before_the_first_item_keeps_nothing(tmp_path: Path) -> None:
     parts = Parts()
     parts.stop.set()
-    with pytest.raises(Interrupted, match="stopped after 0 of 10 portions of the evaluation; nothing is kept"):
+    with pytest.raises(Interrupted, match="after 0 of 10 portions of the evaluation; nothing is kept"):
         run(tmp_path, parts)
     assert parts.made == []
