@@ -29,7 +29,7 @@ RENDER = Stage(
 )
 EVALUATE_BASE = Stage(
     name="evaluate_base",
-    version=3,
+    version=4,
     run="nanochat.evals.evaluate:evaluate_base",
     resources="gpu",
     spreads=True,
@@ -38,7 +38,7 @@ EVALUATE_BASE = Stage(
 )
 EVALUATE_MID = Stage(
     name="evaluate_mid",
-    version=3,
+    version=4,
     run="nanochat.evals.evaluate:evaluate_chat",
     resources="gpu",
     spreads=True,
@@ -46,7 +46,7 @@ EVALUATE_MID = Stage(
 )
 EVALUATE_SFT = Stage(
     name="evaluate_sft",
-    version=3,
+    version=4,
     run="nanochat.evals.evaluate:evaluate_chat",
     resources="gpu",
     spreads=True,
@@ -66,7 +66,7 @@ PRETRAIN = Stage(
 )
 MIDTRAIN = Stage(
     name="midtrain",
-    version=6,
+    version=7,
     run="nanochat.train.midtrain:midtrain",
     resources="gpu",
     spreads=True,
@@ -78,7 +78,7 @@ MIDTRAIN = Stage(
 )
 SFT = Stage(
     name="sft",
-    version=6,
+    version=7,
     run="nanochat.train.sft:sft",
     resources="gpu",
     spreads=True,
@@ -90,7 +90,7 @@ SFT = Stage(
 )
 PUBLISH = Stage(
     name="publish",
-    version=3,
+    version=4,
     run="nanochat.publish.publish:publish",
     attachments=("README.md",),
     wants_lineage=True,

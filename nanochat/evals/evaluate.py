@@ -27,8 +27,10 @@ from nanochat.evals.item_files import as_result
 from nanochat.evals.kept_rows import Found, write_answers
 from nanochat.evals.portions import Part
 from nanochat.evals.shared_work import make_all
-from nanochat.evals.summary import Answered, metrics, results
+from nanochat.evals.summary import metrics, results
+from nanochat.evals.task_results import TaskResult, summed
 from nanochat.model.checkpoint import load_model
+from nanochat.model.device import device_of
 from nanochat.model.reproducible import cpu_threads
 from nanochat.ranks.rank_group import RankGroup
 from nanochat.runtime import Runtime
@@ -77,35 +79,39 @@ def _evaluate(
         return {}
     write_answers(out, [*chat, *core], found)
     _write_samples(out, found)
-    measured = results(
-        kind,
-        {part.name: _answered(part, found) for part in chat},
-        {task.label: _answered(part, found) for task, part in zip(core_tasks, core, strict=True)},
-        parts.bits_per_byte(found[parts.VAL_BPB]),
-    )
+    chat_results = {
+        task.name: _summed(part, found, len(task), votes=task.kind == "math")
+        for task, part in zip(chat_tasks, chat, strict=True)
+    }
+    core_results = {
+        task.label: _summed(part, found, task.of or len(task.items))
+        for task, part in zip(core_tasks, core, strict=True)
+    }
+    measured = results(kind, config, chat_results, core_results, parts.bits_per_byte(found[parts.VAL_BPB]))
     text = json.dumps(measured, indent=1, sort_keys=True, ensure_ascii=False)
     (out / "results.json").write_text(text + "\n", encoding="utf-8")
-    return metrics(measured)
+    return metrics(chat_results, core_results, measured["metrics"])
 
 
 def _load(inputs: Mapping[str, Path], runtime: Runtime) -> parts.Model:
     tokenizer = Tokenizer.load(inputs["tokenizer"])
-    gpt = load_model(inputs["model"], device=runtime.device)
+    gpt = load_model(inputs["model"], device=device_of(runtime.device))
     gpt.eval()
     return parts.Model(gpt, tokenizer, Engine(gpt, tokenizer))
 
 
-def _answered(part: Part, found: Found) -> Answered:
+def _summed(part: Part, found: Found, of: int, *, votes: bool = False) -> TaskResult:
+    """Return the numbers of a task that has `of` problems."""
     items = [as_result(row) for _, row in sorted(found[part.name].items())]
-    answered = Answered(items, part.baseline or 0.0)
+    result = summed(items, baseline=part.baseline or 0.0, of=of, votes=votes)
     log.info(
         "%s: %.4f of %d problems (guessing: %.4f)",
-        *(part.name, answered.accuracy, len(items), answered.baseline),
+        *(part.name, result.accuracy, len(items), result.baseline),
     )
-    return answered
+    return result
 
 
 def _write_samples(out: Path, found: Found) -> None:
-    samples = [sample for _, sample in sorted(found[parts.SAMPLES].items())]
-    lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples]
+    shown = [sample for _, sample in sorted(found[parts.SAMPLES].items())]
+    lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in shown]
     (out / "samples.jsonl").write_text("".join(lines), encoding="utf-8")

@@ -6,11 +6,11 @@ sharing are the business of `portions` and `shared_work`.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nanochat.chat import samples
 from nanochat.chat.engine import Engine
 from nanochat.config import EvaluateConfig
 from nanochat.data.chat.tasks import ChatTask
@@ -23,11 +23,10 @@ from nanochat.evals.core.bundle import CoreTask
 from nanochat.evals.item_files import as_row
 from nanochat.evals.item_results import ItemResult
 from nanochat.evals.portions import GENERATED, Part, Row
+from nanochat.evals.problem_sets import asked
 from nanochat.model.gpt import GPT
-from nanochat.tokenizer.chat_format import render_for_completion
 from nanochat.tokenizer.tokenizer import Tokenizer
 
-_ORDER_SEED = 42  # which problems a limited evaluation asks
 _WRITTEN_TOGETHER = 32  # replies: those of a batch
 _VAL_ROWS = 16
 _SAMPLE_TOKENS = 64
@@ -46,21 +45,19 @@ class Model:
 
 def chat_part(model: Model, config: EvaluateConfig, task: ChatTask) -> Part:
     """Return the problems of a chat task."""
-    indices = list(range(len(task)))
-    random.Random(_ORDER_SEED).shuffle(indices)
-    written = 0 if task.kind == "choice" else config.max_new_tokens * GENERATED
+    written = 0 if task.kind == "choice" else config.num_samples * config.max_new_tokens * GENERATED
 
     def make(items: Sequence[int]) -> Iterator[Mapping[int, Row]]:
         if task.kind == "choice":
             return _rows(choice.answered(model.gpt, model.tokenizer, task, items))
-        return _rows(generative.answered(model.engine, task, items, config.max_new_tokens))
+        return _rows(generative.answered(model.engine, task, items, config))
 
     return Part(
         name=task.name,
-        work={item: _asked(task, item) + written for item in indices[: config.max_problems]},
+        work={item: _asked(task, item) + written for item in asked(task, config.max_problems)},
         make=make,
         baseline=task.baseline,
-        least_items=_WRITTEN_TOGETHER if written else 1,
+        least_items=_WRITTEN_TOGETHER // config.num_samples or 1 if written else 1,
     )
 
 
@@ -102,21 +99,15 @@ def bits_per_byte(rows: Mapping[int, Row]) -> float:
 def samples_part(model: Model, config: EvaluateConfig, kind: str) -> Part:
     """Return the prompts that are continued for people to read; a row is a prompt and its continuation."""
     tokens = min(_SAMPLE_TOKENS, config.max_new_tokens)
+    write = samples.continuation if kind == "base" else samples.reply
 
     def make(items: Sequence[int]) -> Iterator[Mapping[int, Row]]:
         for number in items:
             prompt = config.prompts[number]
-            ids = list(model.engine.generate(_ids(model.tokenizer, prompt, kind), max_new_tokens=tokens))
-            yield {number: {"prompt": prompt, "text": model.tokenizer.decode(ids)}}
+            yield {number: {"prompt": prompt, "text": write(model.engine, prompt, tokens)}}
 
     work = dict.fromkeys(range(len(config.prompts)), float(tokens * GENERATED))
     return Part(name=SAMPLES, work=work, make=make)
-
-
-def _ids(tokenizer: Tokenizer, prompt: str, kind: str) -> list[int]:
-    if kind == "base":
-        return [tokenizer.special("bos"), *tokenizer.encode(prompt)]
-    return render_for_completion(tokenizer, [{"role": "user", "content": prompt}])
 
 
 def _rows(answered: Iterator[list[ItemResult]]) -> Iterator[Mapping[int, Row]]:

@@ -85,7 +85,7 @@ class _Tally:
 
     items: int
     done: int = 0
-    right: int = 0
+    right: float = 0.0
 
 
 @dataclass
@@ -186,7 +186,7 @@ class _Work:
         tally = self.tallies[part.name]
         tally.done += len(rows)
         if part.baseline is not None and rows:
-            tally.right += sum(row["right"][0] for row in rows.values())
+            tally.right += sum(sum(row["right"]) / len(row["right"]) for row in rows.values())
             accuracy = tally.right / tally.done
             self.runtime.tracker.log(
                 {f"eval/{part.name}": accuracy}, step=tally.done, total_steps=tally.items

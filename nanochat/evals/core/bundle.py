@@ -21,8 +21,8 @@ from nanochat.data.chat.task_files import CORE, CORE_BASELINES, CORE_ITEMS, CORE
 from nanochat.errors import DataError
 from nanochat.evals.core.items import FIELDS, Item, Kind, read_items
 
-_SHUFFLE_SEED = 1337
-_SHOTS_SEED = 1234
+SHUFFLE_SEED = 1337
+SHOTS_SEED = 1234
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,7 @@ class CoreTask:
     shots: int
     baseline: float  # accuracy of guessing, 0 to 1
     items: Sequence[Item]  # shuffled
+    of: int | None = None  # items that the bundle has, where that is known
     numbers: Sequence[int] = ()  # of the items in their file; empty: as they stand here
 
     def number(self, index: int) -> int:
@@ -44,7 +45,7 @@ class CoreTask:
     def examples(self, index: int) -> list[Item]:
         """Draw the solved examples shown before an item: the same each time, never the item itself."""
         others = len(self.items) - 1
-        drawn = random.Random(_SHOTS_SEED + index).sample(range(others), min(self.shots, others))
+        drawn = random.Random(SHOTS_SEED + index).sample(range(others), min(self.shots, others))
         return [self.items[i if i < index else i + 1] for i in drawn]
 
     def prompts(self, index: int) -> list[str]:
@@ -112,7 +113,7 @@ def _load_task(
     if not file.is_file():
         raise DataError(f"{file} does not exist, but {CORE_LIST} lists it")
     numbered = list(enumerate(read_items(file, kind)))
-    random.Random(_SHUFFLE_SEED).shuffle(numbered)
+    random.Random(SHUFFLE_SEED).shuffle(numbered)
     asked = numbered[:max_items]
     return CoreTask(
         label=label,
@@ -122,6 +123,7 @@ def _load_task(
         baseline=baselines[label],
         items=[item for _, item in asked],
         numbers=[number for number, _ in asked],
+        of=len(numbered),
     )
 
 
