@@ -29,16 +29,16 @@ RENDER = Stage(
 )
 EVALUATE_BASE = Stage(
     name="evaluate_base",
-    version=3,
+    version=4,
     run="nanochat.evals.evaluate:evaluate_base",
     resources="gpu",
     reads_core=True,
 )
 EVALUATE_MID = Stage(
-    name="evaluate_mid", version=3, run="nanochat.evals.evaluate:evaluate_chat", resources="gpu"
+    name="evaluate_mid", version=4, run="nanochat.evals.evaluate:evaluate_chat", resources="gpu"
 )
 EVALUATE_SFT = Stage(
-    name="evaluate_sft", version=3, run="nanochat.evals.evaluate:evaluate_chat", resources="gpu"
+    name="evaluate_sft", version=4, run="nanochat.evals.evaluate:evaluate_chat", resources="gpu"
 )
 PRETRAIN = Stage(
     name="pretrain",
@@ -53,7 +53,7 @@ PRETRAIN = Stage(
 )
 MIDTRAIN = Stage(
     name="midtrain",
-    version=6,
+    version=7,
     run="nanochat.train.midtrain:midtrain",
     resources="gpu",
     spreads=True,
@@ -64,7 +64,7 @@ MIDTRAIN = Stage(
 )
 SFT = Stage(
     name="sft",
-    version=6,
+    version=7,
     run="nanochat.train.sft:sft",
     resources="gpu",
     spreads=True,
@@ -75,7 +75,7 @@ SFT = Stage(
 )
 PUBLISH = Stage(
     name="publish",
-    version=3,
+    version=4,
     run="nanochat.publish.publish:publish",
     attachments=("README.md",),
     wants_lineage=True,

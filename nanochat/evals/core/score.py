@@ -4,7 +4,7 @@ Multiple choice compares the mean loss of the differing ends, schema the mean lo
 language modelling asks whether every token of the continuation is the likeliest. Texts longer than the
 positions that upstream's model knows lose their beginning. What an item's rows begin with, its examples and
 question, is computed once, and only scored tokens meet the vocabulary. Batches follow from the items alone,
-which makes results the same wherever these are scored. Reading the bundle: `nanochat.evals.core.bundle`.
+which makes results the same wherever they are scored. Reading the bundle: `nanochat.evals.core.bundle`.
 
 Shapes: C channels, V vocabulary.
 """
@@ -58,7 +58,7 @@ def _result(task: CoreTask, index: int, rows: Sequence[Scored], scores: Sequence
         prediction = str(min(range(len(scores)), key=scores.__getitem__))
         likelihoods = tuple(-score for score in scores)
     return ItemResult(
-        item=index,
+        item=task.number(index),
         prompt_sha256=prompt_digest([row.tokens for row in rows]),
         gold=gold,
         predictions=(prediction,),

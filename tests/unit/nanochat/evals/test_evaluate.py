@@ -13,6 +13,7 @@ from nanochat.errors import ConfigError, Interrupted
 from nanochat.evals.evaluate import evaluate_base, evaluate_chat
 from nanochat.model.checkpoint import save_model
 from nanochat.runtime import NullTracker, Runtime
+from tests.support.calculating import SHOWN, calculating_model
 
 
 class _Recorder(NullTracker):
@@ -86,10 +87,13 @@ def test_base_results_hold_all_tasks_and_means(inputs, tmp_path):
     assert easy["baseline"] == 0.33
     assert easy["centered"] == pytest.approx((easy["accuracy"] - 0.33) / 0.67)
     assert (core["problems"], core["baseline"]) == (6, 0.5)
-    assert results["metrics"]["core"] == core["centered"]
-    assert results["metrics"]["chatcore"] == pytest.approx((easy["centered"] + maths["centered"]) / 2)
-    assert math.isfinite(results["metrics"]["val_bpb"])
-    assert metrics["eval/core"] == core["centered"]
+    assert (easy["of"], maths["of"], core["of"]) == (12, 6, 8)
+    found = results["metrics"]
+    assert found.keys() == {"core_of_arc_easy_6_each", "chatcore_of_arc_easy_gsm8k_up_to_9_each", "val_bpb"}
+    assert found["core_of_arc_easy_6_each"] == core["centered"] == metrics["eval/core_of_arc_easy_6_each"]
+    mean = (easy["centered"] + maths["centered"]) / 2
+    assert found["chatcore_of_arc_easy_gsm8k_up_to_9_each"] == pytest.approx(mean)
+    assert math.isfinite(found["val_bpb"])
     assert metrics["eval/arc_easy"] == easy["accuracy"]
     assert metrics["eval/core_arc_easy"] == core["accuracy"]
 
@@ -100,12 +104,21 @@ def test_chat_results_have_no_core_and_other_samples(inputs, tmp_path):
         stage(CONFIG, inputs, tmp_path / name, Runtime(threads=1))
     results = json.loads((tmp_path / "chat/results.json").read_text(encoding="utf-8"))
     assert results["core"] == {}
-    assert results["metrics"]["core"] is None
+    assert not any(name.startswith("core") for name in results["metrics"])
     samples = [
         json.loads((tmp_path / n / "samples.jsonl").read_text(encoding="utf-8")) for n in ("base", "chat")
     ]
     assert [sample["prompt"] for sample in samples] == ["the river"] * 2
     assert samples[0]["text"] != samples[1]["text"]
+
+
+@pytest.mark.parametrize("evaluate", [evaluate_base, evaluate_chat])
+def test_samples_use_the_calculator_and_read_as_chat_does(evaluate, inputs, model, tokenizer, tmp_path):
+    (tmp_path / "model").mkdir()
+    save_model(tmp_path / "model", calculating_model(tokenizer, model.config))
+    config = CONFIG.model_copy(update={"chat_tasks": (), "core": False, "max_new_tokens": 12})
+    evaluate(config, {**inputs, "model": tmp_path / "model"}, tmp_path, Runtime(threads=1))
+    assert json.loads((tmp_path / "samples.jsonl").read_text(encoding="utf-8"))["text"] == SHOWN
 
 
 def test_same_inputs_give_the_same_bytes(inputs, tmp_path):

@@ -10,7 +10,7 @@ from nanochat.data.chat.answers import Problem, final_number, is_right_number
     [
         ("so 5.\n#### 1,234", "1234"),
         ("#### -3.5", "-3.5"),
-        ("#### 7.", "7"),
+        ("#### 7.", "7."),
         ("#### 4\n#### 5", "4"),
         ("the answer is 5", None),
         ("####5", None),
