@@ -10,6 +10,7 @@ Shapes: B rows, T positions, C = n_embd, K key/value heads, D head dimension, V 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from kernels.attention import document_starts
 from kernels.embedding import embedding
 from kernels.linear_cross_entropy import linear_cross_entropy
+from kernels.products import linear
 from kernels.relu_squared import relu_squared_mlp
 from nanochat.config import IGNORED, SMEAR_CHANNELS, ModelConfig
 from nanochat.model import flops
@@ -195,9 +197,12 @@ class GPT(nn.Module):
         x = self.stream(rms_norm(as_computed(self.transformer.wte(packed.tokens))), packed.tokens, context)
         return rms_norm(x)[0]
 
-    def logits(self, x: Tensor) -> Tensor:
-        """Map final activations (B, T, C) to capped logits (B, T, V) in float32."""
-        raw = self.lm_head(x)[..., : self.config.vocab_size]  # without the rows that pad the vocabulary
+    def logits(self, x: Tensor, tokens: Sequence[int] | None = None) -> Tensor:
+        """Map final activations (..., C) to capped logits (..., V) in float32, or to those of some tokens."""
+        if tokens is None:
+            raw = self.lm_head(x)[..., : self.config.vocab_size]  # without the rows that pad the vocabulary
+        else:
+            raw = linear(as_computed(x), self.lm_head.weight[list(tokens)])
         return LOGIT_CAP * torch.tanh(raw.float() / LOGIT_CAP)
 
     def _document_starts(self, idx: Tensor) -> Tensor | None:
