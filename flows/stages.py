@@ -53,7 +53,7 @@ PRETRAIN = Stage(
 )
 MIDTRAIN = Stage(
     name="midtrain",
-    version=6,
+    version=7,
     run="nanochat.train.midtrain:midtrain",
     resources="gpu",
     spreads=True,
@@ -64,7 +64,7 @@ MIDTRAIN = Stage(
 )
 SFT = Stage(
     name="sft",
-    version=6,
+    version=7,
     run="nanochat.train.sft:sft",
     resources="gpu",
     spreads=True,

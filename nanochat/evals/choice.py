@@ -51,6 +51,7 @@ def _result(item: int, prompt: Sequence[int], problem: Problem, logits: torch.Te
         predictions=(chosen,),
         right=(chosen == problem.answer,),
         loglikelihoods=tuple(logits.float().log_softmax(-1).tolist()),
+        group=problem.group,
     )
 
 

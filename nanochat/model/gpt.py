@@ -33,6 +33,7 @@ from nanochat.model.architecture import (
 from nanochat.model.attention import Attention, Context, Linear, as_computed, rms_norm, rotary_tables
 from nanochat.model.init_weights import init_2026, init_classic
 from nanochat.model.kv_cache import KVCache
+from nanochat.model.packed_rows import PackedRows
 from nanochat.model.reproducible import set_strict
 
 LOGIT_CAP = 15.0
@@ -185,6 +186,15 @@ class GPT(nn.Module):
             kv_cache.advance(length)
         return rms_norm(x)
 
+    def hidden_packed(self, packed: PackedRows) -> Tensor:
+        """Return the final normed activations (N, C) of rows packed into one."""
+        end = int(packed.positions.max()) + 1
+        if end > self.cos.size(1):
+            self._set_tables(2 * end)
+        context = Context(self.cos[:, packed.positions], self.sin[:, packed.positions], packed=packed)
+        x = self.stream(rms_norm(as_computed(self.transformer.wte(packed.tokens))), packed.tokens, context)
+        return rms_norm(x)[0]
+
     def logits(self, x: Tensor) -> Tensor:
         """Map final activations (B, T, C) to capped logits (B, T, V) in float32."""
         raw = self.lm_head(x)[..., : self.config.vocab_size]  # without the rows that pad the vocabulary
@@ -271,6 +281,8 @@ class July2026(GPT):
         # What came before each token: zeros, and so no change, before a document's first.
         if context.kv_cache is not None:
             before = context.kv_cache.before(x)
+        elif context.packed is not None:
+            before = context.packed.before(x)
         else:
             before = F.pad(x[:, :-1], (0, 0, 1, 0))
         if context.starts is not None:

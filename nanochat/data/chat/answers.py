@@ -20,6 +20,7 @@ class Problem:
     entry_point: str = ""  # code: name of the function
     test: str = ""  # code: defines check(candidate)
     solution: str = ""  # code: body of the function
+    group: str = ""  # part of the task that it belongs to, such as a subject
 
 
 _NUMBER = re.compile(r"#### (-?[0-9.,]+)")

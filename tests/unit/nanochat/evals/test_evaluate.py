@@ -13,6 +13,7 @@ from nanochat.errors import ConfigError, Interrupted
 from nanochat.evals.evaluate import evaluate_base, evaluate_chat
 from nanochat.model.checkpoint import save_model
 from nanochat.runtime import NullTracker, Runtime
+from tests.support.calculating import SHOWN, calculating_model
 
 
 class _Recorder(NullTracker):
@@ -109,6 +110,15 @@ def test_chat_results_have_no_core_and_other_samples(inputs, tmp_path):
     ]
     assert [sample["prompt"] for sample in samples] == ["the river"] * 2
     assert samples[0]["text"] != samples[1]["text"]
+
+
+@pytest.mark.parametrize("evaluate", [evaluate_base, evaluate_chat])
+def test_samples_use_the_calculator_and_read_as_chat_does(evaluate, inputs, model, tokenizer, tmp_path):
+    (tmp_path / "model").mkdir()
+    save_model(tmp_path / "model", calculating_model(tokenizer, model.config))
+    config = CONFIG.model_copy(update={"chat_tasks": (), "core": False, "max_new_tokens": 12})
+    evaluate(config, {**inputs, "model": tmp_path / "model"}, tmp_path, Runtime(threads=1))
+    assert json.loads((tmp_path / "samples.jsonl").read_text(encoding="utf-8"))["text"] == SHOWN
 
 
 def test_same_inputs_give_the_same_bytes(inputs, tmp_path):
