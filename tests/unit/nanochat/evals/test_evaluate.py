@@ -183,6 +183,19 @@ def test_each_item_says_what_was_asked_and_answered(inputs, tmp_path):
     assert results["core"]["arc_easy"]["accuracy"] == core["right"].list.first().mean()
 
 
+def test_several_samples_give_pass_at_k(inputs, tmp_path):
+    drawn = CONFIG.model_copy(update={"num_samples": 3, "temperature": 1.0, "chat_tasks": ("gsm8k",)})
+    metrics = evaluate_chat(drawn, inputs, tmp_path, Runtime(threads=1))
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    task = results["tasks"]["gsm8k"]
+    assert task["samples"] == 3 and task["pass_at"].keys() == {"1", "2", "3"}
+    assert metrics["eval/gsm8k_any"] == metrics["eval/gsm8k_pass_at_3"] == task["any"] == task["pass_at"]["3"]
+    assert "eval/chatcore_of_gsm8k_6_each_sampled" in metrics and "eval/gsm8k_majority" in metrics
+    written = results["protocol"]["generation"]
+    assert written == {"num_samples": 3, "temperature": 1.0, "top_k": 50, "seed": 42, "max_new_tokens": 8}
+    assert results["protocol"]["subset"]["chat"]["max_problems"] == 9
+
+
 def test_progress_is_reported_task_by_task(inputs, tmp_path):
     recorder = _Recorder()
     evaluate_base(CONFIG, inputs, tmp_path, Runtime(threads=1, tracker=recorder))
