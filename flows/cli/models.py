@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from flows.cli import output, tables
-from flows.cli.options import AsJson, Ref, StoreUrl, open_store
+from flows.cli.options import AsJson, Device, Ref, StoreUrl, open_store
 from flows.display.quantities import bytes_text
 from nanochat.config import ChatSettings
 from nanochat.formats.published import SOURCES
@@ -78,6 +78,7 @@ def chat(
     ] = ChatSettings.top_k,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = ChatSettings.max_new_tokens,
     seed: Annotated[int, typer.Option(help="Same seed and conversation, same answer.")] = ChatSettings.seed,
+    device: Device = "cpu",
     source: Source = None,
     tag: Tag = None,
     step: Step = None,
@@ -87,7 +88,7 @@ def chat(
     from nanochat.chat import terminal
 
     _, opened = open_store(store)
-    engine = open_engine(opened, ref, _choice(source, tag, step))
+    engine = open_engine(opened, ref, _choice(source, tag, step), device)
     settings = ChatSettings(temperature=temperature, top_k=top_k, max_new_tokens=max_tokens, seed=seed)
     if prompt is not None:
         session = terminal.ChatSession(engine, settings)

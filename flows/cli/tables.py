@@ -75,7 +75,7 @@ def plain_table(*columns: str) -> Table:
 
 
 def _headline(metrics: Mapping[str, Any]) -> str:
-    shown = ("val/bpb", "val/loss", "train/loss", "core", "chatcore", "bytes_per_token", "tokens")
+    shown = ("val/bpb", "val/loss", "train/loss", "bytes_per_token", "tokens")
     parts = [f"{k} {v:.4g}" for k in shown if isinstance(v := metrics.get(k), int | float)]
     return ", ".join(parts[:2])
 

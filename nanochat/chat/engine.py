@@ -69,9 +69,12 @@ class Engine:
         temperature: float = 0.0,
         top_k: int | None = None,
         seed: int = 42,
+        seeds: Sequence[int] | None = None,
     ) -> list[list[int]]:
-        """Return the new tokens of every prompt; row `i` draws with seed `seed + i`."""
-        rows = [_Row(torch.Generator().manual_seed(seed + i)) for i in range(len(prompts))]
+        """Return the new tokens of every prompt; row `i` draws with `seeds[i]`, or else with `seed + i`."""
+        if seeds is None:
+            seeds = range(seed, seed + len(prompts))
+        rows = [_Row(torch.Generator().manual_seed(one)) for _, one in zip(prompts, seeds, strict=True)]
         for batch in batches_by_length([len(p) for p in prompts], _BATCH_ROWS, _BATCH_TOKENS):
             part = [rows[i] for i in batch]
             for _ in self._steps([prompts[i] for i in batch], part, max_new_tokens, temperature, top_k):

@@ -27,7 +27,6 @@ from nanochat.costs.reference_figures import (
     BPB_TOKENS,
     CHAT_S,
     CONVERSATION_TOKENS,
-    CORE_ITEMS,
     CORE_S,
     COUNTED_CHARACTERS_PER_S,
     D20_FLOPS_PER_TOKEN,
@@ -42,6 +41,7 @@ from nanochat.costs.reference_figures import (
     SHARD_BYTES,
     Machine,
 )
+from nanochat.data.chat.core_table import CORE_ITEMS
 from nanochat.data.chat.task_files import is_own_task
 from nanochat.data.chat.task_table import TASKS
 from nanochat.data.sources.hub import is_hub, published_rows
@@ -292,7 +292,7 @@ def _evaluations(recipe: Recipe) -> Iterator[StageCost]:
     chat = CHAT_S * _part(
         config.max_problems, [TASKS[t].splits["test"].rows for t in config.chat_tasks if t in TASKS]
     )
-    core = CORE_S * _part(config.core_max_problems, CORE_ITEMS) if config.core else 0.0
+    core = CORE_S * _part(config.core_max_problems, list(CORE_ITEMS.values())) if config.core else 0.0
     for stage, seconds in (
         ("evaluate_base", bits + chat + core),
         ("evaluate_mid", bits + chat),

@@ -16,12 +16,6 @@ CORE_S = 262.0
 CHAT_S = 415.0  # mean of 425 s and 406 s
 PUBLISH_S = 30.0  # assumed: writing two folders
 
-# Items of CORE's 22 tasks, for evaluations that ask only some of them.
-CORE_ITEMS = (
-    *(10_042, 2_117, 20_321, 2_376, 1_172, 100, 1_221, 1_838, 500, 5_153, 10_042),
-    *(273, 1_267, 1_000, 230, 1_320, 210, 32, 10_570, 7_983, 3_270, 10_000),
-)
-
 SHARD_BYTES = 100_000_000  # of both published corpora
 DOWNLOAD_BYTES_PER_S = 100e6  # assumed: a link of 1 Gbit/s
 COUNTED_CHARACTERS_PER_S = 2e9 / 56.8  # the tokenizer's training, published

@@ -1,46 +1,71 @@
-"""Tasks whose answer is written out: word problems (the number at the end) and functions (their tests)."""
+"""Tasks whose answer is written out: word problems (the number at the end) and functions (their tests).
+
+Of each problem one reply is taken greedily, or several are drawn. A draw depends on the seed, the problem's
+number and the sample's number, and on nothing else: neither on the batch nor on which problems are asked.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 
 from nanochat.chat.engine import Engine
-from nanochat.data.chat.answers import final_number, is_right_number
+from nanochat.config import EvaluateConfig
+from nanochat.data.chat.answers import Problem, final_number, is_right_number
 from nanochat.data.chat.tasks import ChatTask
 from nanochat.evals import humaneval
 from nanochat.evals.item_results import ItemResult, prompt_digest
 from nanochat.tokenizer.chat_format import render_for_completion
 
-_PORTION = 64  # problems of one batch of replies
+_PORTION = 64  # replies of one batch
 
 
 def answered(
-    engine: Engine, task: ChatTask, indices: Sequence[int], max_new_tokens: int
+    engine: Engine, task: ChatTask, indices: Sequence[int], config: EvaluateConfig
 ) -> Iterator[list[ItemResult]]:
-    """Yield what the model writes to the problems with these indices, greedily, portion by portion."""
+    """Yield what the model writes to the problems with these indices, portion by portion."""
     prompts = {i: render_for_completion(engine.tokenizer, task.conversation(i)) for i in indices}
     # Portions are cut in the order of prompt length, so that batches hold little padding.
     order = sorted(indices, key=lambda i: (-len(prompts[i]), i))
-    for start in range(0, len(order), _PORTION):
-        portion = order[start : start + _PORTION]
-        written = engine.generate_batch([prompts[i] for i in portion], max_new_tokens=max_new_tokens)
-        replies = [engine.tokenizer.decode(tokens) for tokens in written]
-        yield [_result(task, i, prompts[i], reply) for i, reply in zip(portion, replies, strict=True)]
+    size = max(1, _PORTION // config.num_samples)
+    for start in range(0, len(order), size):
+        portion = order[start : start + size]
+        draws = [(i, sample) for i in portion for sample in range(config.num_samples)]
+        written = engine.generate_batch(
+            [prompts[i] for i, _ in draws],
+            max_new_tokens=config.max_new_tokens,
+            temperature=config.temperature,
+            top_k=config.top_k,
+            seeds=[draw_seed(config.seed, i, sample) for i, sample in draws],
+        )
+        replies: dict[int, list[str]] = {i: [] for i in portion}
+        for (i, _), tokens in zip(draws, written, strict=True):
+            replies[i].append(engine.tokenizer.decode(tokens))
+        yield [_result(task, i, prompts[i], replies[i]) for i in portion]
 
 
-def _result(task: ChatTask, item: int, prompt: Sequence[int], reply: str) -> ItemResult:
+def draw_seed(seed: int, item: int, sample: int) -> int:
+    """Return the seed of one sample of one problem: 63 bits that nothing else shares."""
+    digest = hashlib.sha256(f"{seed} {item} {sample}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def _result(task: ChatTask, item: int, prompt: Sequence[int], replies: Sequence[str]) -> ItemResult:
     problem = task.problem(item)
-    if task.kind == "code":
-        right = humaneval.passes(problem, reply)
-        prediction = "passes" if right else "fails"
-    else:
-        right = is_right_number(problem, reply)
-        prediction = final_number(reply) or ""
+    judged = [_judged(task, problem, reply) for reply in replies]
     return ItemResult(
         item=item,
         prompt_sha256=prompt_digest([prompt]),
         gold=problem.answer,
-        predictions=(prediction,),
-        right=(right,),
-        replies=(reply,),
+        predictions=tuple(prediction for prediction, _ in judged),
+        right=tuple(right for _, right in judged),
+        replies=tuple(replies),
     )
+
+
+def _judged(task: ChatTask, problem: Problem, reply: str) -> tuple[str, bool]:
+    """Return what a reply says, and whether that is right."""
+    if task.kind == "code":
+        passes = humaneval.passes(problem, reply)
+        return ("passes" if passes else "fails"), passes
+    return final_number(reply) or "", is_right_number(problem, reply)

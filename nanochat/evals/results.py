@@ -7,7 +7,7 @@ The terminal, the report and the model card lay the rows out; titles and columns
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from nanochat.errors import DataError
 
 ABSENT = "–"
-METRICS = ("core", "chatcore", "val_bpb")  # each sums up a model in one number
+_TITLES = {"core": "CORE", "chatcore": "ChatCORE", "val_bpb": "Validation bits per byte"}
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,22 @@ def benchmark_rows(results: Mapping[str, Mapping[str, Any]]) -> list[BenchmarkRo
     return [*_task_rows("tasks", results), *_task_rows("core", results), *_metric_rows(results)]
 
 
+def metric_names(results: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the names of what sums up any of the models: means over CORE, over chat tasks, bits per byte."""
+    names = dict.fromkeys(
+        name for result in results for name, value in result["metrics"].items() if value is not None
+    )
+    return sorted(names, key=lambda name: [*_TITLES, ""].index(_benchmark(name)))
+
+
+def metric_title(name: str) -> str:
+    """Return the name of a metric on a page: `CORE`, or `CORE (of 4 tasks 81 each)` for another set."""
+    benchmark = _benchmark(name)
+    rest = name.removeprefix(benchmark).replace("_", " ").strip()
+    title = _TITLES.get(benchmark, "")
+    return f"{title} ({rest})" if title and rest else title or name
+
+
 def core_label(name: str) -> str:
     """Return the name of a CORE task where it appears beside chat tasks."""
     return f"{name} (CORE)"
@@ -96,12 +112,15 @@ def _task_rows(part: str, results: Mapping[str, Mapping[str, Any]]) -> list[Benc
 
 
 def _metric_rows(results: Mapping[str, Mapping[str, Any]]) -> list[BenchmarkRow]:
-    values = {name: tuple(result["metrics"].get(name) for result in results.values()) for name in METRICS}
     return [
-        BenchmarkRow("metrics", name, None, found)
-        for name, found in values.items()
-        if any(value is not None for value in found)
+        BenchmarkRow("metrics", name, None, tuple(r["metrics"].get(name) for r in results.values()))
+        for name in metric_names(results.values())
     ]
+
+
+def _benchmark(metric: str) -> str:
+    """Return what a metric sums up, which its name begins with; empty if that is not known."""
+    return next((name for name in _TITLES if metric == name or metric.startswith(f"{name}_")), "")
 
 
 def _text(value: float | None, form: str, brief: bool) -> str:

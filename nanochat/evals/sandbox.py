@@ -38,7 +38,7 @@ with open("program.py", encoding="utf-8") as file:
 del sys.argv[1:]
 code = 1
 try:
-    exec(compile(source, "program.py", "exec"), {{"__name__": "__main__"}})
+    exec(compile(source, "program.py", "exec"), {{}})  # __name__ is that of builtins: no main guard runs
     code = {_SUCCESS}
 except MemoryError:
     code = {_MEMORY}

@@ -10,6 +10,7 @@ Shapes: B rows, T positions, C = n_embd, K key/value heads, D head dimension, V 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from kernels.attention import document_starts
 from kernels.embedding import embedding
 from kernels.linear_cross_entropy import linear_cross_entropy
+from kernels.products import linear
 from kernels.relu_squared import relu_squared_mlp
 from nanochat.config import IGNORED, SMEAR_CHANNELS, ModelConfig
 from nanochat.model import flops
@@ -33,6 +35,7 @@ from nanochat.model.architecture import (
 from nanochat.model.attention import Attention, Context, Linear, as_computed, rms_norm, rotary_tables
 from nanochat.model.init_weights import init_2026, init_classic
 from nanochat.model.kv_cache import KVCache
+from nanochat.model.packed_rows import PackedRows
 from nanochat.model.reproducible import set_strict
 
 LOGIT_CAP = 15.0
@@ -185,9 +188,21 @@ class GPT(nn.Module):
             kv_cache.advance(length)
         return rms_norm(x)
 
-    def logits(self, x: Tensor) -> Tensor:
-        """Map final activations (B, T, C) to capped logits (B, T, V) in float32."""
-        raw = self.lm_head(x)[..., : self.config.vocab_size]  # without the rows that pad the vocabulary
+    def hidden_packed(self, packed: PackedRows) -> Tensor:
+        """Return the final normed activations (N, C) of rows packed into one."""
+        end = int(packed.positions.max()) + 1
+        if end > self.cos.size(1):
+            self._set_tables(2 * end)
+        context = Context(self.cos[:, packed.positions], self.sin[:, packed.positions], packed=packed)
+        x = self.stream(rms_norm(as_computed(self.transformer.wte(packed.tokens))), packed.tokens, context)
+        return rms_norm(x)[0]
+
+    def logits(self, x: Tensor, tokens: Sequence[int] | None = None) -> Tensor:
+        """Map final activations (..., C) to capped logits (..., V) in float32, or to those of some tokens."""
+        if tokens is None:
+            raw = self.lm_head(x)[..., : self.config.vocab_size]  # without the rows that pad the vocabulary
+        else:
+            raw = linear(as_computed(x), self.lm_head.weight[list(tokens)])
         return LOGIT_CAP * torch.tanh(raw.float() / LOGIT_CAP)
 
     def _document_starts(self, idx: Tensor) -> Tensor | None:
@@ -271,6 +286,8 @@ class July2026(GPT):
         # What came before each token: zeros, and so no change, before a document's first.
         if context.kv_cache is not None:
             before = context.kv_cache.before(x)
+        elif context.packed is not None:
+            before = context.packed.before(x)
         else:
             before = F.pad(x[:, :-1], (0, 0, 1, 0))
         if context.starts is not None:

@@ -18,11 +18,19 @@ from jinja2 import Environment, StrictUndefined
 from nanochat.config import ModelConfig, PublishConfig
 from nanochat.data.chat.task_table import TASKS
 from nanochat.evals.contamination.overlap import Overlap
-from nanochat.evals.results import ABSENT, METRICS, BenchmarkRow, benchmark_rows, core_label, percent
+from nanochat.evals.protocol import protocol_lines
+from nanochat.evals.results import (
+    ABSENT,
+    BenchmarkRow,
+    benchmark_rows,
+    core_label,
+    metric_names,
+    metric_title,
+    percent,
+)
 from nanochat.printable import printable
 
 _MARKDOWN = re.compile(r"[\\`*\[\]<>|]")  # not `_`, which within a word such as arc_easy means nothing
-_SUMMARIES = {"core": "CORE", "chatcore": "ChatCORE", "val_bpb": "Validation bits per byte"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,9 @@ def render_model_card(card: CardInputs) -> str:
         cost=_cost(card.records),
         models=list(card.results),
         benchmarks=_benchmark_table(card),
-        has_core=any(result["metrics"].get("core") is not None for result in card.results.values()),
+        has_core=any(result["core"] for result in card.results.values()),
+        other_sets=[metric_title(n) for n in metric_names(card.results.values()) if "_of_" in n],
+        protocol=[_quoted(line) for line in protocol_lines(card.final["protocol"])],
         small_samples=_smallest_sample(card.final),
         overlap=card.overlap,
         overlap_table=_overlap_table(card),
@@ -83,10 +93,9 @@ def front_matter(card: CardInputs) -> dict[str, Any]:
     for name, result in card.final["tasks"].items():
         title, dataset, metric = _benchmark(name, card.records)
         results.append(_index_entry(title, dataset, metric, round(100 * result["accuracy"], 4)))
-    for name in METRICS:
-        value = card.final["metrics"].get(name)
-        if value is not None:
-            results.append(_index_entry(_SUMMARIES[name], f"nanochat/{name}", name, round(value, 6)))
+    for name in metric_names([card.final]):
+        value = round(card.final["metrics"][name], 6)
+        results.append(_index_entry(metric_title(name), f"nanochat/{name}", name, value))
     return {
         "language": ["en"],
         "license": card.publish.license,
@@ -129,7 +138,7 @@ def _benchmark_table(card: CardInputs) -> list[tuple[str, ...]]:
 def _benchmark_title(row: BenchmarkRow, records: Mapping[str, Mapping[str, Any]]) -> str:
     if row.part == "tasks":
         return _quoted(_benchmark(row.name, records)[0])
-    return _SUMMARIES[row.name] if row.part == "metrics" else _quoted(row.label)
+    return metric_title(row.name) if row.part == "metrics" else _quoted(row.label)
 
 
 def _smallest_sample(result: Mapping[str, Any]) -> int | None:

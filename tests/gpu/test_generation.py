@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from nanochat.model.generate import greedy
 from nanochat.model.kv_cache import KVCache
 from tests.gpu.models import ARCHITECTURES, learnt
+from tests.support.greedy import greedy
 
 _LENGTHS = (40, 7, 1, 23)  # of prompts
 _NEW = 24

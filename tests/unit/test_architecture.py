@@ -62,9 +62,10 @@ ALLOWED = {
     "nanochat.data.sources": (*_BASICS, "nanochat.data.chat", "nanochat.data.toy_world"),
     "nanochat.data.shard_report": (*_DATA, "nanochat.tokenizer"),
     "nanochat.chat": (*_BASICS, *_MODEL),
-    "nanochat.evals": (*_BASICS, *_DATA, "nanochat.chat", "nanochat.model", "nanochat.tokenizer"),
+    "nanochat.ranks": _BASICS,
+    "nanochat.evals": (*_BASICS, *_DATA, *_MODEL, "nanochat.chat", "nanochat.ranks"),
     "nanochat.train": (
-        *(*_BASICS, *_DATA, "nanochat.model", "nanochat.optim", "nanochat.tokenizer"),
+        *(*_BASICS, *_DATA, *_MODEL, "nanochat.optim", "nanochat.ranks"),
         *("nanochat.chat", "nanochat.evals.bpb"),  # an evaluation task would decide what is trained
     ),
     "nanochat.formats": (*_BASICS, *_MODEL),

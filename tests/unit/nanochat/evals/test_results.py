@@ -5,7 +5,7 @@ import json
 import pytest
 
 from nanochat.errors import DataError
-from nanochat.evals.results import benchmark_rows, parse_results, percent
+from nanochat.evals.results import benchmark_rows, metric_title, parse_results, percent
 
 
 def _task(accuracy, baseline):
@@ -15,12 +15,12 @@ def _task(accuracy, baseline):
 BASE = {
     "tasks": {"arc_easy": _task(0.25, 0.25)},
     "core": {"arc_easy": _task(0.4375, 0.25)},
-    "metrics": {"core": 0.0833, "chatcore": None, "val_bpb": 1.23456},
+    "metrics": {"core": 0.0833, "val_bpb": 1.23456},
 }
 CHAT = {
     "tasks": {"gsm8k": _task(0.06349, 0.0), "arc_easy": _task(0.37512, 0.25)},
     "core": {},
-    "metrics": {"core": None, "chatcore": None, "val_bpb": 1.5},
+    "metrics": {"chatcore_of_8_each": 0.25, "core": None, "val_bpb": 1.5},
 }
 
 
@@ -31,6 +31,7 @@ def test_rows_are_chat_tasks_then_core_tasks_then_the_metrics_that_any_model_has
         ("gsm8k", 0.0, (None, 0.06349)),
         ("arc_easy (CORE)", 0.25, (0.4375, None)),
         ("core", None, (0.0833, None)),
+        ("chatcore_of_8_each", None, (None, 0.25)),
         ("val_bpb", None, (1.23456, 1.5)),
     ]
 
@@ -46,6 +47,19 @@ def test_a_page_says_what_is_absent_and_a_terminal_leaves_it_empty():
 @pytest.mark.parametrize(("part", "page", "brief"), [(1.0, "100.00 %", "100.0%"), (None, "–", "")])
 def test_the_ends_of_a_percentage(part, page, brief):
     assert (percent(part), percent(part, brief=True)) == (page, brief)
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("core", "CORE"),
+        ("chatcore_of_arc_easy_100_each", "ChatCORE (of arc easy 100 each)"),
+        ("val_bpb", "Validation bits per byte"),
+        ("corentin", "corentin"),
+    ],
+)
+def test_a_title_says_of_which_set_a_number_is(name, title):
+    assert metric_title(name) == title
 
 
 def test_results_without_models_have_no_rows():

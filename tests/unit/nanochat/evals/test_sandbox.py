@@ -13,7 +13,7 @@ def _run(program, **limits):
 
 
 def test_program_that_ends_well_succeeds_and_its_output_is_kept():
-    result = _run("import sys\nprint('out')\nprint('err', file=sys.stderr)\nassert __name__ == '__main__'")
+    result = _run("import sys\nprint('out')\nprint('err', file=sys.stderr)")
     assert (result.status, result.stdout, result.stderr) == ("success", "out\n", "err\n")
 
 
@@ -30,6 +30,11 @@ def test_message_of_an_exception_is_kept():
 
 def test_leaving_without_the_checks_is_no_success():
     assert _run("import os; os._exit(0)").status == "error"
+
+
+def test_a_main_guard_does_not_run_and_there_are_no_other_names():
+    assert _run("if __name__ == '__main__':\n    raise ValueError").status == "success"
+    assert _run("assert set(globals()) == {'__builtins__'}").status == "success"
 
 
 def test_endless_loop_is_killed():

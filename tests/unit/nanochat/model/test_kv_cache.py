@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nanochat.model.generate import greedy
 from nanochat.model.gpt import GPT
 from nanochat.model.kv_cache import KVCache
+from tests.support.greedy import greedy
 
 
 def tokens(rows: int, length: int) -> torch.Tensor:

@@ -11,9 +11,10 @@ import pytest
 import torch
 import yaml
 
-from nanochat.config import ModelConfig, PublishConfig
+from nanochat.config import EvaluateConfig, ModelConfig, PublishConfig
 from nanochat.errors import DataError
 from nanochat.evals.contamination.overlap import FILE_NAME, Overlap, TaskOverlap
+from nanochat.evals.protocol import protocol
 from nanochat.formats.tokenizer_pickle import load_tokenizer_pickle
 from nanochat.model.checkpoint import load_model, save_model
 from nanochat.model.gpt import GPT
@@ -39,11 +40,8 @@ def _results(model: str, accuracy: float) -> dict[str, Any]:
         "model": model,
         "tasks": {"mmlu": _task(accuracy), "gsm8k": _task(0.125, 0.0)} if chat else {},
         "core": {} if chat else {"hellaswag": _task(0.3125)},
-        "metrics": {
-            "core": None if chat else 0.0833,
-            "chatcore": 0.2 if chat else None,
-            "val_bpb": 1.2345,
-        },
+        "metrics": {"chatcore" if chat else "core_of_hellaswag_63_each": 0.2, "val_bpb": 1.2345},
+        "protocol": protocol(EvaluateConfig(), with_core=not chat),
     }
 
 
@@ -231,6 +229,9 @@ def test_card_tells_stages_benchmarks_and_lineage_from_records(
     assert row in lines
     assert any(line.endswith("| 0123456789ab with local changes |") for line in lines)
     assert "- Test CPU, 3 cores, 7 GiB: pretrain, sft, tokenize" in lines
+    assert "CORE (of hellaswag 63 each): of a part of the problems" in body
+    assert "- calculator (exact, version 1): " in body and "`//` has no value" in body.replace("\\`", "`")
+    assert "- written answers: the likeliest token each time, at most 512 tokens" in lines
 
 
 def test_card_shows_foreign_text_as_text(inputs: dict[str, Path], tmp_path: Path) -> None:

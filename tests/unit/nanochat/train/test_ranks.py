@@ -16,12 +16,14 @@ from nanochat.config import ModelConfig, OptimizerConfig, PretrainConfig
 from nanochat.errors import Interrupted, TrainingError
 from nanochat.model.gpt import GPT
 from nanochat.optim.optimizer import ModelOptimizer
+from nanochat.ranks.rank_group import RankGroup
 from nanochat.runtime import FolderRestartPoints, NoRestartPoints, NullTracker, Runtime
 from nanochat.train.loop import Cut, StepResult, TrainingPlan, training_steps
 from nanochat.train.pretrain import pretrain
-from nanochat.train.ranks.rank_group import RankGroup
 from nanochat.train.state import TrainState
 from tests.support.ranks import on_ranks
+
+pytestmark = pytest.mark.xdist_group("ranks")
 
 TINY = ModelConfig(sequence_len=24, vocab_size=97, n_layer=2, n_head=2, n_kv_head=2, n_embd=32)
 PRETRAIN = PretrainConfig(

@@ -1,6 +1,6 @@
 """torchrun for one job folder: starts the ranks, ends them together, and reports which one was killed.
 
-`python -m nanochat.train.ranks.agent PARENT_PID PROCESSES FOLDER` is what `nanochat.train.ranks.launch`
+`python -m nanochat.ranks.agent PARENT_PID PROCESSES FOLDER` is what `nanochat.ranks.launch`
 starts: torchrun itself with this job's arguments, bound to the life of its parent. It writes nothing to
 standard output, which belongs to rank 0.
 """
@@ -13,7 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-from nanochat.train.ranks.launch import killed, leave_error
+from nanochat.ranks.launch import killed, leave_error
 
 _PR_SET_PDEATHSIG = 1
 AGENT_PID = "RANKS_AGENT_PID"
@@ -39,7 +39,7 @@ def main(parent: int, processes: int, folder: Path) -> int:
     torchrun = ["--standalone", f"--nproc-per-node={processes}", "--local-addr=127.0.0.1"]
     torchrun.append(f"--log-dir={folder}")  # else in a temporary folder, which stays if torchrun is killed
     try:
-        run.main([*torchrun, "--signals-to-handle=SIGTERM", "-m", "nanochat.train.ranks.worker", str(folder)])
+        run.main([*torchrun, "--signals-to-handle=SIGTERM", "-m", "nanochat.ranks.worker", str(folder)])
     except ChildFailedError as error:
         for rank, failure in error.failures.items():
             if failure.exitcode < 0 and -failure.exitcode != signal.SIGTERM:

@@ -18,12 +18,12 @@ import pytest
 from nanochat.config import ModelConfig, PretrainConfig, TokenizeConfig
 from nanochat.errors import DataError, Interrupted, NanochatError, RankKilled
 from nanochat.model import reproducible
+from nanochat.ranks import worker
+from nanochat.ranks.agent import AGENT_PID
+from nanochat.ranks.launch import _failure, killed, launch, leave_error
 from nanochat.runtime import FolderRestartPoints, Runtime
 from nanochat.tracking import MemoryTracker
 from nanochat.train.pretrain import pretrain
-from nanochat.train.ranks import worker
-from nanochat.train.ranks.agent import AGENT_PID
-from nanochat.train.ranks.launch import _failure, killed, launch, leave_error
 
 PRETRAIN = PretrainConfig(
     model=ModelConfig(sequence_len=48, vocab_size=265, n_layer=1, n_head=2, n_kv_head=1, n_embd=32),
@@ -39,7 +39,7 @@ import sys
 from pathlib import Path
 from nanochat.config import TokenizeConfig
 from nanochat.runtime import Runtime
-from nanochat.train.ranks.launch import _failure, killed, launch, leave_error
+from nanochat.ranks.launch import _failure, killed, launch, leave_error
 
 runtime = Runtime(processes=2)
 launch("tests.support.launched:wait_for_a_stop", TokenizeConfig(), {}, Path(sys.argv[1]), runtime)
@@ -186,7 +186,7 @@ def test_a_rank_that_begins_as_its_torchrun_dies_does_not_stay(tmp_path: Path) -
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     rank = subprocess.run(
-        [sys.executable, "-m", "nanochat.train.ranks.worker", str(tmp_path)],
+        [sys.executable, "-m", "nanochat.ranks.worker", str(tmp_path)],
         env={**os.environ, AGENT_PID: str(gone.pid)}, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert rank.returncode == 1 and f"parent process {gone.pid} is gone" in rank.stderr

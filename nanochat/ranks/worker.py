@@ -1,8 +1,8 @@
 """One rank: runs one stage function as torchrun started it, and talks to the parent if it is rank 0.
 
-`python -m nanochat.train.ranks.worker FOLDER`. Standard output carries rank 0's JSON lines and nothing else
+`python -m nanochat.ranks.worker FOLDER`. Standard output carries rank 0's JSON lines and nothing else
 (what other code prints goes to standard error); standard input carries the parent's answers. The protocol
-is described in `nanochat.train.ranks.launch`.
+is described in `nanochat.ranks.launch`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ import torch
 from torch import distributed
 
 from nanochat.errors import ConfigError, Interrupted
+from nanochat.ranks.agent import AGENT_PID, die_with
+from nanochat.ranks.launch import LaunchedJob, leave_error
 from nanochat.runtime import NullTracker, Runtime
-from nanochat.train.ranks.agent import AGENT_PID, die_with
-from nanochat.train.ranks.launch import LaunchedJob, leave_error
 
 # Longer than rank 0 samples texts, or waits for the parent to keep a restart point, while the others wait.
 _TIMEOUT = timedelta(hours=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat.train.ranks.rank_group import ALONE, RankGroup
+from nanochat.ranks.rank_group import ALONE, RankGroup
 
 
 @given(st.integers(0, 40), st.integers(1, 9))

@@ -1,7 +1,7 @@
 """One stage on several processes of this machine: started under torchrun, led and stopped by their parent.
 
 The parent keeps lease, store, restart points and tracker. It writes a job file, starts torchrun
-(`nanochat.train.ranks.agent`) and listens; rank 0 (`nanochat.train.ranks.worker`) sends it in JSON lines what
+(`nanochat.ranks.agent`) and listens; rank 0 (`nanochat.ranks.worker`) sends it in JSON lines what
 the stage reports: numbers and texts for the tracker, folders to keep as restart points, the result. The
 parent answers in lines: `kept` once a restart point is, `stop` when the run must end soon. A rank that fails
 leaves its error in the job's folder, and the parent raises it as if the stage had run here.
@@ -186,7 +186,7 @@ def _torchrun(folder: Path, processes: int) -> Iterator[_Ranks]:
     agent = [
         sys.executable,
         "-m",
-        "nanochat.train.ranks.agent",
+        "nanochat.ranks.agent",
         str(os.getpid()),
         str(processes),
         str(folder),

@@ -1,8 +1,8 @@
-"""The processes that train one model together: who has which rows, and small numbers shared by all.
+"""The processes that run one stage together: who has which rows, and small numbers shared by all.
 
 One process is a world of size 1, in which nothing is sent. The numbers (counts, losses, requests to stop)
 travel between CPUs, so a rank that waits here holds up no GPU queue. Gradients are the optimizer's business.
-Who starts the processes is `nanochat.train.ranks.launch`; `RankGroup.current` finds them through
+Who starts the processes is `nanochat.ranks.launch`; `RankGroup.current` finds them through
 `torch.distributed`.
 """
 
@@ -18,7 +18,7 @@ Group = distributed.ProcessGroup
 
 @dataclass(frozen=True)
 class RankGroup:
-    """This process among those that train together."""
+    """This process among those that run a stage together."""
 
     rank: int = 0
     size: int = 1
@@ -56,9 +56,17 @@ class RankGroup:
         """Return the sum over all ranks of each value."""
         return tuple(sum(column) for column in zip(*self.gather(*values), strict=True))
 
+    def from_main(self, text: str) -> str:
+        """Return rank 0's text on every rank."""
+        if self.group is None:
+            return text
+        texts = [text]
+        distributed.broadcast_object_list(texts, src=0, group=self.group, device=torch.device("cpu"))
+        return texts[0]
+
     def __str__(self) -> str:
         return f"rank {self.rank} of {self.size}"
 
 
 ALONE = RankGroup()
-"""A process that trains by itself."""
+"""A process that runs a stage by itself."""
