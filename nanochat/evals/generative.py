@@ -21,9 +21,12 @@ _PORTION = 64  # replies of one batch
 
 
 def answered(
-    engine: Engine, task: ChatTask, indices: Sequence[int], config: EvaluateConfig
+    engine: Engine, task: ChatTask, indices: Sequence[int], config: EvaluateConfig, *, workers: int = 1
 ) -> Iterator[list[ItemResult]]:
-    """Yield what the model writes to the problems with these indices, portion by portion."""
+    """Yield what the model writes to the problems with these indices, portion by portion.
+
+    Programs are judged by this many workers.
+    """
     prompts = {i: render_for_completion(engine.tokenizer, task.conversation(i)) for i in indices}
     # Portions are cut in the order of prompt length, so that batches hold little padding.
     order = sorted(indices, key=lambda i: (-len(prompts[i]), i))
@@ -38,10 +41,14 @@ def answered(
             top_k=config.top_k,
             seeds=[draw_seed(config.seed, i, sample) for i, sample in draws],
         )
-        replies: dict[int, list[str]] = {i: [] for i in portion}
-        for (i, _), tokens in zip(draws, written, strict=True):
-            replies[i].append(engine.tokenizer.decode(tokens))
-        yield [_result(task, i, prompts[i], replies[i]) for i in portion]
+        replies = [engine.tokenizer.decode(tokens) for tokens in written]
+        answers = [(task.problem(i), reply) for (i, _), reply in zip(draws, replies, strict=True)]
+        judged = _programs(answers, config, workers) if task.kind == "code" else list(map(_number, answers))
+        each = config.num_samples
+        yield [
+            _result(task, i, prompts[i], replies[at : at + each], judged[at : at + each])
+            for i, at in zip(portion, range(0, len(draws), each), strict=True)
+        ]
 
 
 def draw_seed(seed: int, item: int, sample: int) -> int:
@@ -50,22 +57,32 @@ def draw_seed(seed: int, item: int, sample: int) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def _result(task: ChatTask, item: int, prompt: Sequence[int], replies: Sequence[str]) -> ItemResult:
-    problem = task.problem(item)
-    judged = [_judged(task, problem, reply) for reply in replies]
+def _result(
+    task: ChatTask,
+    item: int,
+    prompt: Sequence[int],
+    replies: Sequence[str],
+    judged: Sequence[tuple[str, bool]],
+) -> ItemResult:
     return ItemResult(
         item=item,
         prompt_sha256=prompt_digest([prompt]),
-        gold=problem.answer,
+        gold=task.problem(item).answer,
         predictions=tuple(prediction for prediction, _ in judged),
         right=tuple(right for _, right in judged),
         replies=tuple(replies),
     )
 
 
-def _judged(task: ChatTask, problem: Problem, reply: str) -> tuple[str, bool]:
-    """Return what a reply says, and whether that is right."""
-    if task.kind == "code":
-        passes = humaneval.passes(problem, reply)
-        return ("passes" if passes else "fails"), passes
+def _number(answer: tuple[Problem, str]) -> tuple[str, bool]:
+    """Return the number that a reply gives, and whether it is right."""
+    problem, reply = answer
     return final_number(reply) or "", is_right_number(problem, reply)
+
+
+def _programs(
+    answers: Sequence[tuple[Problem, str]], config: EvaluateConfig, workers: int
+) -> list[tuple[str, bool]]:
+    """Return whether the program of each reply passes, in a word and as a fact."""
+    passing = humaneval.passing(answers, workers=workers, allow_unsafe_code=config.allow_unsafe_code)
+    return [("passes" if passes else "fails", passes) for passes in passing]

@@ -1,8 +1,8 @@
 """Judges model-written programs by their tests, each in a jail of its own, several at once.
 
-Each judgement is one launcher process (`launcher`), which reads the attempt from an unnamed file and writes its
-verdict to a pipe. Both, and the file for its complaints, are opened before it starts and read to a bound; the
-program's own process has none of them. A verdict does not depend on how busy the machine is: limits count
+Each judgement is one launcher process (`launcher`), which reads the attempt from an unnamed file and writes
+its verdict to a pipe. Both, and the file for its complaints, are opened before it starts and read to a bound;
+the program's own process has none of them. A verdict does not depend on how busy the machine is: limits count
 processor time and time asleep, and the wall clock ends only a launcher that hangs.
 """
 
@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import IO, Literal
 
 from nanochat.errors import ConfigError
+from nanochat.evals.jail.launcher import main
 
 Level = Literal["namespaces", "landlock", "seatbelt", "none"]
 Status = Literal["success", "wrong", "error", "timeout", "memory"]
 
 _ROOT = Path(__file__).parents[3]  # the folder that `nanochat` is imported from
 _START = f"""import sys; sys.path.insert(0, {str(_ROOT)!r})
-from nanochat.evals.jail.launcher import main
+from {main.__module__} import main
 del sys.path[0]
 main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))"""
 _HANGS_S = 600.0

@@ -6,9 +6,11 @@ import textwrap
 
 import pytest
 
+from nanochat.config import EvaluateConfig
 from nanochat.evals.jail import levels, seatbelt
-from nanochat.evals.jail.judging import JailError, Attempt, Limits, judge, judge_all
+from nanochat.evals.jail.judging import Attempt, JailError, Limits, judge, judge_all
 from nanochat.evals.jail.system_calls import NUMBERS
+from nanochat.evals.protocol import protocol, protocol_lines
 
 _LEVELS = ["seatbelt"] if sys.platform == "darwin" else ["namespaces", "landlock"]
 
@@ -133,6 +135,14 @@ def test_without_a_jail_code_runs_only_where_it_is_allowed(monkeypatch):
     assert "--allow-unsafe-code" in raised.value.hint
     assert levels.strongest(allow_unsafe_code=True) == "none"
     assert [v.status for v in judge_all(list(_PASS.values()), "none", workers=4)] == ["success"] * len(_PASS)
+
+
+def test_the_record_says_where_code_may_have_run_without_a_jail():
+    safe = protocol(EvaluateConfig(), with_core=False)
+    unsafe = protocol(EvaluateConfig(allow_unsafe_code=True), with_core=False)
+    assert not any("NOT JAILED" in line for line in protocol_lines(safe))
+    (line,) = (line for line in protocol_lines(unsafe) if "NOT JAILED" in line)
+    assert line.startswith("code ") and "--allow-unsafe-code" in line
 
 
 def test_the_rules_of_macos_allow_reading_the_interpreter_alone():
