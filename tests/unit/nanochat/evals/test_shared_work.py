@@ -163,6 +163,8 @@ def test_a_stop_after_the_last_item_is_too_late(tmp_path: Path) -> None:
 def test_a_stop_before_the_first_item_keeps_nothing(tmp_path: Path) -> None:
     parts = Parts()
     parts.stop.set()
-    with pytest.raises(Interrupted, match="stopped after 0 of 10 portions of the evaluation; nothing is kept"):
+    with pytest.raises(
+        Interrupted, match="stopped after 0 of 10 portions of the evaluation; nothing is kept"
+    ):
         run(tmp_path, parts)
     assert parts.made == []
