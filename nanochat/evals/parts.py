@@ -27,7 +27,7 @@ from nanochat.evals.problem_sets import asked
 from nanochat.model.gpt import GPT
 from nanochat.tokenizer.tokenizer import Tokenizer
 
-_WRITTEN_TOGETHER = 32  # replies: those of a batch
+_WRITTEN_TOGETHER = 64  # replies: twice those of a batch, so that most wait for no slowest one
 _VAL_ROWS = 16
 _SAMPLE_TOKENS = 64
 _CHARACTERS = 4  # of a token, about
