@@ -9,22 +9,23 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from nanochat.data.chat.answers import Problem
-from nanochat.evals.jail.judging import Attempt, judge_all
+from nanochat.evals.jail.judging import Attempt, judge_groups
 from nanochat.evals.jail.levels import strongest
 
 _FENCE = re.compile(r"```(?:python)?\s*\n(.*?)\n```", re.DOTALL)
 
 
 def passing(
-    answers: Sequence[tuple[Problem, str]], *, workers: int = 1, allow_unsafe_code: bool = False
-) -> list[bool]:
-    """Run the code of each reply against its problem's tests; return which pass."""
+    answers: Iterable[Sequence[tuple[Problem, str]]], *, workers: int = 1, allow_unsafe_code: bool = False
+) -> Iterator[list[bool]]:
+    """Run replies against their problems' tests while others are written; yield which of a group pass."""
     level = strongest(allow_unsafe_code=allow_unsafe_code)
-    attempts = [attempt(problem, reply) for problem, reply in answers]
-    return [verdict.status == "success" for verdict in judge_all(attempts, level, workers=workers)]
+    groups = ([attempt(problem, reply) for problem, reply in group] for group in answers)
+    for verdicts in judge_groups(groups, level, workers=workers):
+        yield [verdict.status == "success" for verdict in verdicts]
 
 
 def attempt(problem: Problem, reply: str) -> Attempt:

@@ -17,8 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -73,8 +74,25 @@ def judge_all(
     attempts: Sequence[Attempt], level: Level, *, workers: int, limits: Limits | None = None
 ) -> list[Verdict]:
     """Judge programs, as many at once as there are workers; verdicts are in the order of the attempts."""
-    with ThreadPoolExecutor(max_workers=max(workers, 1), thread_name_prefix="judge") as pool:
-        return list(pool.map(lambda attempt: judge(attempt, level, limits=limits), attempts))
+    groups = judge_groups(([attempt] for attempt in attempts), level, workers=workers, limits=limits)
+    return [verdict for group in groups for verdict in group]
+
+
+def judge_groups(
+    groups: Iterable[Sequence[Attempt]], level: Level, *, workers: int, limits: Limits | None = None
+) -> Iterator[list[Verdict]]:
+    """Judge groups of programs while the next are being made; yield each group's verdicts, in order."""
+    pool = ThreadPoolExecutor(max_workers=max(workers, 1), thread_name_prefix="judge")
+    begun: deque[list[Future[Verdict]]] = deque()
+    try:
+        for group in groups:
+            begun.append([pool.submit(judge, attempt, level, limits=limits) for attempt in group])
+            while begun and all(verdict.done() for verdict in begun[0]):
+                yield [verdict.result() for verdict in begun.popleft()]
+        while begun:
+            yield [verdict.result() for verdict in begun.popleft()]
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def judge(attempt: Attempt, level: Level, *, limits: Limits | None = None) -> Verdict:
