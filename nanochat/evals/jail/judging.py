@@ -97,7 +97,12 @@ def judge_groups(
 
 def judge(attempt: Attempt, level: Level, *, limits: Limits | None = None) -> Verdict:
     """Judge one program; raises JailError where the jail cannot be built."""
-    limits = limits or Limits()
+    # A checker that ends without a verdict may have been the victim of a full machine: once more, then.
+    found = _judged(attempt, level, limits or Limits()) or _judged(attempt, level, limits or Limits())
+    return found or Verdict(status="error", detail="the checker was killed twice")
+
+
+def _judged(attempt: Attempt, level: Level, limits: Limits) -> Verdict | None:
     with contextlib.ExitStack() as stack:
         given = stack.enter_context(tempfile.TemporaryFile())
         complaints = stack.enter_context(tempfile.TemporaryFile())
@@ -109,11 +114,13 @@ def judge(attempt: Attempt, level: Level, *, limits: Limits | None = None) -> Ve
         given.seek(0)
         launcher = _launch(level, limits, folder, given, complaints)
         assert launcher.stdout is not None
+        deadline = time.monotonic() + _HANGS_S
         try:
-            written = _read(launcher.stdout.fileno(), time.monotonic() + _HANGS_S)
+            written = _read(launcher.stdout.fileno(), deadline)
         finally:
             _end(launcher)
-        return _verdict(written, launcher.returncode, os.pread(complaints.fileno(), 2000, 0))
+        hung = time.monotonic() > deadline
+        return _verdict(written, launcher.returncode, os.pread(complaints.fileno(), 2000, 0), hung=hung)
 
 
 def _launch(
@@ -157,12 +164,13 @@ def _end(launcher: subprocess.Popen[bytes]) -> None:
     launcher.stdout.close()
 
 
-def _verdict(written: bytes, code: int, complaints: bytes) -> Verdict:
+def _verdict(written: bytes, code: int, complaints: bytes, *, hung: bool) -> Verdict | None:
     first, _, second = written.decode("ascii", errors="replace").partition("\n")
     if first != "{}":
         reason = json.loads(first)["failed"] if first else complaints.decode(errors="replace").strip()
         raise JailError(f"the jail could not be built: {reason or f'the launcher ended with {code}'}")
-    try:
+    if second:
         return Verdict(**json.loads(second))
-    except ValueError:  # the checker ended before it wrote one, or hung
-        return Verdict(status="timeout", detail="the checker used all of its time or memory")
+    if hung or code == -signal.SIGXCPU:
+        return Verdict(status="timeout", detail="the checker used all of its time")
+    return None

@@ -20,6 +20,15 @@ def _attempt(program, check, helpers="", entry_point="f"):
     return Attempt(program=textwrap.dedent(program), test=test, entry_point=entry_point, helpers=helpers)
 
 
+def _require(level):
+    try:
+        judge(_attempt("def f(): pass", "candidate()"), level)
+    except JailError as error:
+        if level == "namespaces" or sys.platform == "darwin":
+            pytest.skip(str(error))
+        raise
+
+
 _HELPER = "def double(x):\n    return 2 * x\n"
 _REVERSES = "def f(x):\n    x.reverse()\n    return len(x)"
 _PASS = {
@@ -74,6 +83,7 @@ _FAIL = {
 
 @pytest.mark.parametrize("level", _LEVELS)
 def test_honest_programs_are_judged_as_in_one_interpreter(level):
+    _require(level)
     attempts = [*_PASS.values(), *(attempt for failing in _FAIL.values() for attempt in failing)]
     expected = ["success"] * len(_PASS) + [s for s, failing in _FAIL.items() for _ in failing]
     verdicts = judge_all(attempts, level, workers=4)
@@ -146,10 +156,11 @@ def test_the_record_says_where_code_may_have_run_without_a_jail():
 
 
 def test_the_rules_of_macos_allow_reading_the_interpreter_alone():
-    rules = seatbelt.profile(["/opt/python/lib", '/a "quoted" \\ folder'])
+    rules = seatbelt.profile(["/opt/python/lib", '/a "quoted" \\ folder'], program=True)
     assert rules.startswith("(version 1)\n(deny default)\n")
     assert '(subpath "/opt/python/lib") (subpath "/a \\"quoted\\" \\\\ folder")' in rules
     assert not [word for word in ("write", "network", "fork", "exec", "signal", "mach") if word in rules]
+    assert set(seatbelt.profile([], program=False).split("\n")) - set(rules.split("\n")) >= {"(allow signal)"}
 
 
 def test_every_system_call_has_a_number_of_its_own():
