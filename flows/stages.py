@@ -32,13 +32,25 @@ EVALUATE_BASE = Stage(
     version=4,
     run="nanochat.evals.evaluate:evaluate_base",
     resources="gpu",
+    spreads=True,
+    continues=True,
     reads_core=True,
 )
 EVALUATE_MID = Stage(
-    name="evaluate_mid", version=4, run="nanochat.evals.evaluate:evaluate_chat", resources="gpu"
+    name="evaluate_mid",
+    version=4,
+    run="nanochat.evals.evaluate:evaluate_chat",
+    resources="gpu",
+    spreads=True,
+    continues=True,
 )
 EVALUATE_SFT = Stage(
-    name="evaluate_sft", version=4, run="nanochat.evals.evaluate:evaluate_chat", resources="gpu"
+    name="evaluate_sft",
+    version=4,
+    run="nanochat.evals.evaluate:evaluate_chat",
+    resources="gpu",
+    spreads=True,
+    continues=True,
 )
 PRETRAIN = Stage(
     name="pretrain",
@@ -46,6 +58,7 @@ PRETRAIN = Stage(
     run="nanochat.train.pretrain:pretrain",
     resources="gpu",
     spreads=True,
+    continues=True,
     attachments=("throughput.jsonl",),
     title="Pretraining",
     upstream="base",
@@ -53,10 +66,11 @@ PRETRAIN = Stage(
 )
 MIDTRAIN = Stage(
     name="midtrain",
-    version=6,
+    version=7,
     run="nanochat.train.midtrain:midtrain",
     resources="gpu",
     spreads=True,
+    continues=True,
     attachments=("throughput.jsonl",),
     title="Midtraining",
     upstream="mid",
@@ -64,10 +78,11 @@ MIDTRAIN = Stage(
 )
 SFT = Stage(
     name="sft",
-    version=6,
+    version=7,
     run="nanochat.train.sft:sft",
     resources="gpu",
     spreads=True,
+    continues=True,
     attachments=("throughput.jsonl",),
     title="Supervised fine-tuning",
     upstream="sft",

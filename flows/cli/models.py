@@ -15,7 +15,7 @@ import typer
 
 from flows.cli import output
 from flows.cli.model_options import ModelRef, Source, Step, Tag, choice_of
-from flows.cli.options import AsJson, StoreUrl, open_store
+from flows.cli.options import AsJson, Device, StoreUrl, open_store
 from flows.display.quantities import bytes_text
 from nanochat.config import ChatSettings
 
@@ -33,6 +33,7 @@ def chat(
     ] = ChatSettings.top_k,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = ChatSettings.max_new_tokens,
     seed: Annotated[int, typer.Option(help="Same seed and conversation, same answer.")] = ChatSettings.seed,
+    device: Device = "cpu",
     source: Source = None,
     tag: Tag = None,
     step: Step = None,
@@ -42,7 +43,7 @@ def chat(
     from nanochat.chat import terminal
 
     _, opened = open_store(store)
-    engine = open_engine(opened, ref, choice_of(source, tag, step))
+    engine = open_engine(opened, ref, choice_of(source, tag, step), device)
     settings = ChatSettings(temperature=temperature, top_k=top_k, max_new_tokens=max_tokens, seed=seed)
     if prompt is not None:
         session = terminal.ChatSession(engine, settings)

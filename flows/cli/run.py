@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli import output, plan_tables, tables
-from flows.cli.options import AsJson, Overrides, RecipeName, StoreUrl, Until, open_store
+from flows.cli.options import AsJson, Device, Overrides, RecipeName, StoreUrl, Until, open_store
 from flows.cli.precision import tell_precision
 from flows.plan import Plan
 from flows.store import Store
 from nanochat import recipes
 from nanochat.config import ChatSettings
 from nanochat.errors import ConfigError, DataError
-from nanochat.runtime import DEVICES, Runtime
 
 if TYPE_CHECKING:
     from flows.cli.local_run import RunResult
@@ -34,13 +32,13 @@ def run(
     dispatch: Annotated[
         str, typer.Option(help="local: this process; pools: GPU stages on their work pool.")
     ] = "local",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Device = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: all cores).")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Shards in parallel (default: one per core).")
     ] = None,
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Ranks that train together (default: one per GPU, 1 on cpu).")
+        int | None, typer.Option(min=1, help="Ranks that work together (default: one per GPU, 1 on cpu).")
     ] = None,
     micro_batch_rows: Annotated[
         int | None, typer.Option(min=1, help="Rows per forward pass (default: what fits).")
@@ -58,7 +56,7 @@ def run(
     from flows.cli.unpacked import require_ours
     from flows.plan import make_plan
 
-    _refuse_unknown(dispatch, device)
+    _refuse_unknown(dispatch)
     settings, opened = open_store(store)
     forced = tuple(force or ())
     planned = make_plan(recipes.find(recipe, override or ()), opened, until=until, force=forced)
@@ -96,11 +94,9 @@ def _say_before(planned: Plan, device: str | None) -> None:
         tell_precision(planned)
 
 
-def _refuse_unknown(dispatch: str, device: str) -> None:
+def _refuse_unknown(dispatch: str) -> None:
     if dispatch not in ("local", "pools"):
         raise ConfigError(f"--dispatch is {dispatch!r}", hint="use local or pools")
-    if not re.fullmatch(DEVICES, device):
-        raise ConfigError(f"--device is {device!r}", hint="use cpu, cuda, or one GPU such as cuda:3")
 
 
 def _show_run(done: RunResult, found: Mapping[str, Any], folder: Path | None, *, as_json: bool) -> None:
@@ -123,9 +119,9 @@ def _require_device(device: str, planned: Plan) -> None:
     """Raise ConfigError, before any data is made, if stages are to train on a GPU that is missing."""
     trains = any(p.action != "hit" and p.node.stage.resources == "gpu" for p in planned.nodes)
     if trains and device != "cpu":
-        from nanochat.train.training_run import device_of
+        from nanochat.model.device import device_of
 
-        device_of(Runtime(device=device))
+        device_of(device)
 
 
 def _show_next(commands: Sequence[str]) -> None:

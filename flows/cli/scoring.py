@@ -8,8 +8,9 @@ import typer
 
 from flows.cli import eval_tables, output
 from flows.cli.model_options import ModelRef, Source, Step, Tag, choice_of
-from flows.cli.options import AsJson, StoreUrl, open_store
+from flows.cli.options import AsJson, Device, StoreUrl, open_store
 from nanochat.errors import ConfigError
+from nanochat.runtime import Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +49,7 @@ def evaluate(
     by_subject: Annotated[
         bool, typer.Option("--by-subject", help="Also a line for each subject of a task that has them: MMLU.")
     ] = False,
+    device: Device = "cpu",
     source: Source = None,
     tag: Tag = None,
     step: Step = None,
@@ -69,7 +71,10 @@ def evaluate(
     examinees += [find_examinee(opened, compare)] if compare else []
     with questions(opened, examinees[0], tasks=tuple(task or ()), limit=limit) as asked:
         output.say(f"problems: {_named(asked)}")
-        scores = [recorded_scores(asked, s) if recorded else asked.score(s) for s in examinees]
+        scores = [
+            recorded_scores(asked, s) if recorded else asked.score(s, Runtime(device=device))
+            for s in examinees
+        ]
         shown = examples(asked, scores, show, show_items) if show else []
     if as_json:
         output.show_json(_as_json(asked, scores, shown))

@@ -25,11 +25,12 @@ from nanochat.evals import parts
 from nanochat.evals.core.bundle import load_core
 from nanochat.evals.item_files import as_result
 from nanochat.evals.kept_rows import Found, write_answers
-from nanochat.evals.portions import Part
+from nanochat.evals.portions import EvaluationPart
 from nanochat.evals.shared_work import make_all
 from nanochat.evals.summary import metrics, results
 from nanochat.evals.task_results import TaskResult, summed
 from nanochat.model.checkpoint import load_model
+from nanochat.model.device import device_of
 from nanochat.model.reproducible import cpu_threads
 from nanochat.ranks.rank_group import RankGroup
 from nanochat.runtime import Runtime
@@ -94,12 +95,12 @@ def _evaluate(
 
 def _load(inputs: Mapping[str, Path], runtime: Runtime) -> parts.Model:
     tokenizer = Tokenizer.load(inputs["tokenizer"])
-    gpt = load_model(inputs["model"], device=runtime.device)
+    gpt = load_model(inputs["model"], device=device_of(runtime.device))
     gpt.eval()
     return parts.Model(gpt, tokenizer, Engine(gpt, tokenizer))
 
 
-def _summed(part: Part, found: Found, of: int, *, votes: bool = False) -> TaskResult:
+def _summed(part: EvaluationPart, found: Found, of: int, *, votes: bool = False) -> TaskResult:
     """Return the numbers of a task that has `of` problems."""
     items = [as_result(row) for _, row in sorted(found[part.name].items())]
     result = summed(items, baseline=part.baseline or 0.0, of=of, votes=votes)
@@ -111,6 +112,6 @@ def _summed(part: Part, found: Found, of: int, *, votes: bool = False) -> TaskRe
 
 
 def _write_samples(out: Path, found: Found) -> None:
-    samples = [sample for _, sample in sorted(found[parts.SAMPLES].items())]
-    lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples]
+    shown = [sample for _, sample in sorted(found[parts.SAMPLES].items())]
+    lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in shown]
     (out / "samples.jsonl").write_text("".join(lines), encoding="utf-8")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from nanochat.errors import Interrupted
 from nanochat.evals.kept_rows import Found, read_rows, write_rows
-from nanochat.evals.portions import Part, Portion, Row, longest_first
+from nanochat.evals.portions import EvaluationPart, Portion, Row, longest_first
 from nanochat.ranks.rank_group import RankGroup
 from nanochat.runtime import Runtime
 
@@ -30,7 +30,7 @@ _LOOK_S = 0.1  # how often rank 0 looks for what other ranks have made when it h
 _REPORT_S = 1.0
 
 
-def make_all(parts: Sequence[Part], runtime: Runtime, world: RankGroup) -> Found:
+def make_all(parts: Sequence[EvaluationPart], runtime: Runtime, world: RankGroup) -> Found:
     """Return the rows of all parts; on other ranks than 0, where only a part of them is known, none.
 
     All ranks call this together. Raises `Interrupted` where any was asked to stop before all was made.
@@ -90,7 +90,7 @@ class _Tally:
 
 @dataclass
 class _Work:
-    parts: Sequence[Part]
+    parts: Sequence[EvaluationPart]
     runtime: Runtime
     world: RankGroup
     desk: _Desk
@@ -122,9 +122,9 @@ class _Work:
         while self.missing:  # others are at work on these
             if self._asked_to_stop():
                 return False
+            self._look_around()
             time.sleep(_LOOK_S)
             self._collect()
-            self._keep_if_due()
         return True
 
     def ended_early(self) -> str:
@@ -143,11 +143,12 @@ class _Work:
             rows.update(batch)
             if self.world.main:
                 self._count(part, batch)
-                self._look_after_others()
+                self._look_around()
             if len(rows) < len(portion.items) and self._asked_to_stop():
                 return False
         if self.world.main:
             self._take_over(number, portion, rows)
+            self._look_around()
         else:
             self.desk.leave(number, rows)
         return True
@@ -157,10 +158,13 @@ class _Work:
             self.desk.stop()
         return self.desk.stopped()
 
-    def _look_after_others(self) -> None:
+    def _look_around(self) -> None:
+        """Take over what others have made, and keep it, now and then."""
         if time.monotonic() - self._collected_at >= _REPORT_S:
             self._collect()
-        self._keep_if_due()
+        if time.monotonic() - self._kept_at >= self.runtime.restart_point_every_s:
+            self._collect()
+            self._keep()
 
     def _collect(self) -> None:
         """Take over what other ranks have made, on rank 0."""
@@ -177,7 +181,7 @@ class _Work:
         self.missing.discard(number)
         self._finished += 1
 
-    def _count(self, part: Part, rows: Mapping[int, Row]) -> None:
+    def _count(self, part: EvaluationPart, rows: Mapping[int, Row]) -> None:
         """Report how far a part is."""
         tally = self.tallies[part.name]
         tally.done += len(rows)
@@ -208,11 +212,6 @@ class _Work:
         if latest:
             text = f"continuing after {self._finished} of {len(self.portions)} portions"
             self.runtime.tracker.log_text(text, step=self._finished)
-
-    def _keep_if_due(self) -> None:
-        if time.monotonic() - self._kept_at >= self.runtime.restart_point_every_s:
-            self._collect()
-            self._keep()
 
     def _keep(self) -> None:
         """Keep a restart point, unless the newest has all that is finished."""

@@ -143,6 +143,13 @@ def test_an_imported_model_talks_as_its_folder_does(put, store, published):
     assert len(answers) == 1
 
 
+def test_to_talk_on_a_gpu_that_is_not_here_is_an_error_with_the_way_out(store, published, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="device is 'cuda' but no CUDA device was found") as raised:
+        open_engine(store, str(published), device="cuda")
+    assert raised.value.hint == "use device cpu"
+
+
 @pytest.fixture
 def trained(store: Store, tmp_path: Path, model: GPT, tokenizer: Tokenizer) -> Store:
     """Records as a run leaves them: a tokenizer and a pretrained model."""

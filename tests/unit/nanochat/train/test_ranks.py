@@ -23,6 +23,8 @@ from nanochat.train.pretrain import pretrain
 from nanochat.train.state import TrainState
 from tests.support.ranks import on_ranks
 
+pytestmark = pytest.mark.xdist_group("ranks")
+
 TINY = ModelConfig(sequence_len=24, vocab_size=97, n_layer=2, n_head=2, n_kv_head=2, n_embd=32)
 PRETRAIN = PretrainConfig(
     model=ModelConfig(sequence_len=48, vocab_size=265, n_layer=1, n_head=2, n_kv_head=1, n_embd=32),

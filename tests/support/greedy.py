@@ -1,4 +1,4 @@
-"""Greedy continuation of one prompt, as training shows it; chat has its own engine (`nanochat.chat`)."""
+"""Greedy continuation of one prompt by the plainest loop: what generation is compared with."""
 
 from __future__ import annotations
 
