@@ -69,7 +69,10 @@ ALLOWED = {
         *("nanochat.chat", "nanochat.evals.bpb"),  # an evaluation task would decide what is trained
     ),
     "nanochat.formats": (*_BASICS, *_MODEL),
-    "nanochat.publish": (*_BASICS, "nanochat.data.chat", "nanochat.evals", "nanochat.formats", *_MODEL),
+    "nanochat.publish": (
+        *(*_BASICS, *_MODEL),
+        *("nanochat.data.chat", "nanochat.evals", "nanochat.formats", "nanochat.recipes"),
+    ),
     "nanochat.tracking": (
         "nanochat.credentials",
         "nanochat.errors",
