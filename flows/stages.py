@@ -32,13 +32,25 @@ EVALUATE_BASE = Stage(
     version=4,
     run="nanochat.evals.evaluate:evaluate_base",
     resources="gpu",
+    spreads=True,
+    continues=True,
     reads_core=True,
 )
 EVALUATE_MID = Stage(
-    name="evaluate_mid", version=4, run="nanochat.evals.evaluate:evaluate_chat", resources="gpu"
+    name="evaluate_mid",
+    version=4,
+    run="nanochat.evals.evaluate:evaluate_chat",
+    resources="gpu",
+    spreads=True,
+    continues=True,
 )
 EVALUATE_SFT = Stage(
-    name="evaluate_sft", version=4, run="nanochat.evals.evaluate:evaluate_chat", resources="gpu"
+    name="evaluate_sft",
+    version=4,
+    run="nanochat.evals.evaluate:evaluate_chat",
+    resources="gpu",
+    spreads=True,
+    continues=True,
 )
 PRETRAIN = Stage(
     name="pretrain",
@@ -46,6 +58,7 @@ PRETRAIN = Stage(
     run="nanochat.train.pretrain:pretrain",
     resources="gpu",
     spreads=True,
+    continues=True,
     attachments=("throughput.jsonl",),
     title="Pretraining",
     upstream="base",
@@ -57,6 +70,7 @@ MIDTRAIN = Stage(
     run="nanochat.train.midtrain:midtrain",
     resources="gpu",
     spreads=True,
+    continues=True,
     attachments=("throughput.jsonl",),
     title="Midtraining",
     upstream="mid",
@@ -68,6 +82,7 @@ SFT = Stage(
     run="nanochat.train.sft:sft",
     resources="gpu",
     spreads=True,
+    continues=True,
     attachments=("throughput.jsonl",),
     title="Supervised fine-tuning",
     upstream="sft",

@@ -38,7 +38,7 @@ def run(
         int | None, typer.Option(min=1, help="Shards in parallel (default: one per core).")
     ] = None,
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Ranks that train together (default: one per GPU, 1 on cpu).")
+        int | None, typer.Option(min=1, help="Ranks that work together (default: one per GPU, 1 on cpu).")
     ] = None,
     micro_batch_rows: Annotated[
         int | None, typer.Option(min=1, help="Rows per forward pass (default: what fits).")

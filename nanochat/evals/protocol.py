@@ -31,8 +31,9 @@ _JUDGED = {
         "rule": "imports at the head of the prompt, the first fenced block or else the whole reply, and the"
         " problem's tests run to their end, with a __name__ that is not __main__ and no other globals",
         "differs": "programs have the standard library alone, where upstream's interpreter also has the"
-        " packages it was installed with, such as numpy and torch; upstream of July 2026 (but not of October"
-        " 2025, whose rule this is) runs main guards, and takes an exit with code 0 for success",
+        " packages it was installed with, such as numpy and torch; they may call what upstream sets to None,"
+        " such as os.getcwd, os.remove and subprocess.Popen. Upstream of July 2026 (but not of October 2025,"
+        " whose rule this is) runs main guards, and takes an exit with code 0 for success",
     },
 }
 _CORE = {
@@ -45,8 +46,9 @@ _CALCULATOR = {
     "name": "exact",
     "version": 1,
     "rule": 'the value of + - * / and parentheses, worked out exactly, or of "text".count("part")',
-    "differs": "whole quotients are written as GSM8K's training data has them, 10/2 as 5, where upstream"
-    " writes 5.0; `//` has no value, where upstream divides and rounds down",
+    "differs": "results are written as GSM8K's data has them, 10/2 as 5 and 6*0.10 as 0.6, where upstream"
+    " writes 5.0 and 0.6000000000000001: 97 % of those in the data come out alike, upstream's in 73 %;"
+    " `//` has no value, where upstream divides and rounds down (2 of 26,996)",
 }
 
 

@@ -43,6 +43,21 @@ def test_every_problem_has_its_reply_and_verdict(tokenizer):
         assert result.replies == (rows[i][0],)
 
 
+def test_a_draw_depends_on_seed_problem_and_sample_alone(tokenizer):
+    rows = [(f"#### {i}", Problem(answer="1")) for i in range(40)]
+    task, config = _task("math", rows), EvaluateConfig(num_samples=3, temperature=1.0, seed=5)
+    everything, few = _Repeater(tokenizer), _Repeater(tokenizer)
+    results = [result for batch in answered(everything, task, range(40), config) for result in batch]
+    assert all(len(r.replies) == len(r.right) == len(r.predictions) == 3 for r in results)
+    assert sum(map(sum, (r.right for r in results))) == 3
+    list(answered(few, task, [7, 3], config))
+    assert len(everything.drawn) == 120 and len(few.drawn) == 6  # seeds: all different
+    assert few.drawn.items() <= everything.drawn.items()
+    other = _Repeater(tokenizer)
+    list(answered(other, task, [7, 3], config.model_copy(update={"seed": 6})))
+    assert other.drawn.keys().isdisjoint(everything.drawn)
+
+
 def test_functions_are_run_against_their_tests(tokenizer):
     problem = Problem(prompt="", entry_point="f", test="def check(f):\n    assert f(2) == 4", solution="")
     rows = [("def f(x): return 2 * x", problem), ("def f(x): return x", problem)]
