@@ -25,7 +25,7 @@ from nanochat.evals import parts
 from nanochat.evals.core.bundle import load_core
 from nanochat.evals.item_files import as_result
 from nanochat.evals.kept_rows import Found, write_answers
-from nanochat.evals.portions import Part
+from nanochat.evals.portions import EvaluationPart
 from nanochat.evals.shared_work import make_all
 from nanochat.evals.summary import metrics, results
 from nanochat.evals.task_results import TaskResult, summed
@@ -100,7 +100,7 @@ def _load(inputs: Mapping[str, Path], runtime: Runtime) -> parts.Model:
     return parts.Model(gpt, tokenizer, Engine(gpt, tokenizer))
 
 
-def _summed(part: Part, found: Found, of: int, *, votes: bool = False) -> TaskResult:
+def _summed(part: EvaluationPart, found: Found, of: int, *, votes: bool = False) -> TaskResult:
     """Return the numbers of a task that has `of` problems."""
     items = [as_result(row) for _, row in sorted(found[part.name].items())]
     result = summed(items, baseline=part.baseline or 0.0, of=of, votes=votes)

@@ -17,31 +17,27 @@ from nanochat.evals import humaneval
 from nanochat.evals.item_results import ItemResult, prompt_digest
 from nanochat.tokenizer.chat_format import render_for_completion
 
-_PORTION = 64  # replies of one batch
-
 
 def answered(
     engine: Engine, task: ChatTask, indices: Sequence[int], config: EvaluateConfig
 ) -> Iterator[list[ItemResult]]:
-    """Yield what the model writes to the problems with these indices, portion by portion."""
+    """Yield what the model writes to each of the problems with these indices, as soon as it is all there."""
     prompts = {i: render_for_completion(engine.tokenizer, task.conversation(i)) for i in indices}
-    # Portions are cut in the order of prompt length, so that batches hold little padding.
-    order = sorted(indices, key=lambda i: (-len(prompts[i]), i))
-    size = max(1, _PORTION // config.num_samples)
-    for start in range(0, len(order), size):
-        portion = order[start : start + size]
-        draws = [(i, sample) for i in portion for sample in range(config.num_samples)]
-        written = engine.generate_batch(
-            [prompts[i] for i, _ in draws],
-            max_new_tokens=config.max_new_tokens,
-            temperature=config.temperature,
-            top_k=config.top_k,
-            seeds=[draw_seed(config.seed, i, sample) for i, sample in draws],
-        )
-        replies: dict[int, list[str]] = {i: [] for i in portion}
-        for (i, _), tokens in zip(draws, written, strict=True):
-            replies[i].append(engine.tokenizer.decode(tokens))
-        yield [_result(task, i, prompts[i], replies[i]) for i in portion]
+    draws = [(i, sample) for i in indices for sample in range(config.num_samples)]
+    written = engine.generate_each(
+        [prompts[i] for i, _ in draws],
+        [draw_seed(config.seed, i, sample) for i, sample in draws],
+        max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature,
+        top_k=config.top_k,
+    )
+    replies: dict[int, dict[int, str]] = {i: {} for i in indices}
+    for number, tokens in written:
+        i, sample = draws[number]
+        replies[i][sample] = engine.tokenizer.decode(tokens)
+        if len(replies[i]) == config.num_samples:
+            in_order = [reply for _, reply in sorted(replies.pop(i).items())]
+            yield [_result(task, i, prompts[i], in_order)]
 
 
 def draw_seed(seed: int, item: int, sample: int) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nanochat.errors import DataError
 from nanochat.evals.item_files import as_result, as_row, read_items, write_items
-from nanochat.evals.portions import Part, Row
+from nanochat.evals.portions import EvaluationPart, Row
 
 logger = logging.getLogger(__name__)
 Found = dict[str, dict[int, Row]]
@@ -23,21 +23,23 @@ ITEMS = "items"
 _OTHERS = "rows.json"
 
 
-def write_rows(folder: Path, parts: Sequence[Part], found: Mapping[str, Mapping[int, Row]]) -> None:
+def write_rows(folder: Path, parts: Sequence[EvaluationPart], found: Mapping[str, Mapping[int, Row]]) -> None:
     """Write the rows of all parts."""
     write_answers(folder, parts, found)
     others = {part.name: list(found[part.name].items()) for part in parts if part.baseline is None}
     (folder / _OTHERS).write_text(json.dumps(others), encoding="utf-8")
 
 
-def write_answers(folder: Path, parts: Sequence[Part], found: Mapping[str, Mapping[int, Row]]) -> None:
+def write_answers(
+    folder: Path, parts: Sequence[EvaluationPart], found: Mapping[str, Mapping[int, Row]]
+) -> None:
     """Write the rows of the parts that have answers, each part into its `items/<name>.parquet`."""
     for part in parts:
         if part.baseline is not None:
             write_items(_file(folder, part), map(as_result, found[part.name].values()))
 
 
-def read_rows(folder: Path, parts: Sequence[Part]) -> Found:
+def read_rows(folder: Path, parts: Sequence[EvaluationPart]) -> Found:
     """Return the rows of a folder, as far as they can be read."""
     found = dict(_others(folder))
     for part in parts:
@@ -49,7 +51,7 @@ def read_rows(folder: Path, parts: Sequence[Part]) -> Found:
     return found
 
 
-def _file(folder: Path, part: Part) -> Path:
+def _file(folder: Path, part: EvaluationPart) -> Path:
     return folder / ITEMS / f"{part.name}.parquet"
 
 

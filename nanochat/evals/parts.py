@@ -22,12 +22,12 @@ from nanochat.evals.core import score as core
 from nanochat.evals.core.bundle import CoreTask
 from nanochat.evals.item_files import as_row
 from nanochat.evals.item_results import ItemResult
-from nanochat.evals.portions import GENERATED, Part, Row
+from nanochat.evals.portions import GENERATED, EvaluationPart, Row
 from nanochat.evals.problem_sets import asked
 from nanochat.model.gpt import GPT
 from nanochat.tokenizer.tokenizer import Tokenizer
 
-_WRITTEN_TOGETHER = 32  # replies: those of a batch
+_WRITTEN_TOGETHER = 64  # replies: twice those of a batch, so that most wait for no slowest one
 _VAL_ROWS = 16
 _SAMPLE_TOKENS = 64
 _CHARACTERS = 4  # of a token, about
@@ -43,7 +43,7 @@ class Model:
     engine: Engine
 
 
-def chat_part(model: Model, config: EvaluateConfig, task: ChatTask) -> Part:
+def chat_part(model: Model, config: EvaluateConfig, task: ChatTask) -> EvaluationPart:
     """Return the problems of a chat task."""
     written = 0 if task.kind == "choice" else config.num_samples * config.max_new_tokens * GENERATED
 
@@ -52,7 +52,7 @@ def chat_part(model: Model, config: EvaluateConfig, task: ChatTask) -> Part:
             return _rows(choice.answered(model.gpt, model.tokenizer, task, items))
         return _rows(generative.answered(model.engine, task, items, config))
 
-    return Part(
+    return EvaluationPart(
         name=task.name,
         work={item: _asked(task, item) + written for item in asked(task, config.max_problems)},
         make=make,
@@ -61,7 +61,7 @@ def chat_part(model: Model, config: EvaluateConfig, task: ChatTask) -> Part:
     )
 
 
-def core_part(model: Model, task: CoreTask) -> Part:
+def core_part(model: Model, task: CoreTask) -> EvaluationPart:
     """Return the items of a CORE task."""
     index = {task.number(i): i for i in range(len(task.items))}
 
@@ -69,10 +69,10 @@ def core_part(model: Model, task: CoreTask) -> Part:
         return _rows(core.answered(model.gpt, model.tokenizer, task, [index[item] for item in items]))
 
     work = {item: _read_once(task.prompts(i)) for item, i in index.items()}
-    return Part(name=f"core_{task.label}", work=work, make=make, baseline=task.baseline)
+    return EvaluationPart(name=f"core_{task.label}", work=work, make=make, baseline=task.baseline)
 
 
-def bpb_part(model: Model, config: EvaluateConfig, folder: Path) -> Part:
+def bpb_part(model: Model, config: EvaluateConfig, folder: Path) -> EvaluationPart:
     """Return the batches of the validation text; a row is its nats and bytes."""
     shard = TokenShard.open(folder, vocabulary_digest(model.tokenizer))
     length = model.gpt.config.sequence_len
@@ -85,7 +85,7 @@ def bpb_part(model: Model, config: EvaluateConfig, folder: Path) -> Part:
             yield {number: nats_and_bytes(model.gpt, batch, token_bytes)}
 
     work = dict.fromkeys(range(val_batch_count(*batches)), float(_CHARACTERS * _VAL_ROWS * length))
-    return Part(name=VAL_BPB, work=work, make=make)
+    return EvaluationPart(name=VAL_BPB, work=work, make=make)
 
 
 def bits_per_byte(rows: Mapping[int, Row]) -> float:
@@ -96,7 +96,7 @@ def bits_per_byte(rows: Mapping[int, Row]) -> float:
     return as_bits_per_byte(nats, size)
 
 
-def samples_part(model: Model, config: EvaluateConfig, kind: str) -> Part:
+def samples_part(model: Model, config: EvaluateConfig, kind: str) -> EvaluationPart:
     """Return the prompts that are continued for people to read; a row is a prompt and its continuation."""
     tokens = min(_SAMPLE_TOKENS, config.max_new_tokens)
     write = samples.continuation if kind == "base" else samples.reply
@@ -107,7 +107,7 @@ def samples_part(model: Model, config: EvaluateConfig, kind: str) -> Part:
             yield {number: {"prompt": prompt, "text": write(model.engine, prompt, tokens)}}
 
     work = dict.fromkeys(range(len(config.prompts)), float(tokens * GENERATED))
-    return Part(name=SAMPLES, work=work, make=make)
+    return EvaluationPart(name=SAMPLES, work=work, make=make)
 
 
 def _rows(answered: Iterator[list[ItemResult]]) -> Iterator[Mapping[int, Row]]:

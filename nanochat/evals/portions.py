@@ -29,7 +29,7 @@ class Portion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class EvaluationPart:
     """A part of an evaluation, such as a task: its items, and what makes rows of some of them."""
 
     name: str
@@ -56,7 +56,7 @@ class Part:
         ]
 
 
-def longest_first(parts: Sequence[Part]) -> list[Portion]:
+def longest_first(parts: Sequence[EvaluationPart]) -> list[Portion]:
     """Return the portions of all parts: parts with long ones first, so that ranks end at about one time."""
     cut = [part.portions() for part in parts]
     cut.sort(key=lambda portions: -max((portion.work for portion in portions), default=0.0))

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from nanochat.errors import Interrupted
 from nanochat.evals.kept_rows import Found, read_rows, write_rows
-from nanochat.evals.portions import Part, Portion, Row, longest_first
+from nanochat.evals.portions import EvaluationPart, Portion, Row, longest_first
 from nanochat.ranks.rank_group import RankGroup
 from nanochat.runtime import Runtime
 
@@ -30,7 +30,7 @@ _LOOK_S = 0.1  # how often rank 0 looks for what other ranks have made when it h
 _REPORT_S = 1.0
 
 
-def make_all(parts: Sequence[Part], runtime: Runtime, world: RankGroup) -> Found:
+def make_all(parts: Sequence[EvaluationPart], runtime: Runtime, world: RankGroup) -> Found:
     """Return the rows of all parts; on other ranks than 0, where only a part of them is known, none.
 
     All ranks call this together. Raises `Interrupted` where any was asked to stop before all was made.
@@ -90,7 +90,7 @@ class _Tally:
 
 @dataclass
 class _Work:
-    parts: Sequence[Part]
+    parts: Sequence[EvaluationPart]
     runtime: Runtime
     world: RankGroup
     desk: _Desk
@@ -181,7 +181,7 @@ class _Work:
         self.missing.discard(number)
         self._finished += 1
 
-    def _count(self, part: Part, rows: Mapping[int, Row]) -> None:
+    def _count(self, part: EvaluationPart, rows: Mapping[int, Row]) -> None:
         """Report how far a part is."""
         tally = self.tallies[part.name]
         tally.done += len(rows)

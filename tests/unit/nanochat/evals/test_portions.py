@@ -5,13 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanochat.evals.portions import Part, longest_first
+from nanochat.evals.portions import EvaluationPart, longest_first
 
 works = st.dictionaries(st.integers(0, 500), st.floats(0, 300_000), max_size=80)
 
 
 def _part(name, work, **more):
-    return Part(name=name, work=work, make=lambda items: iter(()), **more)
+    return EvaluationPart(name=name, work=work, make=lambda items: iter(()), **more)
 
 
 @given(works, st.integers(1, 9))

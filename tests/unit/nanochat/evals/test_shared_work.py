@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nanochat.errors import Interrupted
-from nanochat.evals.portions import Part
+from nanochat.evals.portions import EvaluationPart
 from nanochat.evals.shared_work import make_all
 from nanochat.ranks.rank_group import RankGroup
 from nanochat.runtime import FolderRestartPoints, NullTracker, Runtime
@@ -27,11 +27,13 @@ class Parts:
         self.stop = threading.Event()
         self.stop_after = stop_after
 
-    def all(self) -> list[Part]:
+    def all(self) -> list[EvaluationPart]:
         work = dict.fromkeys(range(10), 8_192.0)
         return [
-            Part(name="task", work=work, make=lambda items: self._make("task", items), baseline=0.5),
-            Part(name="val_bpb", work=work, make=lambda items: self._make("val_bpb", items)),
+            EvaluationPart(
+                name="task", work=work, make=lambda items: self._make("task", items), baseline=0.5
+            ),
+            EvaluationPart(name="val_bpb", work=work, make=lambda items: self._make("val_bpb", items)),
         ]
 
     def _make(self, name: str, items: Any) -> Any:
@@ -125,7 +127,7 @@ def test_a_run_killed_after_any_item_goes_on_with_what_is_missing(tmp_path: Path
         assert len(again.made) == 20 - 2 * ((stop_after - 1) // 2)  # portions have two items
 
 
-def _until(part: Part, most: int, parts: Parts) -> Part:
+def _until(part: EvaluationPart, most: int, parts: Parts) -> EvaluationPart:
     """Return the part, which is killed as the item after `most` is to be made."""
 
     def make(items: Any) -> Any:
@@ -134,7 +136,7 @@ def _until(part: Part, most: int, parts: Parts) -> Part:
                 raise KeyboardInterrupt
             yield batch
 
-    return Part(name=part.name, work=part.work, make=make, baseline=part.baseline)
+    return EvaluationPart(name=part.name, work=part.work, make=make, baseline=part.baseline)
 
 
 @pytest.mark.parametrize("damaged", ["items/task.parquet", "rows.json"])
