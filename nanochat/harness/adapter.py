@@ -24,12 +24,13 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from nanochat.chat.engine import Engine, batches_by_length
+from nanochat.chat.engine import Engine
 from nanochat.errors import ConfigError, DataError
 from nanochat.formats.folder import find_published, read_published
 from nanochat.formats.published import Choice
 from nanochat.harness.chat_text import chat_text, chat_tokens, is_chat
 from nanochat.model.device import device_of
+from nanochat.model.packed_rows import packed_batches
 from nanochat.tokenizer.tokenizer import Tokenizer
 
 _BATCH_ROWS = 64
@@ -153,7 +154,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # a package without types
         user = self.tokenizer.special("user_start")
         cut = [row if row.tokens[1] == user else _last(row, self.max_length) for row in rows]
         found: dict[int, tuple[torch.Tensor, bool]] = {}
-        for batch in batches_by_length([len(row.tokens) for row in cut], self._rows, _BATCH_TOKENS):
+        for batch in self._batches(cut):
             longest = len(cut[batch[0]].tokens)
             padded = [cut[i].tokens + [self.eot_token_id] * (longest - len(cut[i].tokens)) for i in batch]
             hidden = self.model.hidden(torch.tensor(padded, device=self.model.device))  # (B, T, C)
@@ -164,6 +165,11 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # a package without types
                 likelihoods = logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
                 found[i] = likelihoods.double(), bool((logits.argmax(-1) == targets).all())
         return [found[i] for i in range(len(rows))]
+
+    def _batches(self, rows: Sequence[_ScoredRow]) -> Iterator[list[int]]:
+        """Yield the numbers of rows of similar length, the longest first."""
+        for batch in packed_batches([len(row.tokens) for row in rows], _BATCH_TOKENS):
+            yield from (batch[start : start + self._rows] for start in range(0, len(batch), self._rows))
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Return the log-likelihood of each whole text, in windows of the training context."""
