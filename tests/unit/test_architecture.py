@@ -73,7 +73,10 @@ ALLOWED = {
         *(*_BASICS, "nanochat.chat", "nanochat.data.chat", "nanochat.evals"),
         *("nanochat.formats", *_MODEL),
     ),
-    "nanochat.publish": (*_BASICS, "nanochat.data.chat", "nanochat.evals", "nanochat.formats", *_MODEL),
+    "nanochat.publish": (
+        *(*_BASICS, *_MODEL),
+        *("nanochat.data.chat", "nanochat.evals", "nanochat.formats", "nanochat.recipes"),
+    ),
     "nanochat.tracking": (
         "nanochat.credentials",
         "nanochat.errors",
