@@ -70,11 +70,10 @@ def _evaluate(
         model = _load(inputs, runtime)
         chat = [parts.chat_part(model, config, task) for task in chat_tasks]
         core = [parts.core_part(model, task) for task in core_tasks]
-        others = [
-            parts.bpb_part(model, config, inputs["val_tokens"]),
-            parts.samples_part(model, config, kind),
-        ]
-        found = make_all([*chat, *core, *others], runtime, world)
+        # Whoever asks for single tasks gives no validation text.
+        bpb = [parts.bpb_part(model, config, inputs["val_tokens"])] if "val_tokens" in inputs else []
+        samples = parts.samples_part(model, config, kind)
+        found = make_all([*chat, *core, *bpb, samples], runtime, world)
     if not world.main:
         return {}
     write_answers(out, [*chat, *core], found)
@@ -87,7 +86,8 @@ def _evaluate(
         task.label: _summed(part, found, task.of or len(task.items))
         for task, part in zip(core_tasks, core, strict=True)
     }
-    measured = results(kind, config, chat_results, core_results, parts.bits_per_byte(found[parts.VAL_BPB]))
+    val_bpb = parts.bits_per_byte(found[parts.VAL_BPB]) if bpb else None
+    measured = results(kind, config, chat_results, core_results, val_bpb)
     text = json.dumps(measured, indent=1, sort_keys=True, ensure_ascii=False)
     (out / "results.json").write_text(text + "\n", encoding="utf-8")
     return metrics(chat_results, core_results, measured["metrics"])
