@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 DONE, KEPT = "it worked", "a secret that is kept in a file"
 _LIMITS = Limits(cpu_seconds=0.3, asleep_seconds=1.5)
 _ADOPT_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER
-_SHM_KEY = 0x6A61696C  # of a segment of shared memory
+_SHM_KEY = 0x6A000000 + os.getpid()  # of a segment of shared memory
 _TEST = f"""
 # EXPECTED: {DONE}
 def check(candidate):
