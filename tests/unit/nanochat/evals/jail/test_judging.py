@@ -7,7 +7,7 @@ import textwrap
 import pytest
 
 from nanochat.evals.jail import levels, seatbelt
-from nanochat.evals.jail.judging import JailError, Attempt, Limits, judge, judge_all
+from nanochat.evals.jail.judging import Attempt, JailError, Limits, judge, judge_all
 from nanochat.evals.jail.system_calls import NUMBERS
 
 _LEVELS = ["seatbelt"] if sys.platform == "darwin" else ["namespaces", "landlock"]
