@@ -1,7 +1,7 @@
 """The evaluation stages: bits per byte, the chat tasks and, for the base model, CORE.
 
 Every checkpoint is given the chat tasks, so that what chat training adds can be seen. Results depend on the
-inputs and the configuration alone, except that a program near the sandbox's time limit may or may not pass.
+inputs and the configuration alone, except that a program near its limit of processor time may pass or not.
 All ranks of an evaluation call its function; rank 0 alone writes:
 
 - `items/<task>.parquet`, `items/core_<label>.parquet`: what the model made of each item
@@ -97,7 +97,7 @@ def _load(inputs: Mapping[str, Path], runtime: Runtime) -> parts.Model:
     tokenizer = Tokenizer.load(inputs["tokenizer"])
     gpt = load_model(inputs["model"], device=device_of(runtime.device))
     gpt.eval()
-    return parts.Model(gpt, tokenizer, Engine(gpt, tokenizer))
+    return parts.Model(gpt, tokenizer, Engine(gpt, tokenizer), runtime.threads)
 
 
 def _summed(part: EvaluationPart, found: Found, of: int, *, votes: bool = False) -> TaskResult:

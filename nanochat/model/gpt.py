@@ -208,7 +208,7 @@ class GPT(nn.Module):
             return rms_norm(self.stream(x, packed.tokens, context))[0]
 
     def read(self, prompts: Sequence[Sequence[int]], kv_cache: KVCache, rows: Sequence[int]) -> Tensor:
-        """Put prompts into rows of a cache in place of what they held; return the logits (R, V) after them."""
+        """Put prompts into rows of a cache in place of what those held; return the logits (R, V) after."""
         distinct = list(dict.fromkeys(map(tuple, prompts)))
         packed = PackedRows([[prompt] for prompt in distinct], self.device)
         by_prompt = dict(zip(distinct, (place for [place] in packed.places), strict=True))

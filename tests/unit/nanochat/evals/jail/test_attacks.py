@@ -38,6 +38,8 @@ def _battery(level, user):
     done = subprocess.run(
         command, cwd="/", env=environment, capture_output=True, text=True, check=False, **change
     )
+    if level == "namespaces" and "the jail could not be built" in done.stderr:
+        pytest.skip(done.stderr.splitlines()[-1])
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["user"] == 0) == (user == "root")
