@@ -26,6 +26,7 @@ from nanochat import recipes
 from nanochat.config import ChatSettings, EvaluateConfig
 from nanochat.data.chat.task_table import TASKS
 from nanochat.errors import ConfigError, DataError
+from nanochat.publish.published_scores import published_scores
 
 if TYPE_CHECKING:
     from flows.cli.local_run import RunResult
@@ -122,8 +123,11 @@ def _show_run(done: RunResult, found: Mapping[str, Any], folder: Path | None, *,
         return
     output.show(tables.run_table(done.records, done.executed))
     if found:
+        published = published_scores(record.to_json() for record in done.records.values())
         output.show("")
-        output.show(tables.results_table(found))
+        output.show(tables.results_table(found, published))
+        for one in published:
+            output.show(f"{one.title}: {one.source}")
     if folder:
         output.show(f"\nmodel card: {folder / 'README.md'}")
 
