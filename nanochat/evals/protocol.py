@@ -52,7 +52,7 @@ _CALCULATOR = {
 }
 
 
-def protocol(config: EvaluateConfig, *, with_core: bool) -> dict[str, Any]:
+def protocol(config: EvaluateConfig, *, with_core: bool, precision: str = "float32") -> dict[str, Any]:
     """Return judging rules, few-shot seeds, the rule for subsets, and how answers are written."""
     found: dict[str, Any] = {
         "judging": dict(_JUDGED),
@@ -72,6 +72,7 @@ def protocol(config: EvaluateConfig, *, with_core: bool) -> dict[str, Any]:
             "max_new_tokens": config.max_new_tokens,
         },
         "calculator": dict(_CALCULATOR),
+        "precision": precision,
     }
     if with_core:
         found["judging"]["core"] = dict(_CORE)
@@ -97,6 +98,7 @@ def protocol_lines(protocol: Mapping[str, Any]) -> list[str]:
             f"{written['num_samples']} drawn to each problem, temperature {written['temperature']},"
             f" top {written['top_k'] or 'all'}, seed {written['seed']}"
         )
+    lines.append(f"products of matrices: {protocol['precision']}")
     lines.append(f"written answers: {how}, at most {written['max_new_tokens']} tokens")
     for part, rule in protocol["subset"].items():
         limit = rule["max_problems"]
