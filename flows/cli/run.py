@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli import output, plan_tables, tables
-from flows.cli.options import AsJson, Device, Overrides, RecipeName, StoreUrl, Until, open_store
+from flows.cli.options import (
+    AllowUnsafeCode,
+    AsJson,
+    Device,
+    Overrides,
+    RecipeName,
+    StoreUrl,
+    Until,
+    open_store,
+)
 from flows.cli.precision import tell_precision
 from flows.plan import Plan
 from flows.store import Store
@@ -46,6 +55,7 @@ def run(
     restart_point_every: Annotated[
         float, typer.Option(min=0.1, help="Seconds between restart points.")
     ] = 30.0,
+    allow_unsafe_code: AllowUnsafeCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Make what is missing, up to the published chat model.
@@ -59,7 +69,8 @@ def run(
     _refuse_unknown(dispatch)
     settings, opened = open_store(store)
     forced = tuple(force or ())
-    planned = make_plan(recipes.find(recipe, override or ()), opened, until=until, force=forced)
+    overrides = [*(override or ()), *(["evaluate.allow_unsafe_code=true"] if allow_unsafe_code else ())]
+    planned = make_plan(recipes.find(recipe, overrides), opened, until=until, force=forced)
     _say_before(planned, device if dispatch == "local" else None)
     runtime = {
         "device": device,
@@ -80,7 +91,7 @@ def run(
         if done.executed:
             last_training = list(planned.recipe.training.values())[-1]
             _exchange(opened, published, last_training.prompts)
-        _show_next(next_commands(recipe, override or (), store))
+        _show_next(next_commands(recipe, overrides, store))
 
 
 def _say_before(planned: Plan, device: str | None) -> None:

@@ -24,13 +24,13 @@ class EvaluateConfig(Config):
     """Which benchmarks, on how many problems."""
 
     chat_tasks: tuple[Name, ...] = ("arc_easy", "arc_challenge", "mmlu", "gsm8k", "humaneval")
-    """Tasks of ChatCORE; missing data is an error."""
+    """Chat tasks; missing data is an error."""
     core: bool = True
     """Whether to run the CORE bundle."""
     max_problems: int | None = Field(default=None, gt=0)
-    """Maximum problems per task, after a fixed shuffle; None: all."""
-    core_max_problems: int | None = Field(default=500, gt=0)
-    """Maximum problems per CORE task."""
+    """Maximum problems per chat task, upstream's subset; None: all, as ChatCORE asks."""
+    core_max_problems: int | None = Field(default=None, gt=0)
+    """Maximum items per CORE task; None: all, as CORE asks."""
     max_new_tokens: int = Field(default=512, gt=0)
     """Longest generated answer."""
     num_samples: int = Field(default=1, ge=1, le=1000)
@@ -45,6 +45,8 @@ class EvaluateConfig(Config):
     """Validation tokens for bits per byte."""
     prompts: tuple[str, ...] = ()
     """Prompts whose greedy continuations are kept with the results."""
+    allow_unsafe_code: bool = False
+    """Run model-written code even where it cannot be jailed."""
 
     @model_validator(mode="after")
     def _samples_differ(self) -> EvaluateConfig:

@@ -52,7 +52,7 @@ def asked(task: ChatTask, limit: int | None) -> list[int]:
 def means(benchmark: str, results: Mapping[str, TaskResult], *, sampled: bool = False) -> dict[str, float]:
     """Return the means over tasks of the accuracy above guessing, by name; none where there are no tasks."""
     full = _FULL_SETS[benchmark]
-    suffix = "_sampled" if sampled else ""
+    suffix = "_sampled" if sampled and any(map(_is_written, results)) else ""
     published = _PUBLISHED[benchmark]
     partial = {name for name, result in results.items() if result.problems != published.get(name)}
     if not full.keys() <= results.keys() - partial:
@@ -69,6 +69,11 @@ def _set(results: Mapping[str, TaskResult], full: Mapping[str, int], partial: Se
         counts = {result.problems for result in results.values()}
         parts.append(f"{max(counts)}_each" if len(counts) == 1 else f"up_to_{max(counts)}_each")
     return "_".join(parts)
+
+
+def _is_written(name: str) -> bool:
+    """Return whether the answers of a chat task are written; those of CORE and of choices never are."""
+    return name in TASKS and TASKS[name].form not in ("labelled_choices", "numbered_choices")
 
 
 def _tasks(names: list[str]) -> str:

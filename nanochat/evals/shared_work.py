@@ -199,9 +199,12 @@ class _Work:
         if part.baseline is not None and rows:
             tally.right += sum(sum(row["right"]) / len(row["right"]) for row in rows.values())
             accuracy = tally.right / tally.done
-            self.runtime.tracker.log(
-                {f"eval/{part.name}": accuracy}, step=tally.done, total_steps=tally.items
-            )
+            self._report({f"eval/{part.name}": accuracy}, tally)
+        elif rows:
+            self._report({f"progress/{part.name}": tally.done / tally.items}, tally)
+
+    def _report(self, metrics: Mapping[str, float], tally: _Tally) -> None:
+        self.runtime.tracker.log(metrics, step=tally.done, total_steps=tally.items)
 
     def _restore(self) -> None:
         """Take over the portions that the newest restart point has all rows of."""

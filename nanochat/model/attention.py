@@ -26,7 +26,7 @@ from nanochat.model.architecture import (
     has_value_embedding,
     windows,
 )
-from nanochat.model.kv_cache import KVCache
+from nanochat.model.kv_cache import Filling, KVCache
 from nanochat.model.packed_rows import PackedRows
 
 
@@ -113,6 +113,7 @@ class Context(NamedTuple):
     kv_cache: KVCache | None = None
     masks: Mapping[int | None, Tensor | None] = {}  # with a cache: what each window's queries see
     packed: PackedRows | None = None  # what the one row is made of
+    filling: Filling | None = None  # where keys and values of packed rows are kept
 
 
 class Attention(nn.Module):
@@ -147,6 +148,8 @@ class Attention(nn.Module):
             v = v + gate * value_embedding.view_as(v).to(v.dtype)
         if context.kv_cache is not None:
             k, v = context.kv_cache.append(self.layer, k, v, self.window)
+        if context.filling is not None:
+            context.filling.store(self.layer, k, v)
         if context.packed is not None:
             y = attend_packed(q, k, v, context.packed, self.window)
         else:

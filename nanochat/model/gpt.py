@@ -34,7 +34,7 @@ from nanochat.model.architecture import (
 )
 from nanochat.model.attention import Attention, Context, Linear, as_computed, rms_norm, rotary_tables
 from nanochat.model.init_weights import init_2026, init_classic
-from nanochat.model.kv_cache import KVCache
+from nanochat.model.kv_cache import Filling, KVCache
 from nanochat.model.packed_rows import PackedRows
 from nanochat.model.reproducible import set_strict
 
@@ -121,6 +121,11 @@ class GPT(nn.Module):
         """Return where the weights are."""
         return self.lm_head.weight.device
 
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        """Return the type of keys and values, in which a cache keeps them."""
+        return self.lm_head.weight.dtype if self.precision == torch.float32 else self.precision
+
     def flops_per_token(self) -> int:
         """Return forward and backward operations per trained token."""
         return flops.flops_per_token(self.config)
@@ -157,11 +162,14 @@ class GPT(nn.Module):
         Targets of -1 are left out; `none` returns (B, T). `last_only` computes the logits of the last
         position alone, (B, 1, V).
         """
-        with torch.autocast(idx.device.type, self.precision, enabled=self.precision != torch.float32):
+        with self._autocast():
             x = self.hidden(idx, kv_cache)
             if targets is None:
                 return self.logits(x[:, -1:] if last_only else x)
             return self._loss(x, targets, loss_reduction)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
     def _loss(self, x: Tensor, targets: Tensor, reduction: Literal["mean", "sum", "none"]) -> Tensor:
         loss = linear_cross_entropy(
@@ -188,17 +196,32 @@ class GPT(nn.Module):
             kv_cache.advance(length)
         return rms_norm(x)
 
-    def hidden_packed(self, packed: PackedRows) -> Tensor:
-        """Return the final normed activations (N, C) of rows packed into one."""
+    def hidden_packed(self, packed: PackedRows, filling: Filling | None = None) -> Tensor:
+        """Return the final normed activations (N, C) of rows packed into one; keep keys and values."""
         end = int(packed.positions.max()) + 1
         if end > self.cos.size(1):
             self._set_tables(2 * end)
-        context = Context(self.cos[:, packed.positions], self.sin[:, packed.positions], packed=packed)
-        x = self.stream(rms_norm(as_computed(self.transformer.wte(packed.tokens))), packed.tokens, context)
-        return rms_norm(x)[0]
+        cos, sin = self.cos[:, packed.positions], self.sin[:, packed.positions]
+        context = Context(cos, sin, packed=packed, filling=filling)
+        with self._autocast():
+            x = rms_norm(as_computed(self.transformer.wte(packed.tokens)))
+            return rms_norm(self.stream(x, packed.tokens, context))[0]
+
+    def read(self, prompts: Sequence[Sequence[int]], kv_cache: KVCache, rows: Sequence[int]) -> Tensor:
+        """Put prompts into rows of a cache in place of what those held; return the logits (R, V) after."""
+        distinct = list(dict.fromkeys(map(tuple, prompts)))
+        packed = PackedRows([[prompt] for prompt in distinct], self.device)
+        by_prompt = dict(zip(distinct, (place for [place] in packed.places), strict=True))
+        places = [by_prompt[tuple(prompt)] for prompt in prompts]
+        x = self.hidden_packed(packed, Filling(kv_cache, rows, places))
+        return self.logits(x[torch.tensor([place[-1] for place in places], device=self.device)])
 
     def logits(self, x: Tensor, tokens: Sequence[int] | None = None) -> Tensor:
         """Map final activations (..., C) to capped logits (..., V) in float32, or to those of some tokens."""
+        with self._autocast():
+            return self._capped(x, tokens)
+
+    def _capped(self, x: Tensor, tokens: Sequence[int] | None) -> Tensor:
         if tokens is None:
             raw = self.lm_head(x)[..., : self.config.vocab_size]  # without the rows that pad the vocabulary
         else:
@@ -288,6 +311,8 @@ class July2026(GPT):
             before = context.kv_cache.before(x)
         elif context.packed is not None:
             before = context.packed.before(x)
+            if context.filling is not None:
+                context.filling.keep_last(x)
         else:
             before = F.pad(x[:, :-1], (0, 0, 1, 0))
         if context.starts is not None:

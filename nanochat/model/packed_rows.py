@@ -24,7 +24,7 @@ _SHARED, _NOBODY = -1, -2  # owners of tokens that all of a family's rows see, a
 
 
 @dataclass(frozen=True)
-class Block:
+class PaddedBlock:
     """Queries and keys of one attention call, as places in the long row; queries may be part of the keys."""
 
     queries: Tensor  # (R, T)
@@ -170,7 +170,7 @@ def _groups(calls: Sequence[_Call]) -> Iterator[list[_Call]]:
     yield group
 
 
-def _block(calls: Sequence[_Call], positions: Sequence[int], device: torch.device | str) -> Block:
+def _block(calls: Sequence[_Call], positions: Sequence[int], device: torch.device | str) -> PaddedBlock:
     """Pad calls at their ends to a common size."""
     keys = _padded([call.keys for call in calls])
     queries = _padded([call.queries for call in calls])
@@ -187,7 +187,7 @@ def _block(calls: Sequence[_Call], positions: Sequence[int], device: torch.devic
         # A padded query sees one key, since a softmax over nothing is not a number.
         seen[..., 0] |= ~kept
         seen, distance = seen.to(device), distance.to(device)
-    return Block(queries.to(device), keys.to(device), kept.to(device), seen, distance)
+    return PaddedBlock(queries.to(device), keys.to(device), kept.to(device), seen, distance)
 
 
 def _padded(rows: Sequence[Sequence[int]], filler: int = 0) -> Tensor:

@@ -86,7 +86,8 @@ def test_report_shows_stages_benchmarks_corpus_and_lineage(index: _RecordIndex, 
     page = build_report(index.records, index.read, tmp_path / "reports" / "run.html").read_text()
     rows = _rows(page)
     assert ["all", "", "246.0", "1.25", "", ""] in rows
-    assert ["mmlu", "25.00 %", "25.00 %", "37.50 %"] in rows
+    ours = ["25.00 % (15.96 to 36.92)", "37.50 % (26.59 to 49.85)"]
+    assert ["mmlu", "25.00 %", *ours] in rows
     assert ["val_bpb", "", "1.2500", "1.2500"] in rows
     assert ["bytes per token", "4.100"] in rows
     record = index.records["pretrain"]
@@ -112,15 +113,16 @@ def test_hostile_text_is_shown_and_never_part_of_the_page(index: _RecordIndex, t
     metrics = [{"step": 1, "train/loss": 5.0}, {"step": 2, "train/loss": 4.0}]
     files = {"metrics.jsonl": metrics, "samples.jsonl": [{evil: evil}]}
     index.add("pretrain", files, {f"metric {evil}": 1.5}, None)
-    task = {evil: {"accuracy": 0.5, "baseline": 0.25}}
+    task = {evil: {"accuracy": 0.5, "baseline": 0.25, "problems": 4}}
     result = {"tasks": task, "core": task, "metrics": {}}
     index.add("evaluate_base", {"results.json": json.dumps(result).encode()}, {}, None)
     index.add(f"node {evil}", {"samples.jsonl": [{"text": evil}]}, {}, None)
     page = build_report(index.records, index.read, tmp_path / "run.html").read_text()
     assert "<script" not in page
     assert ["pretrain", f"metric {evil}", "1.5"] in _rows(page)
-    assert [evil, "25.00 %", "50.00 %", "–"] in _rows(page)
-    assert [f"{evil} (CORE)", "25.00 %", "50.00 %", "–"] in _rows(page)
+    numbers = ["25.00 %", "50.00 % (15.00 to 85.00)", "–"]
+    assert [evil, *numbers] in _rows(page)
+    assert [f"{evil} (CORE)", *numbers] in _rows(page)
     assert _rows(page)[-1][0] == f"node {evil}"
     assert _texts(page, "h3") == ["pretrain", f"node {evil}"]
     assert _texts(page, "pre") == [f"{evil}: {evil}", f"text: {evil}"]

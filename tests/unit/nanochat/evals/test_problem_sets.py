@@ -73,3 +73,4 @@ def test_a_mean_over_drawn_answers_says_so():
     assert list(means("chatcore", _results(CHATCORE), sampled=True)) == ["chatcore_sampled"]
     few = dict.fromkeys(CHATCORE, 5)
     assert list(means("chatcore", _results(few), sampled=True)) == ["chatcore_of_5_each_sampled"]
+    assert list(means("chatcore", _results({"mmlu": 14_042}), sampled=True)) == ["chatcore_of_mmlu"]

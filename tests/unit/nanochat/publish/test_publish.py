@@ -221,8 +221,9 @@ def test_card_tells_stages_benchmarks_and_lineage_from_records(
     _, body = _card(tmp_path / "out")
     lines = body.splitlines()
     assert "| Pretraining | 63 | 123,456 | 1.50e+12 | 2.7183 | 1.4142 (val/bpb) | 1:01:01 |" in lines
-    assert "| MMLU | 25.00 % | – | 30.00 % | 31.25 % |" in lines
-    assert "| hellaswag (CORE) | 25.00 % | 31.25 % | – | – |" in lines
+    mid, sft = "30.00 % (20.10 to 42.20)", "31.25 % (21.16 to 43.49)"
+    assert f"| MMLU | 25.00 % | – | {mid} | {sft} |" in lines
+    assert f"| hellaswag (CORE) | 25.00 % | {sft} | – | – |" in lines
     assert "10 documents, 410 bytes, 110 tokens" in body and "(4.100 bytes per token)" in body
     record = json.loads((inputs["lineage"] / "tokenize__shard_00000.json").read_text())
     row = f"| tokenize/shard_00000 | `{record['key'][:12]}` | `{record['digest']}` | 0123456789ab |"
