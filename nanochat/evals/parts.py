@@ -61,7 +61,7 @@ def chat_part(model: Model, config: EvaluateConfig, task: ChatTask) -> Evaluatio
         work={item: _asked(task, item) + written for item in asked(task, config.max_problems)},
         make=make,
         baseline=task.baseline,
-        least_items=WRITTEN_TOGETHER // config.num_samples or 1 if written else 1,
+        least_items=_WRITTEN_TOGETHER // config.num_samples or 1 if written else 1,
     )
 
 

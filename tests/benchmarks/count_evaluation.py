@@ -4,8 +4,8 @@
 
 Trains a tokenizer of 65,536 tokens on the text below FOLDER/pretrain and prints, for each task in the data,
 the means over some of its items as lines for `nanochat/costs/evaluation_cost.py`. Beginnings that rows share
-are read once, as the scorers do. A reply is as long as the reference answer; a batch of them takes at most as many
-steps as its longest.
+are read once, as the scorers do. A reply is as long as the reference answer; a batch of them takes at most as
+many steps as its longest.
 """
 
 from __future__ import annotations
