@@ -126,6 +126,13 @@ class GPT(nn.Module):
         """Return the type of keys and values, in which a cache keeps them."""
         return self.lm_head.weight.dtype if self.precision == torch.float32 else self.precision
 
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Compute in a type from now on, without training: what is multiplied is turned into it once."""
+        self.precision = dtype
+        for parameter in self.parameters():
+            if parameter.dim() > 1:  # factors of the residual stream stay as `precision` alone leaves them
+                parameter.data = parameter.data.to(dtype)
+
     def flops_per_token(self) -> int:
         """Return forward and backward operations per trained token."""
         return flops.flops_per_token(self.config)
