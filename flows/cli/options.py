@@ -45,4 +45,11 @@ Overrides = Annotated[
         " Text is taken as typed; several are [first, second].",
     ),
 ]
+AllowUnsafeCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unsafe-code",
+        help="Run model-written code even where it cannot be jailed (evaluate.allow_unsafe_code).",
+    ),
+]
 Until = Annotated[str | None, typer.Option(help="Stop after this stage.")]

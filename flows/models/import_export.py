@@ -47,7 +47,7 @@ def import_model(
     from nanochat.formats.folder import find_published
 
     found = find_published(folder, choice)
-    node = Node(id=IMPORT.name, stage=IMPORT, config=_config(found, folder))
+    node = Node(id=IMPORT.name, stage=IMPORT, config=import_config(found, folder))
     payload = payload_of(node, {})
     job = Job(node=node, key=fingerprint(payload), payload=payload, inputs={}, lineage={})
     context = ExecutionContext(store=store, scratch=scratch, runtime=Runtime())
@@ -58,7 +58,8 @@ def import_model(
     return outcome, found
 
 
-def _config(found: CheckpointFiles, folder: Path) -> ImportConfig:
+def import_config(found: CheckpointFiles, folder: Path) -> ImportConfig:
+    """Return what the import stage is to read, with the sums of its files."""
     note = found.description.with_name("nanochat.json")  # holds step and results in transformers' format
     more = [note] if found.format == "transformers" and note.is_file() else []
     files = [*found.weights, found.description, found.tokenizer, *more]

@@ -45,6 +45,8 @@ class EvaluateConfig(Config):
     """Validation tokens for bits per byte."""
     prompts: tuple[str, ...] = ()
     """Prompts whose greedy continuations are kept with the results."""
+    allow_unsafe_code: bool = False
+    """Run model-written code even where it cannot be jailed."""
 
     @model_validator(mode="after")
     def _samples_differ(self) -> EvaluateConfig:

@@ -1,7 +1,7 @@
 """The evaluation stages: bits per byte, the chat tasks and, for the base model, CORE.
 
 Every checkpoint is given the chat tasks, so that what chat training adds can be seen. Results depend on the
-inputs and the configuration alone, except that a program near the sandbox's time limit may or may not pass.
+inputs and the configuration alone, except that a program near its limit of processor time may pass or not.
 All ranks of an evaluation call its function; rank 0 alone writes:
 
 - `items/<task>.parquet`, `items/core_<label>.parquet`: what the model made of each item
@@ -72,11 +72,10 @@ def _evaluate(
         model = _load(inputs, runtime)
         chat = [parts.chat_part(model, config, task) for task in chat_tasks]
         core = [parts.core_part(model, task) for task in core_tasks]
-        others = [
-            parts.bpb_part(model, config, inputs["val_tokens"]),
-            parts.samples_part(model, config, kind),
-        ]
-        found = make_all([*chat, *core, *others], runtime, world)
+        # Whoever asks for single tasks gives no validation text.
+        bpb = [parts.bpb_part(model, config, inputs["val_tokens"])] if "val_tokens" in inputs else []
+        samples = parts.samples_part(model, config, kind)
+        found = make_all([*chat, *core, *bpb, samples], runtime, world)
     if not world.main:
         return {}
     write_answers(out, [*chat, *core], found)
@@ -89,7 +88,7 @@ def _evaluate(
         task.label: _summed(part, found, task.of or len(task.items))
         for task, part in zip(core_tasks, core, strict=True)
     }
-    val_bpb = parts.bits_per_byte(found[parts.VAL_BPB])
+    val_bpb = parts.bits_per_byte(found[parts.VAL_BPB]) if bpb else None
     precision = str(model.gpt.precision).removeprefix("torch.")
     measured = results(kind, config, chat_results, core_results, val_bpb, precision=precision)
     text = json.dumps(measured, indent=1, sort_keys=True, ensure_ascii=False)
@@ -102,7 +101,7 @@ def _load(inputs: Mapping[str, Path], runtime: Runtime) -> parts.Model:
     device = device_of(runtime.device)
     gpt = load_model(inputs["model"], device=device).eval()
     gpt.compute_in(torch.bfloat16 if device.type == "cuda" else torch.float32)
-    return parts.Model(gpt, tokenizer, Engine(gpt, tokenizer))
+    return parts.Model(gpt, tokenizer, Engine(gpt, tokenizer), runtime.threads)
 
 
 def _summed(part: EvaluationPart, found: Found, of: int, *, votes: bool = False) -> TaskResult:

@@ -22,12 +22,13 @@ from nanochat.evals.core import score as core
 from nanochat.evals.core.bundle import CoreTask
 from nanochat.evals.item_files import as_row
 from nanochat.evals.item_results import ItemResult
+from nanochat.evals.jail.levels import strongest
 from nanochat.evals.portions import GENERATED, EvaluationPart, Row
 from nanochat.evals.problem_sets import asked
 from nanochat.model.gpt import GPT
 from nanochat.tokenizer.tokenizer import Tokenizer
 
-_WRITTEN_TOGETHER = 64  # replies: twice those of a batch, so that most wait for no slowest one
+WRITTEN_TOGETHER = 64  # replies: twice those of a batch, so that most wait for no slowest one
 _VAL_ROWS = 16
 _SAMPLE_TOKENS = 64
 _CHARACTERS = 4  # of a token, about
@@ -41,23 +42,26 @@ class Model:
     gpt: GPT
     tokenizer: Tokenizer
     engine: Engine
+    workers: int = 1  # programs that are judged at once
 
 
 def chat_part(model: Model, config: EvaluateConfig, task: ChatTask) -> EvaluationPart:
     """Return the problems of a chat task."""
+    if task.kind == "code":
+        strongest(allow_unsafe_code=config.allow_unsafe_code)  # raises before anything is written
     written = 0 if task.kind == "choice" else config.num_samples * config.max_new_tokens * GENERATED
 
     def make(items: Sequence[int]) -> Iterator[Mapping[int, Row]]:
         if task.kind == "choice":
             return _rows(choice.answered(model.gpt, model.tokenizer, task, items))
-        return _rows(generative.answered(model.engine, task, items, config))
+        return _rows(generative.answered(model.engine, task, items, config, workers=model.workers))
 
     return EvaluationPart(
         name=task.name,
         work={item: _asked(task, item) + written for item in asked(task, config.max_problems)},
         make=make,
         baseline=task.baseline,
-        least_items=_WRITTEN_TOGETHER // config.num_samples or 1 if written else 1,
+        least_items=WRITTEN_TOGETHER // config.num_samples or 1 if written else 1,
     )
 
 

@@ -27,15 +27,21 @@ _JUDGED = {
     },
     "code": {
         "name": "program_passes_tests",
-        "version": 2,
-        "rule": "imports at the head of the prompt, the first fenced block or else the whole reply, and the"
-        " problem's tests run to their end, with a __name__ that is not __main__ and no other globals",
-        "differs": "programs have the standard library alone, where upstream's interpreter also has the"
-        " packages it was installed with, such as numpy and torch; they may call what upstream sets to None,"
-        " such as os.getcwd, os.remove and subprocess.Popen. Upstream of July 2026 (but not of October 2025,"
-        " whose rule this is) runs main guards, and takes an exit with code 0 for success",
+        "version": 3,
+        "rule": "imports at the head of the prompt, the first fenced block or else the whole reply, run in a"
+        " jail with a __name__ that is not __main__ and no other globals; the problem's tests, run in another"
+        " process, end without an exception within five seconds of the program's processor time and 256 MiB",
+        "differs": "results reach the tests as plain data, so that what a program does to its interpreter or"
+        " its exit code forges nothing; programs have the standard library alone, where upstream's"
+        " interpreter also has the packages it was installed with, such as numpy and torch; they can neither"
+        " write files nor start threads or processes; upstream's five seconds are of the clock. Upstream of"
+        " July 2026 (but not of October 2025, whose rule this is) runs main guards, and takes an exit with"
+        " code 0 for success",
     },
 }
+_UNSAFE = (
+    "programs may have run without a jail, and have had whatever effect they liked (--allow-unsafe-code)"
+)
 _CORE = {
     "name": "dclm",
     "version": 1,
@@ -74,6 +80,8 @@ def protocol(config: EvaluateConfig, *, with_core: bool, precision: str = "float
         "calculator": dict(_CALCULATOR),
         "precision": precision,
     }
+    if config.allow_unsafe_code:
+        found["judging"]["code"] = _JUDGED["code"] | {"unsafe": _UNSAFE}
     if with_core:
         found["judging"]["core"] = dict(_CORE)
         found["subset"]["core"] = {
@@ -111,4 +119,5 @@ def protocol_lines(protocol: Mapping[str, Any]) -> list[str]:
 
 def _rule_line(part: str, rule: Mapping[str, Any]) -> str:
     differs = f". Differs from upstream: {rule['differs']}" if "differs" in rule else ""
-    return f"{part} ({rule['name']}, version {rule['version']}): {rule['rule']}{differs}"
+    unsafe = f". NOT JAILED: {rule['unsafe']}" if "unsafe" in rule else ""
+    return f"{part} ({rule['name']}, version {rule['version']}): {rule['rule']}{differs}{unsafe}"

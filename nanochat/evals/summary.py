@@ -25,7 +25,7 @@ def results(
     config: EvaluateConfig,
     tasks: Mapping[str, TaskResult],
     core: Mapping[str, TaskResult],
-    val_bpb: float,
+    val_bpb: float | None,
     *,
     precision: str,
 ) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def results(
         "metrics": {
             **problem_sets.means("core", core),
             **problem_sets.means("chatcore", tasks, sampled=config.temperature > 0),
-            "val_bpb": val_bpb,
+            **({} if val_bpb is None else {"val_bpb": val_bpb}),
         },
         "protocol": protocol(config, with_core=bool(core), precision=precision),
     }

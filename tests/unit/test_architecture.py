@@ -69,7 +69,14 @@ ALLOWED = {
         *("nanochat.chat", "nanochat.evals.bpb"),  # an evaluation task would decide what is trained
     ),
     "nanochat.formats": (*_BASICS, *_MODEL),
-    "nanochat.publish": (*_BASICS, "nanochat.data.chat", "nanochat.evals", "nanochat.formats", *_MODEL),
+    "nanochat.harness": (
+        *(*_BASICS, "nanochat.chat", "nanochat.data.chat", "nanochat.evals"),
+        *("nanochat.formats", *_MODEL),
+    ),
+    "nanochat.publish": (
+        *(*_BASICS, *_MODEL),
+        *("nanochat.data.chat", "nanochat.evals", "nanochat.formats", "nanochat.recipes"),
+    ),
     "nanochat.tracking": (
         "nanochat.credentials",
         "nanochat.errors",
@@ -92,6 +99,7 @@ PLACES = {
     "mlflow": {"nanochat.tracking.mlflow_sink"},
     "triton": {"kernels.language"},
     "huggingface_hub": {"nanochat.data.sources.hub_client"},
+    "lm_eval": {"nanochat.harness.adapter"},
 }
 
 

@@ -18,6 +18,7 @@ from nanochat.evals.jail.system_calls import call, library
 
 _CAPABILITIES_VERSION = 0x20080522
 _NO_NEW_PRIVILEGES, _PARENT_DEATH_SIGNAL, _SIGKILL = 38, 1, 9
+_NOT_ON_MACOS = ("RLIMIT_AS", "RLIMIT_DATA")  # refused there
 _MAX_FILE_BYTES = 16 * 2**20  # where files can be written at all
 
 
@@ -35,10 +36,12 @@ def limit(cpu_seconds: float, memory_bytes: int) -> None:
     }
     for name, value in limits.items():
         kind = getattr(resource, name, None)
-        if kind is not None:
+        if kind is not None and not (sys.platform == "darwin" and name in _NOT_ON_MACOS):
             _, hard = resource.getrlimit(kind)
             bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
-            resource.setrlimit(kind, (bound, bound))
+            # One second between the signal that says so and the one that ends it.
+            later = bound + 1 if name == "RLIMIT_CPU" and bound < hard else bound
+            resource.setrlimit(kind, (bound, later))
 
 
 def confine(level: str, *, program: bool) -> None:
@@ -46,7 +49,7 @@ def confine(level: str, *, program: bool) -> None:
     if level in ("namespaces", "landlock"):
         _confine_on_linux(program=program, change_root=program and level == "namespaces")
     elif level == "seatbelt":
-        seatbelt.confine(readable())
+        seatbelt.confine(readable(), program=program)
 
 
 def _confine_on_linux(*, program: bool, change_root: bool) -> None:

@@ -1,8 +1,8 @@
 """Judges model-written programs by their tests, each in a jail of its own, several at once.
 
-Each judgement is one launcher process (`launcher`), which reads the attempt from an unnamed file and writes its
-verdict to a pipe. Both, and the file for its complaints, are opened before it starts and read to a bound; the
-program's own process has none of them. A verdict does not depend on how busy the machine is: limits count
+Each judgement is one launcher process (`launcher`), which reads the attempt from an unnamed file and writes
+its verdict to a pipe. Both, and the file for its complaints, are opened before it starts and read to a bound;
+the program's own process has none of them. A verdict does not depend on how busy the machine is: limits count
 processor time and time asleep, and the wall clock ends only a launcher that hangs.
 """
 
@@ -17,20 +17,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Literal
 
 from nanochat.errors import ConfigError
+from nanochat.evals.jail.launcher import main
 
 Level = Literal["namespaces", "landlock", "seatbelt", "none"]
 Status = Literal["success", "wrong", "error", "timeout", "memory"]
 
 _ROOT = Path(__file__).parents[3]  # the folder that `nanochat` is imported from
 _START = f"""import sys; sys.path.insert(0, {str(_ROOT)!r})
-from nanochat.evals.jail.launcher import main
+from {main.__module__} import main
 del sys.path[0]
 main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))"""
 _HANGS_S = 600.0
@@ -72,13 +74,35 @@ def judge_all(
     attempts: Sequence[Attempt], level: Level, *, workers: int, limits: Limits | None = None
 ) -> list[Verdict]:
     """Judge programs, as many at once as there are workers; verdicts are in the order of the attempts."""
-    with ThreadPoolExecutor(max_workers=max(workers, 1), thread_name_prefix="judge") as pool:
-        return list(pool.map(lambda attempt: judge(attempt, level, limits=limits), attempts))
+    groups = judge_groups(([attempt] for attempt in attempts), level, workers=workers, limits=limits)
+    return [verdict for group in groups for verdict in group]
+
+
+def judge_groups(
+    groups: Iterable[Sequence[Attempt]], level: Level, *, workers: int, limits: Limits | None = None
+) -> Iterator[list[Verdict]]:
+    """Judge groups of programs while the next are being made; yield each group's verdicts, in order."""
+    pool = ThreadPoolExecutor(max_workers=max(workers, 1), thread_name_prefix="judge")
+    begun: deque[list[Future[Verdict]]] = deque()
+    try:
+        for group in groups:
+            begun.append([pool.submit(judge, attempt, level, limits=limits) for attempt in group])
+            while begun and all(verdict.done() for verdict in begun[0]):
+                yield [verdict.result() for verdict in begun.popleft()]
+        while begun:
+            yield [verdict.result() for verdict in begun.popleft()]
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def judge(attempt: Attempt, level: Level, *, limits: Limits | None = None) -> Verdict:
     """Judge one program; raises JailError where the jail cannot be built."""
-    limits = limits or Limits()
+    # A checker that ends without a verdict may have been the victim of a full machine: once more, then.
+    found = _judged(attempt, level, limits or Limits()) or _judged(attempt, level, limits or Limits())
+    return found or Verdict(status="error", detail="the checker was killed twice")
+
+
+def _judged(attempt: Attempt, level: Level, limits: Limits) -> Verdict | None:
     with contextlib.ExitStack() as stack:
         given = stack.enter_context(tempfile.TemporaryFile())
         complaints = stack.enter_context(tempfile.TemporaryFile())
@@ -90,11 +114,13 @@ def judge(attempt: Attempt, level: Level, *, limits: Limits | None = None) -> Ve
         given.seek(0)
         launcher = _launch(level, limits, folder, given, complaints)
         assert launcher.stdout is not None
+        deadline = time.monotonic() + _HANGS_S
         try:
-            written = _read(launcher.stdout.fileno(), time.monotonic() + _HANGS_S)
+            written = _read(launcher.stdout.fileno(), deadline)
         finally:
             _end(launcher)
-        return _verdict(written, launcher.returncode, os.pread(complaints.fileno(), 2000, 0))
+        hung = time.monotonic() > deadline
+        return _verdict(written, launcher.returncode, os.pread(complaints.fileno(), 2000, 0), hung=hung)
 
 
 def _launch(
@@ -138,12 +164,13 @@ def _end(launcher: subprocess.Popen[bytes]) -> None:
     launcher.stdout.close()
 
 
-def _verdict(written: bytes, code: int, complaints: bytes) -> Verdict:
+def _verdict(written: bytes, code: int, complaints: bytes, *, hung: bool) -> Verdict | None:
     first, _, second = written.decode("ascii", errors="replace").partition("\n")
     if first != "{}":
         reason = json.loads(first)["failed"] if first else complaints.decode(errors="replace").strip()
         raise JailError(f"the jail could not be built: {reason or f'the launcher ended with {code}'}")
-    try:
+    if second:
         return Verdict(**json.loads(second))
-    except ValueError:  # the checker ended before it wrote one, or hung
-        return Verdict(status="timeout", detail="the checker used all of its time or memory")
+    if hung or code == -signal.SIGXCPU:
+        return Verdict(status="timeout", detail="the checker used all of its time")
+    return None

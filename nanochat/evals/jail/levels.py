@@ -11,7 +11,7 @@ import functools
 import logging
 import sys
 
-from nanochat.evals.jail.judging import JailError, Attempt, Level, judge
+from nanochat.evals.jail.judging import Attempt, JailError, Level, judge
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +29,8 @@ def strongest(*, allow_unsafe_code: bool) -> Level:
     if not allow_unsafe_code:
         raise JailError(
             f"code that a model wrote cannot be jailed on this machine ({'; '.join(reasons)})",
-            hint="run on Linux 5.13 or later with Landlock, leave the code task out with"
-            f" -o evaluate.chat_tasks=…, or let the code do whatever you may do with {ALLOW}",
+            hint="use Linux 5.13 or later with Landlock, or evaluate.chat_tasks without humaneval;"
+            f" {ALLOW} runs the code all the same, and it can do whatever you can",
         )
     log.warning("model-written code runs without a jail (%s): %s", ALLOW, "; ".join(reasons))
     return "none"

@@ -7,7 +7,7 @@ import pytest
 
 from nanochat.data.chat.answers import Problem
 from nanochat.data.chat.tasks import load_task
-from nanochat.evals.humaneval import head_imports, passes, program
+from nanochat.evals.humaneval import head_imports, helpers, passing, program
 
 PROBLEM = Problem(
     prompt='import math\nfrom typing import List\n\ndef total(x: List[int]) -> int:\n    """Add up."""\n',
@@ -23,17 +23,14 @@ WRONG = GOOD.replace("sum", "max")
 VERDICTS = json.loads(Path(__file__).with_name("humaneval_verdicts.json").read_text(encoding="utf-8"))
 
 
-def _ends_well(text):
-    try:
-        exec(text, {})  # as the sandbox does, without the cost of one
-    except Exception:
-        return False
-    return True
+@pytest.fixture(scope="module")
+def verdicts():
+    return next(passing([[(PROBLEM, case["reply"]) for case in VERDICTS]], workers=2))
 
 
-@pytest.mark.parametrize("case", VERDICTS, ids=lambda case: case["why"])
-def test_the_verdict_is_upstreams(case):
-    assert _ends_well(program(PROBLEM, case["reply"])) is case["passes"]
+@pytest.mark.parametrize("i", range(len(VERDICTS)), ids=lambda i: VERDICTS[i]["why"])
+def test_the_verdict_is_upstreams(i, verdicts):
+    assert verdicts[i] is VERDICTS[i]["passes"]
 
 
 @pytest.mark.parametrize(
@@ -51,12 +48,22 @@ def test_the_verdict_is_upstreams(case):
     ],
 )
 def test_the_verdict_of_a_program_that_is_run_is_upstreams(reply, verdict):
-    assert passes(PROBLEM, reply) is verdict
+    assert next(passing([[(PROBLEM, reply)]])) == [verdict]
 
 
-def test_the_program_is_imports_code_tests_and_their_call():
-    found = program(PROBLEM, f"\n{GOOD}\n")
-    assert found == f"import math\nfrom typing import List\n\n{GOOD}\n\n{PROBLEM.test}\ncheck(total)"
+def test_the_program_is_imports_and_code():
+    assert program(PROBLEM, f"\n{GOOD}\n") == f"import math\nfrom typing import List\n\n{GOOD}"
+
+
+def test_tests_may_use_what_the_prompt_defines_besides_the_function():
+    head, function = PROBLEM.prompt.split("\n\n")
+    prompt = f'{head}\n\ndef double(x):\n    """\\d"""\n    return 2 * x\n\n{function}'
+    found = helpers(Problem(prompt=prompt, entry_point="total"))
+    names = {}
+    exec(found, names)
+    assert names["double"](2) == 4
+    assert "math" in names and "total" not in names
+    assert helpers(Problem(prompt="import math\ndef f(:", entry_point="f")) == "import math"
 
 
 def test_only_the_imports_at_the_head_are_taken():
@@ -64,8 +71,8 @@ def test_only_the_imports_at_the_head_are_taken():
     assert head_imports(prompt) == "import math\nfrom typing import List"
 
 
-def test_real_solutions_pass_their_tests(shared_data):
+def test_real_solutions_pass_their_tests_however_many_are_judged_at_once(shared_data):
     task = load_task(shared_data, "humaneval", "test")
-    for i in (0, 32, 38, 99):
-        assert passes(task.problem(i), task.conversation(i)[-1]["content"]), i
-        assert not passes(task.problem(i), "def nothing(): pass")
+    real = [(task.problem(i), task.conversation(i)[-1]["content"]) for i in range(len(task))]
+    assert list(passing([real[:60], real[60:]], workers=64)) == [[True] * 60, [True] * (len(task) - 60)]
+    assert next(passing([[(problem, "def nothing(): pass") for problem, _ in real[:4]]])) == [False] * 4

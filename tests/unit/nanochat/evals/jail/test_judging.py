@@ -6,9 +6,11 @@ import textwrap
 
 import pytest
 
+from nanochat.config import EvaluateConfig
 from nanochat.evals.jail import levels, seatbelt
-from nanochat.evals.jail.judging import JailError, Attempt, Limits, judge, judge_all
+from nanochat.evals.jail.judging import Attempt, JailError, Limits, judge, judge_all
 from nanochat.evals.jail.system_calls import NUMBERS
+from nanochat.evals.protocol import protocol, protocol_lines
 
 _LEVELS = ["seatbelt"] if sys.platform == "darwin" else ["namespaces", "landlock"]
 
@@ -16,6 +18,15 @@ _LEVELS = ["seatbelt"] if sys.platform == "darwin" else ["namespaces", "landlock
 def _attempt(program, check, helpers="", entry_point="f"):
     test = "def check(candidate):\n" + textwrap.indent(textwrap.dedent(check), "    ")
     return Attempt(program=textwrap.dedent(program), test=test, entry_point=entry_point, helpers=helpers)
+
+
+def _require(level):
+    try:
+        judge(_attempt("def f(): pass", "candidate()"), level)
+    except JailError as error:
+        if level == "namespaces" or sys.platform == "darwin":
+            pytest.skip(str(error))
+        raise
 
 
 _HELPER = "def double(x):\n    return 2 * x\n"
@@ -72,6 +83,7 @@ _FAIL = {
 
 @pytest.mark.parametrize("level", _LEVELS)
 def test_honest_programs_are_judged_as_in_one_interpreter(level):
+    _require(level)
     attempts = [*_PASS.values(), *(attempt for failing in _FAIL.values() for attempt in failing)]
     expected = ["success"] * len(_PASS) + [s for s, failing in _FAIL.items() for _ in failing]
     verdicts = judge_all(attempts, level, workers=4)
@@ -135,11 +147,20 @@ def test_without_a_jail_code_runs_only_where_it_is_allowed(monkeypatch):
     assert [v.status for v in judge_all(list(_PASS.values()), "none", workers=4)] == ["success"] * len(_PASS)
 
 
+def test_the_record_says_where_code_may_have_run_without_a_jail():
+    safe = protocol(EvaluateConfig(), with_core=False)
+    unsafe = protocol(EvaluateConfig(allow_unsafe_code=True), with_core=False)
+    assert not any("NOT JAILED" in line for line in protocol_lines(safe))
+    (line,) = (line for line in protocol_lines(unsafe) if "NOT JAILED" in line)
+    assert line.startswith("code ") and "--allow-unsafe-code" in line
+
+
 def test_the_rules_of_macos_allow_reading_the_interpreter_alone():
-    rules = seatbelt.profile(["/opt/python/lib", '/a "quoted" \\ folder'])
+    rules = seatbelt.profile(["/opt/python/lib", '/a "quoted" \\ folder'], program=True)
     assert rules.startswith("(version 1)\n(deny default)\n")
     assert '(subpath "/opt/python/lib") (subpath "/a \\"quoted\\" \\\\ folder")' in rules
     assert not [word for word in ("write", "network", "fork", "exec", "signal", "mach") if word in rules]
+    assert set(seatbelt.profile([], program=False).split("\n")) - set(rules.split("\n")) >= {"(allow signal)"}
 
 
 def test_every_system_call_has_a_number_of_its_own():
