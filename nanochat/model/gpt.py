@@ -205,9 +205,8 @@ class GPT(nn.Module):
 
     def hidden_packed(self, packed: PackedRows, filling: Filling | None = None) -> Tensor:
         """Return the final normed activations (N, C) of rows packed into one; keep keys and values."""
-        end = int(packed.positions.max()) + 1
-        if end > self.cos.size(1):
-            self._set_tables(2 * end)
+        if packed.longest > self.cos.size(1):
+            self._set_tables(2 * packed.longest)
         cos, sin = self.cos[:, packed.positions], self.sin[:, packed.positions]
         context = Context(cos, sin, packed=packed, filling=filling)
         with self._autocast():
