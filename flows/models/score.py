@@ -153,7 +153,12 @@ def find_examinee(store: Store, ref: str, choice: Choice | None = None) -> Exami
 
 @contextmanager
 def questions(
-    store: Store, examinee: Examinee, *, tasks: Sequence[str] = (), limit: int | None = None
+    store: Store,
+    examinee: Examinee,
+    *,
+    tasks: Sequence[str] = (),
+    limit: int | None = None,
+    allow_unsafe_code: bool = False,
 ) -> Iterator[Questions]:
     """Give what a model is asked, while the block runs: `tasks`, or what its evaluation asks.
 
@@ -164,6 +169,8 @@ def questions(
     config = _changed(EvaluateConfig(), settings_of(evaluation) if evaluation else {})
     is_base = evaluating(examinee.model) is EVALUATE_BASE
     change: dict[str, Any] = {"prompts": ()}
+    if allow_unsafe_code:
+        change["allow_unsafe_code"] = True
     if limit:
         change |= {"max_problems": limit, "core_max_problems": limit}
     if tasks:
