@@ -50,10 +50,10 @@ def evaluate(
         bool, typer.Option("--by-subject", help="Also a line for each subject of a task that has them: MMLU.")
     ] = False,
     device: Device = "cpu",
-    allow_unsafe_code: AllowUnsafeCode = False,
     source: Source = None,
     tag: Tag = None,
     step: Step = None,
+    allow_unsafe_code: AllowUnsafeCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Score a model, or compare two.
@@ -70,8 +70,10 @@ def evaluate(
     _, opened = open_store(store)
     examinees = [find_examinee(opened, ref, choice_of(source, tag, step))]
     examinees += [find_examinee(opened, compare)] if compare else []
-    unsafe, tasks = allow_unsafe_code, tuple(dict.fromkeys(task or ()))
-    with questions(opened, examinees[0], tasks=tasks, limit=limit, allow_unsafe_code=unsafe) as asked:
+    tasks = tuple(dict.fromkeys(task or ()))
+    with questions(
+        opened, examinees[0], tasks=tasks, limit=limit, allow_unsafe_code=allow_unsafe_code
+    ) as asked:
         output.say(f"problems: {_named(asked)}")
         scores = [
             recorded_scores(asked, s) if recorded else asked.score(s, Runtime(device=device))

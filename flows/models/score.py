@@ -162,15 +162,14 @@ def questions(
 ) -> Iterator[Questions]:
     """Give what a model is asked, while the block runs: `tasks`, or what its evaluation asks.
 
-    The settings are those of the evaluation that the data is taken from, or the defaults.
+    The settings are those of the evaluation that the data is taken from, or the defaults; what this machine
+    allows is said anew.
     """
     _require_known(tasks)
     evaluation, data, val_tokens = _data_for(store, examinee)
     config = _changed(EvaluateConfig(), settings_of(evaluation) if evaluation else {})
     is_base = evaluating(examinee.model) is EVALUATE_BASE
-    change: dict[str, Any] = {"prompts": ()}
-    if allow_unsafe_code:
-        change["allow_unsafe_code"] = True
+    change: dict[str, Any] = {"prompts": (), "allow_unsafe_code": allow_unsafe_code}
     if limit:
         change |= {"max_problems": limit, "core_max_problems": limit}
     if tasks:
