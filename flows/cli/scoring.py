@@ -15,7 +15,7 @@ from nanochat.runtime import Runtime
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flows.models.score import Questions, Scores
+    from flows.models.score import Examinee, Questions, Scores
     from flows.models.scored import Example
 
 _SEVERAL = "repeatable"
@@ -70,19 +70,34 @@ def evaluate(
     _, opened = open_store(store)
     examinees = [find_examinee(opened, ref, choice_of(source, tag, step))]
     examinees += [find_examinee(opened, compare)] if compare else []
+    tasks = tuple(dict.fromkeys(task or ()))
     with questions(
-        opened, examinees[0], tasks=tuple(task or ()), limit=limit, allow_unsafe_code=allow_unsafe_code
+        opened, examinees[0], tasks=tasks, limit=limit, allow_unsafe_code=allow_unsafe_code
     ) as asked:
         output.say(f"problems: {_named(asked)}")
-        scores = [
-            recorded_scores(asked, s) if recorded else asked.score(s, Runtime(device=device))
-            for s in examinees
-        ]
+        scores = (
+            [recorded_scores(asked, examinee) for examinee in examinees]
+            if recorded
+            else _asked(asked, examinees, device)
+        )
         shown = examples(asked, scores, show, show_items) if show else []
     if as_json:
         output.show_json(_as_json(asked, scores, shown))
     else:
         _print(scores, shown, by_subject=by_subject)
+
+
+def _asked(asked: Questions, examinees: Sequence[Examinee], device: str) -> list[Scores]:
+    from flows.display.progress import Progress
+
+    scores = []
+    with Progress(output.stderr()) as progress:
+        for examinee in examinees:
+            line = f"eval {examinee.name}"
+            runtime = Runtime(device=device, tracker=progress.started(line))
+            scores.append(asked.score(examinee, runtime))
+            progress.finished(line, "done")
+    return scores
 
 
 def _named(asked: Questions) -> str:

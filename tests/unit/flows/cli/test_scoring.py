@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -31,6 +32,7 @@ def test_a_line_for_each_task_and_each_sum(printed):
     assert rows["gsm8k"][1:7] == ["0.0%", "0.0", "to", "56.1", "0.0%", "3"] and float(rows["gsm8k"][7]) >= 0
     assert len(rows["val_bpb"]) == 2 and float(rows["val_bpb"][1]) > 0
     assert err.startswith("problems: tasks/")
+    assert re.search(r"^eval sft +done .* mmlu 0\.667", err, re.MULTILINE)
 
 
 def test_several_answers_to_each_problem_have_lines_below_their_task():
