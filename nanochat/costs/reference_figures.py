@@ -11,9 +11,6 @@ from nanochat.model.flops import peak_flops
 
 D20_FLOPS_PER_TOKEN = 3_491_758_080
 SFT_STEP_S = 166 / 651  # with its validations
-BPB_S, BPB_TOKENS = 66.0, 20 * 524_288  # tokens of each split
-CORE_S = 262.0
-CHAT_S = 415.0  # mean of 425 s and 406 s
 PUBLISH_S = 30.0  # assumed: writing two folders
 
 SHARD_BYTES = 100_000_000  # of both published corpora
@@ -41,6 +38,7 @@ class Machine:
     gpus: int
     peak_flops: float  # of one GPU
     utilisation: float
+    memory_bytes_per_s: float  # of one GPU
     memory_bytes: float  # of one GPU
     dollars_per_hour: float
 
@@ -55,6 +53,7 @@ PUBLISHED = Machine(
     gpus=8,
     peak_flops=peak_flops("NVIDIA H100 80GB HBM3") or 0.0,
     utilisation=0.48,
+    memory_bytes_per_s=3.35e12,
     memory_bytes=81_559 * 2**20,
     dollars_per_hour=24.0,
 )

@@ -38,7 +38,10 @@ def make_all(parts: Sequence[EvaluationPart], runtime: Runtime, world: RankGroup
     with _shared_folder(runtime, world) as folder:
         work = _Work(parts, runtime, world, _Desk(folder))
         work.begin()
-        complete = world.gather(float(work.make()))[0][0]
+        made = work.make()
+        if world.main and not made:
+            work.keep()  # before the others are waited for: one that is gone may be why this run ends
+        complete = world.gather(float(made))[0][0]
         if not complete:
             raise Interrupted(world.from_main(work.ended_early() if world.main else ""))
         return work.found
@@ -127,10 +130,19 @@ class _Work:
             self._collect()
         return True
 
+    def keep(self) -> None:
+        """Keep a restart point, unless the newest has all that is finished."""
+        self._collect()
+        if self._finished > self._kept:
+            with tempfile.TemporaryDirectory(prefix="nanochat-restart-", dir=self.runtime.scratch) as name:
+                write_rows(Path(name), self.parts, self.found)
+                self.runtime.restart_points.save(self._finished, Path(name))
+            self._kept = self._finished
+        self._kept_at = time.monotonic()
+
     def ended_early(self) -> str:
         """Keep what there is; return what to say of it. Rank 0 only."""
-        self._collect()
-        self._keep()
+        self.keep()
         kept = self._kept if self.runtime.restart_points.latest() else 0
         what = f"{kept} are kept" if kept else "nothing is kept"
         return f"stopped after {self._finished} of {len(self.portions)} portions of the evaluation; {what}"
@@ -163,8 +175,7 @@ class _Work:
         if time.monotonic() - self._collected_at >= _REPORT_S:
             self._collect()
         if time.monotonic() - self._kept_at >= self.runtime.restart_point_every_s:
-            self._collect()
-            self._keep()
+            self.keep()
 
     def _collect(self) -> None:
         """Take over what other ranks have made, on rank 0."""
@@ -212,15 +223,6 @@ class _Work:
         if latest:
             text = f"continuing after {self._finished} of {len(self.portions)} portions"
             self.runtime.tracker.log_text(text, step=self._finished)
-
-    def _keep(self) -> None:
-        """Keep a restart point, unless the newest has all that is finished."""
-        if self._finished > self._kept:
-            with tempfile.TemporaryDirectory(prefix="nanochat-restart-", dir=self.runtime.scratch) as name:
-                write_rows(Path(name), self.parts, self.found)
-                self.runtime.restart_points.save(self._finished, Path(name))
-            self._kept = self._finished
-        self._kept_at = time.monotonic()
 
 
 @contextmanager

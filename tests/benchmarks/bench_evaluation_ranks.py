@@ -30,13 +30,13 @@ from tests.support.ranks import on_ranks
 
 CONFIG = EvaluateConfig(
     chat_tasks=("arc_easy", "mmlu", "gsm8k"),
-    max_problems=256,
-    core_max_problems=8,
+    max_problems=192,
+    core_max_problems=4,
     max_new_tokens=48,
     bpb_tokens=128 * 1024,
 )
-SHAPE = ModelConfig(sequence_len=1024, vocab_size=265, n_layer=4, n_head=4, n_kv_head=4, n_embd=256)
-TRIES = 3
+SHAPE = ModelConfig(sequence_len=1024, vocab_size=265, n_layer=4, n_head=4, n_kv_head=4, n_embd=128)
+TRIES = 2
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nanochat.errors import Interrupted
+from nanochat.errors import DataError, Interrupted
 from nanochat.evals.portions import EvaluationPart
 from nanochat.evals.shared_work import make_all
 from nanochat.ranks.rank_group import RankGroup
@@ -22,10 +22,10 @@ pytestmark = pytest.mark.xdist_group("ranks")
 class Parts:
     """Two parts of five portions, which note what is made; ranks wait for each other twice: all make some."""
 
-    def __init__(self, *, stop_after: int | None = None) -> None:
+    def __init__(self, *, stop_after: int | None = None, fail: bool = False) -> None:
         self.made: list[tuple[str, int]] = []
         self.stop = threading.Event()
-        self.stop_after = stop_after
+        self.stop_after, self.fail = stop_after, fail
 
     def all(self) -> list[EvaluationPart]:
         work = dict.fromkeys(range(10), 8_192.0)
@@ -43,6 +43,8 @@ class Parts:
             self.made.append((name, item))
             if len(self.made) == self.stop_after:
                 self.stop.set()
+            if self.fail and len(self.made) == 3:
+                raise DataError("an item is bad")
             yield {item: _answer(item) if name == "task" else [item / 7, item]}
 
 
@@ -78,10 +80,10 @@ def run(folder: Path, parts: Parts, *, every_s: float = 1e9, tracker: Any = None
     return make_all(parts.all(), runtime, RankGroup.current())
 
 
-def as_rank(folder: Path, stop_on: int | None = None, stop_after: int = 3) -> Any:
+def as_rank(folder: Path, stop_on: int | None = None, fail_on: int | None = None) -> Any:
     """Run as one of several ranks; return what was found, made, and reported."""
     world, recorder = RankGroup.current(), _Recorder()
-    parts = Parts(stop_after=stop_after if world.rank == stop_on else None)
+    parts = Parts(stop_after=3 if world.rank == stop_on else None, fail=world.rank == fail_on)
     try:
         found = run(folder, parts, tracker=recorder)
     except Interrupted as error:
@@ -112,6 +114,16 @@ def test_a_stop_of_any_rank_stops_all_and_other_ranks_go_on_from_there(stop_on: 
     assert run(tmp_path, parts) == ALL
     assert len(parts.made) == 20 - 2 * finished
     assert len(parts.made) + len(made) + len(other_made) <= 22  # two portions were given up half made
+
+
+def test_what_is_finished_is_kept_when_a_rank_has_failed_and_the_others_are_asked_to_stop(
+    tmp_path: Path,
+) -> None:
+    lost, failed = on_ranks(2, as_rank, tmp_path, 0, 1)
+    assert isinstance(failed, DataError) and isinstance(lost, RuntimeError)
+    parts = Parts()
+    assert run(tmp_path, parts) == ALL
+    assert len(parts.made) < 20
 
 
 def test_a_run_killed_after_any_item_goes_on_with_what_is_missing(tmp_path: Path) -> None:
