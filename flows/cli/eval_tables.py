@@ -29,6 +29,9 @@ def scores_table(
     table = plain_table("task", "accuracy", "95 % interval", "chance", "items", "seconds")
     for name, line in tasks.items():
         table.add_row(*_cells(name, line))
+        for what, estimate in line.samples.items():
+            cells = (percent(estimate.value, brief=True), _limits("tasks", estimate))
+            table.add_row(f"  {what}", *cells, "", "", "")
         for part, of_part in (line.groups or {}).items() if groups else ():
             table.add_row(*_cells(f"  {part}", of_part))
     for name, (value, interval) in metrics.items():

@@ -23,8 +23,10 @@ from flows.cli.precision import tell_precision
 from flows.plan import Plan
 from flows.store import Store
 from nanochat import recipes
-from nanochat.config import ChatSettings
+from nanochat.config import ChatSettings, EvaluateConfig
+from nanochat.data.chat.task_table import TASKS
 from nanochat.errors import ConfigError, DataError
+from nanochat.publish.published_scores import published_scores
 
 if TYPE_CHECKING:
     from flows.cli.local_run import RunResult
@@ -98,6 +100,7 @@ def _say_before(planned: Plan, device: str | None) -> None:
     """Print what to know before hours of work; `device` is this machine's, where it does that work."""
     if device:
         _require_device(device, planned)
+        _require_jail(planned)
     for line in plan_tables.text_lines(planned):
         output.say(line)
     output.warn(planned.warnings)
@@ -120,8 +123,11 @@ def _show_run(done: RunResult, found: Mapping[str, Any], folder: Path | None, *,
         return
     output.show(tables.run_table(done.records, done.executed))
     if found:
+        published = published_scores(record.to_json() for record in done.records.values())
         output.show("")
-        output.show(tables.results_table(found))
+        output.show(tables.results_table(found, published))
+        for one in published:
+            output.show(f"{one.title}: {one.source}")
     if folder:
         output.show(f"\nmodel card: {folder / 'README.md'}")
 
@@ -133,6 +139,17 @@ def _require_device(device: str, planned: Plan) -> None:
         from nanochat.model.device import device_of
 
         device_of(device)
+
+
+def _require_jail(planned: Plan) -> None:
+    """Raise JailError, before hours of training, if programs are to be judged that cannot be jailed here."""
+    from nanochat.evals.jail.levels import strongest
+
+    for config in (p.node.config for p in planned.nodes if p.action != "hit"):
+        if isinstance(config, EvaluateConfig) and any(
+            TASKS[name].form == "functions" for name in config.chat_tasks if name in TASKS
+        ):
+            strongest(allow_unsafe_code=config.allow_unsafe_code)
 
 
 def _show_next(commands: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from flows.cli import eval_tables, output
 from flows.cli.model_options import ModelRef, Source, Step, Tag, choice_of
-from flows.cli.options import AsJson, Device, StoreUrl, open_store
+from flows.cli.options import AllowUnsafeCode, AsJson, Device, StoreUrl, open_store
 from nanochat.errors import ConfigError
 from nanochat.runtime import Runtime
 
@@ -53,6 +53,7 @@ def evaluate(
     source: Source = None,
     tag: Tag = None,
     step: Step = None,
+    allow_unsafe_code: AllowUnsafeCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Score a model, or compare two.
@@ -69,7 +70,9 @@ def evaluate(
     _, opened = open_store(store)
     examinees = [find_examinee(opened, ref, choice_of(source, tag, step))]
     examinees += [find_examinee(opened, compare)] if compare else []
-    with questions(opened, examinees[0], tasks=tuple(task or ()), limit=limit) as asked:
+    with questions(
+        opened, examinees[0], tasks=tuple(task or ()), limit=limit, allow_unsafe_code=allow_unsafe_code
+    ) as asked:
         output.say(f"problems: {_named(asked)}")
         scores = [
             recorded_scores(asked, s) if recorded else asked.score(s, Runtime(device=device))

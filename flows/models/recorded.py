@@ -29,7 +29,8 @@ from nanochat.evals.shown_items import CORE_PREFIX
 from nanochat.tokenizer.tokenizer import Tokenizer
 
 _AGAIN = "leave out --recorded to ask the model again"
-_SELECTING = {"chat_tasks", "core", "prompts"}  # settings that say which results there are, not what they are
+# Settings that say which results there are, or where they came about, not what they are.
+_SELECTING = {"chat_tasks", "core", "prompts", "allow_unsafe_code"}
 
 
 def recorded_scores(questions: Questions, examinee: Examinee) -> Scores:

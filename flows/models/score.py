@@ -153,17 +153,23 @@ def find_examinee(store: Store, ref: str, choice: Choice | None = None) -> Exami
 
 @contextmanager
 def questions(
-    store: Store, examinee: Examinee, *, tasks: Sequence[str] = (), limit: int | None = None
+    store: Store,
+    examinee: Examinee,
+    *,
+    tasks: Sequence[str] = (),
+    limit: int | None = None,
+    allow_unsafe_code: bool = False,
 ) -> Iterator[Questions]:
     """Give what a model is asked, while the block runs: `tasks`, or what its evaluation asks.
 
-    The settings are those of the evaluation that the data is taken from, or the defaults.
+    The settings are those of the evaluation that the data is taken from, or the defaults; what this machine
+    allows is said anew.
     """
     _require_known(tasks)
     evaluation, data, val_tokens = _data_for(store, examinee)
     config = _changed(EvaluateConfig(), settings_of(evaluation) if evaluation else {})
     is_base = evaluating(examinee.model) is EVALUATE_BASE
-    change: dict[str, Any] = {"prompts": ()}
+    change: dict[str, Any] = {"prompts": (), "allow_unsafe_code": allow_unsafe_code}
     if limit:
         change |= {"max_problems": limit, "core_max_problems": limit}
     if tasks:

@@ -6,7 +6,7 @@ Made from `flows.models.score.Scores`; how lines look as text is decided in `flo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flows.models.score import Questions, Scores
@@ -19,6 +19,7 @@ from nanochat.evals.results import (
     metric_names,
     metric_part,
     metric_tasks,
+    sample_estimates,
     task_interval,
 )
 from nanochat.evals.shown_items import CORE_PREFIX, Prompts, ShownItem
@@ -35,13 +36,19 @@ class TaskLine:
     items: int
     seconds: float | None = None  # None where it was not measured
     groups: Mapping[str, TaskLine] | None = None  # parts of the task, such as examinees
+    samples: Mapping[str, Estimate] = field(default_factory=dict)  # pass@k and majority
 
     def to_json(self) -> dict[str, Any]:
         """Return it for programs."""
-        found = {"accuracy": self.accuracy.value, "low": self.accuracy.low, "high": self.accuracy.high}
+        found: dict[str, Any] = {"accuracy": self.accuracy.value}
+        found |= {"low": self.accuracy.low, "high": self.accuracy.high}
         found |= {"chance": self.chance, "items": self.items}
         if self.seconds is not None:
             found["seconds"] = self.seconds
+        if self.samples:
+            found["samples"] = {
+                what: {"value": e.value, "low": e.low, "high": e.high} for what, e in self.samples.items()
+            }
         if self.groups:
             return found | {"groups": {name: group.to_json() for name, group in self.groups.items()}}
         return found
@@ -77,6 +84,7 @@ def _line(name: str, numbers: Mapping[str, Any], scores: Scores) -> TaskLine:
         items=numbers["problems"],
         seconds=scores.seconds.get(name),
         groups=_groups(scores.items[name], numbers["baseline"]),
+        samples=sample_estimates(numbers),
     )
 
 

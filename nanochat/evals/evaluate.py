@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nanochat.chat.engine import Engine
 from nanochat.config import EvaluateConfig
 from nanochat.data.chat.tasks import load_scored_task
@@ -87,7 +89,8 @@ def _evaluate(
         for task, part in zip(core_tasks, core, strict=True)
     }
     val_bpb = parts.bits_per_byte(found[parts.VAL_BPB]) if bpb else None
-    measured = results(kind, config, chat_results, core_results, val_bpb)
+    precision = str(model.gpt.precision).removeprefix("torch.")
+    measured = results(kind, config, chat_results, core_results, val_bpb, precision=precision)
     text = json.dumps(measured, indent=1, sort_keys=True, ensure_ascii=False)
     (out / "results.json").write_text(text + "\n", encoding="utf-8")
     return metrics(chat_results, core_results, measured["metrics"])
@@ -95,8 +98,9 @@ def _evaluate(
 
 def _load(inputs: Mapping[str, Path], runtime: Runtime) -> parts.Model:
     tokenizer = Tokenizer.load(inputs["tokenizer"])
-    gpt = load_model(inputs["model"], device=device_of(runtime.device))
-    gpt.eval()
+    device = device_of(runtime.device)
+    gpt = load_model(inputs["model"], device=device).eval()
+    gpt.compute_in(torch.bfloat16 if device.type == "cuda" else torch.float32)
     return parts.Model(gpt, tokenizer, Engine(gpt, tokenizer), runtime.threads)
 
 

@@ -58,7 +58,7 @@ _CALCULATOR = {
 }
 
 
-def protocol(config: EvaluateConfig, *, with_core: bool) -> dict[str, Any]:
+def protocol(config: EvaluateConfig, *, with_core: bool, precision: str = "float32") -> dict[str, Any]:
     """Return judging rules, few-shot seeds, the rule for subsets, and how answers are written."""
     found: dict[str, Any] = {
         "judging": dict(_JUDGED),
@@ -78,6 +78,7 @@ def protocol(config: EvaluateConfig, *, with_core: bool) -> dict[str, Any]:
             "max_new_tokens": config.max_new_tokens,
         },
         "calculator": dict(_CALCULATOR),
+        "precision": precision,
     }
     if config.allow_unsafe_code:
         found["judging"]["code"] = _JUDGED["code"] | {"unsafe": _UNSAFE}
@@ -105,6 +106,7 @@ def protocol_lines(protocol: Mapping[str, Any]) -> list[str]:
             f"{written['num_samples']} drawn to each problem, temperature {written['temperature']},"
             f" top {written['top_k'] or 'all'}, seed {written['seed']}"
         )
+    lines.append(f"products of matrices: {protocol['precision']}")
     lines.append(f"written answers: {how}, at most {written['max_new_tokens']} tokens")
     for part, rule in protocol["subset"].items():
         limit = rule["max_problems"]

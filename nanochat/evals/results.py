@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -28,7 +28,7 @@ _PARTS = {"chatcore": "tasks", "core": "core"}  # of results.json, that a metric
 class BenchmarkRow:
     """One task or metric, with its value for each model in turn."""
 
-    part: str  # of results.json: tasks, core or metrics
+    part: str  # of results.json: tasks, core or metrics; or samples, numbers of a task beside its accuracy
     name: str
     chance: float | None  # accuracy of guessing; None for a metric
     values: tuple[float | None, ...]  # accuracies, or a metric's values; None where a model was not asked
@@ -58,6 +58,8 @@ class _Task(_Checked):
     baseline: float = Field(ge=0, lt=1)
     accuracy: float = Field(ge=0, le=1)
     problems: int = Field(ge=0)
+    pass_at: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    majority: float = Field(default=0, ge=0, le=1)
 
 
 class _Results(_Checked):
@@ -136,6 +138,17 @@ def task_interval(task: Mapping[str, Any]) -> Estimate:
     return share(task["accuracy"], task["problems"])
 
 
+def sample_estimates(task: Mapping[str, Any]) -> dict[str, Estimate]:
+    """Return what several answers to each problem give beside the accuracy: pass@k, and the majority.
+
+    The interval of pass@k is that of as many right and wrong problems, which is never too narrow.
+    """
+    drawn = sorted(task.get("pass_at", {}).items(), key=lambda entry: (len(entry[0]), entry[0]))
+    numbers = {f"pass@{k}": value for k, value in drawn if k != "1"}  # pass@1 is the accuracy
+    numbers |= {"majority": task["majority"]} if "majority" in task else {}
+    return {what: share(value, task["problems"]) for what, value in numbers.items()}
+
+
 def metric_interval(name: str, result: Mapping[str, Any]) -> Estimate | None:
     """Return a mean over tasks with its interval; None where it is not the mean of the tasks there are."""
     value, tasks = result["metrics"].get(name), metric_tasks(name, result)
@@ -168,6 +181,17 @@ def _task_rows(part: str, results: Mapping[str, Mapping[str, Any]]) -> list[Benc
         values = tuple(None if task is None else task["accuracy"] for task in found)
         intervals = tuple(None if task is None else task_interval(task) for task in found)
         rows.append(BenchmarkRow(part, name, chance, values, intervals))
+        rows += _sample_rows(name, found)
+    return rows
+
+
+def _sample_rows(name: str, found: Sequence[Mapping[str, Any] | None]) -> list[BenchmarkRow]:
+    tables = [{} if task is None else sample_estimates(task) for task in found]
+    rows = []
+    for what in dict.fromkeys(what for table in tables for what in table):
+        intervals = tuple(table.get(what) for table in tables)
+        values = tuple(None if one is None else one.value for one in intervals)
+        rows.append(BenchmarkRow("samples", f"{name} {what}", None, values, intervals))
     return rows
 
 

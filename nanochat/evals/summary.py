@@ -26,6 +26,8 @@ def results(
     tasks: Mapping[str, TaskResult],
     core: Mapping[str, TaskResult],
     val_bpb: float | None,
+    *,
+    precision: str,
 ) -> dict[str, Any]:
     """Return the content of `results.json` for a model of this kind (`base` or `chat`)."""
     return {
@@ -37,7 +39,7 @@ def results(
             **problem_sets.means("chatcore", tasks, sampled=config.temperature > 0),
             **({} if val_bpb is None else {"val_bpb": val_bpb}),
         },
-        "protocol": protocol(config, with_core=bool(core)),
+        "protocol": protocol(config, with_core=bool(core), precision=precision),
     }
 
 

@@ -30,10 +30,9 @@ from nanochat.formats.folder import find_published, read_published
 from nanochat.formats.published import Choice
 from nanochat.harness.chat_text import chat_text, chat_tokens, is_chat
 from nanochat.model.device import device_of
-from nanochat.model.packed_rows import packed_batches
+from nanochat.model.packed_rows import common_prefix, packed_batches
 from nanochat.tokenizer.tokenizer import Tokenizer
 
-_BATCH_ROWS = 64
 _BATCH_TOKENS = 8_192
 _CONTEXT_FACTOR = 10  # of the training context: as far as our own evaluation reads
 _GENERATION = {"until", "max_gen_toks", "do_sample", "temperature", "top_k"}
@@ -59,10 +58,13 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # a package without types
         step: int | None = None,
         score: str = "sum",
         device: str = "cpu",
-        batch_size: int | str = _BATCH_ROWS,
+        batch_size: int | str | None = None,
         max_batch_size: int | None = None,
     ) -> None:
-        """Read the folder `pretrained`; the names are those of the harness's `--model_args`."""
+        """Read the folder `pretrained`; the names are those of the harness's `--model_args`.
+
+        The harness always gives a batch size; ours follow from the length of the texts.
+        """
         super().__init__()
         if score not in ("sum", "mean"):
             raise ConfigError(
@@ -74,7 +76,6 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # a package without types
         self.model = published.model.eval().to(device_of(device))
         self.max_length = _CONTEXT_FACTOR * self.model.config.sequence_len
         self._mean = score == "mean"
-        self._rows = max_batch_size or (int(batch_size) if str(batch_size).isdigit() else _BATCH_ROWS)
 
     @property
     def eot_token_id(self) -> int:
@@ -125,11 +126,11 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # a package without types
         shortest = min(map(len, texts))
         if len(pairs) == 1:
             before = self.tok_encode(pairs[0][0].rstrip(" "))
-            return [_ScoredRow(texts[0], max(1, min(_shared([before, *texts]), shortest - 1)))]
+            return [_ScoredRow(texts[0], max(1, min(common_prefix([before, *texts]), shortest - 1)))]
         if len({context for context, _ in pairs}) == 1:
-            start = max(1, min(_shared(texts), shortest - 1))
+            start = max(1, min(common_prefix(texts), shortest - 1))
             return [_ScoredRow(text, start) for text in texts]
-        common = max(1, min(_shared([text[::-1] for text in texts]), shortest - 1))
+        common = max(1, min(common_prefix([text[::-1] for text in texts]), shortest - 1))
         return [_ScoredRow(text, len(text) - common) for text in texts]
 
     def _loglikelihood_tokens(
@@ -154,7 +155,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # a package without types
         user = self.tokenizer.special("user_start")
         cut = [row if row.tokens[1] == user else _last(row, self.max_length) for row in rows]
         found: dict[int, tuple[torch.Tensor, bool]] = {}
-        for batch in self._batches(cut):
+        for batch in packed_batches([len(row.tokens) for row in cut], _BATCH_TOKENS):
             longest = len(cut[batch[0]].tokens)
             padded = [cut[i].tokens + [self.eot_token_id] * (longest - len(cut[i].tokens)) for i in batch]
             hidden = self.model.hidden(torch.tensor(padded, device=self.model.device))  # (B, T, C)
@@ -165,11 +166,6 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # a package without types
                 likelihoods = logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
                 found[i] = likelihoods.double(), bool((logits.argmax(-1) == targets).all())
         return [found[i] for i in range(len(rows))]
-
-    def _batches(self, rows: Sequence[_ScoredRow]) -> Iterator[list[int]]:
-        """Yield the numbers of rows of similar length, the longest first."""
-        for batch in packed_batches([len(row.tokens) for row in rows], _BATCH_TOKENS):
-            yield from (batch[start : start + self._rows] for start in range(0, len(batch), self._rows))
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Return the log-likelihood of each whole text, in windows of the training context."""
@@ -206,16 +202,6 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # a package without types
 def main() -> None:
     """Run the harness's own command line, to which `--model nanochat` is known."""
     cli_evaluate()
-
-
-def _shared(rows: Sequence[Sequence[int]]) -> int:
-    """Return how many tokens all rows begin with."""
-    shared = 0
-    for tokens in zip(*rows, strict=False):
-        if len(set(tokens)) > 1:
-            break
-        shared += 1
-    return shared
 
 
 def _last(row: _ScoredRow, limit: int) -> _ScoredRow:

@@ -100,7 +100,7 @@ def attend_packed(q: Tensor, k: Tensor, v: Tensor, packed: PackedRows, window: i
         keys, values = k[0, block.keys], v[0, block.keys]  # (R, S, K, D)
         bias = block.bias(window, q.dtype)
         found = attend(q[0, block.queries], keys, values, window=window, mask=bias)  # (R, T, H, D)
-        out[0, block.queries[block.kept]] = found[block.kept]
+        out[0, block.places] = found.flatten(0, 1)[block.results]
     return out
 
 

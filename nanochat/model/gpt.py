@@ -126,6 +126,13 @@ class GPT(nn.Module):
         """Return the type of keys and values, in which a cache keeps them."""
         return self.lm_head.weight.dtype if self.precision == torch.float32 else self.precision
 
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Compute in a type from now on, without training: what is multiplied is turned into it once."""
+        self.precision = dtype
+        for parameter in self.parameters():
+            if parameter.dim() > 1:  # factors of the residual stream stay as `precision` alone leaves them
+                parameter.data = parameter.data.to(dtype)
+
     def flops_per_token(self) -> int:
         """Return forward and backward operations per trained token."""
         return flops.flops_per_token(self.config)
@@ -198,9 +205,8 @@ class GPT(nn.Module):
 
     def hidden_packed(self, packed: PackedRows, filling: Filling | None = None) -> Tensor:
         """Return the final normed activations (N, C) of rows packed into one; keep keys and values."""
-        end = int(packed.positions.max()) + 1
-        if end > self.cos.size(1):
-            self._set_tables(2 * end)
+        if packed.longest > self.cos.size(1):
+            self._set_tables(2 * packed.longest)
         cos, sin = self.cos[:, packed.positions], self.sin[:, packed.positions]
         context = Context(cos, sin, packed=packed, filling=filling)
         with self._autocast():

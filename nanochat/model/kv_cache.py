@@ -41,6 +41,8 @@ class KVCache:
         # Slots that a short row has not filled are multiplied by 0, which makes no number of what is not one.
         self._slots = torch.zeros(shape, device=device, dtype=dtype)
         self._last_embedding: Tensor | None = None  # (B, 1, C)
+        # Asked for by every layer of a step, and to be copied to the device once.
+        self._positions: tuple[tuple[tuple[int, ...], int], Tensor] | None = None
 
     @property
     def rows(self) -> int:
@@ -61,8 +63,11 @@ class KVCache:
         """Return the positions of the next `length` tokens: a slice, or (B, T) where rows differ."""
         if self._even:
             return slice(self.position, self.position + length)
-        first = torch.tensor(self.lengths, device=self._slots.device)
-        return first[:, None] + torch.arange(length, device=self._slots.device)
+        asked = (tuple(self.lengths), length)
+        if self._positions is None or self._positions[0] != asked:
+            ahead = [range(held, held + length) for held in self.lengths]
+            self._positions = (asked, torch.tensor(ahead, device=self._slots.device))
+        return self._positions[1]
 
     def mask(self, length: int, window: int | None = None) -> Tensor | None:
         """Return which of the slots in reach the next `length` tokens may attend to.
@@ -111,6 +116,7 @@ class KVCache:
         other._slots = self._slots[:, :, chosen]
         last = self._last_embedding
         other._last_embedding = None if last is None else last[chosen]
+        other._positions = None
         return other
 
     @property

@@ -29,7 +29,8 @@ class PaddedBlock:
 
     queries: Tensor  # (R, T)
     keys: Tensor  # (R, S)
-    kept: Tensor  # (R, T), whether a query's result is used
+    results: Tensor  # of the R * T queries those whose result is used,
+    places: Tensor  # and where in the long row these results belong
     seen: Tensor | None  # (R, T, S), None: queries are the keys, and each sees those up to itself
     distance: Tensor | None  # (R, T, S), in tokens of the text
     _biases: dict[int | None, Tensor] = field(default_factory=dict)
@@ -53,6 +54,7 @@ class PackedRows:
         packing = _Packing(families)
         self.places = packing.places
         """For each family and row, where in the long row each of its tokens is."""
+        self.longest = max(packing.positions) + 1
         self.tokens = torch.tensor([packing.tokens], device=device)  # (1, N)
         self.positions = torch.tensor(packing.positions, device=device)  # (N,), in its own row
         self.previous = torch.tensor(packing.previous, device=device)  # (N,), -1 before a row's first
@@ -187,7 +189,9 @@ def _block(calls: Sequence[_Call], positions: Sequence[int], device: torch.devic
         # A padded query sees one key, since a softmax over nothing is not a number.
         seen[..., 0] |= ~kept
         seen, distance = seen.to(device), distance.to(device)
-    return PaddedBlock(queries.to(device), keys.to(device), kept.to(device), seen, distance)
+    places = queries[kept].to(device)
+    results = kept.flatten().nonzero()[:, 0].to(device)
+    return PaddedBlock(queries.to(device), keys.to(device), results, places, seen, distance)
 
 
 def _padded(rows: Sequence[Sequence[int]], filler: int = 0) -> Tensor:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nanochat.config.base import Config
+from nanochat.evals.results import BenchmarkRow, measure_text
 from nanochat.recipes.classic import d20
 
 # Fields that change which texts are shown, what is measured while training, or the last digits.
@@ -27,9 +28,10 @@ class PublishedScores:
     tasks: Mapping[str, float]
     metrics: Mapping[str, float]
 
-    def value(self, part: str, name: str) -> float | None:
-        """Return a score by its place in `results.json`."""
-        return {"tasks": self.tasks, "metrics": self.metrics}.get(part, {}).get(name)
+    def text(self, row: BenchmarkRow, *, brief: bool = False) -> str:
+        """Return what was published for a row of the benchmark table."""
+        scores = {"tasks": self.tasks, "metrics": self.metrics}.get(row.part, {})
+        return measure_text(row.part, scores.get(row.name), brief=brief)
 
 
 D20 = (

@@ -24,7 +24,8 @@ from tests.support.jail_attacks import ATTACKS, Attack
 ROOT = Path(__file__).parents[2]
 DONE, KEPT = "it worked", "a secret that is kept in a file"
 _LIMITS = Limits(cpu_seconds=0.3, asleep_seconds=1.5)
-_SHM_KEY = 0x6A61696C  # of a segment of shared memory
+_ADOPT_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER
+_SHM_KEY = 0x6A000000 + os.getpid()  # of a segment of shared memory
 _TEST = f"""
 # EXPECTED: {DONE}
 def check(candidate):
@@ -93,6 +94,9 @@ class Outside:
             listener.setblocking(False)
             with contextlib.suppress(BlockingIOError):
                 found[f"network {name}"] = repr(listener.recv(9) if name == "udp" else listener.accept())
+        found |= {
+            f"process {pid}": "survives" for pid in _children() - {v.pid for v in self.victims.values()}
+        }
         return found | ({"writes_shared_memory": "/dev/shm"} if self.shared.exists() else {})
 
     def close(self) -> None:
@@ -115,6 +119,14 @@ def _untouched(file: Path) -> bool:
 def _state(pid: int) -> tuple[str, int]:
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return fields[0], int(fields[16])
+
+
+def _children() -> set[int]:
+    """Return the living processes below this one, orphans included once they are adopted."""
+    listed = [
+        int(pid) for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()
+    ]
+    return {pid for pid in listed if _state(pid)[0] != "Z"}
 
 
 def _installed_package() -> str:
@@ -152,4 +164,5 @@ def _attempt(attack: Attack, names: dict[str, object]) -> Attempt:
 
 if __name__ == "__main__":
     signal.alarm(300)
+    ctypes.CDLL(None).prctl(_ADOPT_ORPHANS, 1, 0, 0, 0)
     print(json.dumps(run(sys.argv[1])))

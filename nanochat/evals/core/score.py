@@ -41,7 +41,7 @@ def answered(
     """Yield what the model makes of the items with these indices (None: all), batch by batch."""
     indices = range(len(task.items)) if indices is None else indices
     limit = _CONTEXT_FACTOR * model.config.sequence_len
-    per_item = [_rows(tokenizer, task, index, limit) for index in indices]
+    per_item = [scored_rows(tokenizer, task, index, limit) for index in indices]
     sizes = [packed_size([row.tokens for row in rows]) for rows in per_item]
     for batch in packed_batches(sizes):
         items = [per_item[i] for i in batch]
@@ -67,7 +67,7 @@ def _result(task: CoreTask, index: int, rows: Sequence[Scored], scores: Sequence
     )
 
 
-def _rows(tokenizer: Tokenizer, task: CoreTask, index: int, limit: int) -> list[Scored]:
+def scored_rows(tokenizer: Tokenizer, task: CoreTask, index: int, limit: int) -> list[Scored]:
     """Return the rows to score for an item, cut to `limit` tokens at their beginning."""
     bos = tokenizer.special("bos")
     texts = [[bos, *tokenizer.encode(prompt)] for prompt in task.prompts(index)]

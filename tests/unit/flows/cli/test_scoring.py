@@ -6,8 +6,11 @@ import json
 
 import pytest
 
+from flows.cli.eval_tables import scores_table
 from flows.cli.scoring import evaluate
+from flows.models.scored import TaskLine
 from nanochat.errors import ConfigError
+from nanochat.evals.intervals import share
 
 
 @pytest.fixture
@@ -28,6 +31,16 @@ def test_a_line_for_each_task_and_each_sum(printed):
     assert rows["gsm8k"][1:7] == ["0.0%", "0.0", "to", "56.1", "0.0%", "3"] and float(rows["gsm8k"][7]) >= 0
     assert len(rows["val_bpb"]) == 2 and float(rows["val_bpb"][1]) > 0
     assert err.startswith("problems: tasks/")
+
+
+def test_several_answers_to_each_problem_have_lines_below_their_task():
+    drawn = {"pass@4": share(0.5, 16), "majority": share(0.25, 16)}
+    line = TaskLine(accuracy=share(0.25, 16), chance=0.0, items=16, samples=drawn)
+    names, accuracies, *_ = scores_table({"gsm8k": line}, {}, groups=False).columns
+    assert list(names.cells) == ["gsm8k", "  pass@4", "  majority"]
+    assert list(accuracies.cells) == ["25.0%", "50.0%", "25.0%"]
+    found = line.to_json()["samples"]["pass@4"]
+    assert found["low"] < found["value"] == 0.5 < found["high"]
 
 
 def test_two_models_side_by_side_and_an_item_on_which_they_differ(printed):

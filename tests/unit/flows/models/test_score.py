@@ -49,6 +49,14 @@ def test_a_model_is_asked_what_its_own_evaluation_asks(small_store):
     assert scores.results["metrics"]["val_bpb"] > 0 and scores.results["core"] == {}
 
 
+def test_code_runs_without_a_jail_only_where_it_is_allowed_again(small_store):
+    examinee = find_examinee(small_store.store, "sft")
+    with questions(small_store.store, examinee, tasks=("mmlu",), allow_unsafe_code=True) as asked:
+        assert asked.config.allow_unsafe_code
+    with questions(small_store.store, examinee, tasks=("mmlu",)) as asked:
+        assert not asked.config.allow_unsafe_code
+
+
 def test_only_what_is_asked_for_is_asked(small_store, both):
     assert list(task_lines(both[0])) == ["mmlu", "core_arc_easy"]
     assert both[0].results["metrics"].get("val_bpb") is None

@@ -16,6 +16,7 @@ def test_a_protocol_is_plain_data_with_all_that_numbers_depend_on():
     assert found["subset"]["chat"]["max_problems"] == 7
     assert (found["subset"]["core"]["seed"], found["few_shot"]["seed"]) == (1337, 1234)
     assert found["generation"]["seed"] is None  # greedy: nothing is drawn
+    assert found["precision"] == "float32"
     assert "few_shot" not in protocol(EvaluateConfig(), with_core=False)
 
 

@@ -61,6 +61,21 @@ def test_a_page_says_what_is_absent_and_a_terminal_leaves_it_empty():
     assert rows["val_bpb"].texts() == ("", "1.2346", "1.5000")
 
 
+def test_several_answers_to_each_problem_have_rows_of_their_own():
+    drawn = {"samples": 16, "pass_at": {"1": 0.25, "16": 1.0, "2": 0.375}, "majority": 0.5}
+    task = _task(0.25, 0.0, 16) | drawn
+    result = {"tasks": {"gsm8k": task}, "core": {}, "metrics": {}}
+    parse_results(json.dumps(result).encode(), "evaluate_sft/ab")
+    rows = benchmark_rows({"base": CHAT, "sft": result})
+    assert [(row.label, row.chance, row.values) for row in rows if row.label.startswith("gsm8k")] == [
+        ("gsm8k", 0.0, (0.0625, 0.25)),
+        ("gsm8k pass@2", None, (None, 0.375)),
+        ("gsm8k pass@16", None, (None, 1.0)),
+        ("gsm8k majority", None, (None, 0.5)),
+    ]
+    assert next(r for r in rows if "major" in r.label).intervals[1] == share(0.5, 16)
+
+
 def test_a_mean_has_the_interval_of_the_tasks_that_it_is_the_mean_of():
     interval = metric_interval("core", BASE)
     expected = centered_mean([(share(0.4375, 16), 0.25), (share(0.5, 8), 0.5)])

@@ -7,6 +7,7 @@ import random
 import torch
 
 from nanochat.model.gpt import GPT
+from nanochat.model.kv_cache import KVCache
 from nanochat.model.packed_rows import PackedRows, common_prefix, packed_batches, packed_size
 
 
@@ -62,3 +63,19 @@ def test_texts_longer_than_the_rotary_tables_are_read(model: GPT) -> None:
     with torch.inference_mode():
         together = model.hidden_packed(PackedRows([[row]]))
         torch.testing.assert_close(together, model.hidden(torch.tensor([row]))[0], atol=2e-5, rtol=1e-5)
+
+
+def test_weights_turned_once_compute_what_autocast_computes(model: GPT) -> None:
+    families, text = _families(3), torch.tensor([[n % 97 for n in range(30)]])
+    model.precision = torch.bfloat16
+    with torch.inference_mode():
+        each_time = model.hidden_packed(PackedRows(families)), model(text)
+        model.compute_in(torch.bfloat16)
+        assert model.hidden_packed(PackedRows(families)).equal(each_time[0])
+        assert model(text).equal(each_time[1])
+        cache = KVCache(model.config, 1, dtype=model.cache_dtype)
+        logits = model.read(text.tolist(), cache, [0])[0]
+        torch.testing.assert_close(
+            logits, each_time[1][0, -1], atol=0.1, rtol=0.0
+        )  # attention's order differs
+    assert model.cache_dtype == torch.bfloat16

@@ -2,36 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from functools import cache
-from unittest import mock
-
 import pytest
 
-from flows import dag
-from flows.plan.key import NoDigests, payload_of
 from nanochat.evals.results import in_order
 from nanochat.publish.published_scores import D20, published_scores
-from nanochat.recipes import find
-
-
-@cache
-def _records(*overrides):
-    """Return the records that a run of d20 would leave, as far as they matter here."""
-    with mock.patch.object(dag, "resolve_tasks", lambda config: config):  # asks the hub
-        nodes = dag.build(find("d20", overrides))
-    return json.loads(
-        json.dumps(
-            [
-                {
-                    "stage": node.stage.name,
-                    "payload": payload_of(node, NoDigests()),
-                    "inputs": {name: {} for name in node.inputs},
-                }
-                for node in nodes
-            ]
-        )
-    )
+from tests.support.d20_records import d20_records
 
 
 @pytest.mark.parametrize(
@@ -45,7 +20,7 @@ def _records(*overrides):
     ],
 )
 def test_what_changes_no_training_leaves_the_published_recipe(override):
-    assert published_scores(_records()) == published_scores(_records(override)) == D20
+    assert published_scores(d20_records()) == published_scores(d20_records(override)) == D20
 
 
 @pytest.mark.parametrize(
@@ -61,7 +36,7 @@ def test_what_changes_no_training_leaves_the_published_recipe(override):
     ],
 )
 def test_another_recipe_has_no_published_scores(override):
-    assert published_scores(_records(override)) == ()
+    assert published_scores(d20_records(override)) == ()
 
 
 @pytest.mark.parametrize(
@@ -78,10 +53,10 @@ def test_other_data_has_no_published_scores(stage, change):
         {**record, "payload": {"config": {**record["payload"]["config"], **change}}}
         if record["stage"] == stage
         else record
-        for record in _records()
+        for record in d20_records()
     ]
     assert published_scores(records) == ()
-    assert published_scores([record for record in _records() if record["stage"] != stage]) == ()
+    assert published_scores([record for record in d20_records() if record["stage"] != stage]) == ()
 
 
 def test_published_means_are_those_of_the_published_tasks():

@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -27,14 +30,10 @@ _NOBODY = {"user": 65534, "group": 65534, "extra_groups": []}
 _RECENT = "import sys; sys.exit(sys.version_info < (3, 11))"
 
 
-def _battery(level, user):
+def _battery(level, user, code):
     change = _NOBODY if _IS_ROOT and user == "ordinary" else {}
-    command = [_interpreter(user), jail_battery.__file__, level]
-    environment = {
-        "PATH": os.defpath,
-        "PYTHONPATH": str(jail_battery.ROOT),
-        "JAIL_SECRET": "to be seen by nobody",
-    }
+    command = [_interpreter(user), str(code / "tests/support/jail_battery.py"), level]
+    environment = {"PATH": os.defpath, "PYTHONPATH": str(code), "JAIL_SECRET": "to be seen by nobody"}
     done = subprocess.run(
         command, cwd="/", env=environment, capture_output=True, text=True, check=False, **change
     )
@@ -44,6 +43,18 @@ def _battery(level, user):
     found = json.loads(done.stdout)
     assert (found["user"] == 0) == (user == "root")
     return found
+
+
+@pytest.fixture(scope="module")
+def code():
+    """Copy the code to where every user may read it; this checkout may be below a private folder."""
+    with tempfile.TemporaryDirectory(prefix="jail-code-") as folder:
+        Path(folder).chmod(0o755)
+        without_bytecode = shutil.ignore_patterns("__pycache__")
+        for part in ("nanochat", "tests/support"):
+            shutil.copytree(jail_battery.ROOT / part, Path(folder, part), ignore=without_bytecode)
+        shutil.copy(jail_battery.ROOT / "pyproject.toml", folder)
+        yield Path(folder)
 
 
 def _interpreter(user):
@@ -61,16 +72,16 @@ def _interpreter(user):
 
 @pytest.mark.parametrize("user", _USERS)
 @pytest.mark.parametrize("level", ["namespaces", "landlock"])
-def test_attacks_touch_nothing_outside_and_each_gets_its_own_verdict(level, user):
-    found = _battery(level, user)
+def test_attacks_touch_nothing_outside_and_each_gets_its_own_verdict(level, user, code):
+    found = _battery(level, user, code)
     assert found["touched"] == {}
     assert [a.name for a in ATTACKS] == list(found["verdicts"])
     assert {a.name: v for a in ATTACKS if (v := found["verdicts"][a.name])[0] not in a.verdicts} == {}
 
 
 @pytest.mark.skipif(not _IS_ROOT, reason="root alone can do all of them")
-def test_attacks_work_where_there_is_no_jail_but_forgeries_do_not():
-    found = _battery("none", "root")
+def test_attacks_work_where_there_is_no_jail_but_forgeries_do_not(code):
+    found = _battery("none", "root", code)
     works = {name for name, (status, _) in found["verdicts"].items() if status == "success"}
     works |= set(found["touched"])
     forgeries = {attack.name for attack in FORGERIES}
