@@ -5,9 +5,9 @@ node, `resumed` with stage and step. At the end it prints one JSON line: each no
 a user would read. Imports take most of a small run's time: one process does them and forks the others.
 Settings: `overrides` of the toy recipe, stages to `force`, `processes` (ranks that train together), `kill_at`
 (SIGKILL itself at that moment of its work with the storage), `kill_in_training_s` (SIGKILL this long after
-the first training step that it takes), `kill_at_report` (a node and a number: SIGKILL itself at that report
-of the node, having kept a restart point as often as it can), `clock_s` (two numbers: after so many seconds
-its clock jumps by so many).
+the first training step that it takes), `kill_when_kept` (a stage and a step: SIGKILL itself once a restart
+point of that step or a later one is kept, which is done as often as it can), `clock_s` (two numbers: after so
+many seconds its clock jumps by so many).
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ import tempfile
 import threading
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from nanochat import recipes
 
@@ -139,9 +138,11 @@ def main(home: Path, url: str, log: Path, settings: Mapping[str, Any]) -> dict[s
         force = tuple(settings.get("force", ()))
         plan = make_plan(recipes.find("toy", settings["overrides"]), store, force=force)
         say("planned")
-        kill_at_report = settings.get("kill_at_report")
-        context = _context(store, home, settings.get("processes", 1), 0.0 if kill_at_report else 0.4)
-        display = _display(say, settings.get("kill_in_training_s"), kill_at_report)
+        if "kill_when_kept" in settings:
+            _kill_when_kept(*settings["kill_when_kept"])
+        every_s = 0.0 if "kill_when_kept" in settings else 0.4
+        context = _context(store, home, settings.get("processes", 1), every_s)
+        display = _display(say, settings.get("kill_in_training_s"))
         with begin(plan, context, display, force=force) as session:
             for planned in plan.nodes:
                 session.make(planned.node.id)
@@ -214,6 +215,19 @@ def _tell_restarts(say: _Log) -> None:
     StoreRestartPoints.latest = told  # type: ignore[method-assign]
 
 
+def _kill_when_kept(stage: str, least: int) -> None:
+    from flows.store.restart_points import StoreRestartPoints
+
+    save = StoreRestartPoints.save
+
+    def last_save(self: StoreRestartPoints, step: int, folder: Path) -> None:
+        save(self, step, folder)
+        if self.prefix.split("/")[1] == stage and step >= least:
+            _kill()
+
+    StoreRestartPoints.save = last_save  # type: ignore[method-assign]
+
+
 def _clock_jumps(after_s: float, by_s: float) -> None:
     """Let this process's clock jump, as when a machine is woken up or corrected."""
     began, clock = time.monotonic(), time.time
@@ -232,7 +246,7 @@ def _context(store: Any, home: Path, processes: int, every_s: float) -> Any:
     return ExecutionContext(store=store, scratch=home / "scratch", runtime=runtime)
 
 
-def _display(say: _Log, kill_in_training_s: float | None, kill_at_report: list[Any] | None) -> Any:
+def _display(say: _Log, kill_in_training_s: float | None) -> Any:
     from rich.console import Console
 
     from flows.display.progress import Progress, StageProgress
@@ -240,16 +254,12 @@ def _display(say: _Log, kill_in_training_s: float | None, kill_at_report: list[A
 
     class Told(Progress):
         armed = False
-        reports: ClassVar[Counter[str]] = Counter()
 
         def started(self, node: str) -> StageProgress:
             say("started", node)
             return super().started(node)
 
         def report(self, node: str, metrics: Mapping[str, float], step: int, total_steps: int) -> None:
-            self.reports[node] += 1
-            if kill_at_report == [node, self.reports[node]]:
-                _kill()
             if kill_in_training_s is not None and node in _TRAINING and not self.armed:
                 self.armed = True
                 timer = threading.Timer(kill_in_training_s, _kill)
