@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -15,8 +16,9 @@ from nanochat.runtime import Runtime
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flows.models.score import Questions, Scores
+    from flows.models.score import Examinee, Questions, Scores
     from flows.models.scored import Example
+    from nanochat.formats.published import Choice
 
 _SEVERAL = "repeatable"
 
@@ -49,6 +51,10 @@ def evaluate(
     by_subject: Annotated[
         bool, typer.Option("--by-subject", help="Also a line for each subject of a task that has them: MMLU.")
     ] = False,
+    harness: Annotated[
+        Path | None,
+        typer.Option(help="Also write REF, its tasks and results for lm-evaluation-harness: a new folder."),
+    ] = None,
     device: Device = "cpu",
     source: Source = None,
     tag: Tag = None,
@@ -63,26 +69,56 @@ def evaluate(
     """
     if show == "flips" and not compare:
         raise ConfigError("--show flips shows where two models differ", hint="name the other: --compare REF2")
+    from flows.models.import_export import refuse_used
     from flows.models.recorded import recorded_scores
     from flows.models.score import find_examinee, questions
     from flows.models.scored import examples
 
+    if harness:
+        refuse_used(harness.expanduser())  # before hours of work
     _, opened = open_store(store)
     examinees = [find_examinee(opened, ref, choice_of(source, tag, step))]
     examinees += [find_examinee(opened, compare)] if compare else []
+    tasks = tuple(dict.fromkeys(task or ()))
     with questions(
-        opened, examinees[0], tasks=tuple(task or ()), limit=limit, allow_unsafe_code=allow_unsafe_code
+        opened, examinees[0], tasks=tasks, limit=limit, allow_unsafe_code=allow_unsafe_code
     ) as asked:
         output.say(f"problems: {_named(asked)}")
-        scores = [
-            recorded_scores(asked, s) if recorded else asked.score(s, Runtime(device=device))
-            for s in examinees
-        ]
+        scores = (
+            [recorded_scores(asked, examinee) for examinee in examinees]
+            if recorded
+            else _asked(asked, examinees, device)
+        )
         shown = examples(asked, scores, show, show_items) if show else []
+        if harness:
+            _write_for_harness(harness.expanduser(), asked, scores[0], choice_of(source, tag, step))
     if as_json:
         output.show_json(_as_json(asked, scores, shown))
     else:
         _print(scores, shown, by_subject=by_subject)
+
+
+def _asked(asked: Questions, examinees: Sequence[Examinee], device: str) -> list[Scores]:
+    from flows.display.progress import Progress
+
+    scores = []
+    with Progress(output.stderr()) as progress:
+        for examinee in examinees:
+            line = f"eval {examinee.name}"
+            runtime = Runtime(device=device, tracker=progress.started(line))
+            scores.append(asked.score(examinee, runtime))
+            progress.finished(line, "done")
+    return scores
+
+
+def _write_for_harness(folder: Path, asked: Questions, scores: Scores, choice: Choice) -> None:
+    from flows.models.harness_folder import write_harness_folder
+
+    done = write_harness_folder(folder, asked, scores, choice)
+    output.say(f"for lm-evaluation-harness: {', '.join(done.tasks)}")
+    if done.left_out:
+        output.say(f"left out, since their answers are written: {', '.join(done.left_out)}")
+    output.say(f"ask it with: {done.command}")
 
 
 def _named(asked: Questions) -> str:

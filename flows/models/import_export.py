@@ -103,7 +103,7 @@ def export_model(
 
     if layout == "cache" and form != "nanochat":
         raise ConfigError("--layout cache is upstream nanochat's own", hint="use it with --format nanochat")
-    _refuse_used(target)
+    refuse_used(target)
     record = None if folder_of(ref) else store.resolve(ref)
     published = open_model(store, ref, choice)
     with _new_folder(target) as part:
@@ -147,7 +147,8 @@ def _copy_card(store: Store, record: Record, folder: Path) -> None:
             shutil.copyfile(kept / name, folder / name)
 
 
-def _refuse_used(target: Path) -> None:
+def refuse_used(target: Path) -> None:
+    """Raise ConfigError for a folder that is not new or empty."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"{target} exists already and is not an empty folder", hint="name a new folder")
 

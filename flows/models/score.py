@@ -37,7 +37,7 @@ from nanochat.evals.kept_rows import ITEMS
 from nanochat.formats.folder import find_published
 from nanochat.formats.published import Choice
 from nanochat.recipes.overrides import explain
-from nanochat.runtime import NullTracker, Runtime
+from nanochat.runtime import NullTracker, Runtime, Tracker
 from nanochat.tokenizer.tokenizer import Tokenizer
 
 CORE_ASKED, BPB_ASKED = "core", "val_bpb"
@@ -81,9 +81,10 @@ class Questions:
         with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
             inputs, out = self._inputs(examinee, Path(folder)), Path(folder) / "out"
             out.mkdir()
-            watch = _Stopwatch()
+            runtime = runtime or Runtime()
+            watch = _Stopwatch(runtime.tracker)
             stage = EVALUATE_BASE if self.with_core else EVALUATE_SFT
-            run_function(stage.run)(self.config, inputs, out, replace(runtime or Runtime(), tracker=watch))
+            run_function(stage.run)(self.config, inputs, out, replace(runtime, tracker=watch))
             return Scores(
                 examinee=examinee,
                 results=json.loads((out / "results.json").read_text(encoding="utf-8")),
@@ -113,13 +114,15 @@ class Questions:
 
 @dataclass
 class _Stopwatch(NullTracker):
-    """Measures how long each task takes, from one report of progress to the next."""
+    """Measures how long each task takes, from one report of progress to the next, and passes those on."""
 
+    shown: Tracker
     seconds: dict[str, float] = field(default_factory=dict)
     _last: float = field(default_factory=time.monotonic)
 
     def log(self, metrics: Mapping[str, float], *, step: int, total_steps: int) -> None:
         """Count the time since the last report for what is reported now."""
+        self.shown.log(metrics, step=step, total_steps=total_steps)
         now = time.monotonic()
         for name in metrics:
             group, _, task = name.partition("/")

@@ -35,7 +35,7 @@ class TaskLine:
     chance: float
     items: int
     seconds: float | None = None  # None where it was not measured
-    groups: Mapping[str, TaskLine] | None = None  # parts of the task, such as examinees
+    groups: Mapping[str, TaskLine] | None = None  # parts of the task, such as subjects
     samples: Mapping[str, Estimate] = field(default_factory=dict)  # pass@k and majority
 
     def to_json(self) -> dict[str, Any]:

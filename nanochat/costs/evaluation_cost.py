@@ -32,7 +32,7 @@ class Reading:
 
     read: int
     scored: float = 0.0  # through the head
-    steps: int = 0  # until the longest reference answer of a batch has been written
+    steps: int = 0  # of a batch of replies, at most: until its longest reference answer is written
 
 
 CHAT_TOKENS = {

@@ -40,7 +40,8 @@ def attempt(problem: Problem, reply: str) -> Attempt:
 
 def program(problem: Problem, reply: str) -> str:
     """Return what is run for a reply before its tests: imports of the prompt, and the reply's code."""
-    return f"{head_imports(problem.prompt)}\n\n{extract_code(reply)}"
+    # The empty line is upstream's: with it code may end in a backslash.
+    return f"{head_imports(problem.prompt)}\n\n{extract_code(reply)}\n\n"
 
 
 def helpers(problem: Problem) -> str:

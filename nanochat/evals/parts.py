@@ -28,7 +28,7 @@ from nanochat.evals.problem_sets import asked
 from nanochat.model.gpt import GPT
 from nanochat.tokenizer.tokenizer import Tokenizer
 
-WRITTEN_TOGETHER = 64  # replies: twice those of a batch, so that most wait for no slowest one
+_WRITTEN_TOGETHER = 64  # replies: twice those of a batch, so that most wait for no slowest one
 _VAL_ROWS = 16
 _SAMPLE_TOKENS = 64
 _CHARACTERS = 4  # of a token, about
@@ -61,7 +61,7 @@ def chat_part(model: Model, config: EvaluateConfig, task: ChatTask) -> Evaluatio
         work={item: _asked(task, item) + written for item in asked(task, config.max_problems)},
         make=make,
         baseline=task.baseline,
-        least_items=WRITTEN_TOGETHER // config.num_samples or 1 if written else 1,
+        least_items=_WRITTEN_TOGETHER // config.num_samples or 1 if written else 1,
     )
 
 

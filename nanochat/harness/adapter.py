@@ -25,7 +25,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from nanochat.chat.engine import Engine
-from nanochat.errors import ConfigError, DataError
+from nanochat.errors import ConfigError, DataError, NanochatError
 from nanochat.formats.folder import find_published, read_published
 from nanochat.formats.published import Choice
 from nanochat.harness.chat_text import chat_text, chat_tokens, is_chat
@@ -201,7 +201,10 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # a package without types
 
 def main() -> None:
     """Run the harness's own command line, to which `--model nanochat` is known."""
-    cli_evaluate()
+    try:
+        cli_evaluate()
+    except NanochatError as error:
+        raise SystemExit(f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else "")) from None
 
 
 def _last(row: _ScoredRow, limit: int) -> _ScoredRow:

@@ -74,17 +74,18 @@ def write_tasks(folder: Path, tasks: Sequence[HarnessTask]) -> None:
         rows = folder.resolve() / f"{task.name}.jsonl"
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in task.rows]
         rows.write_text("".join(lines), encoding="utf-8", newline="\n")
-        described = yaml.safe_dump(_described(task, rows), sort_keys=False, allow_unicode=True)
+        described = yaml.safe_dump(task_config(task, str(rows)), sort_keys=False, allow_unicode=True)
         (folder / f"{task.name}.yaml").write_text(described, encoding="utf-8", newline="\n")
 
 
-def _described(task: HarnessTask, rows: Path) -> dict[str, Any]:
+def task_config(task: HarnessTask, rows: str) -> dict[str, Any]:
+    """Return the harness's description of a task whose rows are in a file."""
     metrics = [{"metric": m, "aggregation": "mean", "higher_is_better": True} for m in task.metrics]
     return {
         "task": task.name,
         "tag": TAG,
         "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(rows)}},
+        "dataset_kwargs": {"data_files": {"test": rows}},
         "test_split": "test",
         "num_fewshot": 0,
         "output_type": task.output_type,
@@ -93,6 +94,15 @@ def _described(task: HarnessTask, rows: Path) -> dict[str, Any]:
         "metric_list": metrics,
         "metadata": {"version": 1.0},
     }
+
+
+def requests(task: HarnessTask, row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the contexts and continuations of an item, as the harness joins them."""
+    if task.output_type == "loglikelihood":
+        return [(row["context"], row["continuation"])]
+    if task.texts is _SCHEMA_TEXTS:
+        return [(context, f"{task.delimiter}{row['continuation']}") for context in row["choices"]]
+    return [(row["context"], f"{task.delimiter}{choice}") for choice in row["choices"]]
 
 
 def _choice_row(task: CoreTask, index: int) -> dict[str, Any]:

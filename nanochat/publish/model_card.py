@@ -82,7 +82,7 @@ def render_model_card(card: CardInputs) -> str:
         benchmarks=_benchmark_table(card, published),
         core_tasks=_core_table(card),
         other_sets=[metric_title(n) for n in metric_names(card.results.values()) if _OTHER_SET in n],
-        protocol=[_quoted(line) for line in protocol_lines(card.final["protocol"])],
+        protocol=_protocol(card.results),
         small_samples=_smallest_sample(card.final),
         overlap=card.overlap,
         overlap_table=_overlap_table(card),
@@ -174,7 +174,16 @@ def _is_toy(records: Mapping[str, Mapping[str, Any]]) -> bool:
 def _benchmark_title(row: BenchmarkRow, records: Mapping[str, Mapping[str, Any]]) -> str:
     if row.part == "tasks":
         return _quoted(_benchmark(row.name, records)[0])
+    if row.part == "samples":
+        task, _, what = row.name.partition(" ")
+        return _quoted(f"{_benchmark(task, records)[0]} {what}")
     return metric_title(row.name) if row.part == "metrics" else _quoted(row.label)
+
+
+def _protocol(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the lines of all models' protocols, each once: CORE is asked of the base model only."""
+    lines = (line for result in results.values() for line in protocol_lines(result["protocol"]))
+    return list(dict.fromkeys(map(_quoted, lines)))
 
 
 def _smallest_sample(result: Mapping[str, Any]) -> int | None:

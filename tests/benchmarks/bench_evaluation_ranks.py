@@ -2,9 +2,9 @@
 
     uv run python tests/benchmarks/bench_evaluation_ranks.py --data FOLDER
 
-A model of random weights is asked some problems of every kind but code: choices, written answers, CORE, bits
-per byte. On a busy machine the wall clock says little: the ratio of processor times, of one rank against the
-busier of two, is what two idle cores would give.
+A model of random weights is asked choices, word problems and bits per byte. On a busy machine the wall clock
+says little: the ratio of processor times, of one rank against the busier of two, is what two idle cores would
+give.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from tests.support.ranks import on_ranks
 
 CONFIG = EvaluateConfig(
     chat_tasks=("arc_easy", "mmlu", "gsm8k"),
-    max_problems=192,
-    core_max_problems=4,
-    max_new_tokens=48,
-    bpb_tokens=128 * 1024,
+    max_problems=256,
+    core=False,
+    max_new_tokens=32,
+    bpb_tokens=64 * 1024,
 )
 SHAPE = ModelConfig(sequence_len=1024, vocab_size=265, n_layer=4, n_head=4, n_kv_head=4, n_embd=128)
 TRIES = 2

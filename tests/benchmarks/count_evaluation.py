@@ -4,8 +4,8 @@
 
 Trains a tokenizer of 65,536 tokens on the text below FOLDER/pretrain and prints, for each task in the data,
 the means over some of its items as lines for `nanochat/costs/evaluation_cost.py`. Beginnings that rows share
-are read once, as the scorers do. A reply is as long as the reference answer; a batch of them takes as many
-steps as its longest.
+are read once, as the scorers do. A reply is as long as the reference answer; a batch of them takes at most as
+many steps as its longest.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pathlib import Path
 from statistics import fmean
 
 from nanochat.config import EvaluateConfig, TokenizerConfig
+from nanochat.costs.evaluation_cost import WRITTEN_TOGETHER
 from nanochat.data.chat.tasks import ChatTask, load_scored_task
 from nanochat.evals.core import score
 from nanochat.evals.core.bundle import CoreTask, load_core
-from nanochat.evals.parts import WRITTEN_TOGETHER
 from nanochat.model.packed_rows import packed_size
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.chat_format import render, render_for_completion

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import statistics
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ import datasets
 import lm_eval
 from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
+from lm_eval.utils import get_results_filenames, make_table
 
 from nanochat.chat.engine import Engine
 from nanochat.config import ModelConfig
@@ -28,6 +32,7 @@ from nanochat.formats.nanochat_folder import write_nanochat_folder
 from nanochat.formats.published import Published
 from nanochat.harness.adapter import HarnessModel
 from nanochat.harness.chat_text import chat_text
+from nanochat.harness.result_files import write_results
 from nanochat.harness.task_folder import chat_task, core_task, write_tasks
 from nanochat.model.gpt import GPT
 from nanochat.tokenizer.chat_format import render_for_completion
@@ -162,6 +167,35 @@ def test_the_other_kinds_of_core_tasks_are_judged_alike(kind, published, folder,
     if kind == "schema":
         scores = {sample["doc"]["item"]: [s for s, _ in sample["filtered_resps"]] for sample in samples}
         assert all(scores[r.item] == pytest.approx(r.loglikelihoods, abs=1e-4) for r in ours)
+
+
+def test_the_harness_shows_our_results_as_its_own(published, tmp_path):
+    task = _core_task("multiple_choice", 1)
+    ours = _all(core.answered(published.model, published.tokenizer, task))
+    asked = core_task(task)
+    time = datetime(2026, 1, 2, 3, 4, 5)
+    write_results(tmp_path, [asked], {asked.name: ours}, model="d2", time=time)
+    results = tmp_path / "results_2026-01-02T03-04-05.json"
+    assert get_results_filenames([str(path) for path in tmp_path.iterdir()]) == [str(results)]
+    (row,) = [
+        line.split("|")
+        for line in make_table(json.loads(results.read_text(encoding="utf-8"))).splitlines()
+        if asked.name in line
+    ]
+    right = [result.right[0] for result in ours]
+    error = statistics.stdev(map(float, right)) / len(right) ** 0.5
+    cells = [cell.strip() for cell in row]
+    assert cells[5] == "acc"
+    assert [float(cells[7]), float(cells[9])] == pytest.approx([sum(right) / len(right), error], abs=5e-5)
+    samples = tmp_path / f"samples_{asked.name}_2026-01-02T03-04-05.jsonl"
+    lines = [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines()]
+    assert [line["doc"]["item"] for line in lines] == [result.item for result in sorted(ours, key=_item)]
+    first = next(result for result in ours if result.item == 100)
+    assert [float(score) for score, _ in lines[0]["filtered_resps"]] == list(first.loglikelihoods)
+
+
+def _item(result):
+    return result.item
 
 
 @pytest.fixture(scope="module")

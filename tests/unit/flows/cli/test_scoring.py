@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import pytest
+import yaml
 
 from flows.cli.eval_tables import scores_table
 from flows.cli.scoring import evaluate
@@ -31,6 +35,7 @@ def test_a_line_for_each_task_and_each_sum(printed):
     assert rows["gsm8k"][1:7] == ["0.0%", "0.0", "to", "56.1", "0.0%", "3"] and float(rows["gsm8k"][7]) >= 0
     assert len(rows["val_bpb"]) == 2 and float(rows["val_bpb"][1]) > 0
     assert err.startswith("problems: tasks/")
+    assert re.search(r"^eval sft +done .* mmlu 0\.667", err, re.MULTILINE)
 
 
 def test_several_answers_to_each_problem_have_lines_below_their_task():
@@ -78,3 +83,35 @@ def test_flips_need_a_model_to_compare_with(printed):
     with pytest.raises(ConfigError, match="where two models differ") as caught:
         printed("sft", show="flips")
     assert "--compare REF2" in caught.value.hint
+
+
+def test_a_folder_for_the_harness_holds_model_tasks_and_results(printed, tmp_path):
+    folder = tmp_path / "for harness"
+    _, err = printed("sft", task=["mmlu", "gsm8k", "core"], limit=5, harness=folder)
+    assert "for lm-evaluation-harness: nanochat_mmlu, nanochat_core_arc_easy\n" in err
+    assert "left out, since their answers are written: gsm8k\n" in err
+    command = shlex.split(err.partition("ask it with: ")[2])
+    assert command[:4] == ["python", "-m", "nanochat.harness", "run"]
+    assert {f"pretrained={folder / 'model'},score=mean", str(folder / "tasks")} < set(command)
+    assert (folder / "model/tokenizer.pkl").is_file()
+    tasks = yaml.safe_load((folder / "tasks/nanochat_mmlu.yaml").read_text(encoding="utf-8"))
+    rows = Path(tasks["dataset_kwargs"]["data_files"]["test"])
+    assert rows == folder / "tasks/nanochat_mmlu.jsonl"
+    items = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
+    assert len(items) == 5 and items[0]["choices"] == ["A", "B", "C"]
+    (results,) = (folder / "results").glob("results_*.json")
+    numbers = json.loads(results.read_text(encoding="utf-8"))["results"]
+    out, _ = printed("sft", task=["mmlu"], limit=5, as_json=True)
+    mmlu = json.loads(out)["models"][0]["tasks"]["mmlu"]
+    assert numbers["nanochat_mmlu"]["acc,none"] == mmlu["accuracy"]
+    (samples,) = (folder / "results").glob("samples_nanochat_mmlu_*.jsonl")
+    right = [json.loads(line)["acc"] for line in samples.read_text(encoding="utf-8").splitlines()]
+    assert sum(right) / 5 == mmlu["accuracy"]
+    with pytest.raises(ConfigError, match="exists already and is not an empty folder"):
+        printed("sft", task=["mmlu"], harness=folder)
+
+
+def test_written_answers_alone_are_nothing_for_the_harness(printed, tmp_path):
+    with pytest.raises(ConfigError, match="can ask none of these tasks"):
+        printed("sft", task=["gsm8k"], limit=1, harness=tmp_path / "none")
+    assert not (tmp_path / "none").exists()

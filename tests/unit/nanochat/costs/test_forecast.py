@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from nanochat import recipes
+from nanochat.chat import engine
 from nanochat.costs import forecast as costs
 from nanochat.costs.evaluation_cost import (
     CHAT_TOKENS,
@@ -19,7 +20,6 @@ from nanochat.costs.evaluation_cost import (
 from nanochat.costs.forecast import forecast, training_rows
 from nanochat.costs.reference_figures import PUBLISHED
 from nanochat.data.chat.core_table import CORE_ITEMS
-from nanochat.evals import parts
 
 
 def test_d20_is_predicted_near_the_published_four_hours_and_hundred_dollars():
@@ -94,7 +94,7 @@ def test_evaluations_are_counted_and_take_less_than_one_item_at_a_time_did():
     assert 60 < predicted.of("evaluate_base").seconds < 33 + 262 + 415
     assert 40 < predicted.of("evaluate_sft").seconds < 33 + 415
     assert f"{base.read / 1e6:.1f} million tokens read" in predicted.of("evaluate_base").basis
-    assert WRITTEN_TOGETHER == parts.WRITTEN_TOGETHER
+    assert WRITTEN_TOGETHER == engine._BATCH_ROWS
 
 
 def test_an_evaluation_is_shared_by_all_gpus_and_costs_as_often_as_it_is_sampled():

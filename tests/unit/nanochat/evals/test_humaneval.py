@@ -52,7 +52,7 @@ def test_the_verdict_of_a_program_that_is_run_is_upstreams(reply, verdict):
 
 
 def test_the_program_is_imports_and_code():
-    assert program(PROBLEM, f"\n{GOOD}\n") == f"import math\nfrom typing import List\n\n{GOOD}"
+    assert program(PROBLEM, f"\n{GOOD}\n") == f"import math\nfrom typing import List\n\n{GOOD}\n\n"
 
 
 def test_tests_may_use_what_the_prompt_defines_besides_the_function():

@@ -64,8 +64,11 @@ class _Recorder(NullTracker):
         self.steps: list[tuple[int, float]] = []
 
     def log(self, metrics: Mapping[str, float], *, step: int, total_steps: int) -> None:
-        assert (list(metrics), total_steps) == (["eval/task"], 10)
-        self.steps.append((step, metrics["eval/task"]))
+        assert total_steps == 10
+        if "eval/task" in metrics:
+            self.steps.append((step, metrics["eval/task"]))
+        else:  # bits per byte are not known before the end
+            assert metrics == {"progress/val_bpb": step / 10}
 
 
 def run(folder: Path, parts: Parts, *, every_s: float = 1e9, tracker: Any = None) -> Any:

@@ -235,7 +235,10 @@ def test_card_tells_stages_benchmarks_and_lineage_from_records(
     assert "- Test CPU, 3 cores, 7 GiB: pretrain, sft, tokenize" in lines
     assert "CORE (of hellaswag 63 each): of a part of the problems" in body
     assert "- calculator (exact, version 1): " in body and "`//` has no value" in body.replace("\\`", "`")
-    assert "- written answers: the likeliest token each time, at most 512 tokens" in lines
+    assert lines.count("- written answers: the likeliest token each time, at most 512 tokens") == 1
+    assert "- core problems: all" in lines and any(
+        line.startswith("- core (dclm, version 1)") for line in lines
+    )
 
 
 def test_card_of_the_published_recipe_has_the_published_scores_beside_its_own(
