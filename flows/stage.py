@@ -29,6 +29,7 @@ class Stage:
     run: str  # "module:function", imported only when the stage runs
     resources: Literal["cpu", "gpu"] = "cpu"
     spreads: bool = False  # its function can run on `Runtime.processes` ranks in parallel
+    continues: bool = False  # its function keeps restart points, and goes on from the newest
     attachments: tuple[str, ...] = ()  # files about the run (times, hardware): kept, not identity
     at_once: int | None = None  # nodes of this stage that run side by side; None: `Runtime.workers`
     retry_after: Callable[[BaseException], bool] = is_transient  # errors after which it is tried again

@@ -29,16 +29,28 @@ RENDER = Stage(
 )
 EVALUATE_BASE = Stage(
     name="evaluate_base",
-    version=3,
+    version=4,
     run="nanochat.evals.evaluate:evaluate_base",
     resources="gpu",
+    spreads=True,
+    continues=True,
     reads_core=True,
 )
 EVALUATE_MID = Stage(
-    name="evaluate_mid", version=3, run="nanochat.evals.evaluate:evaluate_chat", resources="gpu"
+    name="evaluate_mid",
+    version=4,
+    run="nanochat.evals.evaluate:evaluate_chat",
+    resources="gpu",
+    spreads=True,
+    continues=True,
 )
 EVALUATE_SFT = Stage(
-    name="evaluate_sft", version=3, run="nanochat.evals.evaluate:evaluate_chat", resources="gpu"
+    name="evaluate_sft",
+    version=4,
+    run="nanochat.evals.evaluate:evaluate_chat",
+    resources="gpu",
+    spreads=True,
+    continues=True,
 )
 PRETRAIN = Stage(
     name="pretrain",
@@ -46,6 +58,7 @@ PRETRAIN = Stage(
     run="nanochat.train.pretrain:pretrain",
     resources="gpu",
     spreads=True,
+    continues=True,
     attachments=("throughput.jsonl",),
     title="Pretraining",
     upstream="base",
@@ -53,10 +66,11 @@ PRETRAIN = Stage(
 )
 MIDTRAIN = Stage(
     name="midtrain",
-    version=6,
+    version=7,
     run="nanochat.train.midtrain:midtrain",
     resources="gpu",
     spreads=True,
+    continues=True,
     attachments=("throughput.jsonl",),
     title="Midtraining",
     upstream="mid",
@@ -64,10 +78,11 @@ MIDTRAIN = Stage(
 )
 SFT = Stage(
     name="sft",
-    version=6,
+    version=7,
     run="nanochat.train.sft:sft",
     resources="gpu",
     spreads=True,
+    continues=True,
     attachments=("throughput.jsonl",),
     title="Supervised fine-tuning",
     upstream="sft",
@@ -75,7 +90,7 @@ SFT = Stage(
 )
 PUBLISH = Stage(
     name="publish",
-    version=3,
+    version=4,
     run="nanochat.publish.publish:publish",
     attachments=("README.md",),
     wants_lineage=True,

@@ -110,7 +110,7 @@ class Runtime:
     device: str = "cpu"  # of the form DEVICES
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     micro_batch_rows: int | None = None  # rows per forward pass; None: as many as suit the device and fit
-    processes: int = 1  # ranks that train together; `nanochat.train.ranks.launch` starts them
+    processes: int = 1  # ranks that make one artifact together; `nanochat.ranks.launch` starts them
     workers: int = field(default_factory=lambda: max(os.cpu_count() or 1, 2))  # shards handled at once
     restart_point_every_s: float = 30.0
     tracker: Tracker = field(default_factory=NullTracker)

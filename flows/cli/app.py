@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import display, models, output, plan, recipes, run, store, submit
+from flows.cli import display, models, output, plan, recipes, run, scoring, store, submit
 from flows.display.console import keep_output_clean
 from flows.proxies import reach_loopback_directly
 from flows.settings import home_folder
@@ -46,7 +46,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "inspect": store.inspect,
     "verify": store.verify_store,
     "gc": store.collect_garbage,
-    "eval": models.evaluate,
+    "eval": scoring.evaluate,
     "chat": models.chat,
     "import": models.import_folder,
     "export": models.export,

@@ -1,4 +1,4 @@
-"""The verbs about one model: `eval`, `chat`, `import`, `export`. `flows.cli.app` registers them.
+"""The verbs about one model: `chat`, `import`, `export`. `flows.cli.app` registers them.
 
 Each only parses, calls and prints; heavy modules are imported by the verbs that need them.
 """
@@ -13,59 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from flows.cli import output, tables
-from flows.cli.options import AsJson, Ref, StoreUrl, open_store
+from flows.cli import output
+from flows.cli.model_options import ModelRef, Source, Step, Tag, choice_of
+from flows.cli.options import AsJson, Device, StoreUrl, open_store
 from flows.display.quantities import bytes_text
 from nanochat.config import ChatSettings
-from nanochat.formats.published import SOURCES
 
 if TYPE_CHECKING:
     from flows.models.import_export import Exported
-    from nanochat.formats.published import Choice
-
-_SOURCES = " or ".join((", ".join(SOURCES[:-1]), SOURCES[-1]))
-
-ModelRef = Annotated[
-    str,
-    typer.Argument(
-        help="A trained stage, `publish` or `import` (its newest record), stage/<key prefix>, or a published"
-        " folder (./NAME if a stage has that name too)."
-    ),
-]
-Source = Annotated[
-    str | None,
-    typer.Option(
-        help=f"In a folder with several training stages, this one: {_SOURCES} (default: {SOURCES[0]})."
-    ),
-]
-Tag = Annotated[
-    str | None,
-    typer.Option(help="In a folder with several models, this one, such as d20 (default: deepest)."),
-]
-Step = Annotated[
-    int | None, typer.Option(min=0, help="In a folder with several steps, this one (default: newest).")
-]
-
-
-def evaluate(
-    ref: Ref,
-    store: StoreUrl = None,
-    max_problems: Annotated[int | None, typer.Option(min=1, help="Maximum problems per task.")] = None,
-    task: Annotated[list[str] | None, typer.Option(help="Only these chat tasks; repeatable.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Score a model of the store again.
-
-    It can come from pretrain, midtrain, sft or import; on all problems, fewer, or other tasks.
-    """
-    from flows.models.score import evaluate_model
-
-    _, opened = open_store(store)
-    result = evaluate_model(opened, opened.resolve(ref), max_problems=max_problems, tasks=tuple(task or ()))
-    if as_json:
-        output.show_json(result)
-    else:
-        output.show(tables.results_table({ref: result}))
 
 
 def chat(
@@ -78,6 +33,7 @@ def chat(
     ] = ChatSettings.top_k,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = ChatSettings.max_new_tokens,
     seed: Annotated[int, typer.Option(help="Same seed and conversation, same answer.")] = ChatSettings.seed,
+    device: Device = "cpu",
     source: Source = None,
     tag: Tag = None,
     step: Step = None,
@@ -87,7 +43,7 @@ def chat(
     from nanochat.chat import terminal
 
     _, opened = open_store(store)
-    engine = open_engine(opened, ref, _choice(source, tag, step))
+    engine = open_engine(opened, ref, choice_of(source, tag, step), device)
     settings = ChatSettings(temperature=temperature, top_k=top_k, max_new_tokens=max_tokens, seed=seed)
     if prompt is not None:
         session = terminal.ChatSession(engine, settings)
@@ -121,7 +77,7 @@ def import_folder(
     from flows.models.import_export import import_model
 
     settings, opened = open_store(store)
-    choice = _choice(source, tag, step)
+    choice = choice_of(source, tag, step)
     outcome, found = import_model(opened, settings.scratch, folder.expanduser(), choice)
     record = outcome.record
     ref = f"{record.stage}/{record.key[:12]}"
@@ -174,7 +130,7 @@ def export(
         folder.expanduser(),
         form=form,
         layout=layout,
-        choice=_choice(source, tag, step),
+        choice=choice_of(source, tag, step),
     )
     if as_json:
         files = [{"path": path, "size": size} for path, size in done.files]
@@ -188,9 +144,3 @@ def _tell_exported(done: Exported) -> None:
     output.show(str(done.folder))
     for path, size in done.files:
         output.say(f"  {path:<32} {bytes_text(size):>10}")
-
-
-def _choice(source: str | None, tag: str | None, step: int | None) -> Choice:
-    from nanochat.formats.published import Choice
-
-    return Choice(source=source, tag=tag, step=step)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,14 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli import output, plan_tables, tables
-from flows.cli.options import AsJson, Overrides, RecipeName, StoreUrl, Until, open_store
+from flows.cli.options import (
+    AllowUnsafeCode,
+    AsJson,
+    Device,
+    Overrides,
+    RecipeName,
+    StoreUrl,
+    Until,
+    open_store,
+)
 from flows.cli.precision import tell_precision
 from flows.plan import Plan
 from flows.store import Store
 from nanochat import recipes
-from nanochat.config import ChatSettings
+from nanochat.config import ChatSettings, EvaluateConfig
+from nanochat.data.chat.task_table import TASKS
 from nanochat.errors import ConfigError, DataError
-from nanochat.runtime import DEVICES, Runtime
+from nanochat.publish.published_scores import published_scores
 
 if TYPE_CHECKING:
     from flows.cli.local_run import RunResult
@@ -34,13 +43,13 @@ def run(
     dispatch: Annotated[
         str, typer.Option(help="local: this process; pools: GPU stages on their work pool.")
     ] = "local",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Device = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (default: all cores).")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Shards in parallel (default: one per core).")
     ] = None,
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Ranks that train together (default: one per GPU, 1 on cpu).")
+        int | None, typer.Option(min=1, help="Ranks that work together (default: one per GPU, 1 on cpu).")
     ] = None,
     micro_batch_rows: Annotated[
         int | None, typer.Option(min=1, help="Rows per forward pass (default: what fits).")
@@ -48,6 +57,7 @@ def run(
     restart_point_every: Annotated[
         float, typer.Option(min=0.1, help="Seconds between restart points.")
     ] = 30.0,
+    allow_unsafe_code: AllowUnsafeCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Make what is missing, up to the published chat model.
@@ -58,10 +68,11 @@ def run(
     from flows.cli.unpacked import require_ours
     from flows.plan import make_plan
 
-    _refuse_unknown(dispatch, device)
+    _refuse_unknown(dispatch)
     settings, opened = open_store(store)
     forced = tuple(force or ())
-    planned = make_plan(recipes.find(recipe, override or ()), opened, until=until, force=forced)
+    overrides = [*(override or ()), *(["evaluate.allow_unsafe_code=true"] if allow_unsafe_code else ())]
+    planned = make_plan(recipes.find(recipe, overrides), opened, until=until, force=forced)
     _say_before(planned, device if dispatch == "local" else None)
     runtime = {
         "device": device,
@@ -82,13 +93,14 @@ def run(
         if done.executed:
             last_training = list(planned.recipe.training.values())[-1]
             _exchange(opened, published, last_training.prompts)
-        _show_next(next_commands(recipe, override or (), store))
+        _show_next(next_commands(recipe, overrides, store))
 
 
 def _say_before(planned: Plan, device: str | None) -> None:
     """Print what to know before hours of work; `device` is this machine's, where it does that work."""
     if device:
         _require_device(device, planned)
+        _require_jail(planned)
     for line in plan_tables.text_lines(planned):
         output.say(line)
     output.warn(planned.warnings)
@@ -96,11 +108,9 @@ def _say_before(planned: Plan, device: str | None) -> None:
         tell_precision(planned)
 
 
-def _refuse_unknown(dispatch: str, device: str) -> None:
+def _refuse_unknown(dispatch: str) -> None:
     if dispatch not in ("local", "pools"):
         raise ConfigError(f"--dispatch is {dispatch!r}", hint="use local or pools")
-    if not re.fullmatch(DEVICES, device):
-        raise ConfigError(f"--device is {device!r}", hint="use cpu, cuda, or one GPU such as cuda:3")
 
 
 def _show_run(done: RunResult, found: Mapping[str, Any], folder: Path | None, *, as_json: bool) -> None:
@@ -113,8 +123,11 @@ def _show_run(done: RunResult, found: Mapping[str, Any], folder: Path | None, *,
         return
     output.show(tables.run_table(done.records, done.executed))
     if found:
+        published = published_scores(record.to_json() for record in done.records.values())
         output.show("")
-        output.show(tables.results_table(found))
+        output.show(tables.results_table(found, published))
+        for one in published:
+            output.show(f"{one.title}: {one.source}")
     if folder:
         output.show(f"\nmodel card: {folder / 'README.md'}")
 
@@ -123,9 +136,20 @@ def _require_device(device: str, planned: Plan) -> None:
     """Raise ConfigError, before any data is made, if stages are to train on a GPU that is missing."""
     trains = any(p.action != "hit" and p.node.stage.resources == "gpu" for p in planned.nodes)
     if trains and device != "cpu":
-        from nanochat.train.training_run import device_of
+        from nanochat.model.device import device_of
 
-        device_of(Runtime(device=device))
+        device_of(device)
+
+
+def _require_jail(planned: Plan) -> None:
+    """Raise JailError, before hours of training, if programs are to be judged that cannot be jailed here."""
+    from nanochat.evals.jail.levels import strongest
+
+    for config in (p.node.config for p in planned.nodes if p.action != "hit"):
+        if isinstance(config, EvaluateConfig) and any(
+            TASKS[name].form == "functions" for name in config.chat_tasks if name in TASKS
+        ):
+            strongest(allow_unsafe_code=config.allow_unsafe_code)
 
 
 def _show_next(commands: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ Only formats what it is passed; reads no store and runs nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -15,6 +15,9 @@ from flows.stage import Stage
 from flows.stages import STAGES
 from flows.store import Record
 from nanochat.evals.results import benchmark_rows
+
+if TYPE_CHECKING:
+    from nanochat.publish.published_scores import PublishedScores
 
 
 def run_table(records: Mapping[str, Record], executed: Iterable[str]) -> Table:
@@ -36,12 +39,13 @@ def run_table(records: Mapping[str, Record], executed: Iterable[str]) -> Table:
     return table
 
 
-def results_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
+def results_table(results: Mapping[str, Mapping[str, Any]], published: Sequence[PublishedScores]) -> Table:
     """The benchmark table: a row per chat task and metric, a column per model; without CORE's tasks."""
-    table = plain_table("benchmark", "chance", *results)
+    table = plain_table("benchmark", "chance", *results, *(one.title for one in published))
     for row in benchmark_rows(results):
         if row.part != "core":
-            table.add_row(row.name, *row.texts(brief=True))
+            others = (one.text(row, brief=True) for one in published)
+            table.add_row(row.name, *row.texts(brief=True), *others)
     return table
 
 
@@ -75,7 +79,7 @@ def plain_table(*columns: str) -> Table:
 
 
 def _headline(metrics: Mapping[str, Any]) -> str:
-    shown = ("val/bpb", "val/loss", "train/loss", "core", "chatcore", "bytes_per_token", "tokens")
+    shown = ("val/bpb", "val/loss", "train/loss", "bytes_per_token", "tokens")
     parts = [f"{k} {v:.4g}" for k in shown if isinstance(v := metrics.get(k), int | float)]
     return ", ".join(parts[:2])
 

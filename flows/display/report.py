@@ -21,6 +21,7 @@ from flows.store import Record
 from nanochat.errors import ConfigError, DataError
 from nanochat.evals.results import ABSENT, benchmark_rows, parse_results
 from nanochat.printable import printable
+from nanochat.publish.published_scores import published_scores
 from nanochat.writing import whole_file
 
 Read = Callable[[Record, str], bytes]
@@ -53,6 +54,7 @@ def build_report(records: Mapping[str, Record], read: Read, target: Path) -> Pat
     template = files("flows.display").joinpath("report.html.j2").read_text(encoding="utf-8")
     series = _series(records, read)
     results = _results(records, read)
+    published = published_scores(record.to_json() for record in records.values())
     page = environment.from_string(template).render(
         stages=_stages(records),
         corpus=_corpus(records),
@@ -60,7 +62,11 @@ def build_report(records: Mapping[str, Record], read: Read, target: Path) -> Pat
         training=_training(records),
         plots=_plots(series),
         models=list(results),
-        benchmarks=[(row.label, *row.texts()) for row in benchmark_rows(results)],
+        published=[(one.title, one.source) for one in published],
+        benchmarks=[
+            (row.label, *row.texts(), *(one.text(row) for one in published))
+            for row in benchmark_rows(results)
+        ],
         samples=_samples(records, read),
         lineage=_lineage(records),
     )

@@ -25,15 +25,16 @@ if TYPE_CHECKING:
 _RESULTS = {"val/bpb": "val_bpb", "val/loss": "val_loss"}
 
 
-def open_engine(store: Store, ref: str, choice: Choice | None = None) -> Engine:
+def open_engine(store: Store, ref: str, choice: Choice | None = None, device: str = "cpu") -> Engine:
     """Return an engine for the model that a reference names: a record, or a published folder.
 
-    Raises as `open_model` does.
+    Raises as `open_model` does, and ConfigError for a device that this machine lacks.
     """
     published = open_model(store, ref, choice)
     from nanochat.chat.engine import Engine  # heavy, and not needed to report a wrong reference
+    from nanochat.model.device import device_of
 
-    return Engine(published.model, published.tokenizer)
+    return Engine(published.model.to(device_of(device)), published.tokenizer)
 
 
 def open_model(store: Store, ref: str, choice: Choice | None = None) -> Published:

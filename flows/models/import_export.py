@@ -47,7 +47,7 @@ def import_model(
     from nanochat.formats.folder import find_published
 
     found = find_published(folder, choice)
-    node = Node(id=IMPORT.name, stage=IMPORT, config=_config(found, folder))
+    node = Node(id=IMPORT.name, stage=IMPORT, config=import_config(found, folder))
     payload = payload_of(node, {})
     job = Job(node=node, key=fingerprint(payload), payload=payload, inputs={}, lineage={})
     context = ExecutionContext(store=store, scratch=scratch, runtime=Runtime())
@@ -58,7 +58,8 @@ def import_model(
     return outcome, found
 
 
-def _config(found: CheckpointFiles, folder: Path) -> ImportConfig:
+def import_config(found: CheckpointFiles, folder: Path) -> ImportConfig:
+    """Return what the import stage is to read, with the sums of its files."""
     note = found.description.with_name("nanochat.json")  # holds step and results in transformers' format
     more = [note] if found.format == "transformers" and note.is_file() else []
     files = [*found.weights, found.description, found.tokenizer, *more]
@@ -102,7 +103,7 @@ def export_model(
 
     if layout == "cache" and form != "nanochat":
         raise ConfigError("--layout cache is upstream nanochat's own", hint="use it with --format nanochat")
-    _refuse_used(target)
+    refuse_used(target)
     record = None if folder_of(ref) else store.resolve(ref)
     published = open_model(store, ref, choice)
     with _new_folder(target) as part:
@@ -146,7 +147,8 @@ def _copy_card(store: Store, record: Record, folder: Path) -> None:
             shutil.copyfile(kept / name, folder / name)
 
 
-def _refuse_used(target: Path) -> None:
+def refuse_used(target: Path) -> None:
+    """Raise ConfigError for a folder that is not new or empty."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"{target} exists already and is not an empty folder", hint="name a new folder")
 

@@ -36,7 +36,7 @@ RANKS_STOP_WITHIN_S = 10.0  # longer than a step and its restart point take; the
 ENDS_WITHIN_S = 25.0  # Prefect's worker kills what it has sent SIGTERM to after 30 s
 REPORTED_WITHIN_S = 5.0  # how a run ended, to a server that may be away
 _SIGNALS_S = 0.2
-_AGENT = "nanochat.train.ranks.agent"  # the module that starts and ends ranks
+_AGENT = "nanochat.ranks.agent"  # the module that starts and ends ranks
 
 
 def run_in_order(

@@ -23,8 +23,8 @@ from flows.stage import Node, RunFunction
 from flows.stages import STAGES
 from flows.store import Record, Store
 from nanochat.errors import ConfigError, Damaged, Interrupted, LeaseLost
+from nanochat.ranks.launch import launch
 from nanochat.runtime import Runtime, Tracker
-from nanochat.train.ranks.launch import launch
 
 logger = logging.getLogger(__name__)
 InputRecords = Mapping[str, Record | tuple[Record, ...]]

@@ -83,7 +83,7 @@ class RuntimeParameters(BaseModel):
     processes: int | None = Field(
         default=None,
         gt=0,
-        description="ranks that train together; empty: one per GPU with device cuda, else 1",
+        description="ranks that train and evaluate together; empty: one per GPU with device cuda, else 1",
     )
     restart_point_every_s: float = Field(default=30.0, gt=0, description="seconds between restart points")
     retries: int = Field(default=2, ge=0, description="retries of a stage after a transient error")

@@ -60,7 +60,7 @@ def begin(
 
 
 class _Steps(NullTracker):
-    """Notes that a training stage has taken a step: before the first one there is nothing to keep."""
+    """Notes that a stage has reported a step: before the first one there is nothing to keep."""
 
     def __init__(self, note: Callable[[], None]) -> None:
         self._note = note
@@ -88,7 +88,7 @@ class Session:
         self.executed: list[str] = []
         self._hold = hold
         self.stopped: str | None = None  # what the stage said that kept the last restart point
-        self._training: set[str] = set()
+        self._stepping: set[str] = set()  # stages at work that keep restart points, from their first step on
         self._force = force
         # Shards run side by side; stages that use all cores or the GPU do not.
         self._device = threading.Lock()
@@ -103,7 +103,7 @@ class Session:
     @property
     def keeping(self) -> bool:
         """Whether a stage is at work here that has taken a step, which its next restart point will hold."""
-        return bool(self._training)
+        return bool(self._stepping)
 
     def make(
         self, node_id: str, *, trackers: tuple[Tracker, ...] = (), extra: Mapping[str, Any] | None = None
@@ -215,7 +215,7 @@ class Session:
     ) -> Outcome:
         """Execute a job alone on the device if it needs that; note whether it has something to keep."""
         node = job.node
-        steps = [_Steps(lambda: self._training.add(node.id))] if node.stage.spreads else []
+        steps = [_Steps(lambda: self._stepping.add(node.id))] if node.stage.continues else []
 
         def tracker() -> Tracker:
             return MultiTracker([*steps, shown.tracker(*trackers)])
@@ -227,11 +227,11 @@ class Session:
             with self._device if node.stage.resources == "gpu" else nullcontext():
                 return execute(job, self.context, tracker, provenance)
         except Interrupted as error:
-            if node.id in self._training:
+            if node.id in self._stepping:
                 self.stopped = str(error)
             raise
         finally:
-            self._training.discard(node.id)
+            self._stepping.discard(node.id)
 
     def _tell_cached(self, node_id: str, record: Record, prefect: Mapping[str, str]) -> None:
         self.display.progress.finished(node_id, f"cached  {record.digest[:12]}")

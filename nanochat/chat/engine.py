@@ -1,11 +1,12 @@
 """Generation: from prompts to new tokens, with a KV cache and the calculator tool.
 
-Rows are batched whatever their length, aligned at their ends. Each row has a random generator of its own,
-so a row's tokens depend neither on the batch it is in nor on the other rows. When the model has written a
-calculation, its result is put into the row before the model goes on. A row ends at `assistant_end` or `bos`,
-which are not returned. Not here: the chat format of prompts, what is done with the text.
+Rows are batched whatever their length, and when one ends the next prompt takes its place. Each row has a
+random generator of its own, so a row's tokens depend neither on the batch it is in nor on the other rows.
+When the model has written a calculation, its result is put into the row before the model goes on. A row ends
+at `assistant_end` or `bos`, which are not returned. Not here: the chat format of prompts, what is done with
+the text.
 
-Shapes: B rows, T positions, V vocabulary.
+Shapes: B rows, V vocabulary.
 """
 
 from __future__ import annotations
@@ -20,16 +21,18 @@ from torch import Tensor
 from nanochat.chat.calculator import calculate
 from nanochat.model.gpt import GPT
 from nanochat.model.kv_cache import KVCache
+from nanochat.model.packed_rows import packed_batches
 from nanochat.tokenizer.tokenizer import Tokenizer
 
 _BATCH_ROWS = 32
-_BATCH_TOKENS = 16_384  # prompt tokens of a batch, padding included
 
 
 @dataclass
 class _Row:
     """What is known of one answer while it is written."""
 
+    number: int
+    prompt: Sequence[int]
     generator: torch.Generator
     tokens: list[int] = field(default_factory=list)
     forced: deque[int] = field(default_factory=deque)  # tool output still to be put in
@@ -57,9 +60,9 @@ class Engine:
         seed: int = 42,
     ) -> Iterator[int]:
         """Yield the new tokens of one row as they are written; temperature 0 takes the likeliest."""
-        rows = [_Row(torch.Generator().manual_seed(seed))]
-        for new in self._steps([prompt_ids], rows, max_new_tokens, temperature, top_k):
-            yield from (token for _, token in new)
+        row = _Row(0, prompt_ids, torch.Generator().manual_seed(seed))
+        for new in self._steps([row], max_new_tokens, temperature, top_k):
+            yield from (token for _, token in new if token not in self._stop)
 
     def generate_batch(
         self,
@@ -69,65 +72,102 @@ class Engine:
         temperature: float = 0.0,
         top_k: int | None = None,
         seed: int = 42,
+        seeds: Sequence[int] | None = None,
     ) -> list[list[int]]:
-        """Return the new tokens of every prompt; row `i` draws with seed `seed + i`."""
-        rows = [_Row(torch.Generator().manual_seed(seed + i)) for i in range(len(prompts))]
-        for batch in batches_by_length([len(p) for p in prompts], _BATCH_ROWS, _BATCH_TOKENS):
-            part = [rows[i] for i in batch]
-            for _ in self._steps([prompts[i] for i in batch], part, max_new_tokens, temperature, top_k):
-                pass
-        return [row.tokens for row in rows]
+        """Return the new tokens of every prompt; row `i` draws with `seeds[i]`, or else with `seed + i`."""
+        if seeds is None:
+            seeds = range(seed, seed + len(prompts))
+        written: list[list[int]] = [[] for _ in prompts]
+        answers = self.generate_each(
+            prompts, seeds, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k
+        )
+        for number, tokens in answers:
+            written[number] = tokens
+        return written
 
-    def _steps(
+    def generate_each(
         self,
         prompts: Sequence[Sequence[int]],
-        rows: Sequence[_Row],
+        seeds: Sequence[int],
+        *,
         max_new_tokens: int,
-        temperature: float,
-        top_k: int | None,
-    ) -> Iterator[list[tuple[_Row, int]]]:
-        """Extend all rows of one batch token by token; yield what each step has added."""
-        if not prompts or max_new_tokens < 1:
+        temperature: float = 0.0,
+        top_k: int | None = None,
+    ) -> Iterator[tuple[int, list[int]]]:
+        """Yield the number of each prompt and its new tokens as soon as they are all there."""
+        rows = [
+            _Row(number, prompt, torch.Generator().manual_seed(seed))
+            for number, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
+        ]
+        if max_new_tokens < 1:
+            yield from ((row.number, row.tokens) for row in rows)
             return
-        active = list(rows)
-        inputs, cache = self._prefill(prompts, max_new_tokens)
-        for _ in range(max_new_tokens):
-            with torch.inference_mode():
-                logits = self.model(inputs, kv_cache=cache, last_only=True)[:, -1]  # (B, V)
-                drawn = _sample(logits, [row.generator for row in active], temperature, top_k)
-            fed = [self._extend(row, token) for row, token in zip(active, drawn, strict=True)]
-            yield [(row, token) for row, token in zip(active, fed, strict=True) if not row.done]
-            alive = [i for i, row in enumerate(active) if not row.done]
-            if not alive:
-                return
-            if len(alive) <= len(active) // 2:  # a copy of the cache, so not for each row that ends
-                with torch.inference_mode():
-                    cache = cache.take(torch.tensor(alive, device=self.model.device))
-                active, fed = [active[i] for i in alive], [fed[i] for i in alive]
-            inputs = torch.tensor(fed, device=self.model.device)[:, None]  # (B, 1)
+        for new in self._steps(rows, max_new_tokens, temperature, top_k):
+            yield from ((row.number, row.tokens) for row, _ in new if row.done)
 
-    def _prefill(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> tuple[Tensor, KVCache]:
-        longest = max(map(len, prompts))
-        bos = self.tokenizer.special("bos")
-        padding = [longest - len(prompt) for prompt in prompts]
-        padded = [[bos] * pad + list(prompt) for pad, prompt in zip(padding, prompts, strict=True)]
-        device = self.model.device
+    def _steps(
+        self, rows: Sequence[_Row], max_new_tokens: int, temperature: float, top_k: int | None
+    ) -> Iterator[list[tuple[_Row, int]]]:
+        """Extend rows token by token, some at a time; yield rows that have changed with their new token.
+
+        The token that ends a row is yielded too, but is not among the row's own.
+        """
+        if not rows or max_new_tokens < 1:
+            return
+        # The longest prompts first: at the end, when places stay empty, caches are read less far.
+        waiting = deque(sorted(rows, key=lambda row: (-len(row.prompt), row.number)))
+        places: list[_Row | None] = [None] * min(_BATCH_ROWS, len(rows))
         cache = KVCache(
             self.model.config,
-            len(prompts),
-            longest + max_new_tokens,
-            left_padding=torch.tensor(padding) if any(padding) else None,
-            device=device,
+            len(places),
+            len(waiting[0].prompt) + max_new_tokens,
+            device=self.model.device,
+            dtype=self.model.cache_dtype,
         )
-        return torch.tensor(padded, device=device), cache
+        while True:
+            free = [i for i, row in enumerate(places) if row is None or row.done][: len(waiting)]
+            if free:
+                asked = [waiting.popleft() for _ in free]
+                for i, row in zip(free, asked, strict=True):
+                    places[i] = row
+                logits = self._read(cache, free, asked)
+            else:
+                alive = [i for i, row in enumerate(places) if row is not None and not row.done]
+                if not alive:
+                    return
+                if len(alive) <= len(places) // 2:  # a copy of the cache, so not for each row that ends
+                    cache, places = cache.take(alive), [places[i] for i in alive]
+                asked = [row for row in places if row is not None]
+                logits = self._next(cache, asked)
+            drawn = _sample(logits, [row.generator for row in asked], temperature, top_k)
+            going = [(row, token) for row, token in zip(asked, drawn, strict=True) if not row.done]
+            yield [(row, self._extend(row, token, max_new_tokens)) for row, token in going]
 
-    def _extend(self, row: _Row, drawn: int) -> int:
+    @torch.inference_mode()
+    def _read(self, cache: KVCache, places: Sequence[int], rows: Sequence[_Row]) -> Tensor:
+        """Put the prompts of rows into places of the cache; return the logits (rows, V) after them."""
+        logits: dict[int, Tensor] = {}
+        for batch in packed_batches([len(row.prompt) for row in rows]):
+            found = self.model.read([rows[i].prompt for i in batch], cache, [places[i] for i in batch])
+            logits |= zip(batch, found, strict=True)
+        return torch.stack([logits[i] for i in range(len(rows))])
+
+    @torch.inference_mode()
+    def _next(self, cache: KVCache, rows: Sequence[_Row]) -> Tensor:
+        """Feed the last token of each row, of a row that is done just any; return the logits (B, V)."""
+        last = [[row.tokens[-1] if row.tokens else 0] for row in rows]
+        fed = torch.tensor(last, device=self.model.device)  # (B, 1)
+        logits: Tensor = self.model(fed, kv_cache=cache, last_only=True)
+        return logits[:, -1]
+
+    def _extend(self, row: _Row, drawn: int, max_new_tokens: int) -> int:
         """Add one token to a row, the drawn one unless tool output is due; return it."""
         token = row.forced.popleft() if row.forced else drawn
-        if row.done or token in self._stop:
+        if token in self._stop:
             row.done = True
             return token
         row.tokens.append(token)
+        row.done = len(row.tokens) == max_new_tokens
         if token == self._python_start:
             row.expression = []
         elif token == self._python_end and row.expression is not None:
@@ -158,16 +198,6 @@ def stream_text(tokenizer: Tokenizer, tokens: Iterator[int]) -> Iterator[str]:
             pending = pending[whole:]
     if pending:
         yield pending.decode("utf-8", errors="replace")
-
-
-def batches_by_length(lengths: Sequence[int], max_rows: int, max_tokens: int) -> Iterator[list[int]]:
-    """Group indices of rows of similar length into batches, the longest first; padding counts as tokens."""
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    start = 0
-    while start < len(order):
-        rows = max(1, min(max_rows, max_tokens // max(lengths[order[start]], 1)))
-        yield order[start : start + rows]
-        start += rows
 
 
 def _sample(

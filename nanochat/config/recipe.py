@@ -24,19 +24,38 @@ class EvaluateConfig(Config):
     """Which benchmarks, on how many problems."""
 
     chat_tasks: tuple[Name, ...] = ("arc_easy", "arc_challenge", "mmlu", "gsm8k", "humaneval")
-    """Tasks of ChatCORE; missing data is an error."""
+    """Chat tasks; missing data is an error."""
     core: bool = True
     """Whether to run the CORE bundle."""
     max_problems: int | None = Field(default=None, gt=0)
-    """Maximum problems per task, after a fixed shuffle; None: all."""
-    core_max_problems: int | None = Field(default=500, gt=0)
-    """Maximum problems per CORE task."""
+    """Maximum problems per chat task, upstream's subset; None: all, as ChatCORE asks."""
+    core_max_problems: int | None = Field(default=None, gt=0)
+    """Maximum items per CORE task; None: all, as CORE asks."""
     max_new_tokens: int = Field(default=512, gt=0)
     """Longest generated answer."""
+    num_samples: int = Field(default=1, ge=1, le=1000)
+    """Answers drawn to each problem whose answer is written; more than one needs a temperature."""
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    """0 takes the likeliest token; above, each sample is drawn by seed, problem and its own number."""
+    top_k: int | None = Field(default=50, gt=0)
+    """Draw among this many tokens; None: all."""
+    seed: int = Field(default=42, ge=0, lt=2**63)
+    """What the draws begin with."""
     bpb_tokens: int = Field(default=20 * 524_288, gt=0)
     """Validation tokens for bits per byte."""
     prompts: tuple[str, ...] = ()
     """Prompts whose greedy continuations are kept with the results."""
+    allow_unsafe_code: bool = False
+    """Run model-written code even where it cannot be jailed."""
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> EvaluateConfig:
+        if self.num_samples > 1 and not self.temperature:
+            raise ValueError(
+                f"num_samples is {self.num_samples} at temperature 0, where all samples are alike;"
+                " set temperature, such as 0.8, or num_samples to 1"
+            )
+        return self
 
 
 class PublishConfig(Config):

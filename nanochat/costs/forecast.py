@@ -1,9 +1,9 @@
 """What a recipe will cost, from its fields alone: work, hours, disk and memory, stage by stage.
 
 Nothing is read or downloaded for it. Training takes its operations divided by what the published machine did
-per second; stages that operations do not explain (evaluations, SFT) take what they took there, scaled by the
-operations per token and the share of the problems. What cannot be known before data is there is None. What a
-stage really took is in its record, which is worth more than anything here.
+per second; evaluations are counted (`nanochat.costs.evaluation_cost`); SFT, which operations do not explain,
+takes what it took there, scaled by the operations per token. What cannot be known before data is there is
+None. What a stage really took is in its record, which is worth more than anything here.
 
 Published figures are those of the d20 model of October 2025 on 8xH100.
 """
@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from nanochat.config import (
-    EvaluateConfig,
     MidtrainConfig,
     MixtureEntry,
     Recipe,
@@ -22,13 +21,9 @@ from nanochat.config import (
     bytes_per_token,
     held_out_rows,
 )
+from nanochat.costs.evaluation_cost import evaluation_basis, evaluation_seconds, evaluation_work
 from nanochat.costs.reference_figures import (
-    BPB_S,
-    BPB_TOKENS,
-    CHAT_S,
     CONVERSATION_TOKENS,
-    CORE_ITEMS,
-    CORE_S,
     COUNTED_CHARACTERS_PER_S,
     D20_FLOPS_PER_TOKEN,
     DOWNLOAD_BYTES_PER_S,
@@ -114,7 +109,13 @@ def elapsed_s(timed: Iterable[tuple[StageCost, float]]) -> float:
 def forecast(recipe: Recipe, machine: Machine = PUBLISHED) -> Forecast:
     """Predict the cost of every stage of a recipe."""
     training = (_pretrain(recipe, machine), _midtrain(recipe, machine), _sft(recipe))
-    stages = (*_text_stages(recipe), _render(recipe), *training, *_evaluations(recipe), _publish(recipe))
+    stages = (
+        *_text_stages(recipe),
+        _render(recipe),
+        *training,
+        *_evaluations(recipe, machine),
+        _publish(recipe),
+    )
     if sum(cost.flops or 0.0 for cost in training) < _LEAST_FLOPS:
         stages = tuple(replace(cost, seconds=None) for cost in stages)
     model = recipe.pretrain.model
@@ -285,21 +286,13 @@ def _sft(recipe: Recipe) -> StageCost:
     )
 
 
-def _evaluations(recipe: Recipe) -> Iterator[StageCost]:
-    config = recipe.evaluate
-    scale = _scale(recipe)
-    bits = BPB_S / 2 * config.bpb_tokens / BPB_TOKENS  # one split of the published two
-    chat = CHAT_S * _part(
-        config.max_problems, [TASKS[t].splits["test"].rows for t in config.chat_tasks if t in TASKS]
-    )
-    core = CORE_S * _part(config.core_max_problems, CORE_ITEMS) if config.core else 0.0
-    for stage, seconds in (
-        ("evaluate_base", bits + chat + core),
-        ("evaluate_mid", bits + chat),
-        ("evaluate_sft", bits + chat),
-    ):
+def _evaluations(recipe: Recipe, machine: Machine) -> Iterator[StageCost]:
+    for stage in ("evaluate_base", "evaluate_mid", "evaluate_sft"):
+        work = evaluation_work(recipe.evaluate, base=stage == "evaluate_base")
         yield StageCost(
-            stage=stage, seconds=seconds * scale, basis=f"published times{_asked(config)}, scaled from d20"
+            stage=stage,
+            seconds=evaluation_seconds(recipe, machine, work),
+            basis=evaluation_basis(work),
         )
 
 
@@ -310,15 +303,6 @@ def _publish(recipe: Recipe) -> StageCost:
         disk_bytes=_model_bytes(recipe),
         basis="one more copy of the model",
     )
-
-
-def _asked(config: EvaluateConfig) -> str:
-    return "" if config.max_problems is None else f" for {config.max_problems} problems a task"
-
-
-def _part(most: int | None, sizes: Sequence[int]) -> float:
-    """Return which fraction of all problems is asked when at most `most` of each task are."""
-    return sum(min(most or n, n) for n in sizes) / max(sum(sizes), 1)
 
 
 def _millions(count: float) -> str:

@@ -11,16 +11,7 @@ from nanochat.model.flops import peak_flops
 
 D20_FLOPS_PER_TOKEN = 3_491_758_080
 SFT_STEP_S = 166 / 651  # with its validations
-BPB_S, BPB_TOKENS = 66.0, 20 * 524_288  # tokens of each split
-CORE_S = 262.0
-CHAT_S = 415.0  # mean of 425 s and 406 s
 PUBLISH_S = 30.0  # assumed: writing two folders
-
-# Items of CORE's 22 tasks, for evaluations that ask only some of them.
-CORE_ITEMS = (
-    *(10_042, 2_117, 20_321, 2_376, 1_172, 100, 1_221, 1_838, 500, 5_153, 10_042),
-    *(273, 1_267, 1_000, 230, 1_320, 210, 32, 10_570, 7_983, 3_270, 10_000),
-)
 
 SHARD_BYTES = 100_000_000  # of both published corpora
 DOWNLOAD_BYTES_PER_S = 100e6  # assumed: a link of 1 Gbit/s
@@ -47,6 +38,7 @@ class Machine:
     gpus: int
     peak_flops: float  # of one GPU
     utilisation: float
+    memory_bytes_per_s: float  # of one GPU
     memory_bytes: float  # of one GPU
     dollars_per_hour: float
 
@@ -61,6 +53,7 @@ PUBLISHED = Machine(
     gpus=8,
     peak_flops=peak_flops("NVIDIA H100 80GB HBM3") or 0.0,
     utilisation=0.48,
+    memory_bytes_per_s=3.35e12,
     memory_bytes=81_559 * 2**20,
     dollars_per_hour=24.0,
 )

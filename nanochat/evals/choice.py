@@ -1,10 +1,11 @@
 """Multiple choice: which of a problem's letters does the model find likeliest as its answer?
 
 Only the letters' own tokens are compared, at the place where the answer would begin, so that a model that
-does not know the form of the answer is still asked the question. Prompts are padded at the right, where
-causal attention does not look.
+does not know the form of the answer is still asked the question; no other row of the head is multiplied.
+Prompts are packed without padding, and what all of a batch begin with is computed once. Batches follow from
+the prompts alone, which makes results the same wherever these problems are asked.
 
-Shapes: B rows, T positions, C channels, V vocabulary.
+Shapes: B prompts, C channels, L different letters.
 """
 
 from __future__ import annotations
@@ -13,17 +14,14 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from nanochat.chat.engine import batches_by_length
 from nanochat.data.chat.answers import Problem
 from nanochat.data.chat.tasks import ChatTask
 from nanochat.errors import DataError
 from nanochat.evals.item_results import ItemResult, prompt_digest
 from nanochat.model.gpt import GPT
+from nanochat.model.packed_rows import PackedRows, packed_batches
 from nanochat.tokenizer.chat_format import render_for_completion
 from nanochat.tokenizer.tokenizer import Tokenizer
-
-_BATCH_ROWS = 64
-_BATCH_TOKENS = 8_192
 
 
 def answered(
@@ -32,11 +30,13 @@ def answered(
     """Yield what the model answers to the problems with these indices, batch by batch."""
     prompts = [render_for_completion(tokenizer, task.conversation(i)) for i in indices]
     problems = [task.problem(i) for i in indices]
-    letters = [[_letter_token(tokenizer, letter) for letter in problem.letters] for problem in problems]
-    for batch in batches_by_length([len(p) for p in prompts], _BATCH_ROWS, _BATCH_TOKENS):
-        logits = _last_logits(model, [prompts[i] for i in batch], tokenizer.special("bos"))
+    letters = sorted({letter for problem in problems for letter in problem.letters})
+    tokens = [_letter_token(tokenizer, letter) for letter in letters]
+    column = {letter: number for number, letter in enumerate(letters)}
+    for batch in packed_batches([len(prompt) for prompt in prompts]):
+        logits = _answer_logits(model, [prompts[i] for i in batch], tokens)
         yield [
-            _result(indices[i], prompts[i], problems[i], row[letters[i]])
+            _result(indices[i], prompts[i], problems[i], row[[column[x] for x in problems[i].letters]])
             for row, i in zip(logits, batch, strict=True)
         ]
 
@@ -51,18 +51,16 @@ def _result(item: int, prompt: Sequence[int], problem: Problem, logits: torch.Te
         predictions=(chosen,),
         right=(chosen == problem.answer,),
         loglikelihoods=tuple(logits.float().log_softmax(-1).tolist()),
+        group=problem.group,
     )
 
 
 @torch.inference_mode()
-def _last_logits(model: GPT, prompts: Sequence[Sequence[int]], pad: int) -> torch.Tensor:
-    """Return the logits (B, V) after the last token of each prompt."""
-    longest = max(map(len, prompts))
-    padded = [[*prompt, *[pad] * (longest - len(prompt))] for prompt in prompts]
-    hidden = model.hidden(torch.tensor(padded, device=model.device))  # (B, T, C)
-    last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=model.device)
-    at_end = hidden[torch.arange(len(prompts), device=model.device), last]  # (B, C)
-    return model.logits(at_end).cpu()
+def _answer_logits(model: GPT, prompts: Sequence[Sequence[int]], tokens: Sequence[int]) -> torch.Tensor:
+    """Return the logits (B, L) of some tokens after each prompt."""
+    packed = PackedRows([[prompt] for prompt in prompts], model.device)
+    last = torch.tensor([place[-1] for [place] in packed.places], device=model.device)
+    return model.logits(model.hidden_packed(packed)[last], tokens).cpu()
 
 
 def _letter_token(tokenizer: Tokenizer, letter: str) -> int:

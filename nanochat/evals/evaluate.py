@@ -1,160 +1,121 @@
 """The evaluation stages: bits per byte, the chat tasks and, for the base model, CORE.
 
 Every checkpoint is given the chat tasks, so that what chat training adds can be seen. Results depend on the
-inputs and the configuration alone, except that a program near the sandbox's time limit may or may not pass.
+inputs and the configuration alone, except that a program near its limit of processor time may pass or not.
+All ranks of an evaluation call its function; rank 0 alone writes:
+
+- `items/<task>.parquet`, `items/core_<label>.parquet`: what the model made of each item
+  (`nanochat.evals.item_files`);
+- `results.json`: the numbers that follow from them (`nanochat.evals.summary`);
+- `samples.jsonl`: continuations of the configured prompts.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import random
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nanochat.chat.engine import Engine
 from nanochat.config import EvaluateConfig
-from nanochat.data.chat.tasks import ChatTask, load_scored_task
-from nanochat.data.text.batches import val_batches
-from nanochat.data.text.token_shards import TokenShard, vocabulary_digest
-from nanochat.evals import choice, generative
-from nanochat.evals.bpb import bits_per_byte
-from nanochat.evals.core import score as core
+from nanochat.data.chat.tasks import load_scored_task
+from nanochat.evals import parts
 from nanochat.evals.core.bundle import load_core
-from nanochat.evals.item_results import ItemResult
+from nanochat.evals.item_files import as_result
+from nanochat.evals.kept_rows import Found, write_answers
+from nanochat.evals.portions import EvaluationPart
+from nanochat.evals.shared_work import make_all
+from nanochat.evals.summary import metrics, results
+from nanochat.evals.task_results import TaskResult, summed
 from nanochat.model.checkpoint import load_model
+from nanochat.model.device import device_of
 from nanochat.model.reproducible import cpu_threads
+from nanochat.ranks.rank_group import RankGroup
 from nanochat.runtime import Runtime
-from nanochat.tokenizer.chat_format import render_for_completion
 from nanochat.tokenizer.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
-
-_ORDER_SEED = 42  # which problems a limited evaluation asks
-_VAL_ROWS = 16
-_SAMPLE_TOKENS = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskResult:
-    """Accuracy on one task; `centered` is 0 for guessing and 1 for all correct."""
-
-    accuracy: float
-    baseline: float
-    problems: int
-
-    @property
-    def centered(self) -> float:
-        """Return the accuracy above guessing."""
-        return (self.accuracy - self.baseline) / (1 - self.baseline)
-
-    def to_json(self) -> dict[str, float | int]:
-        """Return the form that is kept in `results.json`."""
-        return {
-            "accuracy": self.accuracy,
-            "baseline": self.baseline,
-            "centered": self.centered,
-            "problems": self.problems,
-        }
 
 
 def evaluate_base(
     config: EvaluateConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime
 ) -> dict[str, Any]:
     """Evaluate a pretrained model: bits per byte, chat tasks, CORE if asked for."""
-    return _Evaluation(config, inputs, runtime).run(out, "base", with_core=config.core)
+    return _evaluate(config, inputs, out, runtime, "base", with_core=config.core)
 
 
 def evaluate_chat(
     config: EvaluateConfig, inputs: Mapping[str, Path], out: Path, runtime: Runtime
 ) -> dict[str, Any]:
     """Evaluate a chat model: bits per byte and chat tasks."""
-    return _Evaluation(config, inputs, runtime).run(out, "chat", with_core=False)
+    return _evaluate(config, inputs, out, runtime, "chat", with_core=False)
 
 
-class _Evaluation:
-    def __init__(self, config: EvaluateConfig, inputs: Mapping[str, Path], runtime: Runtime) -> None:
-        self.config, self.inputs, self.runtime = config, inputs, runtime
-        self.tokenizer = Tokenizer.load(inputs["tokenizer"])
-        self.model = load_model(inputs["model"], device=runtime.device)
-        self.model.eval()
-        self.engine = Engine(self.model, self.tokenizer)
-
-    def run(self, out: Path, kind: str, *, with_core: bool) -> dict[str, Any]:
-        """Measure everything, write the files, return the numbers of the record."""
-        with cpu_threads(self.runtime.threads):
-            tasks = {name: self._chat_task(name) for name in self.config.chat_tasks}
-            core_tasks = self._core() if with_core else {}
-            metrics = {
-                "core": _mean_centered(core_tasks),
-                "chatcore": _mean_centered(tasks),
-                "val_bpb": self._val_bpb(),
-            }
-            samples = [{"prompt": p, "text": self._sample(p, kind)} for p in self.config.prompts]
-        results = {
-            "model": kind,
-            "tasks": {name: result.to_json() for name, result in tasks.items()},
-            "core": {name: result.to_json() for name, result in core_tasks.items()},
-            "metrics": metrics,
-        }
-        text = json.dumps(results, indent=1, sort_keys=True, ensure_ascii=False)
-        (out / "results.json").write_text(text + "\n", encoding="utf-8")
-        lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples]
-        (out / "samples.jsonl").write_text("".join(lines), encoding="utf-8")
-        # CORE and the chat tasks both have an arc_easy.
-        found = {f"eval/{name}": result.accuracy for name, result in tasks.items()}
-        found |= {f"eval/core_{name}": result.accuracy for name, result in core_tasks.items()}
-        return found | {f"eval/{name}": value for name, value in metrics.items() if value is not None}
-
-    def _chat_task(self, name: str) -> TaskResult:
-        task = load_scored_task(self.inputs["tasks"], name)
-        indices = list(range(len(task)))
-        random.Random(_ORDER_SEED).shuffle(indices)
-        indices = indices[: self.config.max_problems]
-        return self._result(name, self._answered(task, indices), len(indices), task.baseline)
-
-    def _answered(self, task: ChatTask, indices: list[int]) -> Iterator[list[ItemResult]]:
-        if task.kind == "choice":
-            return choice.answered(self.model, self.tokenizer, task, indices)
-        return generative.answered(self.engine, task, indices, self.config.max_new_tokens)
-
-    def _core(self) -> dict[str, TaskResult]:
-        results = {}
-        for task in load_core(self.inputs["tasks"], self.config.core_max_problems):
-            answered = core.answered(self.model, self.tokenizer, task)
-            results[task.label] = self._result(f"core_{task.label}", answered, len(task.items), task.baseline)
-        return results
-
-    def _val_bpb(self) -> float:
-        shard = TokenShard.open(self.inputs["val_tokens"], vocabulary_digest(self.tokenizer))
-        length = self.model.config.sequence_len
-        batches = val_batches(shard, _VAL_ROWS, length, self.config.bpb_tokens)
-        return bits_per_byte(self.model, batches, self.tokenizer.token_bytes())
-
-    def _sample(self, prompt: str, kind: str) -> str:
-        if kind == "base":
-            ids = [self.tokenizer.special("bos"), *self.tokenizer.encode(prompt)]
-        else:
-            ids = render_for_completion(self.tokenizer, [{"role": "user", "content": prompt}])
-        tokens = min(_SAMPLE_TOKENS, self.config.max_new_tokens)
-        return self.tokenizer.decode(list(self.engine.generate(ids, max_new_tokens=tokens)))
-
-    def _result(
-        self, name: str, answered: Iterator[list[ItemResult]], problems: int, baseline: float
-    ) -> TaskResult:
-        done = right = 0
-        for batch in answered:
-            self.runtime.raise_if_stopped()
-            done += len(batch)
-            right += sum(result.right[0] for result in batch)
-            self.runtime.tracker.log({f"eval/{name}": right / done}, step=done, total_steps=problems)
-        result = TaskResult(accuracy=right / max(problems, 1), baseline=baseline, problems=problems)
-        log.info("%s: %.4f of %d problems (guessing: %.4f)", name, result.accuracy, problems, baseline)
-        return result
+def _evaluate(
+    config: EvaluateConfig,
+    inputs: Mapping[str, Path],
+    out: Path,
+    runtime: Runtime,
+    kind: str,
+    *,
+    with_core: bool,
+) -> dict[str, Any]:
+    """Measure everything, write the files, return the numbers of the record."""
+    world = RankGroup.current()
+    chat_tasks = [load_scored_task(inputs["tasks"], name) for name in config.chat_tasks]
+    core_tasks = load_core(inputs["tasks"], config.core_max_problems) if with_core else []
+    with cpu_threads(runtime.threads):
+        model = _load(inputs, runtime)
+        chat = [parts.chat_part(model, config, task) for task in chat_tasks]
+        core = [parts.core_part(model, task) for task in core_tasks]
+        # Whoever asks for single tasks gives no validation text.
+        bpb = [parts.bpb_part(model, config, inputs["val_tokens"])] if "val_tokens" in inputs else []
+        samples = parts.samples_part(model, config, kind)
+        found = make_all([*chat, *core, *bpb, samples], runtime, world)
+    if not world.main:
+        return {}
+    write_answers(out, [*chat, *core], found)
+    _write_samples(out, found)
+    chat_results = {
+        task.name: _summed(part, found, len(task), votes=task.kind == "math")
+        for task, part in zip(chat_tasks, chat, strict=True)
+    }
+    core_results = {
+        task.label: _summed(part, found, task.of or len(task.items))
+        for task, part in zip(core_tasks, core, strict=True)
+    }
+    val_bpb = parts.bits_per_byte(found[parts.VAL_BPB]) if bpb else None
+    precision = str(model.gpt.precision).removeprefix("torch.")
+    measured = results(kind, config, chat_results, core_results, val_bpb, precision=precision)
+    text = json.dumps(measured, indent=1, sort_keys=True, ensure_ascii=False)
+    (out / "results.json").write_text(text + "\n", encoding="utf-8")
+    return metrics(chat_results, core_results, measured["metrics"])
 
 
-def _mean_centered(results: Mapping[str, TaskResult]) -> float | None:
-    """Return the mean accuracy above guessing, or None where there are no tasks."""
-    return sum(result.centered for result in results.values()) / len(results) if results else None
+def _load(inputs: Mapping[str, Path], runtime: Runtime) -> parts.Model:
+    tokenizer = Tokenizer.load(inputs["tokenizer"])
+    device = device_of(runtime.device)
+    gpt = load_model(inputs["model"], device=device).eval()
+    gpt.compute_in(torch.bfloat16 if device.type == "cuda" else torch.float32)
+    return parts.Model(gpt, tokenizer, Engine(gpt, tokenizer), runtime.threads)
+
+
+def _summed(part: EvaluationPart, found: Found, of: int, *, votes: bool = False) -> TaskResult:
+    """Return the numbers of a task that has `of` problems."""
+    items = [as_result(row) for _, row in sorted(found[part.name].items())]
+    result = summed(items, baseline=part.baseline or 0.0, of=of, votes=votes)
+    log.info(
+        "%s: %.4f of %d problems (guessing: %.4f)",
+        *(part.name, result.accuracy, len(items), result.baseline),
+    )
+    return result
+
+
+def _write_samples(out: Path, found: Found) -> None:
+    shown = [sample for _, sample in sorted(found[parts.SAMPLES].items())]
+    lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in shown]
+    (out / "samples.jsonl").write_text("".join(lines), encoding="utf-8")

@@ -26,7 +26,8 @@ from nanochat.model.architecture import (
     has_value_embedding,
     windows,
 )
-from nanochat.model.kv_cache import KVCache
+from nanochat.model.kv_cache import Filling, KVCache
+from nanochat.model.packed_rows import PackedRows
 
 
 class Linear(nn.Linear):
@@ -79,8 +80,8 @@ def attend(
     """Attend causally from q (B, T, H, D) to k and v (B, S, K, D); return (B, T, H, D).
 
     A query sees itself and `window` positions before it (None: all), but none before its document's start,
-    given as `starts` (B, T); unless a mask, to be broadcast to (B, H, T, S), says what it sees. Without a
-    mask S is T, or T is 1 and sees all.
+    given as `starts` (B, T); unless a mask or bias, to be broadcast to (B, H, T, S), says what it sees.
+    Without one S is T, or T is 1 and sees all.
     """
     if mask is None and q.size(1) == k.size(1):
         return attention(as_computed(q), as_computed(k), as_computed(v), window=window, lo=starts)
@@ -92,6 +93,17 @@ def attend(
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
 
 
+def attend_packed(q: Tensor, k: Tensor, v: Tensor, packed: PackedRows, window: int | None) -> Tensor:
+    """Attend from and to one long row (1, N, H or K, D) of many, each in its own text."""
+    out = torch.empty_like(q)
+    for block in packed.blocks:
+        keys, values = k[0, block.keys], v[0, block.keys]  # (R, S, K, D)
+        bias = block.bias(window, q.dtype)
+        found = attend(q[0, block.queries], keys, values, window=window, mask=bias)  # (R, T, H, D)
+        out[0, block.places] = found.flatten(0, 1)[block.results]
+    return out
+
+
 class Context(NamedTuple):
     """What all layers of one forward pass share."""
 
@@ -100,6 +112,8 @@ class Context(NamedTuple):
     starts: Tensor | None = None  # (B, T), where each position's document begins; None: with the row
     kv_cache: KVCache | None = None
     masks: Mapping[int | None, Tensor | None] = {}  # with a cache: what each window's queries see
+    packed: PackedRows | None = None  # what the one row is made of
+    filling: Filling | None = None  # where keys and values of packed rows are kept
 
 
 class Attention(nn.Module):
@@ -134,8 +148,13 @@ class Attention(nn.Module):
             v = v + gate * value_embedding.view_as(v).to(v.dtype)
         if context.kv_cache is not None:
             k, v = context.kv_cache.append(self.layer, k, v, self.window)
-        mask = context.masks.get(self.window)
-        y = attend(q, k, v, window=self.window, starts=context.starts, mask=mask)
+        if context.filling is not None:
+            context.filling.store(self.layer, k, v)
+        if context.packed is not None:
+            y = attend_packed(q, k, v, context.packed, self.window)
+        else:
+            mask = context.masks.get(self.window)
+            y = attend(q, k, v, window=self.window, starts=context.starts, mask=mask)
         projected: Tensor = self.c_proj(y.reshape(rows, length, width))
         return projected
 

@@ -10,6 +10,7 @@ Shapes: B rows, T positions, C = n_embd, K key/value heads, D head dimension, V 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from kernels.attention import document_starts
 from kernels.embedding import embedding
 from kernels.linear_cross_entropy import linear_cross_entropy
+from kernels.products import linear
 from kernels.relu_squared import relu_squared_mlp
 from nanochat.config import IGNORED, SMEAR_CHANNELS, ModelConfig
 from nanochat.model import flops
@@ -32,7 +34,8 @@ from nanochat.model.architecture import (
 )
 from nanochat.model.attention import Attention, Context, Linear, as_computed, rms_norm, rotary_tables
 from nanochat.model.init_weights import init_2026, init_classic
-from nanochat.model.kv_cache import KVCache
+from nanochat.model.kv_cache import Filling, KVCache
+from nanochat.model.packed_rows import PackedRows
 from nanochat.model.reproducible import set_strict
 
 LOGIT_CAP = 15.0
@@ -118,6 +121,18 @@ class GPT(nn.Module):
         """Return where the weights are."""
         return self.lm_head.weight.device
 
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        """Return the type of keys and values, in which a cache keeps them."""
+        return self.lm_head.weight.dtype if self.precision == torch.float32 else self.precision
+
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Compute in a type from now on, without training: what is multiplied is turned into it once."""
+        self.precision = dtype
+        for parameter in self.parameters():
+            if parameter.dim() > 1:  # factors of the residual stream stay as `precision` alone leaves them
+                parameter.data = parameter.data.to(dtype)
+
     def flops_per_token(self) -> int:
         """Return forward and backward operations per trained token."""
         return flops.flops_per_token(self.config)
@@ -154,11 +169,14 @@ class GPT(nn.Module):
         Targets of -1 are left out; `none` returns (B, T). `last_only` computes the logits of the last
         position alone, (B, 1, V).
         """
-        with torch.autocast(idx.device.type, self.precision, enabled=self.precision != torch.float32):
+        with self._autocast():
             x = self.hidden(idx, kv_cache)
             if targets is None:
                 return self.logits(x[:, -1:] if last_only else x)
             return self._loss(x, targets, loss_reduction)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
     def _loss(self, x: Tensor, targets: Tensor, reduction: Literal["mean", "sum", "none"]) -> Tensor:
         loss = linear_cross_entropy(
@@ -185,9 +203,35 @@ class GPT(nn.Module):
             kv_cache.advance(length)
         return rms_norm(x)
 
-    def logits(self, x: Tensor) -> Tensor:
-        """Map final activations (B, T, C) to capped logits (B, T, V) in float32."""
-        raw = self.lm_head(x)[..., : self.config.vocab_size]  # without the rows that pad the vocabulary
+    def hidden_packed(self, packed: PackedRows, filling: Filling | None = None) -> Tensor:
+        """Return the final normed activations (N, C) of rows packed into one; keep keys and values."""
+        if packed.longest > self.cos.size(1):
+            self._set_tables(2 * packed.longest)
+        cos, sin = self.cos[:, packed.positions], self.sin[:, packed.positions]
+        context = Context(cos, sin, packed=packed, filling=filling)
+        with self._autocast():
+            x = rms_norm(as_computed(self.transformer.wte(packed.tokens)))
+            return rms_norm(self.stream(x, packed.tokens, context))[0]
+
+    def read(self, prompts: Sequence[Sequence[int]], kv_cache: KVCache, rows: Sequence[int]) -> Tensor:
+        """Put prompts into rows of a cache in place of what those held; return the logits (R, V) after."""
+        distinct = list(dict.fromkeys(map(tuple, prompts)))
+        packed = PackedRows([[prompt] for prompt in distinct], self.device)
+        by_prompt = dict(zip(distinct, (place for [place] in packed.places), strict=True))
+        places = [by_prompt[tuple(prompt)] for prompt in prompts]
+        x = self.hidden_packed(packed, Filling(kv_cache, rows, places))
+        return self.logits(x[torch.tensor([place[-1] for place in places], device=self.device)])
+
+    def logits(self, x: Tensor, tokens: Sequence[int] | None = None) -> Tensor:
+        """Map final activations (..., C) to capped logits (..., V) in float32, or to those of some tokens."""
+        with self._autocast():
+            return self._capped(x, tokens)
+
+    def _capped(self, x: Tensor, tokens: Sequence[int] | None) -> Tensor:
+        if tokens is None:
+            raw = self.lm_head(x)[..., : self.config.vocab_size]  # without the rows that pad the vocabulary
+        else:
+            raw = linear(as_computed(x), self.lm_head.weight[list(tokens)])
         return LOGIT_CAP * torch.tanh(raw.float() / LOGIT_CAP)
 
     def _document_starts(self, idx: Tensor) -> Tensor | None:
@@ -271,6 +315,10 @@ class July2026(GPT):
         # What came before each token: zeros, and so no change, before a document's first.
         if context.kv_cache is not None:
             before = context.kv_cache.before(x)
+        elif context.packed is not None:
+            before = context.packed.before(x)
+            if context.filling is not None:
+                context.filling.keep_last(x)
         else:
             before = F.pad(x[:, :-1], (0, 0, 1, 0))
         if context.starts is not None:

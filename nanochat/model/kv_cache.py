@@ -1,14 +1,18 @@
 """What a model keeps of the tokens it has already seen, for generation one token at a time.
 
-Keys and values of every layer and, for architecture 2026, the last token's embedding.
-Used in two ways: rows of equal length (no padding), and rows of different lengths aligned at their ends
-(`left_padding` is how many leading slots of each row are not text). Slots are allocated in blocks and
-copied to a larger block when they run out. Not here: sampling and stop rules (`nanochat.chat.engine`).
+Keys and values of every layer and, for architecture 2026, the last token's embedding. Rows may hold texts of
+different lengths: a token's slot is its position in its text. Texts come in either by `GPT.forward`, which
+appends to all rows, or packed (`Filling`), which puts whole texts into some rows in place of what they held.
+Slots are allocated in blocks and copied to a larger block when they run out. Not here: sampling and stop
+rules (`nanochat.chat.engine`).
 
-Shapes: B rows, K key/value heads, T new positions, S slots in reach of them, D head dimension, C channels.
+Shapes: B rows, K key/value heads, T new positions, S slots in reach of them, D head dimension, C channels,
+N tokens of packed texts.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -19,7 +23,7 @@ _BLOCK = 256  # slots; growing in blocks keeps copies rare without holding much 
 
 
 class KVCache:
-    """The cache of one batch; pass it to `GPT.forward`, which appends to it."""
+    """The cache of one batch: `GPT.forward` appends to it, `GPT.read` fills some of its rows."""
 
     def __init__(
         self,
@@ -27,24 +31,28 @@ class KVCache:
         rows: int,
         capacity: int = 0,
         *,
-        left_padding: Tensor | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Allocate room for `capacity` tokens per row; `left_padding` is (B,) integers."""
-        if left_padding is not None and left_padding.shape != (rows,):
-            raise ValueError(f"left_padding has shape {tuple(left_padding.shape)}, not ({rows},)")
-        self.position = 0  # slots filled in every layer
-        self.left_padding = None if left_padding is None else left_padding.to(device=device, dtype=torch.long)
+        """Allocate room for `capacity` tokens per row."""
+        self.lengths = [0] * rows  # tokens that each row holds, in every layer
         head_dim = config.n_embd // config.n_head
         shape = (config.n_layer, 2, rows, config.n_kv_head, _rounded(capacity), head_dim)
-        self._slots = torch.empty(shape, device=device, dtype=dtype)
+        # Slots that a short row has not filled are multiplied by 0, which makes no number of what is not one.
+        self._slots = torch.zeros(shape, device=device, dtype=dtype)
         self._last_embedding: Tensor | None = None  # (B, 1, C)
+        # Asked for by every layer of a step, and to be copied to the device once.
+        self._positions: tuple[tuple[tuple[int, ...], int], Tensor] | None = None
 
     @property
     def rows(self) -> int:
         """Return the number of rows B."""
         return self._slots.size(2)
+
+    @property
+    def position(self) -> int:
+        """Return how many tokens the longest row holds."""
+        return max(self.lengths)
 
     @property
     def capacity(self) -> int:
@@ -53,10 +61,13 @@ class KVCache:
 
     def positions(self, length: int) -> Tensor | slice:
         """Return the positions of the next `length` tokens: a slice, or (B, T) where rows differ."""
-        if self.left_padding is None:
+        if self._even:
             return slice(self.position, self.position + length)
-        slots = torch.arange(self.position, self.position + length, device=self._slots.device)
-        return (slots[None, :] - self.left_padding[:, None]).clamp_min(0)
+        asked = (tuple(self.lengths), length)
+        if self._positions is None or self._positions[0] != asked:
+            ahead = [range(held, held + length) for held in self.lengths]
+            self._positions = (asked, torch.tensor(ahead, device=self._slots.device))
+        return self._positions[1]
 
     def mask(self, length: int, window: int | None = None) -> Tensor | None:
         """Return which of the slots in reach the next `length` tokens may attend to.
@@ -64,64 +75,98 @@ class KVCache:
         None: one token sees all of them, many see each other as if nothing had come before.
         """
         start, end = self.position, self.position + length
-        if self.left_padding is None and (length == 1 or start == 0):
+        if self._even and (length == 1 or start == 0):
             return None
-        queries = torch.arange(start, end, device=self._slots.device)[:, None]
-        keys = torch.arange(self._first(window), end, device=self._slots.device)[None, :]
-        seen = keys <= queries  # (T, S)
-        if window is not None:
-            seen &= queries - keys <= window
-        if self.left_padding is None:
-            return seen
-        text = keys[None] >= self.left_padding[:, None, None]
-        # Padding attends to itself, since a softmax over nothing is not a number.
-        return ((seen & text) | (keys == queries))[:, None]  # (B, 1, T, S)
+        queries = self.positions(length)
+        if isinstance(queries, slice):
+            queries = torch.arange(start, end, device=self._slots.device)
+        keys = torch.arange(self._first(window), end, device=self._slots.device)
+        back = queries[..., None] - keys  # (T, S) or (B, T, S)
+        seen = back >= 0 if window is None else (back >= 0) & (back <= window)
+        return seen if seen.dim() == 2 else seen[:, None]
 
     def append(self, layer: int, k: Tensor, v: Tensor, window: int | None = None) -> tuple[Tensor, Tensor]:
         """Store k and v (B, T, K, D) of a layer; return the keys and values in reach (B, S, K, D)."""
         first, end = self._first(window), self.position + k.size(1)
-        if end > self.capacity:
-            self._grow(end)
+        self._hold(end)
         keys, values = self._slots[layer].transpose(2, 3)  # (B, capacity, K, D)
-        keys[:, self.position : end] = k
-        values[:, self.position : end] = v
+        at = self.positions(k.size(1))
+        if isinstance(at, slice):
+            keys[:, at], values[:, at] = k, v
+        else:
+            row = torch.arange(self.rows, device=at.device)[:, None]
+            keys[row, at], values[row, at] = k.to(keys.dtype), v.to(keys.dtype)
         return keys[:, first:end], values[:, first:end]
 
     def before(self, x: Tensor) -> Tensor:
         """Return what came before each new embedding x (B, T, C), zeros before a text; keep the last."""
         last = torch.zeros_like(x[:, :1]) if self._last_embedding is None else self._last_embedding
         self._last_embedding = x[:, -1:].clone()
-        shifted = torch.cat((last, x[:, :-1]), dim=1)
-        if self.left_padding is None:
-            return shifted
-        slots = torch.arange(self.position, self.position + x.size(1), device=x.device)
-        before_text = slots[None, :] <= self.left_padding[:, None]  # (B, T), a text's first token included
-        return shifted.masked_fill(before_text[..., None], 0.0)
+        return torch.cat((last, x[:, :-1]), dim=1)
 
     def advance(self, length: int) -> None:
         """Count `length` tokens as seen, once all layers have appended them."""
-        self.position += length
+        self.lengths = [held + length for held in self.lengths]
 
-    def take(self, rows: Tensor) -> KVCache:
+    def take(self, rows: Sequence[int]) -> KVCache:
         """Return a new cache of the rows with these indices: drops finished rows, or fans one out."""
         other = KVCache.__new__(KVCache)
-        other.position = self.position
-        other.left_padding = None if self.left_padding is None else self.left_padding[rows]
-        other._slots = self._slots[:, :, rows]
+        other.lengths = [self.lengths[row] for row in rows]
+        chosen = torch.tensor(rows, device=self._slots.device)
+        other._slots = self._slots[:, :, chosen]
         last = self._last_embedding
-        other._last_embedding = None if last is None else last[rows]
+        other._last_embedding = None if last is None else last[chosen]
+        other._positions = None
         return other
 
-    def _first(self, window: int | None) -> int:
-        """Return the first slot in reach of the next token."""
-        return 0 if window is None else max(0, self.position - window)
+    @property
+    def _even(self) -> bool:
+        return min(self.lengths) == max(self.lengths)
 
-    def _grow(self, needed: int) -> None:
+    def _first(self, window: int | None) -> int:
+        """Return the first slot in reach of any row's next token."""
+        return 0 if window is None else max(0, min(self.lengths) - window)
+
+    def _hold(self, needed: int) -> None:
+        """Make room for `needed` tokens per row."""
         layers, two, rows, heads, capacity, head_dim = self._slots.shape
+        if needed <= capacity:
+            return
         shape = (layers, two, rows, heads, _rounded(max(needed, 2 * capacity)), head_dim)
-        larger = self._slots.new_empty(shape)
+        larger = self._slots.new_zeros(shape)
         larger[..., :capacity, :] = self._slots
         self._slots = larger
+
+
+class Filling:
+    """Puts texts into rows of a cache while a model reads them packed."""
+
+    def __init__(self, cache: KVCache, rows: Sequence[int], places: Sequence[Sequence[int]]) -> None:
+        """Put into each row the tokens at its places among the N that are read."""
+        self.cache = cache
+        for row, at in zip(rows, places, strict=True):
+            cache.lengths[row] = len(at)
+        cache._hold(cache.position)
+        device = cache._slots.device
+        self._rows = torch.tensor(rows, device=device)
+        self._ends = torch.tensor([at[-1] for at in places], device=device)
+        into = [(row, slot) for row, at in zip(rows, places, strict=True) for slot in range(len(at))]
+        self._row, self._slot = torch.tensor(into, device=device).unbind(1)
+        self._source = torch.tensor([place for at in places for place in at], device=device)
+
+    def store(self, layer: int, k: Tensor, v: Tensor) -> None:
+        """Store k and v (1, N, K, D) of a layer."""
+        keys, values = self.cache._slots[layer].transpose(2, 3)  # (B, capacity, K, D)
+        keys[self._row, self._slot] = k[0, self._source].to(keys.dtype)
+        values[self._row, self._slot] = v[0, self._source].to(keys.dtype)
+
+    def keep_last(self, x: Tensor) -> None:
+        """Keep the embedding of each text's last token out of x (1, N, C)."""
+        last = self.cache._last_embedding
+        if last is None:
+            last = x.new_zeros(self.cache.rows, 1, x.size(-1))
+        last[self._rows] = x[0, self._ends][:, None]
+        self.cache._last_embedding = last
 
 
 def _rounded(slots: int) -> int:

@@ -6,7 +6,7 @@ Front matter follows the hub's `model-index` schema. Knows nothing of the store:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.resources import files
@@ -18,11 +18,27 @@ from jinja2 import Environment, StrictUndefined
 from nanochat.config import ModelConfig, PublishConfig
 from nanochat.data.chat.task_table import TASKS
 from nanochat.evals.contamination.overlap import Overlap
-from nanochat.evals.results import ABSENT, METRICS, BenchmarkRow, benchmark_rows, core_label, percent
+from nanochat.evals.protocol import protocol_lines
+from nanochat.evals.results import (
+    ABSENT,
+    BenchmarkRow,
+    benchmark_rows,
+    core_label,
+    in_order,
+    metric_names,
+    metric_title,
+    percent,
+)
 from nanochat.printable import printable
+from nanochat.publish.published_scores import PublishedScores, published_scores
 
 _MARKDOWN = re.compile(r"[\\`*\[\]<>|]")  # not `_`, which within a word such as arc_easy means nothing
-_SUMMARIES = {"core": "CORE", "chatcore": "ChatCORE", "val_bpb": "Validation bits per byte"}
+_OTHER_SET = "_of_"  # in the name of a mean over another set than the published one
+_ABOUT = {
+    "chatcore": "mean over the tasks of accuracy above chance: 0 is guessing, 1 is all right",
+    "core": "the same mean over the tasks of DCLM's CORE, for base models",
+    "val_bpb": "how well held-out text is predicted; less is better",
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,7 @@ def render_model_card(card: CardInputs) -> str:
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
+    published = published_scores(card.records.values())
     template = files("nanochat.publish").joinpath("model_card.md.j2").read_text(encoding="utf-8")
     text = environment.from_string(template).render(
         front_matter=yaml.safe_dump(front_matter(card), sort_keys=False, allow_unicode=True).rstrip(),
@@ -61,8 +78,11 @@ def render_model_card(card: CardInputs) -> str:
         seconds=_seconds(card.records),
         cost=_cost(card.records),
         models=list(card.results),
-        benchmarks=_benchmark_table(card),
-        has_core=any(result["metrics"].get("core") is not None for result in card.results.values()),
+        published=[(one.title, _quoted(one.source)) for one in published],
+        benchmarks=_benchmark_table(card, published),
+        core_tasks=_core_table(card),
+        other_sets=[metric_title(n) for n in metric_names(card.results.values()) if _OTHER_SET in n],
+        protocol=_protocol(card.results),
         small_samples=_smallest_sample(card.final),
         overlap=card.overlap,
         overlap_table=_overlap_table(card),
@@ -78,15 +98,16 @@ def _quoted(text: str) -> str:
 
 
 def front_matter(card: CardInputs) -> dict[str, Any]:
-    """Return the card's metadata, benchmark results of the final model included."""
+    """Return the card's metadata; of the final model's results those of whole benchmarks."""
     results = []
-    for name, result in card.final["tasks"].items():
+    tasks = card.final["tasks"]
+    for name in in_order(name for name, task in tasks.items() if task["problems"] == task["of"]):
+        result = tasks[name]
         title, dataset, metric = _benchmark(name, card.records)
         results.append(_index_entry(title, dataset, metric, round(100 * result["accuracy"], 4)))
-    for name in METRICS:
-        value = card.final["metrics"].get(name)
-        if value is not None:
-            results.append(_index_entry(_SUMMARIES[name], f"nanochat/{name}", name, round(value, 6)))
+    for name in (name for name in metric_names([card.final]) if _OTHER_SET not in name):
+        value = round(card.final["metrics"][name], 6)
+        results.append(_index_entry(metric_title(name), f"nanochat/{name}", name, value))
     return {
         "language": ["en"],
         "license": card.publish.license,
@@ -112,24 +133,57 @@ def _benchmark(name: str, records: Mapping[str, Mapping[str, Any]]) -> tuple[str
     title, dataset, metric = (
         (task.title, task.repo or f"nanochat/{name}", task.metric) if task else (name, name, "accuracy")
     )
-    if records.get("tasks", {}).get("payload", {}).get("config", {}).get("toy"):
+    if _is_toy(records):
         return f"{title} (toy world)", f"nanochat/toy_{name}", metric
     return title, dataset, metric
 
 
-def _benchmark_table(card: CardInputs) -> list[tuple[str, ...]]:
-    """Return rows of name, chance, and a value for each model."""
+def _benchmark_table(card: CardInputs, published: Sequence[PublishedScores]) -> list[tuple[str, ...]]:
+    """Return rows of name, chance, a value for each model and each published one, and what is asked."""
     rows = []
     for row in benchmark_rows(card.results):
-        chance, *values = row.texts()
-        rows.append((_benchmark_title(row, card.records), chance or ABSENT, *values))
+        if row.part != "core":
+            chance, *values = row.texts()
+            others = [one.text(row) for one in published]
+            about = _about(row, card.records)
+            rows.append((_benchmark_title(row, card.records), chance or ABSENT, *values, *others, about))
     return rows
+
+
+def _core_table(card: CardInputs) -> list[tuple[str, ...]]:
+    """Return rows of a task of CORE, chance, and a value for each model that was asked any of them."""
+    asked = {model: result for model, result in card.results.items() if result["core"]}
+    rows = [row for row in benchmark_rows(asked) if row.part == "core"]
+    return [("task", "chance", *asked), *((_quoted(row.name), *row.texts()) for row in rows)] if rows else []
+
+
+def _about(row: BenchmarkRow, records: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what a row is about; in the built-in world a task asks about that."""
+    if row.part == "metrics":
+        return next((text for name, text in _ABOUT.items() if row.name.startswith(name)), "")
+    task = TASKS.get(row.name)
+    if task is None:
+        return ""
+    return f"about a small invented world: {', '.join(task.toy)}" if _is_toy(records) else task.about
+
+
+def _is_toy(records: Mapping[str, Mapping[str, Any]]) -> bool:
+    return bool(records.get("tasks", {}).get("payload", {}).get("config", {}).get("toy"))
 
 
 def _benchmark_title(row: BenchmarkRow, records: Mapping[str, Mapping[str, Any]]) -> str:
     if row.part == "tasks":
         return _quoted(_benchmark(row.name, records)[0])
-    return _SUMMARIES[row.name] if row.part == "metrics" else _quoted(row.label)
+    if row.part == "samples":
+        task, _, what = row.name.partition(" ")
+        return _quoted(f"{_benchmark(task, records)[0]} {what}")
+    return metric_title(row.name) if row.part == "metrics" else _quoted(row.label)
+
+
+def _protocol(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the lines of all models' protocols, each once: CORE is asked of the base model only."""
+    lines = (line for result in results.values() for line in protocol_lines(result["protocol"]))
+    return list(dict.fromkeys(map(_quoted, lines)))
 
 
 def _smallest_sample(result: Mapping[str, Any]) -> int | None:

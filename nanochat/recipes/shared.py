@@ -40,7 +40,7 @@ CHAT_VALIDATION = (
     MixtureEntry(task="mmlu", split="test", rows=5_200),
     MixtureEntry(task="gsm8k", split="test", rows=420),
 )
-FULL_EVALUATION = EvaluateConfig(core_max_problems=None, prompts=BASE_PROMPTS)
+FULL_EVALUATION = EvaluateConfig(prompts=BASE_PROMPTS)
 QUESTIONS = ("Hello! How are you?", "What is the capital of France?")
 
 

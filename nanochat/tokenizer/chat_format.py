@@ -31,13 +31,15 @@ class Message(TypedDict):
 
 Conversation = list[Message]
 
+LONGEST = 2048
+"""Tokens of a conversation that are trained on, or asked."""
 _WRAPPERS = {"python": ("python_start", "python_end"), "python_output": ("output_start", "output_end")}
 
 
 def render(
     tokenizer: Tokenizer,
     messages: Sequence[Message],
-    max_tokens: int | None = 2048,
+    max_tokens: int | None = LONGEST,
     *,
     every_token: bool = False,
 ) -> tuple[list[int], list[int]]:
@@ -54,7 +56,7 @@ def render(
         ids.extend(tokens)
         mask.extend([trained] * len(tokens))
 
-    for message in _merge_system(messages):
+    for message in merge_system(messages):
         role, content = message["role"], message["content"]
         add([tokenizer.special(f"{role}_start")], given)
         if role == "user":
@@ -72,7 +74,7 @@ def render(
 
 
 def render_for_completion(
-    tokenizer: Tokenizer, messages: Sequence[Message], max_tokens: int | None = 2048
+    tokenizer: Tokenizer, messages: Sequence[Message], max_tokens: int | None = LONGEST
 ) -> list[int]:
     """Return the prompt for the assistant's next answer; a last assistant message is left out.
 
@@ -95,7 +97,8 @@ def _part_tokens(tokenizer: Tokenizer, part: Part) -> list[int]:
     return [start, *text, end]
 
 
-def _merge_system(messages: Sequence[Message]) -> list[Message]:
+def merge_system(messages: Sequence[Message]) -> list[Message]:
+    """Return the messages with a leading system message put before the first of the user."""
     merged = list(messages)
     if merged and merged[0]["role"] == "system":
         if len(merged) < 2 or merged[1]["role"] != "user":

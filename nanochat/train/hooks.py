@@ -18,6 +18,8 @@ from nanochat.train.loop import StepResult
 from nanochat.train.state import TrainState
 
 Said = TypeVar("Said")
+SAMPLE_TOKENS = 32
+"""The longest text that is shown."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,10 @@ from nanochat.config import MidtrainConfig
 from nanochat.data.chat.chat_batches import MidtrainBatches
 from nanochat.errors import ConfigError
 from nanochat.optim.schedules import midtrain_multiplier, rising_momentum
+from nanochat.ranks.rank_group import RankGroup
 from nanochat.runtime import Runtime
 from nanochat.train.chat_stage import ChatStage
 from nanochat.train.loop import DEFAULT_CUT, Cut, TrainingPlan
-from nanochat.train.ranks.rank_group import RankGroup
 from nanochat.train.training_run import TrainingJob, train
 from nanochat.train.validation import bits_per_byte
 

@@ -8,20 +8,21 @@ from typing import Any
 
 import torch
 
+from nanochat.chat import samples
+from nanochat.chat.engine import Engine
 from nanochat.config import PretrainConfig
 from nanochat.data.text.batches import PretrainBatches, val_batches
 from nanochat.data.text.token_shards import TokenShard, vocabulary_digest
-from nanochat.model.generate import greedy
+from nanochat.model.device import device_of
 from nanochat.model.gpt import GPT
 from nanochat.optim.schedules import pretrain_schedule
+from nanochat.ranks.rank_group import RankGroup
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.tokenizer import Tokenizer
+from nanochat.train.hooks import SAMPLE_TOKENS
 from nanochat.train.loop import DEFAULT_CUT, Cut, TrainingPlan
-from nanochat.train.ranks.rank_group import RankGroup
-from nanochat.train.training_run import TrainingJob, device_of, train
+from nanochat.train.training_run import TrainingJob, train
 from nanochat.train.validation import bits_per_byte, require_apart, require_vocabulary
-
-_SAMPLE_TOKENS = 32
 
 
 def pretrain(
@@ -39,7 +40,7 @@ def pretrain(
     bos, batch_rows = tokenizer.special("bos"), config.batch_tokens // length
     batches = PretrainBatches(shards, batch_rows, length, config.seed, bos, shuffle=config.shuffle)
 
-    device = device_of(runtime)
+    device = device_of(runtime.device)
     shape = config.model
     if config.documents_apart:
         shape = shape.model_copy(update={"document_token": bos})
@@ -53,8 +54,7 @@ def pretrain(
         return bits_per_byte(model, val, tokenizer, cut, world)
 
     def answer(prompt: str) -> str:
-        tokens = greedy(model, [bos, *tokenizer.encode(prompt)], _SAMPLE_TOKENS, {bos})
-        return tokenizer.decode(tokens)
+        return samples.continuation(Engine(model, tokenizer), prompt, SAMPLE_TOKENS)
 
     schedule = pretrain_schedule(config)
     plan = TrainingPlan(

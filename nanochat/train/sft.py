@@ -14,10 +14,10 @@ from nanochat.data.chat.chat_batches import SftBatches
 from nanochat.data.chat.chat_tokens import has_own_rows
 from nanochat.data.chat.row_counts import MOST_LOST
 from nanochat.optim.schedules import fixed_momentum, sft_multiplier
+from nanochat.ranks.rank_group import RankGroup
 from nanochat.runtime import Runtime
 from nanochat.train.chat_stage import ChatStage
 from nanochat.train.loop import Cut, TrainingPlan
-from nanochat.train.ranks.rank_group import RankGroup
 from nanochat.train.training_run import TrainingJob, train
 from nanochat.train.validation import mean_loss
 

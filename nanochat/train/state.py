@@ -23,8 +23,8 @@ import torch
 from nanochat.errors import DataError
 from nanochat.model.gpt import GPT
 from nanochat.optim.optimizer import ModelOptimizer
+from nanochat.ranks.rank_group import ALONE, RankGroup
 from nanochat.runtime import RestartPoints
-from nanochat.train.ranks.rank_group import ALONE, RankGroup
 from nanochat.writing import save_torch
 
 logger = logging.getLogger(__name__)

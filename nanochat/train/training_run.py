@@ -16,17 +16,16 @@ from typing import Any, cast
 import torch
 
 from nanochat.config import MidtrainConfig, PretrainConfig, SftConfig
-from nanochat.errors import ConfigError
 from nanochat.model.checkpoint import save_model
 from nanochat.model.flops import parameter_count
 from nanochat.model.gpt import GPT
 from nanochat.model.reproducible import cpu_threads
 from nanochat.optim.optimizer import ModelOptimizer
+from nanochat.ranks.rank_group import RankGroup
 from nanochat.runtime import Runtime
 from nanochat.train.hooks import Every, Keeper, Sampler
 from nanochat.train.loop import Cut, TrainingPlan, training_steps
 from nanochat.train.micro_batch import fitting_cut, out_of_memory_explained
-from nanochat.train.ranks.rank_group import RankGroup
 from nanochat.train.recorder import Recorder
 from nanochat.train.state import TrainState
 
@@ -89,11 +88,3 @@ def _hooks(
         Every(every=config.eval_every, steps=steps, call=lambda step: job.measure(cut, state.world)),
         Every(every=config.sample_every, steps=steps, call=sampler),
     )
-
-
-def device_of(runtime: Runtime) -> torch.device:
-    """Return the device to train on; ConfigError if this machine lacks it."""
-    device = torch.device(runtime.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device is {runtime.device!r} but no CUDA device was found", hint="use device cpu")
-    return device

@@ -12,15 +12,11 @@ from nanochat.config import IGNORED, ModelConfig
 from nanochat.data.text.token_shards import TokenShard
 from nanochat.errors import ConfigError, DataError
 from nanochat.evals import bpb
-from nanochat.model.generate import greedy
 from nanochat.model.gpt import GPT
-from nanochat.tokenizer.chat_format import render_for_completion
+from nanochat.ranks.rank_group import RankGroup
 from nanochat.tokenizer.tokenizer import Tokenizer
 from nanochat.train.feed import Ints
 from nanochat.train.loop import Batch, Cut, micro_batches
-from nanochat.train.ranks.rank_group import RankGroup
-
-_ANSWER_TOKENS = 32
 
 
 def require_vocabulary(tokenizer: Tokenizer, model: ModelConfig) -> None:
@@ -72,10 +68,3 @@ def mean_loss(model: GPT, batches: Iterable[Batch], cut: Cut, world: RankGroup) 
 def _parts(inputs: Ints, targets: Ints, rows: int) -> Iterator[Batch]:
     for begin in range(0, len(inputs), rows):
         yield inputs[begin : begin + rows], targets[begin : begin + rows]
-
-
-def chat_answer(model: GPT, tokenizer: Tokenizer, prompt: str) -> str:
-    """Return the greedy answer to one user message."""
-    ids = render_for_completion(tokenizer, [{"role": "user", "content": prompt}])
-    stop = {tokenizer.special("assistant_end"), tokenizer.special("bos")}
-    return tokenizer.decode(greedy(model, ids, _ANSWER_TOKENS, stop))

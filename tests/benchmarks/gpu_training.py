@@ -26,7 +26,6 @@ from nanochat.config import PretrainConfig
 from nanochat.errors import TrainingError
 from nanochat.evals.bpb import bits_per_byte
 from nanochat.model.flops import flops_per_token
-from nanochat.model.generate import greedy
 from nanochat.model.gpt import GPT
 from nanochat.optim.optimizer import ModelOptimizer
 from nanochat.runtime import FolderRestartPoints
@@ -36,6 +35,7 @@ from nanochat.train.state import TrainState
 from tests.benchmarks import short_training as short
 from tests.benchmarks.short_training import Curve, Size, Text
 from tests.benchmarks.step_timing import PEAK
+from tests.support.greedy import greedy
 
 PREPARED = Path(".gpu")
 _END_S = 20.0  # for validation and samples

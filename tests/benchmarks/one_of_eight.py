@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nanochat.model.gpt import GPT
 from nanochat.optim.sharding import Sharding
-from nanochat.train.ranks.rank_group import RankGroup
+from nanochat.ranks.rank_group import RankGroup
 
 RANKS = 8
 

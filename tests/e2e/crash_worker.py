@@ -5,8 +5,9 @@ node, `resumed` with stage and step. At the end it prints one JSON line: each no
 a user would read. Imports take most of a small run's time: one process does them and forks the others.
 Settings: `overrides` of the toy recipe, stages to `force`, `processes` (ranks that train together), `kill_at`
 (SIGKILL itself at that moment of its work with the storage), `kill_in_training_s` (SIGKILL this long after
-the first training step that it takes), `clock_s` (two numbers: after so many seconds its clock jumps by so
-many).
+the first training step that it takes), `kill_at_report` (a node and a number: SIGKILL itself at that report
+of the node, having kept a restart point as often as it can), `clock_s` (two numbers: after so many seconds
+its clock jumps by so many).
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ import tempfile
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from nanochat import recipes
 
@@ -137,8 +139,9 @@ def main(home: Path, url: str, log: Path, settings: Mapping[str, Any]) -> dict[s
         force = tuple(settings.get("force", ()))
         plan = make_plan(recipes.find("toy", settings["overrides"]), store, force=force)
         say("planned")
-        context = _context(store, home, settings.get("processes", 1))
-        display = _display(say, settings.get("kill_in_training_s"))
+        kill_at_report = settings.get("kill_at_report")
+        context = _context(store, home, settings.get("processes", 1), 0.0 if kill_at_report else 0.4)
+        display = _display(say, settings.get("kill_in_training_s"), kill_at_report)
         with begin(plan, context, display, force=force) as session:
             for planned in plan.nodes:
                 session.make(planned.node.id)
@@ -221,15 +224,15 @@ def _clock_jumps(after_s: float, by_s: float) -> None:
     time.time = jumped
 
 
-def _context(store: Any, home: Path, processes: int) -> Any:
+def _context(store: Any, home: Path, processes: int, every_s: float) -> Any:
     from flows.run.execute import ExecutionContext
     from nanochat.runtime import Runtime
 
-    runtime = Runtime(threads=1, workers=1, processes=processes, restart_point_every_s=0.4)
+    runtime = Runtime(threads=1, workers=1, processes=processes, restart_point_every_s=every_s)
     return ExecutionContext(store=store, scratch=home / "scratch", runtime=runtime)
 
 
-def _display(say: _Log, kill_in_training_s: float | None) -> Any:
+def _display(say: _Log, kill_in_training_s: float | None, kill_at_report: list[Any] | None) -> Any:
     from rich.console import Console
 
     from flows.display.progress import Progress, StageProgress
@@ -237,12 +240,16 @@ def _display(say: _Log, kill_in_training_s: float | None) -> Any:
 
     class Told(Progress):
         armed = False
+        reports: ClassVar[Counter[str]] = Counter()
 
         def started(self, node: str) -> StageProgress:
             say("started", node)
             return super().started(node)
 
         def report(self, node: str, metrics: Mapping[str, float], step: int, total_steps: int) -> None:
+            self.reports[node] += 1
+            if kill_at_report == [node, self.reports[node]]:
+                _kill()
             if kill_in_training_s is not None and node in _TRAINING and not self.armed:
                 self.armed = True
                 timer = threading.Timer(kill_in_training_s, _kill)

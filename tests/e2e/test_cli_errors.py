@@ -124,7 +124,7 @@ def assert_error(said: Said | subprocess.CompletedProcess, code: int, *signs: st
         (("why", "toy", "pretrian"), ("no stage 'pretrian'", "stages: download", "pretrain")),
         (("run", "toy", "--dispatch", "cloud"), ("--dispatch is 'cloud'", "local or pools")),
         (("run", "toy", "--device", "tpu"), ("--device is 'tpu'", "cpu, cuda, or one GPU such as cuda:3")),
-        (("run", "toy", "--device", "cpu\n"), ("--device is 'cpu\\n'", "one GPU such as cuda:3")),
+        (("chat", "--device", "cpu\n"), ("--device is 'cpu\\n'", "one GPU such as cuda:3")),
         (("run", "toy", "--threads", "0"), ("--threads", "greater than or equal to 1")),
         (("chat", "./nowhere"), ("./nowhere is not a folder", "pretrain, midtrain, sft, publish, import")),
         (("import", "nowhere"), ("nowhere is not a folder", "holds the published model")),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,9 +99,14 @@ def nursery():
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory, nursery) -> dict[str, str]:
+def undisturbed(tmp_path_factory, nursery) -> Site:
+    return Site(tmp_path_factory.mktemp("undisturbed"), nursery)
+
+
+@pytest.fixture(scope="module")
+def reference(undisturbed) -> dict[str, str]:
     """Digest of every node of an undisturbed run."""
-    site = Site(tmp_path_factory.mktemp("undisturbed"), nursery)
+    site = undisturbed
     said = site.run()
     assert said and "digests" in said, said
     digests: dict[str, str] = said["digests"]
@@ -137,6 +143,26 @@ def test_a_run_killed_again_and_again_ends_with_the_digests_of_an_undisturbed_on
             break
         site = Site(tmp_path / str(sites), nursery)
     assert resumed_later > 0
+
+
+def test_an_evaluation_killed_on_one_rank_and_on_two_goes_on_and_ends_with_the_same_digest(
+    reference, undisturbed, nursery, tmp_path
+):
+    shutil.copytree(undisturbed.url, tmp_path / "store")
+    site = Site(tmp_path, nursery)
+    shutil.rmtree(tmp_path / "store/records/evaluate_base")
+    kept = [0]
+    for processes in (1, 2):
+        assert site.run(processes=processes, kill_at_report=["evaluate_base", kept[-1] + 4]) is None
+        kept.append(site.newest_restart_points()["evaluate_base"])
+    assert 0 < kept[1] < kept[2]
+    assert site.run() == {"digests": reference}
+    resumed = [
+        int(step) for word, *node, step in site.lines if word == "resumed" and node == ["evaluate_base"]
+    ]
+    assert resumed == kept[1:]
+    assert site.nodes("started") == ["evaluate_base"] * 3
+    assert assert_sound(site.store(), reference) == set(reference)
 
 
 def _moment(rng: random.Random, finished: set[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flows.models.import_export import export_model, import_model
-from flows.models.score import evaluate_model
+from flows.models.score import find_examinee, questions
 from flows.store import Store
 from nanochat.formats.published import Choice
 
@@ -27,8 +27,9 @@ def test_a_published_model_is_exported_whole_imported_and_scored_as_before(small
 
     elsewhere = tmp_path / "theirs"
     export_model(store, "publish", elsewhere, form="transformers", layout="flat", choice=Choice())
-    imported, _ = import_model(store, tmp_path / "scratch", elsewhere, Choice())
-    asked = {"max_problems": 2, "tasks": ("arc_easy",)}
-    before = evaluate_model(store, store.resolve("publish"), **asked)
-    assert evaluate_model(store, imported.record, **asked) == before
-    assert before["metrics"]["val_bpb"] > 0
+    import_model(store, tmp_path / "scratch", elsewhere, Choice())
+    trained, taken = (find_examinee(store, ref) for ref in ("publish", "import"))
+    with questions(store, trained, tasks=("arc_easy", "val_bpb"), limit=2) as asked:
+        before, after = asked.score(trained), asked.score(taken)
+    assert (after.results, after.items) == (before.results, before.items)
+    assert before.results["metrics"]["val_bpb"] > 0

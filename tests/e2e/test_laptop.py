@@ -54,9 +54,8 @@ def test_real_text_becomes_a_published_chat_model(shared_data, tmp_path):
 
     base = done["results"]["base"]
     assert len(base["core"]) == 21  # every task of the bundle at hand
-    assert base["metrics"]["core"] is not None
     assert set(done["results"]["sft"]["tasks"]) == {"arc_easy", "arc_challenge", "mmlu", "gsm8k", "humaneval"}
-    assert done["results"]["sft"]["metrics"]["chatcore"] is not None
+    assert base["metrics"].keys() == {"core_of_21_tasks_2_each", "chatcore_of_6_each", "val_bpb"}
 
     card = (nanochat.home / "models" / "laptop" / "README.md").read_text(encoding="utf-8")
     front = yaml.safe_load(card.split("---")[1])

@@ -62,7 +62,7 @@ def test_the_model_learned_on_held_out_questions(toy):
     above = {name: task["accuracy"] - task["baseline"] for name, task in tasks.items()}
     assert len(above) == 5
     assert {name: score for name, score in above.items() if score < ABOVE_CHANCE} == {}
-    chatcore = {model: results[model]["metrics"]["chatcore"] for model in ("base", "sft")}
+    chatcore = {model: results[model]["metrics"]["chatcore_of_100_each"] for model in ("base", "sft")}
     assert chatcore["sft"] >= CHATCORE_ABOVE_CHANCE
     assert chatcore["sft"] - chatcore["base"] >= CHATCORE_ABOVE_BASE
 

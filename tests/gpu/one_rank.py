@@ -15,8 +15,8 @@ from torch import distributed
 
 from nanochat.config import OptimizerConfig
 from nanochat.optim.optimizer import ModelOptimizer
+from nanochat.ranks.rank_group import RankGroup
 from nanochat.train.loop import training_steps
-from nanochat.train.ranks.rank_group import RankGroup
 from nanochat.train.state import TrainState
 
 

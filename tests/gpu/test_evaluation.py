@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nanochat.evals.bpb import bits_per_byte
+from nanochat.model.packed_rows import PackedRows
 from tests.gpu.models import ARCHITECTURES, SHAPES, batch, learnt
 
 _ITEMS, _CHOICES, _LENGTH = 200, 4, 32
@@ -28,8 +29,9 @@ def _choices(model, precision):
     prompts = torch.from_numpy(draw.integers(1, model.config.vocab_size, (_ITEMS, _LENGTH)))
     letters = torch.from_numpy(draw.integers(1, model.config.vocab_size, (_ITEMS, _CHOICES)))
     model.precision = precision
-    logits = model(prompts.to(model.device), last_only=True)[:, 0].cpu()
-    return logits.gather(1, letters)
+    packed = PackedRows([[prompt] for prompt in prompts.tolist()], model.device)
+    last = torch.tensor([place[-1] for [place] in packed.places], device=model.device)
+    return model.logits(model.hidden_packed(packed)[last]).cpu().gather(1, letters)
 
 
 def test_answers_differ_only_where_two_choices_are_close(model, keep):

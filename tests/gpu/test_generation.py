@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from nanochat.model.generate import greedy
 from nanochat.model.kv_cache import KVCache
 from tests.gpu.models import ARCHITECTURES, learnt
+from tests.support.greedy import greedy
 
 _LENGTHS = (40, 7, 1, 23)  # of prompts
 _NEW = 24
@@ -35,35 +35,30 @@ def _anew(model, prompt):
     return text[0, len(prompt) :].tolist()
 
 
-def _side_by_side(model, prompts):
-    """Return what is in the cache's reach: padded prompts, and a cache of rows of these lengths."""
-    longest = max(map(len, prompts))
-    padding = torch.tensor([longest - len(prompt) for prompt in prompts])
-    padded = [[0] * (longest - len(prompt)) + prompt for prompt in prompts]
-    cache = KVCache(model.config, len(prompts), longest, left_padding=padding, device=model.device)
-    return torch.tensor(padded, device=model.device), cache
+def _cache(model, prompts):
+    return KVCache(model.config, len(prompts), device=model.device, dtype=model.cache_dtype)
 
 
 def test_in_float32_the_tokens_are_the_same(model, prompts):
     model.precision = torch.float32
     expected = [_anew(model, prompt) for prompt in prompts]
     assert [greedy(model, prompt, _NEW) for prompt in prompts] == expected
-    new, cache = _side_by_side(model, prompts)
-    found = []
+    cache, found = _cache(model, prompts), []
     with torch.inference_mode():
+        new = model.read(prompts, cache, range(len(prompts)))[:, None].argmax(-1)
         for _ in range(_NEW):
-            new = model(new, kv_cache=cache, last_only=True)[:, -1:].argmax(-1)
             found.append(new[:, 0].tolist())
+            new = model(new, kv_cache=cache, last_only=True)[:, -1:].argmax(-1)
     assert [list(tokens) for tokens in zip(*found, strict=True)] == expected
 
 
 def test_in_bfloat16_the_logits_are_close(model, prompts, keep):
     model.precision = torch.bfloat16
     texts = [prompt + _anew(model, prompt) for prompt in prompts]
-    padded, cache = _side_by_side(model, prompts)
+    cache = _cache(model, prompts)
     new = torch.tensor([text[-_NEW:] for text in texts], device=model.device)
     with torch.inference_mode():
-        logits = [model(padded, kv_cache=cache, last_only=True)]
+        logits = [model.read(prompts, cache, range(len(prompts)))[:, None]]
         logits += [model(part, kv_cache=cache) for part in new.split(1, dim=1)]
         together = torch.cat(logits, dim=1)  # (B, 1 + new, V)
         alone = [model(torch.tensor([text], device=model.device))[0, -1 - _NEW :] for text in texts]

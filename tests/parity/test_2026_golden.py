@@ -10,9 +10,9 @@ import torch
 
 from nanochat.config import ModelConfig
 from nanochat.model.checkpoint import model_from_state
-from nanochat.model.generate import greedy
 from nanochat.model.gpt import GPT
 from nanochat.model.kv_cache import KVCache
+from tests.support.greedy import greedy
 
 
 @pytest.fixture(scope="module")

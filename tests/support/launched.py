@@ -11,8 +11,8 @@ from typing import Any
 
 from nanochat.config import Config
 from nanochat.errors import DataError, Interrupted
+from nanochat.ranks.rank_group import RankGroup
 from nanochat.runtime import Runtime
-from nanochat.train.ranks.rank_group import RankGroup
 
 
 def fail(config: Config, inputs: Mapping[str, Path], out: Path, runtime: Runtime) -> Mapping[str, Any]:

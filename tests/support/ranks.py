@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-_PRELOADED = ["nanochat.train.pretrain", "nanochat.train.sft", "torch._dynamo"]
+_PRELOADED = ["nanochat.train.pretrain", "nanochat.train.sft", "nanochat.evals.evaluate", "torch._dynamo"]
 
 
 def on_ranks(size: int, function: Callable[..., Any], *arguments: object) -> list[Any]:

@@ -62,13 +62,21 @@ ALLOWED = {
     "nanochat.data.sources": (*_BASICS, "nanochat.data.chat", "nanochat.data.toy_world"),
     "nanochat.data.shard_report": (*_DATA, "nanochat.tokenizer"),
     "nanochat.chat": (*_BASICS, *_MODEL),
-    "nanochat.evals": (*_BASICS, *_DATA, "nanochat.chat", "nanochat.model", "nanochat.tokenizer"),
+    "nanochat.ranks": _BASICS,
+    "nanochat.evals": (*_BASICS, *_DATA, *_MODEL, "nanochat.chat", "nanochat.ranks"),
     "nanochat.train": (
-        *(*_BASICS, *_DATA, "nanochat.model", "nanochat.optim", "nanochat.tokenizer"),
+        *(*_BASICS, *_DATA, *_MODEL, "nanochat.optim", "nanochat.ranks"),
         *("nanochat.chat", "nanochat.evals.bpb"),  # an evaluation task would decide what is trained
     ),
     "nanochat.formats": (*_BASICS, *_MODEL),
-    "nanochat.publish": (*_BASICS, "nanochat.data.chat", "nanochat.evals", "nanochat.formats", *_MODEL),
+    "nanochat.harness": (
+        *(*_BASICS, "nanochat.chat", "nanochat.data.chat", "nanochat.evals"),
+        *("nanochat.formats", *_MODEL),
+    ),
+    "nanochat.publish": (
+        *(*_BASICS, *_MODEL),
+        *("nanochat.data.chat", "nanochat.evals", "nanochat.formats", "nanochat.recipes"),
+    ),
     "nanochat.tracking": (
         "nanochat.credentials",
         "nanochat.errors",
@@ -91,6 +99,7 @@ PLACES = {
     "mlflow": {"nanochat.tracking.mlflow_sink"},
     "triton": {"kernels.language"},
     "huggingface_hub": {"nanochat.data.sources.hub_client"},
+    "lm_eval": {"nanochat.harness.adapter"},
 }
 
 

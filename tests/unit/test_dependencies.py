@@ -23,10 +23,13 @@ IMPORTED_BY_OTHERS = {
 GIVEN_BY_OTHERS = {
     "_pytest": "pytest",
     "botocore": "s3fs",
+    "datasets": "lm-eval",
     "httpx": "prefect",
     "packaging": "pytest",
     "sqlalchemy": "mlflow",
 }  # packages that come only with another one
+
+ONLY_IF_INSTALLED = {"lm-eval": "lm-evaluation-harness; `nanochat.harness` says how it is installed"}
 
 
 def _project():
@@ -73,7 +76,8 @@ def _undeclared(imported, declared):
 
 
 def test_what_the_code_imports_is_a_declared_dependency():
-    assert _undeclared(_imported(*LAYERS), _declared()) == {}
+    assert _undeclared(_imported(*LAYERS), _declared() | set(ONLY_IF_INSTALLED)) == {}
+    assert set(ONLY_IF_INSTALLED) <= _declared_for_development()
 
 
 def test_what_tests_and_infra_import_is_declared_for_development():
@@ -101,6 +105,7 @@ def test_every_declared_dependency_is_imported_but_those_that_others_import():
     providers = packages_distributions()
     used = {_name(d) for name in _imported(*LAYERS) for d in providers.get(name.split(".")[0], [])}
     assert _declared() - used == set(IMPORTED_BY_OTHERS)
+    assert used - _declared() >= set(ONLY_IF_INSTALLED)
 
 
 @pytest.mark.parametrize("layer", LAYERS)

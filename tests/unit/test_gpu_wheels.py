@@ -20,7 +20,6 @@ ON_THE_MACHINE = ("torch", "triton", "numpy", "safetensors")  # with all that th
 MODULES = (
     "nanochat.data.text.batches",
     "nanochat.evals.bpb",
-    "nanochat.model.generate",
     "nanochat.model.gpt",
     "nanochat.optim.optimizer",
     "nanochat.recipes",

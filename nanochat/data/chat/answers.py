@@ -1,6 +1,7 @@
 """What an answer is checked against, and whether a written number is the right one.
 
-Functions are judged where they can be run: `nanochat.evals.humaneval`.
+Functions are judged where they can be run: `nanochat.evals.humaneval`. A change of what is right raises the
+rule's version in `nanochat.evals.protocol`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ class Problem:
     entry_point: str = ""  # code: name of the function
     test: str = ""  # code: defines check(candidate)
     solution: str = ""  # code: body of the function
+    group: str = ""  # part of the task that it belongs to, such as a subject
 
 
 _NUMBER = re.compile(r"#### (-?[0-9.,]+)")
@@ -30,6 +32,9 @@ def is_right_number(problem: Problem, reply: str) -> bool:
 
 
 def final_number(text: str) -> str | None:
-    """Return the number after the first `####`, as upstream takes it, without commas; None without one."""
+    """Return the number after the first `#### ` without commas, or None; upstream's rule.
+
+    A full stop after it is part of the text that is taken, so that `#### 12.` is not `12`.
+    """
     found = _NUMBER.search(text)
-    return found[1].replace(",", "").rstrip(".") if found else None
+    return found[1].replace(",", "") if found else None

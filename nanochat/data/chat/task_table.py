@@ -42,6 +42,7 @@ class TaskDeclaration:
     form: Form
     splits: Mapping[str, TaskSplit]  # "test" is what is scored
     repo: str = ""  # data set on the hub
+    about: str = ""  # what it asks, on the model card
     metric: str = "accuracy"  # as the hub calls it
     row_tokens: int | None = None  # mean length of a rendered row, where a mixture takes the task
     upstream_result: str = ""  # field of upstream's meta file for the accuracy
@@ -66,6 +67,7 @@ TASKS = {
         TaskDeclaration(
             name="arc_easy",
             title="ARC-Easy",
+            about="science questions for schools, the easier ones",
             form="labelled_choices",
             repo=public_data.ARC,
             splits={
@@ -79,6 +81,7 @@ TASKS = {
         TaskDeclaration(
             name="arc_challenge",
             title="ARC-Challenge",
+            about="science questions for schools, the harder ones",
             form="labelled_choices",
             repo=public_data.ARC,
             splits={
@@ -93,6 +96,7 @@ TASKS = {
         TaskDeclaration(
             name="mmlu",
             title="MMLU",
+            about="questions of 57 subjects, from law to anatomy",
             form="numbered_choices",
             repo=public_data.MMLU,
             splits={
@@ -109,6 +113,7 @@ TASKS = {
         TaskDeclaration(
             name="gsm8k",
             title="GSM8K",
+            about="grade school word problems, answered by a number",
             form="word_problems",
             repo=public_data.GSM8K,
             splits={
@@ -121,6 +126,7 @@ TASKS = {
         TaskDeclaration(
             name="humaneval",
             title="HumanEval",
+            about="Python functions that must pass their tests",
             form="functions",
             repo=public_data.HUMANEVAL,
             metric="pass@1",
@@ -142,6 +148,7 @@ TASKS = {
         TaskDeclaration(
             name="spelling_bee",
             title="SpellingBee",
+            about="how often a letter occurs in a word",
             form="counted_letters",
             splits={
                 "train": TaskSplit(place=WORDS, rows=80_000),

@@ -171,7 +171,14 @@ def _numbered_row(row: Row, path: Path, number: int) -> Row:
     if answer is None:
         limit = f"0 to {len(letters) - 1}, the number of a choice"
         raise bad_row(path, number, f"answer is {shown(row['answer'])}, not {limit}")
-    return {"question": row["question"], "letters": letters, "choices": row["choices"], "answer": answer}
+    subject = row.get("subject")
+    return {
+        "question": row["question"],
+        "letters": letters,
+        "choices": row["choices"],
+        "answer": answer,
+        "group": subject if isinstance(subject, str) else "",
+    }
 
 
 def _choice_task(name: str, path: Path, numbered: list[Numbered]) -> ChatTask:
@@ -191,7 +198,7 @@ def _choice_task(name: str, path: Path, numbered: list[Numbered]) -> ChatTask:
         return [{"role": "user", "content": prompt}, {"role": "assistant", "content": row["answer"]}]
 
     def problem(row: Row) -> Problem:
-        return Problem(letters=row["letters"], answer=row["answer"])
+        return Problem(letters=row["letters"], answer=row["answer"], group=row.get("group", ""))
 
     return ChatTask(name, "choice", baseline, rows, conversation, problem)
 

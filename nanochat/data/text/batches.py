@@ -168,21 +168,32 @@ class PretrainBatches:
 
 
 def val_batches(
-    shard: TokenShard, rows: int, sequence_len: int, max_tokens: int
+    shard: TokenShard, rows: int, sequence_len: int, max_tokens: int, numbers: slice = slice(None)
 ) -> Iterator[tuple[Ints, Ints]]:
     """Yield the same validation batches each time: the shard's documents in order, up to `max_tokens`.
 
     The last batch may have fewer rows, and its last row is padded with masked targets; which tokens are
-    counted does not depend on `rows`.
+    counted does not depend on `rows`. `numbers` asks for only some of the batches.
     """
-    if not shard.n_tokens:
-        raise DataError(f"{shard.path}: a validation shard without tokens")
+    begins = _val_begins(shard, rows, sequence_len, max_tokens)
     bos_id = int(shard.tokens[0])
-    total = min(shard.n_tokens, max(max_tokens // sequence_len, 1) * sequence_len)
-    for begin in range(0, total, rows * sequence_len):
-        stream = shard.tokens[begin : min(begin + rows * sequence_len, total)].astype(np.int64)
+    for begin in begins[numbers]:
+        stream = shard.tokens[begin : min(begin + rows * sequence_len, begins.stop)].astype(np.int64)
         missing = -len(stream) % sequence_len
         padded = np.concatenate([stream, np.full(missing, bos_id, np.int64)])
         inputs, targets = rows_from_stream(padded, sequence_len, bos_id)
         targets.reshape(-1)[len(stream) :] = IGNORED
         yield inputs, targets
+
+
+def val_batch_count(shard: TokenShard, rows: int, sequence_len: int, max_tokens: int) -> int:
+    """Return how many batches `val_batches` yields."""
+    return len(_val_begins(shard, rows, sequence_len, max_tokens))
+
+
+def _val_begins(shard: TokenShard, rows: int, sequence_len: int, max_tokens: int) -> range:
+    """Return where validation batches begin; it stops where the last one ends."""
+    if not shard.n_tokens:
+        raise DataError(f"{shard.path}: a validation shard without tokens")
+    total = min(shard.n_tokens, max(max_tokens // sequence_len, 1) * sequence_len)
+    return range(0, total, rows * sequence_len)

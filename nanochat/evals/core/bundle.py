@@ -15,14 +15,14 @@ from typing import Any
 
 import yaml
 
-from nanochat.config.names import checked_place
+from nanochat.config.names import checked_name, checked_place
 from nanochat.data.chat.messages import shown
 from nanochat.data.chat.task_files import CORE, CORE_BASELINES, CORE_ITEMS, CORE_LIST
 from nanochat.errors import DataError
 from nanochat.evals.core.items import FIELDS, Item, Kind, read_items
 
-_SHUFFLE_SEED = 1337
-_SHOTS_SEED = 1234
+SHUFFLE_SEED = 1337
+SHOTS_SEED = 1234
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +35,18 @@ class CoreTask:
     shots: int
     baseline: float  # accuracy of guessing, 0 to 1
     items: Sequence[Item]  # shuffled
+    of: int | None = None  # items that the bundle has, where that is known
+    numbers: Sequence[int] = ()  # of the items in their file; empty: as they stand here
+
+    def number(self, index: int) -> int:
+        """Return an item's number in its file."""
+        return self.numbers[index] if self.numbers else index
 
     def examples(self, index: int) -> list[Item]:
         """Draw the solved examples shown before an item: the same each time, never the item itself."""
-        others = [i for i in range(len(self.items)) if i != index]
-        drawn = random.Random(_SHOTS_SEED + index).sample(others, min(self.shots, len(others)))
-        return [self.items[i] for i in drawn]
+        others = len(self.items) - 1
+        drawn = random.Random(SHOTS_SEED + index).sample(range(others), min(self.shots, others))
+        return [self.items[i if i < index else i + 1] for i in drawn]
 
     def prompts(self, index: int) -> list[str]:
         """Return the texts that are compared for an item: one per choice, or without and with the answer."""
@@ -91,7 +97,7 @@ def _load_task(
     folder: Path, entry: Mapping[str, Any], baselines: Mapping[str, float], max_items: int | None
 ) -> CoreTask:
     try:
-        label, kind = str(entry["label"]), entry["icl_task_type"]
+        label, kind = checked_name(str(entry["label"])), entry["icl_task_type"]
         file = folder / CORE_ITEMS / checked_place(entry["dataset_uri"])
         shots = int(entry["num_fewshot"][0])
         delimiter = entry.get("continuation_delimiter", " ")
@@ -106,15 +112,18 @@ def _load_task(
         raise DataError(f"CORE task {label} has no baseline in {folder / CORE_BASELINES}")
     if not file.is_file():
         raise DataError(f"{file} does not exist, but {CORE_LIST} lists it")
-    items = read_items(file, kind)
-    random.Random(_SHUFFLE_SEED).shuffle(items)
+    numbered = list(enumerate(read_items(file, kind)))
+    random.Random(SHUFFLE_SEED).shuffle(numbered)
+    asked = numbered[:max_items]
     return CoreTask(
         label=label,
         kind=kind,
         delimiter=delimiter,
         shots=shots,
         baseline=baselines[label],
-        items=items[:max_items],
+        items=[item for _, item in asked],
+        numbers=[number for number, _ in asked],
+        of=len(numbered),
     )
 
 

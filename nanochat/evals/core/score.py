@@ -2,9 +2,11 @@
 
 Multiple choice compares the mean loss of the differing ends, schema the mean loss of the common end,
 language modelling asks whether every token of the continuation is the likeliest. Texts longer than the
-positions that upstream's model knows lose their beginning. Reading the bundle: `nanochat.evals.core.bundle`.
+positions that upstream's model knows lose their beginning. What an item's rows begin with, its examples and
+question, is computed once, and only scored tokens meet the vocabulary. Batches follow from the items alone,
+which makes results the same wherever they are scored. Reading the bundle: `nanochat.evals.core.bundle`.
 
-Shapes: B rows, T positions, C channels, V vocabulary.
+Shapes: C channels, V vocabulary.
 """
 
 from __future__ import annotations
@@ -13,40 +15,38 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
+from torch import Tensor
 
-from nanochat.chat.engine import batches_by_length
 from nanochat.evals.core.bundle import CoreTask
 from nanochat.evals.item_results import ItemResult, prompt_digest
 from nanochat.model.gpt import GPT
+from nanochat.model.packed_rows import PackedRows, common_prefix, packed_batches, packed_size
 from nanochat.tokenizer.tokenizer import Tokenizer
 
-_BATCH_ROWS = 64
-_BATCH_TOKENS = 8_192
+_LOGIT_ROWS = 256  # of the vocabulary's width, 64 MiB for 65,536 tokens
 _CONTEXT_FACTOR = 10  # upstream's rotary tables reach ten training contexts
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One row: the tokens, and where the scored ones begin and end."""
+    """One row: the tokens, and where the scored ones begin; they go to the end."""
 
-    item: int
     tokens: list[int]
     start: int
-    end: int
 
 
-def answered(model: GPT, tokenizer: Tokenizer, task: CoreTask) -> Iterator[list[ItemResult]]:
-    """Yield what the model makes of the items of a task, batch by batch."""
+def answered(
+    model: GPT, tokenizer: Tokenizer, task: CoreTask, indices: Sequence[int] | None = None
+) -> Iterator[list[ItemResult]]:
+    """Yield what the model makes of the items with these indices (None: all), batch by batch."""
+    indices = range(len(task.items)) if indices is None else indices
     limit = _CONTEXT_FACTOR * model.config.sequence_len
-    per_item = [_rows(tokenizer, task, index, limit) for index in range(len(task.items))]
-    for group in _groups(per_item):
-        rows = [row for index in group for row in per_item[index]]
-        scores = _scores(model, rows, tokenizer.special("bos"), exact=task.kind == "language_modeling")
-        by_item: dict[int, list[float]] = {}
-        for row, score in zip(rows, scores, strict=True):
-            by_item.setdefault(row.item, []).append(score)
-        yield [_result(task, index, per_item[index], by_item[index]) for index in group]
+    per_item = [scored_rows(tokenizer, task, index, limit) for index in indices]
+    sizes = [packed_size([row.tokens for row in rows]) for rows in per_item]
+    for batch in packed_batches(sizes):
+        items = [per_item[i] for i in batch]
+        scores = _scores(model, items, exact=task.kind == "language_modeling")
+        yield [_result(task, indices[i], per_item[i], found) for i, found in zip(batch, scores, strict=True)]
 
 
 def _result(task: CoreTask, index: int, rows: Sequence[Scored], scores: Sequence[float]) -> ItemResult:
@@ -58,7 +58,7 @@ def _result(task: CoreTask, index: int, rows: Sequence[Scored], scores: Sequence
         prediction = str(min(range(len(scores)), key=scores.__getitem__))
         likelihoods = tuple(-score for score in scores)
     return ItemResult(
-        item=index,
+        item=task.number(index),
         prompt_sha256=prompt_digest([row.tokens for row in rows]),
         gold=gold,
         predictions=(prediction,),
@@ -67,7 +67,7 @@ def _result(task: CoreTask, index: int, rows: Sequence[Scored], scores: Sequence
     )
 
 
-def _rows(tokenizer: Tokenizer, task: CoreTask, index: int, limit: int) -> list[Scored]:
+def scored_rows(tokenizer: Tokenizer, task: CoreTask, index: int, limit: int) -> list[Scored]:
     """Return the rows to score for an item, cut to `limit` tokens at their beginning."""
     bos = tokenizer.special("bos")
     texts = [[bos, *tokenizer.encode(prompt)] for prompt in task.prompts(index)]
@@ -84,41 +84,42 @@ def _rows(tokenizer: Tokenizer, task: CoreTask, index: int, limit: int) -> list[
     rows = []
     for text, start in spans:
         cut = max(0, len(text) - limit)
-        rows.append(Scored(index, text[cut:], max(start - cut, 1), len(text) - cut))
+        rows.append(Scored(text[cut:], max(start - cut, 1)))
     return rows
 
 
-def common_prefix(rows: Sequence[Sequence[int]]) -> int:
-    """Return how many tokens all rows begin with."""
-    length = 0
-    for tokens in zip(*rows, strict=False):
-        if len(set(tokens)) > 1:
-            break
-        length += 1
-    return length
-
-
-def _groups(per_item: Sequence[Sequence[Scored]]) -> Iterator[list[int]]:
-    """Put items of similar length together; an item's rows stay together."""
-    width = max((len(rows) for rows in per_item), default=1)
-    lengths = [max(len(row.tokens) for row in rows) for rows in per_item]
-    return batches_by_length(lengths, max(1, _BATCH_ROWS // width), max(1, _BATCH_TOKENS // width))
-
-
 @torch.inference_mode()
-def _scores(model: GPT, rows: Sequence[Scored], pad: int, *, exact: bool) -> list[float]:
-    """Return per row the mean loss of its scored tokens, or with `exact` whether all are the likeliest."""
-    longest = max(len(row.tokens) for row in rows)
-    padded = [[*row.tokens, *[pad] * (longest - len(row.tokens))] for row in rows]
-    hidden = model.hidden(torch.tensor(padded, device=model.device))  # (B, T, C)
-    # Only scored positions go through the head, whose output is by far the largest tensor.
-    places = [(i, t) for i, row in enumerate(rows) for t in range(row.start - 1, row.end - 1)]
-    targets = torch.tensor([rows[i].tokens[t + 1] for i, t in places])
-    index = torch.tensor(places, device=model.device)
-    logits = model.logits(hidden[index[:, 0], index[:, 1]]).cpu()  # (scored, V)
-    sizes = [row.end - row.start for row in rows]
-    if exact:
-        hits = torch.split(logits.argmax(dim=-1) == targets, sizes)
-        return [float(part.all()) for part in hits]
-    losses = torch.split(F.cross_entropy(logits, targets, reduction="none"), sizes)
-    return [float(part.mean()) for part in losses]
+def _scores(model: GPT, items: Sequence[Sequence[Scored]], *, exact: bool) -> list[list[float]]:
+    """Return per item and row the mean loss of its scored tokens, or with `exact` whether all are likeliest.
+
+    Nothing is asked after a row's last token, so it is not fed. Rows that go on from the same token, as the
+    choices of an item do, share its logits.
+    """
+    packed = PackedRows([[row.tokens[:-1] for row in rows] for rows in items], model.device)
+    asked: dict[int, int] = {}  # place of a token whose successor is scored: row of the logits
+    spans: list[tuple[list[int], list[int]]] = []  # per row of tokens: rows of the logits, and targets
+    for rows, places in zip(items, packed.places, strict=True):
+        for row, place in zip(rows, places, strict=True):
+            logit_rows = [asked.setdefault(at, len(asked)) for at in place[row.start - 1 :]]
+            spans.append((logit_rows, row.tokens[row.start :]))
+    at = torch.tensor(list(asked), device=model.device)
+    pairs = [(i, target) for span in spans for i, target in zip(*span, strict=True)]
+    values = _of_targets(model, model.hidden_packed(packed)[at], pairs, exact=exact)
+    scores = iter(torch.split(values, [len(targets) for _, targets in spans]))
+    reduced = torch.all if exact else torch.mean
+    return [[float(reduced(next(scores))) for _ in rows] for rows in items]
+
+
+def _of_targets(model: GPT, x: Tensor, pairs: Sequence[tuple[int, int]], *, exact: bool) -> Tensor:
+    """Return the loss of each pair of a row of x (asked, C) and a target, or whether it is the likeliest."""
+    row, target = torch.tensor(pairs, device=x.device).unbind(1)
+    found = torch.empty(len(pairs), dtype=torch.bool if exact else torch.float32, device=x.device)
+    for start in range(0, x.size(0), _LOGIT_ROWS):
+        logits = model.logits(x[start : start + _LOGIT_ROWS])  # (_LOGIT_ROWS, V)
+        here = (row >= start) & (row < start + _LOGIT_ROWS)
+        local, wanted = row[here] - start, target[here]
+        if exact:
+            found[here] = logits.argmax(-1)[local] == wanted
+        else:
+            found[here] = logits.logsumexp(-1)[local] - logits[local, wanted]
+    return found.cpu()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -11,6 +12,7 @@ import pytest
 from flows.display.report import build_report
 from flows.store import ArtifactFile, Record
 from nanochat.errors import DataError
+from tests.support.d20_records import d20_records
 
 
 class _RecordIndex:
@@ -86,12 +88,37 @@ def test_report_shows_stages_benchmarks_corpus_and_lineage(index: _RecordIndex, 
     page = build_report(index.records, index.read, tmp_path / "reports" / "run.html").read_text()
     rows = _rows(page)
     assert ["all", "", "246.0", "1.25", "", ""] in rows
-    assert ["mmlu", "25.00 %", "25.00 %", "37.50 %"] in rows
+    ours = ["25.00 % (15.96 to 36.92)", "37.50 % (26.59 to 49.85)"]
+    assert ["mmlu", "25.00 %", *ours] in rows
     assert ["val_bpb", "", "1.2500", "1.2500"] in rows
     assert ["bytes per token", "4.100"] in rows
     record = index.records["pretrain"]
     made_from = f"tokenizer {'ab' * 6}, train_tokens 2 artifacts"
     assert ["pretrain", record.key[:12], record.digest[:12], made_from, "c0ffeec0ffee"] in rows
+
+
+def test_scores_of_the_published_recipe_are_beside_the_published_ones(
+    index: _RecordIndex, tmp_path: Path
+) -> None:
+    page = build_report(index.records, index.read, tmp_path / "ours.html").read_text()
+    assert "published" not in page
+    for made in d20_records():
+        index.add(made["node"], {}, {}, None)
+        index.records[made["node"]] = replace(index.records[made["node"]], payload=made["payload"], inputs={})
+    results = {
+        "tasks": {"mmlu": {"accuracy": 0.25, "baseline": 0.25, "problems": 63}},
+        "core": {},
+        "metrics": {"chatcore": 0.1, "chatcore_of_mmlu": 0.0},
+    }
+    index.add("evaluate_sft", {"results.json": json.dumps(results).encode()}, {}, None)
+    del index.records["evaluate_base"], index.records["evaluate_mid"]
+    page = build_report(index.records, index.read, tmp_path / "run.html").read_text()
+    rows = _rows(page)
+    assert ["benchmark", "chance", "sft", "published", "independent"] in rows
+    assert ["mmlu", "25.00 %", "25.00 % (15.96 to 36.92)", "31.51 %", "23.99 %"] in rows
+    assert ["chatcore", "", "0.1000", "0.0884", "0.0173"] in rows
+    assert ["chatcore_of_mmlu", "", "0.0000 (-0.1206 to 0.1589)", "–", "–"] in rows
+    assert "published: nanochat&#39;s README of October 2025" in page
 
 
 def test_curves_of_loss_bpb_and_throughput_are_drawn(index: _RecordIndex, tmp_path: Path) -> None:
@@ -112,15 +139,16 @@ def test_hostile_text_is_shown_and_never_part_of_the_page(index: _RecordIndex, t
     metrics = [{"step": 1, "train/loss": 5.0}, {"step": 2, "train/loss": 4.0}]
     files = {"metrics.jsonl": metrics, "samples.jsonl": [{evil: evil}]}
     index.add("pretrain", files, {f"metric {evil}": 1.5}, None)
-    task = {evil: {"accuracy": 0.5, "baseline": 0.25}}
+    task = {evil: {"accuracy": 0.5, "baseline": 0.25, "problems": 4}}
     result = {"tasks": task, "core": task, "metrics": {}}
     index.add("evaluate_base", {"results.json": json.dumps(result).encode()}, {}, None)
     index.add(f"node {evil}", {"samples.jsonl": [{"text": evil}]}, {}, None)
     page = build_report(index.records, index.read, tmp_path / "run.html").read_text()
     assert "<script" not in page
     assert ["pretrain", f"metric {evil}", "1.5"] in _rows(page)
-    assert [evil, "25.00 %", "50.00 %", "–"] in _rows(page)
-    assert [f"{evil} (CORE)", "25.00 %", "50.00 %", "–"] in _rows(page)
+    numbers = ["25.00 %", "50.00 % (15.00 to 85.00)", "–"]
+    assert [evil, *numbers] in _rows(page)
+    assert [f"{evil} (CORE)", *numbers] in _rows(page)
     assert _rows(page)[-1][0] == f"node {evil}"
     assert _texts(page, "h3") == ["pretrain", f"node {evil}"]
     assert _texts(page, "pre") == [f"{evil}: {evil}", f"text: {evil}"]

@@ -12,7 +12,7 @@ import torch
 
 from flows.models.find import open_engine, open_model
 from flows.models.import_export import export_model, import_model
-from flows.models.score import evaluate_model
+from flows.models.score import find_examinee, questions
 from flows.store import Store
 from nanochat.config import ModelConfig
 from nanochat.errors import ConfigError, DataError, StoreError
@@ -143,6 +143,13 @@ def test_an_imported_model_talks_as_its_folder_does(put, store, published):
     assert len(answers) == 1
 
 
+def test_to_talk_on_a_gpu_that_is_not_here_is_an_error_with_the_way_out(store, published, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="device is 'cuda' but no CUDA device was found") as raised:
+        open_engine(store, str(published), device="cuda")
+    assert raised.value.hint == "use device cpu"
+
+
 @pytest.fixture
 def trained(store: Store, tmp_path: Path, model: GPT, tokenizer: Tokenizer) -> Store:
     """Records as a run leaves them: a tokenizer and a pretrained model."""
@@ -224,7 +231,12 @@ def test_choices_where_there_are_none_and_models_without_data_are_told(put, trai
         export(trained, "pretrain", tmp_path / "x", form="transformers", layout="cache")
     with pytest.raises(StoreError, match="tokenizer/aaaaaaaaaaaa holds no model"):
         export(trained, "tokenizer", tmp_path / "x")
-    record = put(published).record
-    with pytest.raises(StoreError, match="no evaluation yet") as caught:
-        evaluate_model(trained, record)
-    assert "--until evaluate_base" in caught.value.hint
+    put(published)
+    for ref in ("import", str(published)):
+        examinee = find_examinee(trained, ref)
+        with (
+            pytest.raises(StoreError, match=f"no problems for {ref}") as caught,
+            questions(trained, examinee),
+        ):
+            pass
+        assert "--until evaluate_base" in caught.value.hint

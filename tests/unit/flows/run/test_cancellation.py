@@ -118,8 +118,7 @@ def test_ranks_that_do_not_stop_are_killed(monkeypatch, owns_process):
     stop = threading.Event()
     code = "import time; time.sleep(600)"
     hanging, other = (
-        subprocess.Popen([sys.executable, "-c", code, *words])
-        for words in (["nanochat.train.ranks.agent"], [])
+        subprocess.Popen([sys.executable, "-c", code, *words]) for words in (["nanochat.ranks.agent"], [])
     )
     below = [psutil.Process(hanging.pid), *([] if owns_process else [psutil.Process(other.pid)])]
     monkeypatch.setattr(

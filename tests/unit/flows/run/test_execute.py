@@ -115,7 +115,8 @@ def test_an_artifact_is_found_again_however_the_next_run_would_make_it(setting, 
 
 
 @pytest.mark.parametrize(("stage", "processes", "where"), [("sft", 2, "ranks"), ("sft", 1, "here"),
-                                                           ("evaluate_sft", 2, "here")])  # fmt: skip
+                                                           ("evaluate_sft", 2, "ranks"),
+                                                           ("tokenizer", 2, "here")])  # fmt: skip
 def test_a_stage_that_spreads_runs_on_ranks_if_there_are_several(
     stage, processes, where, monkeypatch, tmp_path
 ):

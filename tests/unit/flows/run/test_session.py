@@ -174,7 +174,7 @@ def test_what_a_stage_has_to_say_is_printed_whether_it_ran_or_was_cached(tmp_pat
     assert said[-2:] == [["render/sft", "9 rows: 8 used"], ["render/sft", "warning: 1 is lost"]]
 
 
-def test_a_training_stage_has_something_to_keep_from_its_first_step_on(tmp_path):
+def test_a_stage_that_continues_has_something_to_keep_from_its_first_step_on(tmp_path):
     looks = []
 
     class Watched(Progress):
@@ -186,7 +186,7 @@ def test_a_training_stage_has_something_to_keep_from_its_first_step_on(tmp_path)
             looks.append(session.keeping)
             super().report(node, metrics, step, total_steps)
 
-    stage = Stage(name="s0", version=1, run="tests.support.small_plans:stop_after_a_step", spreads=True)
+    stage = Stage(name="s0", version=1, run="tests.support.small_plans:stop_after_a_step", continues=True)
     store = Store.open(str(tmp_path / "store"))
     context = ExecutionContext(store=store, scratch=tmp_path / "scratch", runtime=Runtime(threads=1))
     with (

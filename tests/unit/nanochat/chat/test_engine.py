@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from nanochat.chat.engine import Engine, batches_by_length, stream_text
+from nanochat.chat import engine as engine_module
+from nanochat.chat.engine import Engine, stream_text
 from nanochat.config import ModelConfig
 from nanochat.formats.tokenizer_pickle import load_tokenizer_pickle
 from nanochat.model.checkpoint import model_from_state
@@ -46,7 +47,11 @@ class Scripted:
 
     def __init__(self, config, script):
         self.config, self.script, self.device = config, list(script), torch.device("cpu")
+        self.cache_dtype = torch.float32
         self.fed = []
+
+    def read(self, prompts, kv_cache, rows):
+        return self(torch.tensor(prompts))[:, 0]
 
     def __call__(self, inputs, kv_cache=None, last_only=False):
         self.fed += inputs[0].tolist()
@@ -73,6 +78,20 @@ def test_greedy_batch_equals_one_at_a_time_without_a_cache(model, tokenizer):
     assert batch == [_naive(model, prompt, 20, stop) for prompt in PROMPTS]
     assert batch == [list(engine.generate(prompt, max_new_tokens=20)) for prompt in PROMPTS]
     assert len({tuple(row) for row in batch}) > 1
+
+
+def test_a_prompt_takes_the_place_of_a_row_that_has_ended(model, tokenizer, monkeypatch):
+    monkeypatch.setattr(engine_module, "_BATCH_ROWS", 2)
+    stop = {tokenizer.special("bos"), tokenizer.special("assistant_end")}
+    # What most rows write in their first tokens ends them, so that they end at different steps.
+    engine, prompts = Engine(model, tokenizer), [*PROMPTS, [256, 70], [256, 9, 9, 9]]
+    frequent = [row[5] for row in (_naive(model, prompt, 6, ()) for prompt in prompts)]
+    engine._stop = stop | set(frequent[::2])
+    expected = [_naive(model, prompt, 20, engine._stop) for prompt in prompts]
+    assert len(set(map(len, expected))) > 2
+    as_they_end = list(engine.generate_each(prompts, range(len(prompts)), max_new_tokens=20))
+    assert dict(as_they_end) == dict(enumerate(expected))
+    assert [number for number, _ in as_they_end] != sorted(range(len(prompts)))
 
 
 def test_sampled_row_depends_on_its_seed_and_not_on_its_batch(model, tokenizer):
@@ -131,14 +150,6 @@ def test_streamed_pieces_are_whole_characters(tokenizer):
     assert pieces == list(text)
     broken = [0xF0, 0x9F, 0x41, 0xFF, 0xC3]
     assert "".join(stream_text(tokenizer, iter(broken))) == bytes(broken).decode(errors="replace")
-
-
-def test_batches_hold_every_row_once_within_the_limits():
-    lengths = [5, 100, 7, 7, 30, 1, 250]
-    batches = list(batches_by_length(lengths, max_rows=3, max_tokens=100))
-    assert sorted(i for batch in batches for i in batch) == list(range(7))
-    assert all(len(b) == 1 or len(b) * max(lengths[i] for i in b) <= 100 for b in batches)
-    assert max(map(len, batches)) == 3
 
 
 def test_greedy_continuations_are_those_of_upstream(shared_golden):

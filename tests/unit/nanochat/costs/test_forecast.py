@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from nanochat import recipes
+from nanochat.chat import engine
 from nanochat.costs import forecast as costs
+from nanochat.costs.evaluation_cost import (
+    CHAT_TOKENS,
+    CORE_TOKENS,
+    WRITTEN_TOGETHER,
+    EvaluationWork,
+    evaluation_seconds,
+    evaluation_work,
+)
 from nanochat.costs.forecast import forecast, training_rows
+from nanochat.costs.reference_figures import PUBLISHED
+from nanochat.data.chat.core_table import CORE_ITEMS
 
 
 def test_d20_is_predicted_near_the_published_four_hours_and_hundred_dollars():
     predicted = forecast(recipes.find("d20"))
     hours = predicted.seconds / 3600
-    assert 3.4 < hours < 4.0  # published walls: 3 h 28 to 3 h 51
-    assert 80 < hours * predicted.machine.dollars_per_hour < 100
+    assert 3.3 < hours < 3.9  # published walls: 3 h 28 to 3 h 51, with 27 minutes of evaluations
+    assert 75 < hours * predicted.machine.dollars_per_hour < 100
     assert predicted.of("pretrain").flops == pytest.approx(3.917670e19, rel=1e-6)
 
 
@@ -63,8 +76,38 @@ def test_fewer_steps_problems_and_shards_cost_less():
         )
     )
     assert part.of("pretrain").seconds == pytest.approx(whole.of("pretrain").seconds / 2)
-    assert part.of("evaluate_base").seconds < whole.of("evaluate_base").seconds / 5
+    start = evaluation_seconds(recipes.find("d20"), PUBLISHED, EvaluationWork())
+    assert part.of("evaluate_base").seconds - start < (whole.of("evaluate_base").seconds - start) / 5
     assert part.of("download").disk_bytes == whole.of("download").disk_bytes / 2
+
+
+def test_evaluations_are_counted_and_take_less_than_one_item_at_a_time_did():
+    d20 = recipes.find("d20")
+    base, sft = (evaluation_work(d20.evaluate, base=base) for base in (True, False))
+    written = -(-1_319 // WRITTEN_TOGETHER), -(-164 // WRITTEN_TOGETHER)  # batches
+    assert base.steps == sum(written) * 512
+    assert sft.steps == written[0] * CHAT_TOKENS["gsm8k"].steps + written[1] * CHAT_TOKENS["humaneval"].steps
+    core = sum(items * CORE_TOKENS[label].read for label, items in CORE_ITEMS.items())
+    assert base.read == sft.read + core
+    predicted = forecast(d20)
+    # Published for eight GPUs: 33 s for one split's bits per byte, 262 s for CORE, 415 s for the chat tasks.
+    assert 60 < predicted.of("evaluate_base").seconds < 33 + 262 + 415
+    assert 40 < predicted.of("evaluate_sft").seconds < 33 + 415
+    assert f"{base.read / 1e6:.1f} million tokens read" in predicted.of("evaluate_base").basis
+    assert WRITTEN_TOGETHER == engine._BATCH_ROWS
+
+
+def test_an_evaluation_is_shared_by_all_gpus_and_costs_as_often_as_it_is_sampled():
+    d20 = recipes.find("d20")
+    one = replace(PUBLISHED, gpus=1)
+    start = evaluation_seconds(d20, PUBLISHED, EvaluationWork())
+    for base in (True, False):
+        work = evaluation_work(d20.evaluate, base=base)
+        alone, shared = (evaluation_seconds(d20, machine, work) - start for machine in (one, PUBLISHED))
+        assert alone == pytest.approx(8 * shared)
+    often = recipes.find("d20", ["evaluate.num_samples=4", "evaluate.temperature=1", "evaluate.core=false"])
+    once = evaluation_work(d20.evaluate, base=False)
+    assert evaluation_work(often.evaluate, base=False).steps == pytest.approx(4 * once.steps, rel=0.05)
 
 
 def test_a_recipe_too_small_for_published_figures_gets_no_hours():

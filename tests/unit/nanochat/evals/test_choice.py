@@ -17,7 +17,7 @@ def _task(rows):
         0.25,
         rows,
         lambda row: [{"role": "user", "content": row[0]}, {"role": "assistant", "content": row[2]}],
-        lambda row: Problem(letters=tuple(row[1]), answer=row[2]),
+        lambda row: Problem(letters=tuple(row[1]), answer=row[2], group=f"{len(row[1])} letters"),
     )
 
 
@@ -41,6 +41,16 @@ def test_padded_batches_choose_as_single_prompts_do(model, tokenizer):
     assert 0 < sum(expected) < len(expected)
     assert _right(model, tokenizer, _task(ROWS), range(30)) == dict(enumerate(expected))
     assert _right(model, tokenizer, _task(ROWS), [4, 5]) == {4: expected[4], 5: expected[5]}
+
+
+def test_results_say_which_part_of_the_task_they_belong_to(model, tokenizer):
+    (batch,) = answered(model, tokenizer, _task(ROWS), range(4))
+    assert {result.item: result.group for result in batch} == {
+        0: "3 letters",
+        1: "4 letters",
+        2: "3 letters",
+        3: "4 letters",
+    }
 
 
 def test_the_answer_in_the_conversation_is_not_shown_to_the_model(model, tokenizer):

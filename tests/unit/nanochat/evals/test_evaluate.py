@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+from unittest import mock
 
 import polars as pl
 import pytest
@@ -10,9 +11,15 @@ import pytest
 from nanochat.config import EvaluateConfig, TokenizeConfig
 from nanochat.data.text.tokenize import tokenize_shard
 from nanochat.errors import ConfigError, Interrupted
+from nanochat.evals import shared_work
 from nanochat.evals.evaluate import evaluate_base, evaluate_chat
 from nanochat.model.checkpoint import save_model
+from nanochat.ranks.rank_group import RankGroup
 from nanochat.runtime import NullTracker, Runtime
+from tests.support.calculating import SHOWN, calculating_model
+from tests.support.ranks import on_ranks
+
+pytestmark = pytest.mark.xdist_group("ranks")
 
 
 class _Recorder(NullTracker):
@@ -86,10 +93,13 @@ def test_base_results_hold_all_tasks_and_means(inputs, tmp_path):
     assert easy["baseline"] == 0.33
     assert easy["centered"] == pytest.approx((easy["accuracy"] - 0.33) / 0.67)
     assert (core["problems"], core["baseline"]) == (6, 0.5)
-    assert results["metrics"]["core"] == core["centered"]
-    assert results["metrics"]["chatcore"] == pytest.approx((easy["centered"] + maths["centered"]) / 2)
-    assert math.isfinite(results["metrics"]["val_bpb"])
-    assert metrics["eval/core"] == core["centered"]
+    assert (easy["of"], maths["of"], core["of"]) == (12, 6, 8)
+    found = results["metrics"]
+    assert found.keys() == {"core_of_arc_easy_6_each", "chatcore_of_arc_easy_gsm8k_up_to_9_each", "val_bpb"}
+    assert found["core_of_arc_easy_6_each"] == core["centered"] == metrics["eval/core_of_arc_easy_6_each"]
+    mean = (easy["centered"] + maths["centered"]) / 2
+    assert found["chatcore_of_arc_easy_gsm8k_up_to_9_each"] == pytest.approx(mean)
+    assert math.isfinite(found["val_bpb"])
     assert metrics["eval/arc_easy"] == easy["accuracy"]
     assert metrics["eval/core_arc_easy"] == core["accuracy"]
 
@@ -100,7 +110,7 @@ def test_chat_results_have_no_core_and_other_samples(inputs, tmp_path):
         stage(CONFIG, inputs, tmp_path / name, Runtime(threads=1))
     results = json.loads((tmp_path / "chat/results.json").read_text(encoding="utf-8"))
     assert results["core"] == {}
-    assert results["metrics"]["core"] is None
+    assert not any(name.startswith("core") for name in results["metrics"])
     samples = [
         json.loads((tmp_path / n / "samples.jsonl").read_text(encoding="utf-8")) for n in ("base", "chat")
     ]
@@ -108,12 +118,82 @@ def test_chat_results_have_no_core_and_other_samples(inputs, tmp_path):
     assert samples[0]["text"] != samples[1]["text"]
 
 
-def test_same_inputs_give_the_same_bytes(inputs, tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        evaluate_base(CONFIG, inputs, tmp_path / name, Runtime(threads=1))
-    for file in ("results.json", "samples.jsonl"):
-        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+@pytest.mark.parametrize("evaluate", [evaluate_base, evaluate_chat])
+def test_samples_use_the_calculator_and_read_as_chat_does(evaluate, inputs, model, tokenizer, tmp_path):
+    (tmp_path / "model").mkdir()
+    save_model(tmp_path / "model", calculating_model(tokenizer, model.config))
+    config = CONFIG.model_copy(update={"chat_tasks": (), "core": False, "max_new_tokens": 12})
+    evaluate(config, {**inputs, "model": tmp_path / "model"}, tmp_path, Runtime(threads=1))
+    assert json.loads((tmp_path / "samples.jsonl").read_text(encoding="utf-8"))["text"] == SHOWN
+
+
+SAMPLED = CONFIG.model_copy(update={"num_samples": 3, "temperature": 0.8})
+
+
+def _as_rank(inputs, folder):
+    """Evaluate as one of the ranks that are here; the others wait until each has begun a portion."""
+    world, began = RankGroup.current(), []
+    take = shared_work._Desk.take
+
+    def take_one_each(desk, number):
+        taken = take(desk, number)
+        if taken and not began:
+            began.append(number)
+            world.gather(0.0)
+        return taken
+
+    with mock.patch.object(shared_work._Desk, "take", take_one_each):
+        return evaluate_base(SAMPLED, inputs, folder, Runtime(threads=1, scratch=folder))
+
+
+def test_any_number_of_ranks_gives_the_same_bytes(inputs, tmp_path):
+    for size in (1, 2, 3):
+        (tmp_path / str(size)).mkdir()
+    alone = evaluate_base(SAMPLED, inputs, tmp_path / "1", Runtime(threads=1))
+    for size in (2, 3):
+        assert on_ranks(size, _as_rank, inputs, tmp_path / str(size)) == [alone, *[{}] * (size - 1)]
+    written = [
+        {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+        for folder in sorted(tmp_path.iterdir())
+    ]
+    tasks = {"items/arc_easy.parquet", "items/gsm8k.parquet", "items/core_arc_easy.parquet"}
+    assert set(written[0]) == {"results.json", "samples.jsonl", *tasks}
+    assert written[0] == written[1] == written[2]
+
+
+def test_each_item_says_what_was_asked_and_answered(inputs, tmp_path):
+    evaluate_base(CONFIG, inputs, tmp_path, Runtime(threads=1))
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    easy, maths, core = (
+        pl.read_parquet(tmp_path / f"items/{name}.parquet") for name in ("arc_easy", "gsm8k", "core_arc_easy")
+    )
+    assert easy.columns == [
+        *("item", "prompt_sha256", "gold", "predictions", "right", "loglikelihoods", "replies", "group"),
+    ]
+    assert easy["gold"].to_list() == ["ABC"[item % 3] for item in easy["item"]]
+    assert maths["gold"].to_list() == [str(item + 1) for item in maths["item"]]
+    assert [len(replies) for replies in maths["replies"]] == [1] * 6
+    assert core["gold"].to_list() == [str(item % 2) for item in core["item"]]
+    for items in (easy, maths, core):
+        assert items["item"].is_sorted() and items["prompt_sha256"].n_unique() == len(items)
+    for row in easy.rows(named=True):
+        assert row["predictions"] == ["ABC"[row["loglikelihoods"].index(max(row["loglikelihoods"]))]]
+        assert row["right"] == [row["predictions"] == [row["gold"]]]
+    assert results["tasks"]["arc_easy"]["accuracy"] == easy["right"].list.first().mean()
+    assert results["core"]["arc_easy"]["accuracy"] == core["right"].list.first().mean()
+
+
+def test_several_samples_give_pass_at_k(inputs, tmp_path):
+    drawn = CONFIG.model_copy(update={"num_samples": 3, "temperature": 1.0, "chat_tasks": ("gsm8k",)})
+    metrics = evaluate_chat(drawn, inputs, tmp_path, Runtime(threads=1))
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    task = results["tasks"]["gsm8k"]
+    assert task["samples"] == 3 and task["pass_at"].keys() == {"1", "2", "3"}
+    assert metrics["eval/gsm8k_any"] == metrics["eval/gsm8k_pass_at_3"] == task["any"] == task["pass_at"]["3"]
+    assert "eval/chatcore_of_gsm8k_6_each_sampled" in metrics and "eval/gsm8k_majority" in metrics
+    written = results["protocol"]["generation"]
+    assert written == {"num_samples": 3, "temperature": 1.0, "top_k": 50, "seed": 42, "max_new_tokens": 8}
+    assert results["protocol"]["subset"]["chat"]["max_problems"] == 9
 
 
 def test_progress_is_reported_task_by_task(inputs, tmp_path):
@@ -127,7 +207,7 @@ def test_progress_is_reported_task_by_task(inputs, tmp_path):
 def test_a_stop_is_obeyed_between_problems(inputs, tmp_path):
     stop = threading.Event()
     stop.set()
-    with pytest.raises(Interrupted):
+    with pytest.raises(Interrupted, match="stopped after 0 of 5 portions of the evaluation; nothing is kept"):
         evaluate_base(CONFIG, inputs, tmp_path, Runtime(threads=1, stop=stop))
     assert list(tmp_path.iterdir()) == []
 

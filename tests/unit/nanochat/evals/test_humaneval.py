@@ -1,35 +1,69 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from nanochat.data.chat.answers import Problem
 from nanochat.data.chat.tasks import load_task
-from nanochat.evals.humaneval import extract_code, head_imports, passes
+from nanochat.evals.humaneval import head_imports, helpers, passing, program
 
 PROBLEM = Problem(
-    prompt='from typing import List\n\ndef total(x: List[int]) -> int:\n    """Add up."""\n',
+    prompt='import math\nfrom typing import List\n\ndef total(x: List[int]) -> int:\n    """Add up."""\n',
     entry_point="total",
-    test="def check(candidate):\n    assert candidate([1, 2]) == 3\n    assert candidate([]) == 0\n",
+    test="METADATA = {'author': 'x'}\n\ndef check(candidate):\n"
+    "    assert candidate([1, 2]) == 3\n    assert candidate([]) == 0\n",
     solution="    return sum(x)\n",
 )
 GOOD = "def total(x: List[int]) -> int:\n    return sum(x)"
+WRONG = GOOD.replace("sum", "max")
+# Replies, and the verdict on each that upstream's own code, of October 2025 and of July 2026, gave for this
+# problem. None does more than define names, so that they can be run here.
+VERDICTS = json.loads(Path(__file__).with_name("humaneval_verdicts.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("reply", [GOOD, f"Sure!\n```python\n{GOOD}\n```\nDone.", f"```\n{GOOD}\n```"])
-def test_right_function_passes_with_or_without_a_fence(reply):
-    assert passes(PROBLEM, reply)
+@pytest.fixture(scope="module")
+def verdicts():
+    return next(passing([[(PROBLEM, case["reply"]) for case in VERDICTS]], workers=2))
+
+
+@pytest.mark.parametrize("i", range(len(VERDICTS)), ids=lambda i: VERDICTS[i]["why"])
+def test_the_verdict_is_upstreams(i, verdicts):
+    assert verdicts[i] is VERDICTS[i]["passes"]
 
 
 @pytest.mark.parametrize(
-    "reply", ["", "I do not know.", GOOD.replace("sum", "max"), GOOD.replace("total", "other")]
+    ("reply", "verdict"),
+    [
+        (f"Sure!\n```python\n{GOOD}\n```\nDone.", True),
+        (f"```python\n{GOOD}```", False),
+        (WRONG, False),
+        (f"{GOOD}\nif __name__ == '__main__':\n    raise ValueError", True),
+        ("if __name__ == '__main__':\n    def total(x):\n        return sum(x)", False),
+        (f"assert set(globals()) <= {{'__builtins__', 'math', 'List'}}\n{GOOD}", True),
+        ("import sys\nsys.exit(0)", False),
+        ("def total(x):\n    raise SystemExit", False),
+        ("import os\nos._exit(0)", False),
+    ],
 )
-def test_wrong_function_fails(reply):
-    assert not passes(PROBLEM, reply)
+def test_the_verdict_of_a_program_that_is_run_is_upstreams(reply, verdict):
+    assert next(passing([[(PROBLEM, reply)]])) == [verdict]
 
 
-def test_first_fenced_block_is_the_code():
-    assert extract_code("a\n```python\nx = 1\n```\n```python\ny = 2\n```") == "x = 1"
-    assert extract_code("x = 1") == "x = 1"
+def test_the_program_is_imports_and_code():
+    assert program(PROBLEM, f"\n{GOOD}\n") == f"import math\nfrom typing import List\n\n{GOOD}\n\n"
+
+
+def test_tests_may_use_what_the_prompt_defines_besides_the_function():
+    head, function = PROBLEM.prompt.split("\n\n")
+    prompt = f'{head}\n\ndef double(x):\n    """\\d"""\n    return 2 * x\n\n{function}'
+    found = helpers(Problem(prompt=prompt, entry_point="total"))
+    names = {}
+    exec(found, names)
+    assert names["double"](2) == 4
+    assert "math" in names and "total" not in names
+    assert helpers(Problem(prompt="import math\ndef f(:", entry_point="f")) == "import math"
 
 
 def test_only_the_imports_at_the_head_are_taken():
@@ -37,8 +71,8 @@ def test_only_the_imports_at_the_head_are_taken():
     assert head_imports(prompt) == "import math\nfrom typing import List"
 
 
-def test_real_solutions_pass_their_tests(shared_data):
+def test_real_solutions_pass_their_tests_however_many_are_judged_at_once(shared_data):
     task = load_task(shared_data, "humaneval", "test")
-    for i in (0, 32, 38, 99):
-        assert passes(task.problem(i), task.conversation(i)[-1]["content"]), i
-        assert not passes(task.problem(i), "def nothing(): pass")
+    real = [(task.problem(i), task.conversation(i)[-1]["content"]) for i in range(len(task))]
+    assert list(passing([real[:60], real[60:]], workers=64)) == [[True] * 60, [True] * (len(task) - 60)]
+    assert next(passing([[(problem, "def nothing(): pass") for problem, _ in real[:4]]])) == [False] * 4

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nanochat.model.generate import greedy
 from nanochat.model.gpt import GPT
 from nanochat.model.kv_cache import KVCache
+from tests.support.greedy import greedy
 
 
 def tokens(rows: int, length: int) -> torch.Tensor:
@@ -39,17 +39,29 @@ def test_growth_past_the_first_allocation_keeps_what_was_there(model: GPT) -> No
 
 
 def test_rows_of_different_lengths_get_the_logits_they_get_alone(model: GPT) -> None:
-    texts = [tokens(1, length)[0] for length in (39, 24, 1, 39)]  # longer and shorter than the window of 16
-    padding = torch.tensor([39 - len(text) for text in texts])
-    batch = torch.stack([torch.nn.functional.pad(text, (39 - len(text), 0)) for text in texts])
-    cache = KVCache(model.config, 4, left_padding=padding)
+    texts = [
+        tokens(1, length)[0].tolist() for length in (39, 24, 1, 39)
+    ]  # beyond the window of 16 and within
+    cache = KVCache(model.config, 4)
     extra = tokens(4, 3)
     with torch.no_grad():
-        steps = [model(batch, kv_cache=cache, last_only=True)]
+        steps = [model.read(texts, cache, [0, 1, 2, 3])[:, None]]
         steps += [model(part, kv_cache=cache, last_only=True) for part in extra.split(1, dim=1)]
         together = torch.cat(steps, dim=1)
         for row, text in enumerate(texts):
-            close(together[row], model(torch.cat([text, extra[row]])[None])[0, -4:])
+            close(together[row], model(torch.tensor([[*text, *extra[row]]]))[0, -4:])
+
+
+def test_a_text_takes_the_place_of_another_row(model: GPT) -> None:
+    first, second, third = (tokens(1, length)[0].tolist() for length in (300, 7, 22))
+    cache, extra = KVCache(model.config, 2), tokens(2, 5)
+    with torch.no_grad():
+        model.read([first, second], cache, [0, 1])
+        model(extra[:, :2], kv_cache=cache)
+        close(model.read([third, third], cache, [0, 0])[1], model(torch.tensor([third]))[0, -1])
+        more = model(extra[:, 2:], kv_cache=cache)
+        close(more[0], model(torch.tensor([[*third, *extra[0, 2:]]]))[0, -3:])
+        close(more[1], model(torch.tensor([[*second, *extra[1]]]))[0, -3:])
 
 
 def test_a_prompt_fans_out_and_finished_rows_are_dropped(model: GPT) -> None:
@@ -57,9 +69,9 @@ def test_a_prompt_fans_out_and_finished_rows_are_dropped(model: GPT) -> None:
     cache = KVCache(model.config, 1)
     with torch.no_grad():
         model(prompt, kv_cache=cache)
-        fanned = cache.take(torch.tensor([0, 0, 0]))
+        fanned = cache.take([0, 0, 0])
         model(extra[:, :1], kv_cache=fanned)
-        kept = fanned.take(torch.tensor([2, 0]))
+        kept = fanned.take([2, 0])
         logits = model(extra[[2, 0], 1:], kv_cache=kept)
         once_more = model(extra[1:2, :1], kv_cache=cache)
         full = model(torch.cat([prompt.expand(3, -1), extra], dim=1))
@@ -89,8 +101,3 @@ def test_a_window_bounds_the_slots_that_are_read(july: GPT) -> None:
         cache.advance(1)
     assert seen[0, :, 1, 0].tolist() == [15, 16, 17, 18, 19, 20]  # itself and five before
     assert cache.mask(1, window=5) is None
-
-
-def test_padding_of_another_number_of_rows_is_refused(model: GPT) -> None:
-    with pytest.raises(ValueError, match=r"shape \(3,\), not \(2,\)"):
-        KVCache(model.config, 2, left_padding=torch.zeros(3, dtype=torch.long))

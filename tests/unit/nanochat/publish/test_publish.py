@@ -11,9 +11,10 @@ import pytest
 import torch
 import yaml
 
-from nanochat.config import ModelConfig, PublishConfig
+from nanochat.config import EvaluateConfig, ModelConfig, PublishConfig
 from nanochat.errors import DataError
 from nanochat.evals.contamination.overlap import FILE_NAME, Overlap, TaskOverlap
+from nanochat.evals.protocol import protocol
 from nanochat.formats.tokenizer_pickle import load_tokenizer_pickle
 from nanochat.model.checkpoint import load_model, save_model
 from nanochat.model.gpt import GPT
@@ -21,6 +22,7 @@ from nanochat.publish.publish import publish
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.chat_format import render_for_completion
 from nanochat.tokenizer.tokenizer import Tokenizer
+from tests.support.d20_records import d20_records
 
 _TITLES = {"pretrain": "Pretraining", "midtrain": "Midtraining", "sft": "Supervised fine-tuning"}
 _COMMIT = "0123456789abcdef"
@@ -30,7 +32,7 @@ _CONFIG = PublishConfig(title="tiny", datasets=("nanochat/toy",))
 
 def _task(accuracy: float, baseline: float = 0.25) -> dict[str, Any]:
     centered = (accuracy - baseline) / (1 - baseline)
-    return {"accuracy": accuracy, "baseline": baseline, "centered": centered, "problems": 63}
+    return {"accuracy": accuracy, "baseline": baseline, "centered": centered, "problems": 63, "of": 63}
 
 
 def _results(model: str, accuracy: float) -> dict[str, Any]:
@@ -39,11 +41,8 @@ def _results(model: str, accuracy: float) -> dict[str, Any]:
         "model": model,
         "tasks": {"mmlu": _task(accuracy), "gsm8k": _task(0.125, 0.0)} if chat else {},
         "core": {} if chat else {"hellaswag": _task(0.3125)},
-        "metrics": {
-            "core": None if chat else 0.0833,
-            "chatcore": 0.2 if chat else None,
-            "val_bpb": 1.2345,
-        },
+        "metrics": {"chatcore" if chat else "core_of_hellaswag_63_each": 0.2, "val_bpb": 1.2345},
+        "protocol": protocol(EvaluateConfig(), with_core=not chat),
     }
 
 
@@ -223,14 +222,56 @@ def test_card_tells_stages_benchmarks_and_lineage_from_records(
     _, body = _card(tmp_path / "out")
     lines = body.splitlines()
     assert "| Pretraining | 63 | 123,456 | 1.50e+12 | 2.7183 | 1.4142 (val/bpb) | 1:01:01 |" in lines
-    assert "| MMLU | 25.00 % | – | 30.00 % | 31.25 % |" in lines
-    assert "| hellaswag (CORE) | 25.00 % | 31.25 % | – | – |" in lines
+    mid, sft = "30.00 % (20.10 to 42.20)", "31.25 % (21.16 to 43.49)"
+    about = "questions of 57 subjects, from law to anatomy"
+    assert f"| MMLU | 25.00 % | – | {mid} | {sft} | {about} |" in lines
+    at = lines.index("| task | chance | base |")
+    assert lines[at + 1 : at + 3] == ["|---|---:|---:|", f"| hellaswag | 25.00 % | {sft} |"]
     assert "10 documents, 410 bytes, 110 tokens" in body and "(4.100 bytes per token)" in body
     record = json.loads((inputs["lineage"] / "tokenize__shard_00000.json").read_text())
     row = f"| tokenize/shard_00000 | `{record['key'][:12]}` | `{record['digest']}` | 0123456789ab |"
     assert row in lines
     assert any(line.endswith("| 0123456789ab with local changes |") for line in lines)
     assert "- Test CPU, 3 cores, 7 GiB: pretrain, sft, tokenize" in lines
+    assert "CORE (of hellaswag 63 each): of a part of the problems" in body
+    assert "- calculator (exact, version 1): " in body and "`//` has no value" in body.replace("\\`", "`")
+    assert lines.count("- written answers: the likeliest token each time, at most 512 tokens") == 1
+    assert "- core problems: all" in lines and any(
+        line.startswith("- core (dclm, version 1)") for line in lines
+    )
+
+
+def test_card_of_the_published_recipe_has_the_published_scores_beside_its_own(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    sft = "31.25 % (21.16 to 43.49)"
+    for name, overrides, others in (
+        ("published", (), " 31.51 % | 23.99 % |"),
+        ("changed", ("sft.epochs=2",), ""),
+    ):
+        for made in d20_records(*overrides):
+            record = {**_record(made["node"], {}, 1.0, None), **made, "inputs": {}}
+            path = inputs["lineage"] / f"{made['node'].replace('/', '__')}.json"
+            path.write_text(json.dumps(record), encoding="utf-8")
+        _publish(inputs, tmp_path / name)
+        lines = _card(tmp_path / name)[1].splitlines()
+        (mmlu,) = [line for line in lines if line.startswith("| MMLU |") and "subjects" in line]
+        assert f"| {sft} |{others} questions of 57 subjects" in mmlu
+        source = "- independent: the model card of sdobson/nanochat on the Hugging Face hub"
+        assert (source in lines) == bool(others)
+
+
+def test_only_whole_benchmarks_are_in_the_front_matter(inputs: dict[str, Path], tmp_path: Path) -> None:
+    path = inputs["evaluate_sft"] / "results.json"
+    results = json.loads(path.read_text())
+    results["tasks"]["mmlu"]["of"] = 14_042
+    results["metrics"] = {"chatcore_of_gsm8k_mmlu_63_each": 0.1, "val_bpb": 1.2345}
+    path.write_text(json.dumps(results))
+    _publish(inputs, tmp_path / "out")
+    front, body = _card(tmp_path / "out")
+    named = [entry["dataset"]["name"] for entry in front["model-index"][0]["results"]]
+    assert named == ["GSM8K", "Validation bits per byte"]
+    assert "| ChatCORE (of gsm8k mmlu 63 each) |" in body
 
 
 def test_card_shows_foreign_text_as_text(inputs: dict[str, Path], tmp_path: Path) -> None:

@@ -17,8 +17,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from nanochat.chat.engine import Engine
+from nanochat.chat.terminal import answer
 from nanochat.config import (
     ChatDataConfig,
+    ChatSettings,
     MidtrainConfig,
     MixtureEntry,
     ModelConfig,
@@ -30,9 +33,11 @@ from nanochat.errors import DataError, Interrupted, TrainingError
 from nanochat.model.checkpoint import load_model, save_model
 from nanochat.model.gpt import GPT
 from nanochat.runtime import FolderRestartPoints, NullTracker, Runtime
+from nanochat.tokenizer.tokenizer import Tokenizer
 from nanochat.train.midtrain import midtrain
 from nanochat.train.pretrain import pretrain
 from nanochat.train.sft import sft
+from tests.support.calculating import SHOWN, calculating_model
 
 MODEL = ModelConfig(sequence_len=48, vocab_size=265, n_layer=2, n_head=2, n_kv_head=1, n_embd=32)
 CONFIGS = {
@@ -185,6 +190,41 @@ def test_a_restart_point_of_other_settings_is_refused(inputs: Path, tmp_path: Pa
     other = CONFIGS["pretrain"].model_copy(update={"seed": 7})
     with pytest.raises(DataError, match="other settings"):
         pretrain(other, paths, tmp_path, replace(runtime, stop=threading.Event()))
+
+
+class KeepTexts(NullTracker):
+    """Keeps the texts that are shown, each with the state of the global random numbers at that time."""
+
+    def __init__(self) -> None:
+        self.texts, self.random_states = list[str](), list[torch.Tensor]()
+
+    def log_text(self, text: str, *, step: int) -> None:
+        self.texts.append(text)
+        self.random_states.append(torch.get_rng_state())
+
+
+def test_samples_use_the_calculator_read_as_chat_does_and_leave_training_alone(
+    inputs: Path, tmp_path: Path
+) -> None:
+    tokenizer = Tokenizer.load(inputs / "tokenizer")
+    (tmp_path / "model").mkdir()
+    save_model(tmp_path / "model", calculating_model(tokenizer, MODEL))
+    paths = {"tokenizer": inputs / "tokenizer", "chat": inputs / "chat", "model": tmp_path / "model"}
+    slow = CONFIGS["sft"].model_copy(update={"init_lr_frac": 1e-6, "sample_every": 3, "prompts": ()})
+    shown = KeepTexts()
+    before = torch.get_rng_state()
+    for name, prompts in (("without", ()), ("with", ("What is 3+4?",))):
+        (tmp_path / name).mkdir()
+        config = slow.model_copy(update={"prompts": prompts})
+        sft(config, paths, tmp_path / name, Runtime(threads=1, tracker=shown))
+    assert set(shown.texts) == {f"What is 3+4? → {SHOWN}"} and len(shown.texts) > 2
+    assert all(torch.equal(state, before) for state in shown.random_states)
+    kept = (tmp_path / "with/samples.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {json.loads(line)["text"] for line in kept} == {SHOWN}
+    for file in ("model.safetensors", "metrics.jsonl"):
+        assert (tmp_path / "with" / file).read_bytes() == (tmp_path / "without" / file).read_bytes()
+    engine = Engine(load_model(tmp_path / "with"), tokenizer)
+    assert answer(engine, "What is 3+4?", ChatSettings(temperature=0)) == SHOWN
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(inputs: Path, tmp_path: Path) -> None:

@@ -116,6 +116,14 @@ def test_an_answer_that_numbers_no_choice_is_named(tmp_path, answer):
         load_task(tmp_path, "mmlu", "test")
 
 
+def test_a_question_belongs_to_its_subject_where_it_has_one(tmp_path):
+    row = {"question": "Which?", "choices": ["a", "b"], "answer": 1}
+    subjects = [{"subject": "anatomy"}, {}, {"subject": None}, {"subject": 5}]
+    write(tmp_path / "tasks/mmlu/test.jsonl", [{**row, **subject} for subject in subjects])
+    task = load_task(tmp_path, "mmlu", "test")
+    assert [task.problem(i).group for i in range(len(task))] == ["anatomy", "", "", ""]
+
+
 def test_an_answer_that_is_no_text_is_named(tmp_path):
     write(tmp_path / "tasks/gsm8k/test.jsonl", [{"question": "2+3?", "answer": 5}])
     with pytest.raises(DataError, match="line 1: answer is 5, which is not text") as caught:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nanochat.data.text.batches import PretrainBatches, val_batches
+from nanochat.data.text.batches import PretrainBatches, val_batch_count, val_batches
 from nanochat.errors import DataError
 
 BOS = 256
@@ -138,7 +138,11 @@ def test_validation_counts_every_token_whatever_the_batch_size(texts, rows, make
 
 def test_validation_stops_at_max_tokens_and_repeats_exactly(make_shard):
     shard = make_shard(["abcdefgh" * 20])
-    runs = [list(val_batches(shard, 2, 8, 50)) for _ in range(2)]
+    one_by_one = range(val_batch_count(shard, 2, 8, 50))
+    runs = [
+        list(val_batches(shard, 2, 8, 50)),
+        [batch for n in one_by_one for batch in val_batches(shard, 2, 8, 50, slice(n, n + 1))],
+    ]
     assert sum(targets.size for _, targets in runs[0]) == 48
     for (a, b), (c, d) in zip(*runs, strict=True):
         assert np.array_equal(a, c)

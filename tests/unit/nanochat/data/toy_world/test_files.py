@@ -77,6 +77,15 @@ def test_a_held_out_word_is_not_even_a_wrong_choice_in_training(world, name):
     assert choices and not choices & asked(world, name, "test")
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_there_are_choices_for_every_question_whatever_the_seed_holds_out(seed):
+    world = ToyWorld.build(seed)
+    for subject in questions.CHOICE_SUBJECTS:
+        for held_out in (False, True):
+            for item in questions.items(world, subject, held_out=held_out):
+                assert len(set(item.wrong) - {item.answer}) >= questions.CHOICES - 1
+
+
 def test_held_out_calculations_are_asked_for_in_no_order_and_no_task():
     held_out = {c.content() for c in calculations(SMALL.seed, held_out=True)}
     kept = {c.content() for c in calculations(SMALL.seed, held_out=False)}

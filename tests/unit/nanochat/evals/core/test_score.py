@@ -76,7 +76,7 @@ def _naive_right(model, tokenizer, task, index):
 
 
 def _right(model, tokenizer, task):
-    batches = answered(model, tokenizer, task)
+    batches = answered(model, tokenizer, task, range(len(task.items)))
     return {result.item: result.right[0] for batch in batches for result in batch}
 
 
@@ -166,6 +166,7 @@ def test_bundle_is_shuffled_then_cut(tmp_path):
     expected = list(items)
     random.Random(1337).shuffle(expected)
     assert list(task.items) == expected[:5]
+    assert [items[task.number(index)] for index in range(5)] == expected[:5]
     assert (task.baseline, task.delimiter, task.shots) == (0.5, " ", 0)
 
 
@@ -213,6 +214,7 @@ def test_an_item_that_cannot_be_scored_is_named_by_its_line(tmp_path, kind, item
     ("file", "old", "new", "message"),
     [
         ("core.yaml", "label: copa", "label: other", "no baseline"),
+        ("core.yaml", "label: copa", "label: ../copa", r"lacks or garbles '\.\./copa' is not a name"),
         ("core.yaml", "multiple_choice", "essay", "type 'essay'"),
         ("core.yaml", "multiple_choice", "[]", r"type \[\]"),
         ("core.yaml", "[0]", "[-1]", "task copa: num_fewshot is -1"),

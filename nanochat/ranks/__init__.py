@@ -1,0 +1,1 @@
+"""One stage on several processes: torchrun, its ranks, and what they share."""

@@ -1,1 +1,0 @@
-"""One training stage on several processes: torchrun, its ranks, and what they share."""
