@@ -9,8 +9,8 @@ from __future__ import annotations
 from flows.stage import Stage
 
 # Downloads wait for the network, and a source must not be asked for everything at once.
-DOWNLOAD = Stage(name="download", version=2, run="nanochat.data.sources.corpus:download_shard", at_once=8)
-TASKS = Stage(name="tasks", version=2, run="nanochat.data.sources.chat_data:download_tasks")
+DOWNLOAD = Stage(name="download", version=3, run="nanochat.data.sources.corpus:download_shard", at_once=8)
+TASKS = Stage(name="tasks", version=3, run="nanochat.data.sources.chat_data:download_tasks")
 TOKENIZER = Stage(name="tokenizer", version=2, run="nanochat.tokenizer.train:train_tokenizer")
 TOKENIZE = Stage(name="tokenize", version=2, run="nanochat.data.text.tokenize:tokenize_shard", holds="tokens")
 CONTAMINATION = Stage(

@@ -99,6 +99,9 @@ class PretrainConfig(Config):
     """Prompts that the samples continue."""
     seed: int = 1337
     """Decides the initial weights and the order of the text."""
+    shuffle: bool = True
+    """Whether documents are read in an order drawn anew for each epoch; else in that of the shards, easy ones
+    first where these are written so."""
     documents_apart: bool = False
     """Whether documents that share a row are hidden from each other, here and in all later stages; in the
     published models they are not."""

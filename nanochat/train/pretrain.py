@@ -38,7 +38,7 @@ def pretrain(
     require_apart(shards, val_shard)
     length = config.model.sequence_len
     bos, batch_rows = tokenizer.special("bos"), config.batch_tokens // length
-    batches = PretrainBatches(shards, batch_rows, length, config.seed, bos)
+    batches = PretrainBatches(shards, batch_rows, length, config.seed, bos, shuffle=config.shuffle)
 
     device = device_of(runtime.device)
     shape = config.model

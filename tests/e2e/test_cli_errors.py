@@ -114,7 +114,7 @@ def assert_error(said: Said | subprocess.CompletedProcess, code: int, *signs: st
         ),
         (
             ("plan", "toy", "-o", "tokenizer.vocab_size=300"),
-            ("tokenizer.vocab_size is 300", "pretrain.model.vocab_size is 768", "same number"),
+            ("tokenizer.vocab_size is 300", "pretrain.model.vocab_size is 1216", "same number"),
         ),
         (
             ("plan", "toy", "-o", "tokenizer.train_shards=9"),

@@ -76,7 +76,7 @@ TASKS = {
             },
             row_tokens=90,
             upstream_result="arc_easy_acc",
-            toy=("category",),
+            toy=("people",),
         ),
         TaskDeclaration(
             name="arc_challenge",
@@ -91,7 +91,7 @@ TASKS = {
                 "test": TaskSplit(place="tasks/arc/ARC-Challenge/test", hub="ARC-Challenge/test", rows=1_172),
             },
             row_tokens=100,
-            toy=("facts",),
+            toy=("numbers",),
         ),
         TaskDeclaration(
             name="mmlu",
@@ -108,7 +108,7 @@ TASKS = {
             },
             row_tokens=210,
             upstream_result="mmlu_acc",
-            toy=("arithmetic", "capitals", "opposites"),
+            toy=("objects", "surroundings"),
         ),
         TaskDeclaration(
             name="gsm8k",

@@ -1,8 +1,8 @@
 """Batches for pretraining: rows of fixed length cut from token shards, as a pure function of the step.
 
-All documents, in an order drawn anew for each epoch, form one endless stream of tokens (each document
-begins with bos). Row r holds the stream's tokens r*T to (r+1)*T as its targets, and as its inputs the same
-tokens one place later, with bos in the first place:
+All documents, in an order drawn anew for each epoch or in that of the shards, form one endless stream of
+tokens (each document begins with bos). Row r holds the stream's tokens r*T to (r+1)*T as its targets, and as
+its inputs the same tokens one place later, with bos in the first place:
 
     inputs   bos  t0   t1  ...  t(T-2)
     targets  t0   t1   t2  ...  t(T-1)
@@ -67,9 +67,19 @@ class PretrainBatches:
     """Training batches over shards: `batch(step)` depends on shards, sizes, seed and step only."""
 
     def __init__(
-        self, shards: Sequence[TokenShard], batch_rows: int, sequence_len: int, seed: int, bos_id: int
+        self,
+        shards: Sequence[TokenShard],
+        batch_rows: int,
+        sequence_len: int,
+        seed: int,
+        bos_id: int,
+        *,
+        shuffle: bool = True,
     ) -> None:
-        """Take the shards in the given order, which is part of what decides the batches."""
+        """Take the shards in the given order, which is part of what decides the batches.
+
+        Without `shuffle` it alone decides.
+        """
         offsets = [shard.doc_offsets for shard in shards]
         if not sum(int(each[-1]) for each in offsets):
             raise DataError(f"no tokens to train on in {len(shards)} shards")
@@ -77,7 +87,7 @@ class PretrainBatches:
         if len(digests) > 1:
             raise DataError(f"shards of {len(digests)} vocabularies: {', '.join(d[:12] for d in digests)}")
         self.batch_rows, self.sequence_len, self.seed, self.bos_id = batch_rows, sequence_len, seed, bos_id
-        self._offsets = offsets
+        self._offsets, self._shuffle = offsets, shuffle
         self._first_document = np.cumsum([0, *(len(each) - 1 for each in offsets)])
         self._lengths = np.concatenate([np.diff(each).astype(np.int32) for each in offsets])
         self._tokens = [shard.tokens for shard in shards]
@@ -128,7 +138,9 @@ class PretrainBatches:
         return stream
 
     def _draw_order(self, epoch: int) -> _DocumentOrder:
-        documents = np.random.default_rng([self.seed, epoch]).permutation(len(self._lengths))
+        documents = np.arange(len(self._lengths))
+        if self._shuffle:
+            documents = np.random.default_rng([self.seed, epoch]).permutation(documents)
         starts = np.zeros(len(documents) + 1, np.int64)
         np.cumsum(self._lengths[documents], out=starts[1:])
         return _DocumentOrder(documents.astype(np.uint32), starts)

@@ -1,8 +1,8 @@
 """Word problems, one-line functions and small talk of the toy world.
 
-Held out: for word problems, triples of an operation and two numbers; for functions, triples of what the
-function does, its name and its arguments; for small talk, pairs of a greeting and a person, and the
-questions that are held out of the multiple choice tasks.
+Held out: for word problems, calculations (of sums and products in either order); for functions, what one does
+with which arguments, whatever its name; for small talk, pairs of a greeting and a person, and the questions
+that `nanochat.data.toy_world.questions` holds out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nanochat.data.toy_world.questions import Item, items
-from nanochat.data.toy_world.world import NAMES, THINGS, ToyWorld, split
+from nanochat.data.toy_world.world import NAMES, THINGS, ToyWorld, calculations, split
 
 _OPERATIONS = {
     "+": (
@@ -99,15 +99,14 @@ class Function:
 
 def word_problems(seed: int, rows: int, rng: random.Random, *, held_out: bool) -> list[WordProblem]:
     """Draw different word problems of one operation."""
-    sums = [(sign, a, b) for sign in _OPERATIONS for a in range(2, 21) for b in range(2, 10)]
-    allowed = split(seed, [s for s in sums if s[0] != "-" or s[1] > s[2]], held_out=held_out)
+    allowed = [c for c in calculations(seed, held_out=held_out) if min(c.a, c.b) > 1]
     drawn: dict[WordProblem, None] = {}
     for _ in range(20 * rows):
-        sign, a, b = rng.choice(allowed)
+        asked = rng.choice(allowed)
         things = rng.choice(THINGS)
-        text = rng.choice(_OPERATIONS[sign]).format(name=rng.choice(NAMES), a=a, b=b, things=things)
-        result = {"+": a + b, "-": a - b, "*": a * b}[sign]
-        drawn.setdefault(WordProblem(text, f"{a}{sign}{b}", result, things))
+        form = rng.choice(_OPERATIONS[asked.sign])
+        text = form.format(name=rng.choice(NAMES), a=asked.a, b=asked.b, things=things)
+        drawn.setdefault(WordProblem(text, f"{asked.a}{asked.sign}{asked.b}", asked.result, things))
         if len(drawn) == rows:
             break
     return list(drawn)
@@ -121,7 +120,7 @@ def functions(seed: int, rows: int, rng: random.Random, *, held_out: bool) -> li
         for name in _FUNCTION_NAMES
         for arguments in _ARGUMENTS
     ]
-    allowed = split(seed, made, held_out=held_out)
+    allowed = split(seed, made, held_out=held_out, content=lambda function: function.body)
     rng.shuffle(allowed)
     if held_out:
         return allowed[:rows]
@@ -157,13 +156,12 @@ def _greeting(kind: str, name: str, rng: random.Random, *, named: bool) -> list[
 
 
 def _answer(item: Item) -> list[dict[str, Any]]:
-    (answer,) = item.right
-    about = item.question.removeprefix("What is ").removesuffix("?")
+    question = f"What is {item.noun}?"
     if item.subject != "arithmetic":
-        return _turn(item.question, f"T{about[1:]} is {answer}.")
-    call = {"type": "python", "text": about.replace(" plus ", "+")}
-    result = {"type": "python_output", "text": answer}
-    return _turn(item.question, [call, result, {"type": "text", "text": answer}])
+        return _turn(question, f"T{item.noun[1:]} is {item.answer}.")
+    call = {"type": "python", "text": item.about.replace(" plus ", "+")}
+    result = {"type": "python_output", "text": item.answer}
+    return _turn(question, [call, result, {"type": "text", "text": item.answer}])
 
 
 def _turn(question: str, answer: str | list[dict[str, str]]) -> list[dict[str, Any]]:

@@ -37,4 +37,4 @@ def test_rows_of_every_declared_form_can_be_read(name, tmp_path):
 
 def test_a_task_with_choices_asks_the_toy_world_what_it_has_questions_about():
     choices = [task for task in TASKS.values() if task.form.endswith("choices")]
-    assert {subject for task in choices for subject in task.toy} == set(questions.SUBJECTS)
+    assert {subject for task in choices for subject in task.toy} == set(questions.CHOICE_SUBJECTS)

@@ -39,6 +39,14 @@ def test_every_epoch_holds_every_document_exactly_once(corpus, rows, length, see
         assert Counter(tuple(tokens[a:b]) for a, b in pairwise(cuts)) == documents
 
 
+def test_without_shuffling_every_epoch_reads_the_documents_as_the_shards_have_them(make_shard):
+    shards = [make_shard(["first", "second"]), make_shard(["third"])]
+    written = [token for shard in shards for i in range(shard.n_documents) for token in shard.document(i)]
+    batches = PretrainBatches(shards, 1, len(written), 7, BOS, shuffle=False)
+    assert stream_of(batches, 2) == 2 * written
+    assert stream_of(PretrainBatches(shards, 1, len(written), 7, BOS), 2) != 2 * written
+
+
 @quick
 @given(corpus=corpora, step=st.integers(0, 40), first=st.integers(0, 3), count=st.integers(0, 4))
 def test_any_rows_of_any_step_equal_those_read_in_sequence(corpus, step, first, count, make_shard):

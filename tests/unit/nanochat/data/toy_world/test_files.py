@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import json
+import random
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -10,8 +12,11 @@ import yaml
 
 from nanochat.config import ToyWorldConfig
 from nanochat.data.chat.tasks import load_task
+from nanochat.data.toy_world import questions
 from nanochat.data.toy_world.documents import toy_documents
+from nanochat.data.toy_world.exercises import functions, word_problems
 from nanochat.data.toy_world.files import write_tasks, write_text_shard
+from nanochat.data.toy_world.world import Calculation, ToyWorld, calculations
 
 SMALL = ToyWorldConfig(documents_per_shard=300, questions=300, held_out=60)
 
@@ -31,8 +36,15 @@ def asked(root, name, split) -> set[str]:
     task = load_task(root, name, split)
     texts = [m["content"] for i in range(len(task)) for m in task.conversation(i) if m["role"] == "user"]
     if task.kind == "choice":
-        return {text.split("\n")[0].removeprefix("Multiple Choice question: ") for text in texts}
+        return {content(row) for row in task.rows}
     return set(texts)
+
+
+def content(row) -> str:
+    """What a question with choices asks, whatever the wording: four numbers, or a word with its kind."""
+    if row["question"].endswith("the largest?"):
+        return " ".join(sorted(row["choices"]))
+    return row["choices"][row["letters"].index(row["answer"])]
 
 
 def test_the_same_configuration_gives_the_same_bytes(world, tmp_path):
@@ -52,11 +64,50 @@ def test_another_seed_or_shard_gives_other_documents():
 @pytest.mark.parametrize("name", ["arc_easy", "arc_challenge", "mmlu", "gsm8k"])
 def test_held_out_questions_are_in_no_training_file(world, name):
     test = asked(world, name, "test")
-    assert len(test) >= 5
+    assert len(test) >= 4  # words; of the others more
     trained = set.union(
         *(asked(world, task, "train") for task in ("arc_easy", "arc_challenge", "mmlu", "gsm8k", "smalltalk"))
     )
     assert not test & trained
+
+
+@pytest.mark.parametrize("name", ["arc_easy", "mmlu"])
+def test_a_held_out_word_is_not_even_a_wrong_choice_in_training(world, name):
+    choices = {choice for row in load_task(world, name, "train").rows for choice in row["choices"]}
+    assert choices and not choices & asked(world, name, "test")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_there_are_choices_for_every_question_whatever_the_seed_holds_out(seed):
+    world = ToyWorld.build(seed)
+    for subject in questions.CHOICE_SUBJECTS:
+        for held_out in (False, True):
+            for item in questions.items(world, subject, held_out=held_out):
+                assert len(set(item.wrong) - {item.answer}) >= questions.CHOICES - 1
+
+
+def test_held_out_calculations_are_asked_for_in_no_order_and_no_task():
+    held_out = {c.content() for c in calculations(SMALL.seed, held_out=True)}
+    kept = {c.content() for c in calculations(SMALL.seed, held_out=False)}
+    assert len(held_out) > 50 and len(kept) > 200 and not held_out & kept
+    assert Calculation("+", 3, 4).content() == Calculation("+", 4, 3).content()
+    assert Calculation("-", 4, 3).content() != Calculation("+", 4, 3).content()
+    rng, world = random.Random(1), ToyWorld.build(SMALL.seed)
+    problems = word_problems(SMALL.seed, 500, rng, held_out=False)
+    assert not held_out & {parsed(problem.expression).content() for problem in problems}
+    sums = questions.items(world, "arithmetic", held_out=False)
+    assert sums and not held_out & {item.content for item in sums}
+
+
+def parsed(expression) -> Calculation:
+    a, sign, b = re.fullmatch(r"(\d+)(\D)(\d+)", expression).groups()
+    return Calculation(sign, int(a), int(b))
+
+
+def test_held_out_functions_do_what_no_training_function_does_with_these_arguments():
+    rng = random.Random(1)
+    test, train = ({f.body for f in functions(1, 600, rng, held_out=h)} for h in (True, False))
+    assert len(test) > 5 and len(train) > 20 and not test & train
 
 
 def test_held_out_functions_and_talks_are_in_no_training_file(world):
@@ -67,9 +118,16 @@ def test_held_out_functions_and_talks_are_in_no_training_file(world):
 
 
 def test_documents_hold_no_held_out_question(world):
-    documents = "\n".join(toy_documents(SMALL, 0))
-    for name in ("arc_easy", "arc_challenge", "mmlu", "gsm8k", "humaneval"):
+    written = list(toy_documents(SMALL, 0))
+    documents = "\n".join(written)
+    for name in ("gsm8k", "humaneval"):
         assert not [text for text in asked(world, name, "test") if text in documents]
+    # Lists that are asked about by kind; the others give back the words themselves.
+    matched = [text.partition("\n\n")[0] for text in written if re.search(r"^\n? an? ", text, re.MULTILINE)]
+    listed = {word for text in matched for word in re.findall(r"^- (\S+)=", text, re.MULTILINE)}
+    assert len(listed) > 50
+    for name in ("arc_easy", "mmlu"):
+        assert not asked(world, name, "test") & listed
 
 
 @pytest.mark.parametrize("name", ["arc_easy", "arc_challenge", "mmlu"])
