@@ -61,7 +61,7 @@ _COMMANDS = (
 )
 _MIXTURE = (
     "`mixture` and `validation` of a stage are lists of these:"
-    " `-o 'STAGE.mixture=[{task: mmlu}, {task: smoltalk, rows: 1000}]'`."
+    " `-o 'STAGE.mixture=[{task: spelling}, {task: smoltalk, rows: 1000}]'`."
 )
 
 

@@ -51,9 +51,7 @@ def write_harness_folder(folder: Path, asked: Questions, scores: Scores, choice:
     folder = folder.resolve()
     tasks, left_out = _tasks(asked, scores.items)
     if not tasks:
-        raise ConfigError(
-            "the harness can ask none of these tasks", hint="take one with choices, such as --task arc_easy"
-        )
+        raise ConfigError("the harness can ask none of these tasks", hint="take one with choices")
     items = {task.name: scores.items[name] for name, task in tasks.items()}
     write_tasks(folder / "tasks", list(tasks.values()))
     model = folder / "model"

@@ -4,7 +4,7 @@
 says of what in its name, which is letters, digits and `_`, so that MLflow and file systems take it:
 
 - `chatcore_of_100_each`, `core_of_up_to_500_each`: all tasks, a part of each
-- `chatcore_of_arc_easy_mmlu`, `core_of_21_tasks`: these tasks, whole (more than three are counted)
+- `chatcore_of_spelling_bee`, `core_of_21_tasks`: these tasks, whole (more than three are counted)
 - `core_of_4_tasks_up_to_100_each`: both
 - `chatcore_with_spelling_bee`: the full set and more tasks; `chatcore` is then given as well
 - `chatcore_sampled`: answers were drawn, where the published protocol takes the likeliest
@@ -24,10 +24,7 @@ from nanochat.evals.task_results import TaskResult
 SUBSET_SEED = 42
 _NAMED = 3  # tasks that are listed by name; more are counted
 
-CHATCORE = {
-    name: TASKS[name].splits["test"].rows
-    for name in ("arc_easy", "arc_challenge", "mmlu", "gsm8k", "humaneval")
-}
+CHATCORE = {name: task.splits["test"].rows for name, task in TASKS.items() if task.card_place is not None}
 """Tasks of ChatCORE and their problems, as upstream published it."""
 _FULL_SETS = {"core": CORE_ITEMS, "chatcore": CHATCORE}
 _PUBLISHED = {

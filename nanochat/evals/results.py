@@ -15,11 +15,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from nanochat.data.chat.task_table import TASKS
 from nanochat.errors import DataError
 from nanochat.evals.intervals import Estimate, centered_mean, share
+from nanochat.evals.problem_sets import CHATCORE
 
 ABSENT = "–"
-_CHATCORE = ("mmlu", "gsm8k", "humaneval", "arc_easy", "arc_challenge")  # first on a card, others follow
+_CHATCORE = sorted(CHATCORE, key=lambda name: TASKS[name].card_place or 0)  # first on a card, others follow
 _TITLES = {"chatcore": "ChatCORE", "core": "CORE", "val_bpb": "Validation bits per byte"}
 _PARTS = {"chatcore": "tasks", "core": "core"}  # of results.json, that a metric is the mean over
 

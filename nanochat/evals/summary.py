@@ -47,7 +47,7 @@ def metrics(
     tasks: Mapping[str, TaskResult], core: Mapping[str, TaskResult], means: Mapping[str, float]
 ) -> dict[str, float]:
     """Return the numbers of an evaluation as a tracker and a record show them."""
-    # CORE and the chat tasks both have an arc_easy.
+    # CORE and the chat tasks have some names in common.
     found = {f"eval/{name}": result.accuracy for name, result in tasks.items()}
     for name, result in tasks.items():
         found |= {f"eval/{name}_{what}": value for what, value in result.sampled().items()}

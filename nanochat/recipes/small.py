@@ -32,8 +32,13 @@ def toy(depth: int = 4) -> Recipe:
         tasks=TasksConfig(source="toy", toy=world),
         tokenizer=TokenizerConfig(vocab_size=vocab_size, train_shards=1, max_chars=2_000_000),
         pretrain=PretrainConfig(
+            # Two heads find words in lists sooner than four; odd depths have channels for heads of 32 alone.
             model=model_shape(
-                depth, vocab_size=vocab_size, sequence_len=256, width_per_layer=32, head_dim=64
+                depth,
+                vocab_size=vocab_size,
+                sequence_len=256,
+                width_per_layer=32,
+                head_dim=64 if depth % 2 == 0 else 32,
             ),
             batch_tokens=4 * 256,
             steps=550,

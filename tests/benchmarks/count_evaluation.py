@@ -3,7 +3,7 @@
     uv run python tests/benchmarks/count_evaluation.py --data FOLDER
 
 Trains a tokenizer of 65,536 tokens on the text below FOLDER/pretrain and prints, for each task in the data,
-the means over some of its items as lines for `nanochat/costs/evaluation_cost.py`. Beginnings that rows share
+the means over some of its items for the tables of tasks in `nanochat/data/chat`. Beginnings that rows share
 are read once, as the scorers do. A reply is as long as the reference answer; a batch of them takes at most as
 many steps as its longest.
 """
@@ -57,12 +57,12 @@ def chat_line(tokenizer: Tokenizer, task: ChatTask, most: int) -> str:
     conversations = [task.conversation(i) for i in range(0, len(task), -(-len(task) // most))]
     prompts = [len(render_for_completion(tokenizer, conversation)) for conversation in conversations]
     if task.kind == "choice":
-        return f"Reading({fmean(prompts):.0f})"
+        return f"prompt_tokens={fmean(prompts):.0f}"
     replies = [len(render(tokenizer, c)[0]) - p for c, p in zip(conversations, prompts, strict=True)]
     order = sorted(range(len(prompts)), key=lambda i: -prompts[i])
     batches = [order[i : i + WRITTEN_TOGETHER] for i in range(0, len(order), WRITTEN_TOGETHER)]
     steps = fmean(max(replies[i] for i in batch) for batch in batches)
-    return f"Reading({fmean(prompts):.0f}, steps={steps:.0f})"
+    return f"prompt_tokens={fmean(prompts):.0f}, reply_steps={steps:.0f}"
 
 
 def core_line(tokenizer: Tokenizer, task: CoreTask, most: int) -> str:
@@ -70,7 +70,7 @@ def core_line(tokenizer: Tokenizer, task: CoreTask, most: int) -> str:
     rows = [score._rows(tokenizer, task, i, limit=20_480) for i in range(min(most, len(task.items)))]
     read = fmean(packed_size([row.tokens[:-1] for row in item]) for item in rows)
     scored = fmean(sum(len(row.tokens) - row.start for row in item) for item in rows)
-    return f"Reading({read:.0f}, scored={scored:.1f})"
+    return f"read={read:.0f}, scored={scored:.1f}"
 
 
 if __name__ == "__main__":

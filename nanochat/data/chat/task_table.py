@@ -45,6 +45,9 @@ class TaskDeclaration:
     about: str = ""  # what it asks, on the model card
     metric: str = "accuracy"  # as the hub calls it
     row_tokens: int | None = None  # mean length of a rendered row, where a mixture takes the task
+    prompt_tokens: int | None = None  # mean length of a question, where it is scored
+    reply_steps: int = 0  # until the longest of a batch of replies is written, where replies are written
+    card_place: int | None = None  # among the rows of the published card: these are the tasks of ChatCORE
     upstream_result: str = ""  # field of upstream's meta file for the accuracy
     toy: tuple[str, ...] = ()  # what it asks about in the toy world; empty: it is not there
 
@@ -61,6 +64,7 @@ class TaskDeclaration:
 
 # Rows of the spelling tasks: as many as upstream's midtraining and evaluation take. Their tokens were
 # measured with upstream's tokenizer on English words of 9.2 letters; the others follow from their bytes.
+# What is scored is counted by `uv run python tests/benchmarks/count_evaluation.py --data FOLDER`.
 TASKS = {
     task.name: task
     for task in (
@@ -76,6 +80,8 @@ TASKS = {
             },
             row_tokens=90,
             upstream_result="arc_easy_acc",
+            prompt_tokens=75,
+            card_place=3,
             toy=("people",),
         ),
         TaskDeclaration(
@@ -91,6 +97,8 @@ TASKS = {
                 "test": TaskSplit(place="tasks/arc/ARC-Challenge/test", hub="ARC-Challenge/test", rows=1_172),
             },
             row_tokens=100,
+            prompt_tokens=85,
+            card_place=4,
             toy=("numbers",),
         ),
         TaskDeclaration(
@@ -108,6 +116,8 @@ TASKS = {
             },
             row_tokens=210,
             upstream_result="mmlu_acc",
+            prompt_tokens=129,
+            card_place=0,
             toy=("objects", "surroundings"),
         ),
         TaskDeclaration(
@@ -121,6 +131,9 @@ TASKS = {
                 "test": TaskSplit(place="tasks/gsm8k/test", hub="main/test", rows=1_319),
             },
             row_tokens=190,
+            prompt_tokens=65,
+            reply_steps=215,
+            card_place=1,
             toy=("sums",),
         ),
         TaskDeclaration(
@@ -133,6 +146,9 @@ TASKS = {
             splits={
                 "test": TaskSplit(place="tasks/humaneval/HumanEval", hub="openai_humaneval/test", rows=164)
             },
+            prompt_tokens=123,
+            reply_steps=258,
+            card_place=2,
             toy=("functions",),
         ),
         TaskDeclaration(

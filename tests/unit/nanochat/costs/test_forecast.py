@@ -10,8 +10,6 @@ from nanochat import recipes
 from nanochat.chat import engine
 from nanochat.costs import forecast as costs
 from nanochat.costs.evaluation_cost import (
-    CHAT_TOKENS,
-    CORE_TOKENS,
     WRITTEN_TOGETHER,
     EvaluationWork,
     evaluation_seconds,
@@ -19,7 +17,8 @@ from nanochat.costs.evaluation_cost import (
 )
 from nanochat.costs.forecast import forecast, training_rows
 from nanochat.costs.reference_figures import PUBLISHED
-from nanochat.data.chat.core_table import CORE_ITEMS
+from nanochat.data.chat.core_table import CORE_TASKS
+from nanochat.data.chat.task_table import TASKS
 
 
 def test_d20_is_predicted_near_the_published_four_hours_and_hundred_dollars():
@@ -86,8 +85,8 @@ def test_evaluations_are_counted_and_take_less_than_one_item_at_a_time_did():
     base, sft = (evaluation_work(d20.evaluate, base=base) for base in (True, False))
     written = -(-1_319 // WRITTEN_TOGETHER), -(-164 // WRITTEN_TOGETHER)  # batches
     assert base.steps == sum(written) * 512
-    assert sft.steps == written[0] * CHAT_TOKENS["gsm8k"].steps + written[1] * CHAT_TOKENS["humaneval"].steps
-    core = sum(items * CORE_TOKENS[label].read for label, items in CORE_ITEMS.items())
+    assert sft.steps == written[0] * TASKS["gsm8k"].reply_steps + written[1] * TASKS["humaneval"].reply_steps
+    core = sum(task.items * task.read for task in CORE_TASKS.values())
     assert base.read == sft.read + core
     predicted = forecast(d20)
     # Published for eight GPUs: 33 s for one split's bits per byte, 262 s for CORE, 415 s for the chat tasks.

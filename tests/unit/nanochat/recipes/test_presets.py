@@ -69,6 +69,11 @@ def test_the_dial_derives_width_heads_and_horizon_anew():
     assert recipes.find("toy", ["depth=3", "depth=2"]).pretrain.model.n_layer == 2
 
 
+def test_the_toy_takes_any_depth():
+    heads = [recipes.find("toy", [f"depth={depth}"]).model.n_head for depth in range(1, 8)]
+    assert heads == [1, 1, 3, 2, 5, 3, 7]
+
+
 def test_a_depth_whose_channels_do_not_split_into_heads_names_the_nearest_that_do():
     with pytest.raises(ConfigError, match="depth is 5, which gives no model: n_embd is 320") as caught:
         recipes.find("d20", ["depth=5"])
