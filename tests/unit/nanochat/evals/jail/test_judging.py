@@ -8,7 +8,7 @@ import pytest
 
 from nanochat.config import EvaluateConfig
 from nanochat.evals.jail import levels, seatbelt
-from nanochat.evals.jail.judging import Attempt, JailError, Limits, judge, judge_all
+from nanochat.evals.jail.judging import Attempt, JailError, Limits, Verdict, judge, judge_all
 from nanochat.evals.jail.system_calls import NUMBERS
 from nanochat.evals.protocol import protocol, protocol_lines
 
@@ -167,3 +167,25 @@ def test_every_system_call_has_a_number_of_its_own():
     for column in (0, 1):
         numbers = [pair[column] for pair in NUMBERS.values() if pair[column] is not None]
         assert len(numbers) == len(set(numbers))
+
+
+_FORGED = """
+import sys
+forged = ["ValueError", [["int", "0x" + "f" * 9999]], ""]
+sys.modules["nanochat.evals.jail.plain_data"].encode_exception = lambda error: forged
+def f(): raise ValueError
+"""
+
+
+def test_an_exception_whose_text_cannot_be_written_is_the_programs_error():
+    level = levels.strongest(allow_unsafe_code=False)
+    assert judge(_attempt(_FORGED, "candidate()"), level) == Verdict(status="error", detail="ValueError")
+
+
+def test_a_process_out_of_processor_time_is_first_signalled_then_ended():
+    code = (
+        "import resource; from nanochat.evals.jail.confinement import limit; limit(1.5, 2**30);"
+        "print(resource.getrlimit(resource.RLIMIT_CPU))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "(3, 4)\n"
