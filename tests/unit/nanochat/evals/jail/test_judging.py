@@ -189,3 +189,9 @@ def test_a_process_out_of_processor_time_is_first_signalled_then_ended():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "(3, 4)\n"
+
+
+def test_many_short_sleeps_are_one_long_one():
+    level, limits = levels.strongest(allow_unsafe_code=False), Limits(asleep_seconds=0.3)
+    attempt = _attempt("import time\ndef f(): time.sleep(0.1)", "for _ in range(10): candidate()")
+    assert judge(attempt, level, limits=limits).status == "timeout"
