@@ -55,6 +55,15 @@ _PASS = {
     "a set in one order each time": _attempt(
         "def f(): return ''.join(set('abc'))", "assert candidate() == candidate()"
     ),
+    "elements of its own": _attempt(
+        "import collections\ndef f(x): return collections.deque(x)",
+        "assert tuple(candidate([1, 2])) == (1, 2)",
+    ),
+    "what is in itself": _attempt(
+        "class Own:\n    def __iter__(self): return iter([self, self])\n"
+        "def f(x):\n    x.append(Own())\n    return x",
+        "assert candidate([1])",
+    ),
     "no main guard": _attempt(
         "def f(): return 1\nif __name__ == '__main__': 1 / 0", "assert candidate() == 1"
     ),
