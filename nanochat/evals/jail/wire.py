@@ -82,7 +82,7 @@ class Line:
             except BlockingIOError:
                 continue
             except BrokenPipeError as error:
-                raise GoneError from error
+                raise GoneError("the program ended itself") from error
 
     def receive(self) -> list[Any]:
         """Read a message; raises GoneError where none comes."""
