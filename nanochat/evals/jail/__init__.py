@@ -16,10 +16,11 @@ address space, memory is not bounded.
 What upstream, which runs program and tests in one interpreter, judges differently:
 
 - A program that forges its verdict passes there and fails here.
-- A program that writes files, or starts threads or processes, fails here.
+- A program that writes files, or starts threads, processes or an event loop, fails here.
 - Results are compared as plain data: instances of subclasses as the built-in type below them, iterators as an
-  iterator over their elements, and an object of the program's own class equals nothing. Objects that arrive
-  twice arrive as two; what a call changes in its arguments is changed at the first level alone.
+  iterator over their elements; an object of the program's own class equals nothing, but tests can go through
+  its elements. Objects that arrive twice arrive as two; what a call changes in its arguments is changed at
+  the first level alone.
 - A test that uses a function of the prompt uses the prompt's own text of it, if the program defines it.
 - Five seconds of processor time here are five of the wall clock there.
 """

@@ -33,7 +33,7 @@ def _call(globals_: dict[str, Any], name: str, arguments: list[Any], named: dict
     values = [plain_data.decode(argument) for argument in arguments]
     result = globals_[name](*values, **{key: plain_data.decode(form) for key, form in named.items()})
     form = _form(result)
-    after = [plain_data.encode(value) for value in values]
+    after = [_form(value) for value in values]
     return ["returned", form, None if after == arguments else after]
 
 
@@ -41,7 +41,7 @@ def _form(result: Any) -> Any:
     try:
         return plain_data.encode(result)
     except RecursionError:  # a list in itself, say
-        return ["opaque", type(result).__name__, True]
+        return ["opaque", type(result).__name__, True, None]
 
 
 def _described(error: BaseException) -> list[Any]:

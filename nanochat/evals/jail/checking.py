@@ -113,12 +113,19 @@ def check(program: Program, attempt: dict[str, Any]) -> dict[str, str]:
         status = "memory"
     except BaseException as error:
         status = "error" if program.has_raised(error) else "wrong"
-        detail = f"{type(error).__name__}: {error}"
+        detail = _described(error)
     if program.lost and status in ("success", "wrong"):
         status, detail = "error", str(program.lost)
     if program.end() and status == "error":
         status, detail = "timeout", "the program used all of its processor time"
     return {"status": status, "detail": detail[:500]}
+
+
+def _described(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # the program chose its arguments: a number of too many digits, say
+        return type(error).__name__
 
 
 def _run_tests(program: Program, attempt: dict[str, Any]) -> None:

@@ -38,10 +38,13 @@ def limit(cpu_seconds: float, memory_bytes: int) -> None:
         kind = getattr(resource, name, None)
         if kind is not None and not (sys.platform == "darwin" and name in _NOT_ON_MACOS):
             _, hard = resource.getrlimit(kind)
-            bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
             # One second between the signal that says so and the one that ends it.
-            later = bound + 1 if name == "RLIMIT_CPU" and bound < hard else bound
-            resource.setrlimit(kind, (bound, later))
+            last = value + 1 if name == "RLIMIT_CPU" else value
+            resource.setrlimit(kind, (_at_most(hard, value), _at_most(hard, last)))
+
+
+def _at_most(hard: int, value: int) -> int:
+    return value if hard == resource.RLIM_INFINITY else min(value, hard)
 
 
 def confine(level: str, *, program: bool) -> None:

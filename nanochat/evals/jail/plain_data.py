@@ -3,14 +3,15 @@
 A value is sent as JSON: None, booleans, short integers, floats and strings as they are, everything else as a
 list whose first element names the type. Instances of subclasses are sent as the type they are built on, so
 that nothing that the program defined (an `__eq__`, a `__bool__`) comes along; iterators are drawn to their
-end; what has no plain form becomes an `Opaque`, equal to itself alone. This module judges nothing.
+end; what has no plain form becomes an `Opaque`, equal to itself alone, whose elements come along where it has
+any: a test may ask for `tuple(result)`. This module judges nothing.
 """
 
 from __future__ import annotations
 
 import builtins
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -29,6 +30,20 @@ class Opaque:
 
     def __repr__(self) -> str:
         return f"<{self.name}>"
+
+
+class OpaqueIterable(Opaque):
+    """One that tests can go through, as often as they like."""
+
+    def __init__(self, name: str, truth: bool, items: list[Any]) -> None:
+        super().__init__(name, truth)
+        self._items = items
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
 
 
 def encode(value: Any, *, strict: bool = False) -> Any:
@@ -62,13 +77,28 @@ def _rarer(value: Any, strict: bool) -> Any:
         return ["Decimal", str(value)]
     if _is(value, "fractions", "Fraction"):
         return ["Fraction", encode(value.numerator), encode(value.denominator)]
+    if isinstance(value, Mapping):
+        return encode(dict(value), strict=strict)
+    if _is(value, "collections", "UserList") or _is(value, "collections", "UserString"):
+        return encode(value.data, strict=strict)
     if hasattr(value, "__next__"):
         drawn = [encode(item, strict=strict) for item in islice(value, _MAX_DRAWN + 1)]
         if len(drawn) <= _MAX_DRAWN:
             return ["iterator", *drawn]
     if strict:
         raise TypeError(f"{value!r:.100} cannot be passed to the program: only plain data can")
-    return ["opaque", type(value).__name__[:100], bool(value)]
+    return ["opaque", type(value).__name__[:100], bool(value), _elements(value)]
+
+
+def _elements(value: Any) -> list[Any] | None:
+    """Return the forms of what a test would find by going through a value, where it can."""
+    try:
+        drawn = [encode(item) for item in islice(iter(value), _MAX_DRAWN + 1)]
+    except RecursionError:  # elements in themselves: their sender says so of the whole, and only once
+        raise
+    except Exception:  # not iterable, or by the program's own code, which no test has asked for yet
+        return None
+    return drawn if len(drawn) <= _MAX_DRAWN else None
 
 
 def _is(value: Any, module: str, name: str) -> bool:
@@ -105,6 +135,12 @@ def _fraction(numerator: Any, denominator: Any) -> Any:
     return Fraction(decode(numerator), decode(denominator))
 
 
+def _opaque(name: Any, truth: Any, items: list[Any] | None) -> Opaque:
+    if items is None:
+        return Opaque(str(name), truth is True)
+    return OpaqueIterable(str(name), truth is True, [decode(item) for item in items])
+
+
 _DECODERS: dict[str, Any] = {
     "list": lambda *items: [decode(item) for item in items],
     "tuple": lambda *items: tuple(decode(item) for item in items),
@@ -119,7 +155,7 @@ _DECODERS: dict[str, Any] = {
     "Decimal": _decimal,
     "Fraction": _fraction,
     "iterator": _iterator,
-    "opaque": lambda name, truth: Opaque(str(name), truth is True),
+    "opaque": _opaque,
 }
 
 

@@ -65,10 +65,10 @@ class Line:
     """The checker's end of the line to the program."""
 
     def __init__(
-        self, to_program: int, from_program: int, schedstat: int | None, cpu_s: float, asleep_s: float
+        self, to_program: int, from_program: int, process: int, cpu_s: float, asleep_s: float
     ) -> None:
-        self._out, self._in, self._schedstat = to_program, from_program, schedstat
-        self._cpu_s = cpu_s
+        self._out, self._in, self._cpu_s = to_program, from_program, cpu_s
+        self._schedstat, self._own_schedstat = _open_schedstat(process), _open_schedstat("self")
         self._left_s = asleep_s  # how long the program may yet sleep, all waits together
         os.set_blocking(to_program, False)
 
@@ -82,7 +82,7 @@ class Line:
             except BlockingIOError:
                 continue
             except BrokenPipeError as error:
-                raise GoneError from error
+                raise GoneError("the program ended itself") from error
 
     def receive(self) -> list[Any]:
         """Read a message; raises GoneError where none comes."""
@@ -110,20 +110,40 @@ class Line:
     def _wait(self, fd: int, event: int) -> None:
         poll = select.poll()
         poll.register(fd, event)
-        before = self._asleep_since_start()
-        # Only waits that ended without an answer are counted: in the others it may be us who came late.
-        while not poll.poll(_LOOK_MS):
-            now = self._asleep_since_start()
-            self._left_s -= now - before
-            before = now
+        before, late_before = self._asleep_since_start(), self._late()
+        if poll.poll(0):
+            return
+        answered = False
+        while not answered:
+            answered = bool(poll.poll(_LOOK_MS))
+            now, late = self._asleep_since_start(), self._late()
+            # The program did not sleep while an answer lay there and it was us who waited for a processor.
+            self._left_s -= max(now - before - (late - late_before), 0.0)
+            before, late_before = now, late
             if self._left_s < 0:
                 raise TimeUpError("the program waits for something that does not come")
 
+    def _late(self) -> float:
+        """Return how long this process has waited for a processor so far."""
+        return _scheduled(self._own_schedstat)[1]
+
     def _asleep_since_start(self) -> float:
         """Return a clock that stands while the program works or would; raises when it has worked too long."""
-        running = waiting = 0.0
-        if self._schedstat is not None and (found := os.pread(self._schedstat, 200, 0).split()):
-            running, waiting = int(found[0]) / 1e9, int(found[1]) / 1e9
+        running, waiting = _scheduled(self._schedstat)
         if running > self._cpu_s:
             raise TimeUpError("the program used all of its processor time")
         return time.monotonic() - running - waiting
+
+
+def _open_schedstat(process: int | str) -> int | None:
+    """Open what the scheduler says of a process, where there is such a file."""
+    try:
+        return os.open(f"/proc/{process}/schedstat", os.O_RDONLY)
+    except OSError:
+        return None
+
+
+def _scheduled(schedstat: int | None) -> tuple[float, float]:
+    """Return the seconds that a process was on a processor, and those it waited for one."""
+    found = os.pread(schedstat, 200, 0).split() if schedstat is not None else []
+    return (int(found[0]) / 1e9, int(found[1]) / 1e9) if found else (0.0, 0.0)

@@ -45,6 +45,8 @@ def test_the_verdict_is_upstreams(i, verdicts):
         ("import sys\nsys.exit(0)", False),
         ("def total(x):\n    raise SystemExit", False),
         ("import os\nos._exit(0)", False),
+        (f"{GOOD}\nimport sys\nfor line in sys.stdin:\n    print(total(line))", False),
+        (f"{GOOD}\ntry:\n    input()\nexcept OSError:\n    pass", True),
     ],
 )
 def test_the_verdict_of_a_program_that_is_run_is_upstreams(reply, verdict):

@@ -8,7 +8,7 @@ import pytest
 
 from nanochat.config import EvaluateConfig
 from nanochat.evals.jail import levels, seatbelt
-from nanochat.evals.jail.judging import Attempt, JailError, Limits, judge, judge_all
+from nanochat.evals.jail.judging import Attempt, JailError, Limits, Verdict, judge, judge_all
 from nanochat.evals.jail.system_calls import NUMBERS
 from nanochat.evals.protocol import protocol, protocol_lines
 
@@ -54,6 +54,15 @@ _PASS = {
     "its own name": _attempt("def f(x): return sorted(x)", "assert candidate([2, 1]) == f([1, 2])"),
     "a set in one order each time": _attempt(
         "def f(): return ''.join(set('abc'))", "assert candidate() == candidate()"
+    ),
+    "elements of its own": _attempt(
+        "import collections\ndef f(x): return collections.deque(x)",
+        "assert tuple(candidate([1, 2])) == (1, 2)",
+    ),
+    "what is in itself": _attempt(
+        "class Own:\n    def __iter__(self): return iter([self, self])\n"
+        "def f(x):\n    x.append(Own())\n    return x",
+        "assert candidate([1])",
     ),
     "no main guard": _attempt(
         "def f(): return 1\nif __name__ == '__main__': 1 / 0", "assert candidate() == 1"
@@ -167,3 +176,31 @@ def test_every_system_call_has_a_number_of_its_own():
     for column in (0, 1):
         numbers = [pair[column] for pair in NUMBERS.values() if pair[column] is not None]
         assert len(numbers) == len(set(numbers))
+
+
+_FORGED = """
+import sys
+forged = ["ValueError", [["int", "0x" + "f" * 9999]], ""]
+sys.modules["nanochat.evals.jail.plain_data"].encode_exception = lambda error: forged
+def f(): raise ValueError
+"""
+
+
+def test_an_exception_whose_text_cannot_be_written_is_the_programs_error():
+    level = levels.strongest(allow_unsafe_code=False)
+    assert judge(_attempt(_FORGED, "candidate()"), level) == Verdict(status="error", detail="ValueError")
+
+
+def test_a_process_out_of_processor_time_is_first_signalled_then_ended():
+    code = (
+        "import resource; from nanochat.evals.jail.confinement import limit; limit(1.5, 2**30);"
+        "print(resource.getrlimit(resource.RLIMIT_CPU))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "(3, 4)\n"
+
+
+def test_many_short_sleeps_are_one_long_one():
+    level, limits = levels.strongest(allow_unsafe_code=False), Limits(asleep_seconds=0.3)
+    attempt = _attempt("import time\ndef f(): time.sleep(0.1)", "for _ in range(10): candidate()")
+    assert judge(attempt, level, limits=limits).status == "timeout"

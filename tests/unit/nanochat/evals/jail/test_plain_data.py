@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, OrderedDict, namedtuple
+from array import array
+from collections import ChainMap, Counter, OrderedDict, UserList, UserString, deque, namedtuple
 from decimal import Decimal
 from enum import IntEnum
 from fractions import Fraction
@@ -64,6 +65,9 @@ def test_plain_data_arrives_as_it_was(value):
         (_Level.high, 2),
         (Counter("aab"), {"a": 2, "b": 1}),
         (OrderedDict(a=1), {"a": 1}),
+        (ChainMap({1: 2}, {1: 3, 4: 5}), {1: 2, 4: 5}),
+        (UserList([1, (2,)]), [1, (2,)]),
+        (UserString("a"), "a"),
         (type("Text", (str,), {"__eq__": lambda *_: True, "__hash__": str.__hash__})("a"), "a"),
         (type("Number", (float,), {"__eq__": lambda *_: True})(1.5), 1.5),
     ],
@@ -91,6 +95,40 @@ def test_what_has_no_plain_form_equals_nothing_and_keeps_its_truth():
     assert found != Equal
     assert not found
     assert _there(object())
+
+
+class _Items:
+    def __init__(self, items):
+        self._items = items
+
+    def __getitem__(self, i):
+        return self._items[i]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [deque([1, (2,)]), array("q", [1, 2]), {1: 2, (3,): 4}.items(), {1: 2}.values(), _Items([1, 2])],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_can_be_gone_through_equals_nothing_but_has_its_elements(value):
+    found = _there(value)
+    assert isinstance(found, Opaque)
+    assert tuple(found) == tuple(found) == tuple(value)
+    assert found != tuple(value)
+
+
+def test_elements_that_cannot_be_had_do_no_harm():
+    def fails():
+        raise ValueError
+
+    def never_ends():
+        while True:
+            yield 1
+
+    for method in (fails, never_ends):
+        value = type("Own", (), {"__iter__": lambda _, method=method: method()})()
+        with pytest.raises(TypeError, match="not iterable"):
+            iter(_there(value))
 
 
 def test_arguments_must_be_plain():
