@@ -9,8 +9,8 @@ import pytest
 
 from flows.models.import_export import export_model
 from flows.models.recorded import recorded_scores
-from flows.models.score import find_examinee, questions
-from flows.models.scored import comparison, task_lines
+from flows.models.score import beside, find_examinee, questions
+from flows.models.scored import comparison, examples, task_lines
 from flows.store import Store
 from flows.store.fingerprint import fingerprint
 from nanochat.errors import ConfigError, DataError, StoreError
@@ -124,6 +124,16 @@ def test_two_models_are_compared_item_by_item(both):
     core = metrics["core_of_arc_easy_6_each"]
     assert core.value == pytest.approx(tasks["core_arc_easy"].difference.estimate.value / 0.5)
     assert core.interval.low < core.value < core.interval.high
+
+
+def test_two_models_of_one_name_are_shown_beside_each_other(small_store, both):
+    names = [both[0].examinee, beside(both[0].examinee, dataclasses.replace(both[1].examinee, name="sft"))]
+    scores = [dataclasses.replace(s, examinee=examinee) for s, examinee in zip(both, names, strict=True)]
+    with questions(small_store.store, names[0], tasks=("mmlu", "core")) as asked:
+        shown = examples(asked, scores, "flips", 100)
+    tasks, _ = comparison(*both)
+    assert len(shown) == sum(task.difference.better + task.difference.worse for task in tasks.values()) > 0
+    assert {tuple(example.answers) for example in shown} == {("sft", "sft (2)")}
 
 
 def test_an_item_is_shown_with_the_prompt_that_was_asked_and_no_other(small_store, both):
