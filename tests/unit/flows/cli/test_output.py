@@ -15,6 +15,16 @@ def test_json_is_ascii_and_reads_back_as_it_was(capsys):
     assert json.loads(printed) == data
 
 
+def test_json_holds_null_where_a_number_is_not_finite(capsys):
+    output.show_json({"a": [float("nan"), 1.5], "b": {"c": float("-inf")}, "d": (2, None, True)})
+
+    def refuse(constant):
+        raise ValueError(constant)
+
+    printed = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert printed == {"a": [None, 1.5], "b": {"c": None}, "d": [2, None, True]}
+
+
 def test_pieces_of_an_answer_are_printable_even_where_a_sequence_is_cut(capsys):
     for piece in ("a\x1b", "]0;title", "\x07b\n"):
         output.write(piece)
