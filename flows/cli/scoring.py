@@ -130,7 +130,7 @@ def _as_json(asked: Questions, scores: Sequence[Scores], shown: Sequence[Example
     from nanochat.evals.intervals import LEVEL
 
     found: dict[str, Any] = {
-        "problems": asked.source,
+        "problems": _named(asked),
         "level": LEVEL,
         "models": list(map(_scores_json, scores)),
     }
