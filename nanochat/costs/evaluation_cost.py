@@ -90,7 +90,7 @@ def evaluation_work(config: EvaluateConfig, *, base: bool) -> EvaluationWork:
     """Count the work of an evaluation; tasks whose items are not known are left out."""
     total = EvaluationWork()
     for name in config.chat_tasks:
-        if name in TASKS and name in CHAT_TOKENS:
+        if _is_known(name):
             items = _asked(TASKS[name].splits["test"].rows, config.max_problems)
             total += _chat(CHAT_TOKENS[name], items, config, base=base)
     if base and config.core:
@@ -113,12 +113,19 @@ def evaluation_seconds(recipe: Recipe, machine: Machine, work: EvaluationWork) -
     return _START_S + reading + writing
 
 
-def evaluation_basis(work: EvaluationWork) -> str:
-    """Say what the time follows from."""
+def evaluation_basis(config: EvaluateConfig, work: EvaluationWork) -> str:
+    """Say what the time follows from, and which tasks it leaves out."""
+    left_out = ", ".join(name for name in config.chat_tasks if not _is_known(name))
     return (
         f"counted: {work.read / 1e6:.1f} million tokens read, {work.steps:,.0f} steps of"
-        f" {WRITTEN_TOGETHER} replies, on all GPUs; {_READING_SHARE:.0%} of the speed of training (assumed)"
+        f" {WRITTEN_TOGETHER} replies, on all GPUs; assumed: {_READING_SHARE:.0%} of the speed of training,"
+        f" {1e3 * _STEP_S:g} ms a step and layer, {_START_S:.0f} s to start"
+        + (f"; not counted: {left_out}" if left_out else "")
     )
+
+
+def _is_known(chat_task: str) -> bool:
+    return chat_task in TASKS and chat_task in CHAT_TOKENS
 
 
 def _chat(tokens: Reading, items: int, config: EvaluateConfig, *, base: bool) -> EvaluationWork:
