@@ -6,11 +6,15 @@ Knows nothing about the content; tables and texts are formatted in `flows.cli.ta
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any, NoReturn
+from uuid import UUID
 
 from rich.console import Console
 
@@ -40,10 +44,28 @@ def show(what: object) -> None:
 
 
 def show_json(data: Any) -> None:
-    """Print plain data for programs, in ASCII: JSON's own escapes for all else."""
-    text = without_credentials(json.dumps(data, indent=2, default=str, ensure_ascii=True))
+    """Print plain data for programs, in ASCII; null stands for a float that is not finite."""
+    text = without_credentials(
+        json.dumps(_finite(data), indent=2, default=_as_text, ensure_ascii=True, allow_nan=False)
+    )
     with naming(_stdout()):
         print(text.replace("\x7f", r"\u007f"), flush=True)  # a control character that JSON leaves alone
+
+
+def _as_text(value: object) -> str:
+    """Return a path or a time as text; raise TypeError for what has no form for programs."""
+    if isinstance(value, os.PathLike | date | UUID):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
+
+
+def _finite(data: Any) -> Any:
+    """Return plain data without infinities and numbers that are none, which JSON cannot hold."""
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, Mapping):
+        return {name: _finite(value) for name, value in data.items()}
+    return [_finite(value) for value in data] if isinstance(data, list | tuple) else data
 
 
 def write(text: str) -> None:

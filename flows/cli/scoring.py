@@ -71,14 +71,14 @@ def evaluate(
         raise ConfigError("--show flips shows where two models differ", hint="name the other: --compare REF2")
     from flows.models.import_export import refuse_used
     from flows.models.recorded import recorded_scores
-    from flows.models.score import find_examinee, questions
+    from flows.models.score import beside, find_examinee, questions
     from flows.models.scored import examples
 
     if harness:
         refuse_used(harness.expanduser())  # before hours of work
     _, opened = open_store(store)
     examinees = [find_examinee(opened, ref, choice_of(source, tag, step))]
-    examinees += [find_examinee(opened, compare)] if compare else []
+    examinees += [beside(examinees[0], find_examinee(opened, compare))] if compare else []
     tasks = tuple(dict.fromkeys(task or ()))
     with questions(
         opened, examinees[0], tasks=tasks, limit=limit, allow_unsafe_code=allow_unsafe_code
@@ -130,7 +130,7 @@ def _as_json(asked: Questions, scores: Sequence[Scores], shown: Sequence[Example
     from nanochat.evals.intervals import LEVEL
 
     found: dict[str, Any] = {
-        "problems": asked.source,
+        "problems": _named(asked),
         "level": LEVEL,
         "models": list(map(_scores_json, scores)),
     }

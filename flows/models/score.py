@@ -154,6 +154,11 @@ def find_examinee(store: Store, ref: str, choice: Choice | None = None) -> Exami
     return Examinee(ref, import_config(find_published(folder, choice), folder))
 
 
+def beside(first: Examinee, second: Examinee) -> Examinee:
+    """Return the second model under a name that the first does not have: a folder can hold several models."""
+    return replace(second, name=f"{second.name} (2)") if second.name == first.name else second
+
+
 @contextmanager
 def questions(
     store: Store,

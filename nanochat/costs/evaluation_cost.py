@@ -46,9 +46,9 @@ def evaluation_work(config: EvaluateConfig, *, base: bool) -> EvaluationWork:
     """Count the work of an evaluation; tasks whose items are not known are left out."""
     total = EvaluationWork()
     for name in config.chat_tasks:
-        if (task := TASKS.get(name)) and task.prompt_tokens:
-            items = _asked(task.splits["test"].rows, config.max_problems)
-            total += _chat(task, task.prompt_tokens, items, config, base=base)
+        if _is_counted(name):
+            items = _asked(TASKS[name].splits["test"].rows, config.max_problems)
+            total += _chat(TASKS[name], items, config, base=base)
     if base and config.core:
         for core in CORE_TASKS.values():
             items = _asked(core.items, config.core_max_problems)
@@ -69,27 +69,30 @@ def evaluation_seconds(recipe: Recipe, machine: Machine, work: EvaluationWork) -
     return _START_S + reading + writing
 
 
-def evaluation_basis(work: EvaluationWork) -> str:
-    """Say what the time follows from."""
+def evaluation_basis(config: EvaluateConfig, work: EvaluationWork) -> str:
+    """Say what the time follows from, and which tasks it leaves out."""
+    left_out = ", ".join(name for name in config.chat_tasks if not _is_counted(name))
     return (
         f"counted: {work.read / 1e6:.1f} million tokens read, {work.steps:,.0f} steps of"
-        f" {WRITTEN_TOGETHER} replies, on all GPUs; {_READING_SHARE:.0%} of the speed of training (assumed)"
+        f" {WRITTEN_TOGETHER} replies, on all GPUs; assumed: {_READING_SHARE:.0%} of the speed of training,"
+        f" {1e3 * _STEP_S:g} ms a step and layer, {_START_S:.0f} s to start"
+        + (f"; not counted: {left_out}" if left_out else "")
     )
 
 
-def _chat(
-    task: TaskDeclaration, prompt_tokens: int, items: int, config: EvaluateConfig, *, base: bool
-) -> EvaluationWork:
+def _is_counted(chat_task: str) -> bool:
+    return chat_task in TASKS and TASKS[chat_task].prompt_tokens > 0
+
+
+def _chat(task: TaskDeclaration, items: int, config: EvaluateConfig, *, base: bool) -> EvaluationWork:
     """Count the work of a chat task; a base model does not end its replies."""
     if not task.reply_steps:
-        return EvaluationWork(read=items * prompt_tokens)
+        return EvaluationWork(read=items * task.prompt_tokens)
     replies = items * config.num_samples
     steps = config.max_new_tokens if base else min(task.reply_steps, config.max_new_tokens)
-    context = prompt_tokens + steps / 2
-    batches = ceil(replies / WRITTEN_TOGETHER)
-    return EvaluationWork(
-        read=replies * prompt_tokens, steps=batches * steps, cached=replies * steps * context
-    )
+    read, batches = replies * task.prompt_tokens, ceil(replies / WRITTEN_TOGETHER)
+    cached = replies * steps * (task.prompt_tokens + steps / 2)
+    return EvaluationWork(read=read, steps=batches * steps, cached=cached)
 
 
 def _asked(items: int, most: int | None) -> int:

@@ -292,7 +292,7 @@ def _evaluations(recipe: Recipe, machine: Machine) -> Iterator[StageCost]:
         yield StageCost(
             stage=stage,
             seconds=evaluation_seconds(recipe, machine, work),
-            basis=evaluation_basis(work),
+            basis=evaluation_basis(recipe.evaluate, work),
         )
 
 

@@ -48,7 +48,7 @@ def read_items(path: Path) -> list[ItemResult]:
     try:
         rows = pq.read_table(path).to_pylist()
         return [as_result(row) for row in rows]
-    except (OSError, pa.ArrowException, TypeError) as error:
+    except (OSError, ValueError, TypeError, pa.ArrowException) as error:  # of text that is not UTF-8, too
         if isinstance(error, FileNotFoundError):
             raise
         raise DataError(f"{path}: not a file of item results: {error}") from error

@@ -70,7 +70,7 @@ class Prompts:
         if self._core is None:
             self._core = {t.label: t for t in load_core(self.root, self.config.core_max_problems)}
         task = self._core[name.removeprefix(CORE_PREFIX)]
-        prompts = task.prompts(result.item)
+        prompts = task.prompts(task.index(result.item))
         if task.kind == "language_modeling":
             return ShownItem(prompts[0], gold=prompts[1][len(prompts[0]) :], exact=True)
         common = _common_beginning(prompts)

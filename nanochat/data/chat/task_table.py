@@ -45,7 +45,7 @@ class TaskDeclaration:
     about: str = ""  # what it asks, on the model card
     metric: str = "accuracy"  # as the hub calls it
     row_tokens: int | None = None  # mean length of a rendered row, where a mixture takes the task
-    prompt_tokens: int | None = None  # mean length of a question, where it is scored
+    prompt_tokens: int = 0  # mean length of a question that is scored; 0: not known
     reply_steps: int = 0  # until the longest of a batch of replies is written, where replies are written
     card_place: int | None = None  # among the rows of the published card: these are the tasks of ChatCORE
     upstream_result: str = ""  # field of upstream's meta file for the accuracy

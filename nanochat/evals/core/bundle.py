@@ -42,6 +42,10 @@ class CoreTask:
         """Return an item's number in its file."""
         return self.numbers[index] if self.numbers else index
 
+    def index(self, number: int) -> int:
+        """Return where the item with this number in its file stands here."""
+        return self.numbers.index(number) if self.numbers else range(len(self.items)).index(number)
+
     def examples(self, index: int) -> list[Item]:
         """Draw the solved examples shown before an item: the same each time, never the item itself."""
         others = len(self.items) - 1

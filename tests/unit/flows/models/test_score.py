@@ -9,8 +9,8 @@ import pytest
 
 from flows.models.import_export import export_model
 from flows.models.recorded import recorded_scores
-from flows.models.score import find_examinee, questions
-from flows.models.scored import comparison, task_lines
+from flows.models.score import beside, find_examinee, questions
+from flows.models.scored import comparison, examples, task_lines
 from flows.store import Store
 from flows.store.fingerprint import fingerprint
 from nanochat.errors import ConfigError, DataError, StoreError
@@ -126,6 +126,16 @@ def test_two_models_are_compared_item_by_item(both):
     assert core.interval.low < core.value < core.interval.high
 
 
+def test_two_models_of_one_name_are_shown_beside_each_other(small_store, both):
+    names = [both[0].examinee, beside(both[0].examinee, dataclasses.replace(both[1].examinee, name="sft"))]
+    scores = [dataclasses.replace(s, examinee=examinee) for s, examinee in zip(both, names, strict=True)]
+    with questions(small_store.store, names[0], tasks=("mmlu", "core")) as asked:
+        shown = examples(asked, scores, "flips", 100)
+    tasks, _ = comparison(*both)
+    assert len(shown) == sum(task.difference.better + task.difference.worse for task in tasks.values()) > 0
+    assert {tuple(example.answers) for example in shown} == {("sft", "sft (2)")}
+
+
 def test_an_item_is_shown_with_the_prompt_that_was_asked_and_no_other(small_store, both):
     prompts = Prompts(small_store.root / "tasks", both[0].tokenizer, CONFIG)
     first, second = both[0].items["mmlu"][:2]
@@ -134,9 +144,10 @@ def test_an_item_is_shown_with_the_prompt_that_was_asked_and_no_other(small_stor
     )
     with pytest.raises(DataError, match=f"mmlu, item {second.item}: the problem is not the one"):
         prompts.shown("mmlu", dataclasses.replace(second, prompt_sha256=first.prompt_sha256))
-    shown = prompts.shown("core_arc_easy", both[0].items["core_arc_easy"][0])
-    assert shown.prompt.endswith(f"so {both[0].items['core_arc_easy'][0].item} ")
-    assert shown.options == ("a", "the") and shown.gold in shown.options
+    for result in both[0].items["core_arc_easy"]:  # shuffled, and not all that the file has
+        shown = prompts.shown("core_arc_easy", result)
+        assert shown.prompt.endswith(f"so {result.item} ")
+        assert shown.options == ("a", "the") and shown.gold == ("a", "the")[int(result.gold)]
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,13 @@ def test_evaluations_are_counted_and_take_less_than_one_item_at_a_time_did():
     assert 60 < predicted.of("evaluate_base").seconds < 33 + 262 + 415
     assert 40 < predicted.of("evaluate_sft").seconds < 33 + 415
     assert f"{base.read / 1e6:.1f} million tokens read" in predicted.of("evaluate_base").basis
+    assert (
+        f"{evaluation_seconds(d20, PUBLISHED, EvaluationWork()):.0f} s to start"
+        in predicted.of("evaluate_sft").basis
+    )
+    spelling = forecast(recipes.find("d20-spelling"))
+    assert predicted.of("evaluate_sft").basis in spelling.of("evaluate_sft").basis
+    assert spelling.of("evaluate_sft").basis.endswith("; not counted: spelling_bee")
     assert WRITTEN_TOGETHER == engine._BATCH_ROWS
 
 

@@ -4,6 +4,8 @@ import json
 import math
 from dataclasses import replace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,5 +48,15 @@ def test_a_likelihood_that_is_no_number_is_kept_as_it_is(tmp_path):
 
 def test_a_file_that_holds_something_else_is_named(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(DataError, match=r"a\.parquet: not a file of item results"):
+        read_items(tmp_path / "a.parquet")
+
+
+def test_text_that_is_not_utf_8_is_no_file_of_results(tmp_path):
+    made = ItemResult(item=0, prompt_sha256="", gold="A", predictions=(), right=())
+    write_items(tmp_path / "a.parquet", [made])
+    table = pq.read_table(tmp_path / "a.parquet")
+    text = pa.array([b"\xff"]).view(pa.string())
+    pq.write_table(table.set_column(2, table.field("gold"), text), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"a\.parquet: not a file of item results"):
         read_items(tmp_path / "a.parquet")
