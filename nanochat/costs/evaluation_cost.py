@@ -58,7 +58,7 @@ def evaluation_work(config: EvaluateConfig, *, base: bool) -> EvaluationWork:
 
 def evaluation_seconds(recipe: Recipe, machine: Machine, work: EvaluationWork) -> float:
     """Return how long the work takes, with the start of the processes."""
-    model = recipe.pretrain.model
+    model = recipe.model
     counts = parameter_counts(model)
     operations = 2.0 * (counts["matrices"] * work.read + counts["lm_head"] * work.scored)
     reading = operations / (machine.flops_per_s * _READING_SHARE)

@@ -11,9 +11,11 @@ import fcntl
 import hashlib
 import itertools
 import os
+import random
 import re
 import shutil
 import stat
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,7 +28,8 @@ from nanochat.errors import Damaged, StoreError, StoreUnavailable
 from nanochat.system_errors import naming
 
 _PART = re.compile(r"[0-9a-f]{32}")
-_ATTEMPTS = 100  # at a folder that others make and remove; each is a few microseconds
+_ATTEMPTS = 100  # at a folder that others make and remove
+_OUT_OF_STEP_S = 0.002  # at most, before another attempt: threads that share a lock can keep step for long
 
 
 class LocalStorage(Storage):
@@ -163,6 +166,7 @@ class _PartialFile:
             except (FileNotFoundError, FileExistsError):  # another process removes empty folders
                 if attempt == _ATTEMPTS:
                     raise
+                time.sleep(random.uniform(0, _OUT_OF_STEP_S))
                 continue
             if self._locked():
                 break

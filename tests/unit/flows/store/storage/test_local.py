@@ -42,7 +42,7 @@ def test_writers_survive_sweeps_at_any_moment_and_leave_no_folder_for_parts(stor
     done = threading.Event()
 
     def sweep_on() -> None:
-        while not done.is_set():
+        while not done.wait(0.0002):  # without a pause it would keep the interpreter to itself
             storage.sweep()
 
     sweeper = threading.Thread(target=sweep_on)
