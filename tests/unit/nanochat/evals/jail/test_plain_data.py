@@ -49,13 +49,13 @@ def _there(value, **options):
         ),
         *(frozenset({1}), 1 + 2j, bytearray(b"x"), range(1, 10, 3), Decimal("1.10"), Fraction(1, 3)),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,  # a set's own text differs from process to process
 )
 def test_plain_data_arrives_as_it_was(value):
     found = _there(value)
     assert found == value
     assert type(found) is type(value)
-    assert repr(found) == repr(value)
+    assert repr(found) == repr(value) or isinstance(value, set)  # whose order is free
 
 
 @pytest.mark.parametrize(
