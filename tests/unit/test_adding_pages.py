@@ -108,7 +108,8 @@ def test_the_lock_file_gains_the_new_stage_and_no_other_code_changes(page, follo
     after = digests(followed)
     if page == "adding-a-stage.md":
         assert after.pop("statistics")
-        assert after == before
+        # The card compares a recipe with the published one, so publishing reads what a recipe is.
+        assert {name for name in before if after[name] != before[name]} <= {"publish"}
     else:
         assert {name for name in before if after[name] != before[name]} >= {"tasks", "render", "evaluate_sft"}
 
