@@ -17,7 +17,7 @@ from flows.cli import output
 from flows.cli.model_options import ModelRef, Source, Step, Tag, choice_of
 from flows.cli.options import AsJson, Device, StoreUrl, open_store
 from flows.display.quantities import bytes_text
-from nanochat.config import ChatSettings
+from nanochat.config import Sampling
 
 if TYPE_CHECKING:
     from flows.models.import_export import Exported
@@ -27,12 +27,10 @@ def chat(
     ref: ModelRef = "publish",
     store: StoreUrl = None,
     prompt: Annotated[str | None, typer.Option("-p", "--prompt", help="Answer this and exit.")] = None,
-    temperature: Annotated[float, typer.Option(min=0, max=2, help="0 is greedy.")] = ChatSettings.temperature,
-    top_k: Annotated[
-        int | None, typer.Option(min=1, help="Sample among this many tokens.")
-    ] = ChatSettings.top_k,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = ChatSettings.max_new_tokens,
-    seed: Annotated[int, typer.Option(help="Same seed and conversation, same answer.")] = ChatSettings.seed,
+    temperature: Annotated[float, typer.Option(min=0, max=2, help="0 is greedy.")] = Sampling.temperature,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Sample among this many tokens.")] = Sampling.top_k,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = Sampling.max_new_tokens,
+    seed: Annotated[int, typer.Option(help="Same seed and conversation, same answer.")] = Sampling.seed,
     device: Device = "cpu",
     source: Source = None,
     tag: Tag = None,
@@ -44,7 +42,7 @@ def chat(
 
     _, opened = open_store(store)
     engine = open_engine(opened, ref, choice_of(source, tag, step), device)
-    settings = ChatSettings(temperature=temperature, top_k=top_k, max_new_tokens=max_tokens, seed=seed)
+    settings = Sampling(temperature=temperature, top_k=top_k, max_new_tokens=max_tokens, seed=seed)
     if prompt is not None:
         session = terminal.ChatSession(engine, settings)
         output.write(f"{''.join(session.ask(prompt))}\n")

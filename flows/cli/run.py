@@ -23,7 +23,7 @@ from flows.cli.precision import tell_precision
 from flows.plan import Plan
 from flows.store import Store
 from nanochat import recipes
-from nanochat.config import ChatSettings, EvaluateConfig
+from nanochat.config import EvaluateConfig, Sampling
 from nanochat.data.chat.task_table import TASKS
 from nanochat.errors import ConfigError, DataError
 from nanochat.publish.published_scores import published_scores
@@ -165,7 +165,7 @@ def _exchange(store: Store, published: Any, prompts: tuple[str, ...]) -> None:
     engine = open_engine(store, f"{published.stage}/{published.key}")
     for prompt in prompts:
         try:
-            reply = terminal.answer(engine, prompt, ChatSettings(temperature=0.0, max_new_tokens=64))
+            reply = terminal.answer(engine, prompt, Sampling(temperature=0.0, max_new_tokens=64))
         except DataError as error:  # such as a prompt that a tiny context cannot hold
             output.say(f"not asked: {prompt!r}: {error}")
             continue

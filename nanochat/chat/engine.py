@@ -14,11 +14,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from nanochat.chat.calculator import calculate
+from nanochat.chat.pieces import Piece, PieceStream, shown
+from nanochat.config import Sampling
+from nanochat.errors import DataError
 from nanochat.model.gpt import GPT
 from nanochat.model.kv_cache import KVCache
 from nanochat.model.packed_rows import packed_batches
@@ -40,8 +44,46 @@ class _Row:
     done: bool = False
 
 
+Finish = Literal["stop", "length", "context", "cancelled"]
+"""Why an answer ended: by itself or at a stop string, at its limit, at the context's, on request."""
+
+
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """The log-probability of a written token, and the likeliest tokens in its place, likeliest first."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(eq=False)
+class Request:
+    """One answer to be written, and what is known of it so far."""
+
+    prompt: tuple[int, ...]
+    sampling: Sampling
+    tokens: list[int] = field(default_factory=list)
+    """Written so far, what the calculator returned among them; without the token that ends the answer."""
+    finish: Finish | None = None
+    reused_tokens: int = 0
+    """Of the prompt, those that were not read again because an earlier text began with them."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one step brought one request; its last has `request.finish` set."""
+
+    request: Request
+    pieces: tuple[Piece, ...] = ()
+    logprobs: tuple[TokenLogprobs, ...] = ()
+
+
 class Engine:
-    """Generates with one model and its tokenizer."""
+    """Generates with one model and its tokenizer.
+
+    Requests are submitted at any time and written together, a token each in a step. One thread at a time.
+    """
 
     def __init__(self, model: GPT, tokenizer: Tokenizer) -> None:
         self.model = model
@@ -49,6 +91,68 @@ class Engine:
         self._python_start = tokenizer.special("python_start")
         self._python_end = tokenizer.special("python_end")
         self._stop = {tokenizer.special("assistant_end"), tokenizer.special("bos")}
+        self._running: dict[Request, tuple[Iterator[int], PieceStream]] = {}
+
+    @property
+    def context_tokens(self) -> int:
+        """Return how many tokens a prompt and its answer may have together."""
+        return self.model.config.sequence_len
+
+    @property
+    def busy(self) -> bool:
+        """Return whether a request is waiting or being written."""
+        return bool(self._running)
+
+    def submit(self, prompt: Sequence[int], sampling: Sampling) -> Request:
+        """Take in a request; `step` writes it.
+
+        Raises DataError for an empty prompt, and for one that leaves the context no place for an answer.
+        """
+        if not prompt:
+            raise DataError("the prompt is empty", hint="begin it with the token `bos`")
+        if len(prompt) >= self.context_tokens:
+            raise DataError(
+                f"the prompt has {len(prompt):,} tokens; with its answer it must fit into"
+                f" {self.context_tokens:,}",
+                hint="shorten it",
+            )
+        request = Request(tuple(prompt), sampling)
+        room = min(sampling.max_new_tokens, self.context_tokens - len(prompt))
+        tokens = self.generate(
+            prompt,
+            max_new_tokens=room,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            seed=sampling.seed,
+        )
+        self._running[request] = (tokens, PieceStream(self.tokenizer, sampling.stop))
+        return request
+
+    def step(self) -> list[Written]:
+        """Go on with all requests, a token each at most; return those that have something new."""
+        return [self._advance(request) for request in list(self._running)]
+
+    def _advance(self, request: Request) -> Written:
+        tokens, stream = self._running[request]
+        token = next(tokens, None)
+        if token is not None:
+            request.tokens.append(token)
+            pieces = stream.push(token)
+            if not stream.stopped:
+                return Written(request, tuple(pieces))
+        else:
+            pieces = stream.flush()
+        limit = request.sampling.max_new_tokens
+        room = min(limit, self.context_tokens - len(request.prompt))
+        full = len(request.tokens) == room and not stream.stopped
+        request.finish = "stop" if not full else "length" if room == limit else "context"
+        del self._running[request]
+        return Written(request, tuple(pieces))
+
+    def cancel(self, request: Request) -> None:
+        """End a request, wherever it is; `request.finish` says so unless it had ended before."""
+        if self._running.pop(request, None) is not None:
+            request.finish = "cancelled"
 
     def generate(
         self,
@@ -182,22 +286,20 @@ class Engine:
         return token
 
 
-# How a use of the calculator reads in an answer: [3+4 = 7]
-_SHOWN_AS = {"python_start": b"[", "python_end": b"", "output_start": b" = ", "output_end": b"] "}
-
-
 def stream_text(tokenizer: Tokenizer, tokens: Iterator[int]) -> Iterator[str]:
-    """Turn tokens into pieces of text, holding back characters whose bytes are not complete yet."""
-    shown = {tokenizer.special(name): text for name, text in _SHOWN_AS.items()}
-    pending = b""
+    """Turn tokens into pieces of text as chat shows them."""
+    stream = PieceStream(tokenizer)
+    written: list[Piece] = []
+    before = ""
     for token in tokens:
-        pending += shown[token] if token in shown else tokenizer.decode_bytes([token])
-        whole = len(pending) - _incomplete_tail(pending)
-        if whole:
-            yield pending[:whole].decode("utf-8", errors="replace")
-            pending = pending[whole:]
-    if pending:
-        yield pending.decode("utf-8", errors="replace")
+        written += stream.push(token)
+        after = shown(written)
+        if after[len(before) :]:
+            yield after[len(before) :]
+        before = after
+    rest = shown([*written, *stream.flush()])
+    if rest[len(before) :]:
+        yield rest[len(before) :]
 
 
 def _sample(
@@ -216,14 +318,3 @@ def _sample(
         int(torch.multinomial(row, 1, generator=generator))
         for row, generator in zip(probabilities, generators, strict=True)
     ]
-
-
-def _incomplete_tail(raw: bytes) -> int:
-    """Count the bytes at the end that begin a character and wait for more."""
-    for back in range(1, min(4, len(raw)) + 1):
-        byte = raw[-back]
-        if byte & 0xC0 == 0x80:
-            continue  # a continuation byte: look for its start
-        needed = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC0 else 1
-        return back if needed > back else 0
-    return 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from nanochat.chat.engine import Engine, stream_text
-from nanochat.config import ChatSettings
+from nanochat.config import Sampling
 from nanochat.errors import DataError
 from nanochat.tokenizer.chat_format import Message, render_for_completion
 
@@ -21,9 +21,9 @@ _REPLACED = "(bytes that are not UTF-8 were replaced)\n"
 class ChatSession:
     """One conversation with an engine."""
 
-    def __init__(self, engine: Engine, settings: ChatSettings | None = None) -> None:
+    def __init__(self, engine: Engine, settings: Sampling | None = None) -> None:
         self.engine = engine
-        self.settings = settings or ChatSettings()
+        self.settings = settings or Sampling()
         self._turns: list[tuple[list[int], list[int]]] = []  # tokens of question and answer
         self.dropped_turns = 0
         self.cut = False  # the last answer ended for want of context
@@ -79,7 +79,7 @@ class ChatSession:
         return [bos, *(token for q, a in self._turns for token in [*q, *a]), *question]
 
 
-def answer(engine: Engine, prompt: str, settings: ChatSettings | None = None) -> str:
+def answer(engine: Engine, prompt: str, settings: Sampling | None = None) -> str:
     """Return the answer to one user message; raises as `ChatSession.ask` does."""
     return "".join(ChatSession(engine, settings).ask(prompt))
 
@@ -88,7 +88,7 @@ def chat(
     engine: Engine,
     read: Callable[[], str],
     write: Callable[[str], None],
-    settings: ChatSettings | None = None,
+    settings: Sampling | None = None,
 ) -> None:
     """Talk until `quit`, `exit` or the end of input; `read` returns a line or raises EOFError."""
     session = ChatSession(engine, settings)

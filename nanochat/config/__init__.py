@@ -26,7 +26,7 @@ from nanochat.config.data import (
 )
 from nanochat.config.model import IGNORED, SMEAR_CHANNELS, ModelConfig
 from nanochat.config.recipe import EvaluateConfig, ImportConfig, PublishConfig, Recipe
-from nanochat.config.sampling import ChatSettings
+from nanochat.config.sampling import Sampling
 from nanochat.config.training import (
     ComputeConfig,
     MidtrainConfig,
@@ -42,7 +42,6 @@ __all__ = [
     "SMEAR_CHANNELS",
     "TOKEN_SHARD_FORMAT",
     "ChatDataConfig",
-    "ChatSettings",
     "ComputeConfig",
     "Config",
     "ContaminationConfig",
@@ -57,6 +56,7 @@ __all__ = [
     "PretrainConfig",
     "PublishConfig",
     "Recipe",
+    "Sampling",
     "SftConfig",
     "ShardConfig",
     "SourceFile",

@@ -21,7 +21,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nanochat.config import ChatSettings, ModelConfig
+from nanochat.config import ModelConfig, Sampling
 from nanochat.errors import ConfigError, DataError
 from nanochat.formats.published import (
     SOURCES,
@@ -111,7 +111,7 @@ def read_note(path: Path) -> dict[str, Any]:
 _DOCUMENT_TOKEN = "document_token"  # ours alone: transformers keeps it and does not ask what it means
 
 # As `nanochat chat` samples.
-_SAMPLING = {"do_sample": True, "temperature": ChatSettings.temperature, "top_k": ChatSettings.top_k}
+_SAMPLING = {"do_sample": True, "temperature": Sampling.temperature, "top_k": Sampling.top_k}
 
 
 def _token_roles(special: Mapping[str, int]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from nanochat.config import ModelConfig
 from nanochat.formats.tokenizer_pickle import load_tokenizer_pickle
 from nanochat.model.checkpoint import model_from_state
 from nanochat.model.gpt import GPT
-from nanochat.tokenizer.tokenizer import Tokenizer
 
 PROMPTS = [[256, 5, 9], [256, 70], [256, 1, 2, 3, 4, 5, 6, 7], [256, 8, 8], [256]]
 
@@ -23,11 +22,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(former)
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return Tokenizer.from_ranks({bytes([b]): b for b in range(256)})
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from nanochat.chat.terminal import CUT, ChatSession, answer, chat
-from nanochat.config import ChatSettings
+from nanochat.config import Sampling
 from nanochat.errors import DataError
 from nanochat.tokenizer.tokenizer import Tokenizer
 
@@ -49,7 +49,7 @@ def test_conversation_goes_on_with_every_turn_closed():
 
 def test_answer_that_was_cut_short_is_closed_too():
     engine = EchoEngine(reply="a long answer")
-    session = ChatSession(engine, ChatSettings(max_new_tokens=6))
+    session = ChatSession(engine, Sampling(max_new_tokens=6))
     assert "".join(session.ask("q")) == "a long"
     list(session.ask("r"))
     assert "a long<|assistant_end|><|user_start|>r" in engine.prompts[1]
@@ -111,7 +111,7 @@ def test_an_answer_that_the_context_cuts_says_so():
     engine = EchoEngine(sequence_len=40, reply="a long answer")
     assert _talk(engine, "x" * 30).endswith(f"a long\n{CUT}\n\n")
     assert CUT not in _talk(engine, "x" * 3)
-    session = ChatSession(engine, ChatSettings(max_new_tokens=6))
+    session = ChatSession(engine, Sampling(max_new_tokens=6))
     list(session.ask("x" * 30))
     assert not session.cut  # the settings ended it
 

@@ -21,11 +21,11 @@ from nanochat.chat.engine import Engine
 from nanochat.chat.terminal import answer
 from nanochat.config import (
     ChatDataConfig,
-    ChatSettings,
     MidtrainConfig,
     MixtureEntry,
     ModelConfig,
     PretrainConfig,
+    Sampling,
     SftConfig,
 )
 from nanochat.data.chat.chat_tokens import ChatTokens, render_chat
@@ -224,7 +224,7 @@ def test_samples_use_the_calculator_read_as_chat_does_and_leave_training_alone(
     for file in ("model.safetensors", "metrics.jsonl"):
         assert (tmp_path / "with" / file).read_bytes() == (tmp_path / "without" / file).read_bytes()
     engine = Engine(load_model(tmp_path / "with"), tokenizer)
-    assert answer(engine, "What is 3+4?", ChatSettings(temperature=0)) == SHOWN
+    assert answer(engine, "What is 3+4?", Sampling(temperature=0)) == SHOWN
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(inputs: Path, tmp_path: Path) -> None:

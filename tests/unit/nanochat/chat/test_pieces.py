@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+
+from nanochat.chat.pieces import Piece, PieceStream, shown
+
+
+def _pieces(tokenizer, tokens, stop=()):
+    stream = PieceStream(tokenizer, stop)
+    found = [piece for token in tokens for piece in stream.push(token)]
+    return [*found, *stream.flush()], stream
+
+
+@pytest.mark.parametrize(
+    ("text", "stop", "left"),
+    [
+        ("one two three", ("two",), "one "),
+        ("one two three", ("three", "two t"), "one "),
+        ("ab" * 20 + "abc", ("abc",), "ab" * 20),
+        ("almost en", ("end",), "almost en"),
+        ("grün", ("ün",), "gr"),
+    ],
+)
+def test_an_answer_ends_before_a_stop_string(tokenizer, text, stop, left):
+    pieces, stream = _pieces(tokenizer, tokenizer.encode(text), stop)
+    assert "".join(piece.text for piece in pieces) == left
+    assert stream.stopped == (left != text)
+
+
+def test_a_use_of_the_calculator_has_pieces_of_its_own(tokenizer):
+    parts = (("python", "3+4"), ("output", "7"))
+    called = [
+        token
+        for name, text in parts
+        for token in (
+            tokenizer.special(f"{name}_start"),
+            *tokenizer.encode(text),
+            tokenizer.special(f"{name}_end"),
+        )
+    ]
+    pieces, _ = _pieces(
+        tokenizer, [*tokenizer.encode("It is "), *called, *tokenizer.encode("7.")], ("3+", "9")
+    )
+    assert [piece.text for piece in pieces if piece.first] == ["3", "7"]
+    assert Piece("expression", "3", first=True) in pieces
+    assert shown(pieces) == "It is [3+4 = 7] 7."
