@@ -250,6 +250,9 @@ def _failure(folder: Path, status: int, *, asked: bool) -> NanochatError:
             return killed("torchrun", -status, kept)
         if stopped and not left:
             return killed("a rank", signal.SIGTERM, kept)
+    elif not left and status == -signal.SIGTERM:
+        # What asked the run to stop was sent to its whole group, and ended torchrun before its ranks stopped.
+        return Interrupted("the ranks were ended before they had stopped by themselves")
     log = (folder / _LOG).read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
     if not left:
         return TrainingError(

@@ -165,6 +165,12 @@ def test_a_rank_that_somebody_else_has_ended_is_no_interruption_either(tmp_path:
     assert type(failure) is RankKilled and str(failure) == "a rank was ended by SIGTERM; step 3 is kept"
 
 
+def test_a_stop_that_ended_torchrun_as_well_is_an_interruption(tmp_path: Path) -> None:
+    (tmp_path / "log").touch()
+    assert type(_failure(tmp_path, -signal.SIGTERM, asked=True)) is Interrupted
+    assert type(_failure(tmp_path, -signal.SIGKILL, asked=True)) is not Interrupted
+
+
 @pytest.mark.slow  # starts three interpreters with torch
 @pytest.mark.skipif(sys.platform != "linux", reason="signals at a parent's death are Linux's")
 def test_a_killed_parent_leaves_no_process_behind(tmp_path: Path) -> None:
