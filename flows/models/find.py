@@ -21,20 +21,37 @@ from nanochat.errors import ConfigError, StoreError
 if TYPE_CHECKING:
     from nanochat.chat.engine import Engine
     from nanochat.formats.published import Choice, Published
+    from nanochat.model.gpt import GPT
 
 _RESULTS = {"val/bpb": "val_bpb", "val/loss": "val_loss"}
 
 
-def open_engine(store: Store, ref: str, choice: Choice | None = None, device: str = "cpu") -> Engine:
+def open_engine(
+    store: Store, ref: str, choice: Choice | None = None, device: str = "cpu", weights: str = "float32"
+) -> Engine:
     """Return an engine for the model that a reference names: a record, or a published folder.
 
-    Raises as `open_model` does, and ConfigError for a device that this machine lacks.
+    `weights` is `auto` or a kind of `nanochat.model.inference_weights`. Raises as `open_model` does, and
+    ConfigError for a device that this machine lacks, or weights that the device cannot compute with.
     """
     published = open_model(store, ref, choice)
     from nanochat.chat.engine import Engine  # heavy, and not needed to report a wrong reference
     from nanochat.model.device import device_of
 
-    return Engine(published.model.to(device_of(device)), published.tokenizer)
+    model = published.model.to(device_of(device))
+    prepare(model, weights)
+    return Engine(model, published.tokenizer)
+
+
+def prepare(model: GPT, weights: str) -> str:
+    """Turn the weights of a model into a kind, or into that which is quick on its device; return the kind."""
+    from nanochat.model.inference_weights import KINDS, best_kind, use_weights
+
+    kinds = {"auto": best_kind(model.config, model.device), **{kind: kind for kind in KINDS}}
+    if weights not in kinds:
+        raise ConfigError(f"weights are {weights!r}", hint=f"use one of {', '.join(kinds)}")
+    use_weights(model, kinds[weights])
+    return kinds[weights]
 
 
 def open_model(store: Store, ref: str, choice: Choice | None = None) -> Published:
