@@ -179,7 +179,7 @@ class Attention(nn.Module):
             q, k = (self._turn(project(x).view(shape), context) for project in (self.c_q, self.c_k))
             return q, k, self.c_v(x).view(shape)
         qk, v = self.c_qkv(x).view(shape).split([self.n_head + self.n_kv_head, self.n_kv_head], dim=2)
-        q, k = self._turn(qk.contiguous(), context).split([self.n_head, self.n_kv_head], dim=2)
+        q, k = torch.split(self._turn(qk.contiguous(), context), [self.n_head, self.n_kv_head], dim=2)
         return q.contiguous(), k.contiguous(), v.contiguous()
 
     def _turn(self, x: Tensor, context: Context) -> Tensor:
