@@ -145,10 +145,11 @@ class Attention(nn.Module):
         self.head_dim = config.n_embd // config.n_head
         self.window = windows(config)[layer]
         self.qk_scale = architecture_of(config).qk_scale
+        self.c_qkv: nn.Module | None = None  # one map in place of the next three, for inference
         self.c_q = Linear(config.n_embd, self.n_head * self.head_dim)
         self.c_k = Linear(config.n_embd, self.n_kv_head * self.head_dim)
         self.c_v = Linear(config.n_embd, self.n_kv_head * self.head_dim)
-        self.c_proj = Linear(config.n_embd, config.n_embd)
+        self.c_proj: nn.Module = Linear(config.n_embd, config.n_embd)
         if has_value_embedding(config, layer):
             self.ve_gate = Linear(VALUE_GATE_CHANNELS, self.n_kv_head)
 
@@ -158,9 +159,7 @@ class Attention(nn.Module):
         `value_embedding` (B, T, K * D) is mixed into the values, each head by its own gate of 0 to 3.
         """
         rows, length, width = x.shape
-        q = self._turn(self.c_q(x).view(rows, length, self.n_head, self.head_dim), context)
-        k = self._turn(self.c_k(x).view(rows, length, self.n_kv_head, self.head_dim), context)
-        v = self.c_v(x).view(rows, length, self.n_kv_head, self.head_dim)
+        q, k, v = self._projected(x, context)
         if value_embedding is not None:
             gate = 3 * torch.sigmoid(self.ve_gate(x[..., :VALUE_GATE_CHANNELS]))[..., None]  # (B, T, K, 1)
             v = v + gate * value_embedding.view_as(v).to(v.dtype)
@@ -172,6 +171,16 @@ class Attention(nn.Module):
             y = attend(q, k, v, window=self.window, starts=context.starts)
         projected: Tensor = self.c_proj(y.reshape(rows, length, width))
         return projected
+
+    def _projected(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """Return q (B, T, H, D) and k (B, T, K, D), both turned, and v (B, T, K, D)."""
+        shape = (*x.shape[:2], -1, self.head_dim)
+        if self.c_qkv is None:
+            q, k = (self._turn(project(x).view(shape), context) for project in (self.c_q, self.c_k))
+            return q, k, self.c_v(x).view(shape)
+        qk, v = self.c_qkv(x).view(shape).split([self.n_head + self.n_kv_head, self.n_kv_head], dim=2)
+        q, k = torch.split(self._turn(qk.contiguous(), context), [self.n_head, self.n_kv_head], dim=2)
+        return q.contiguous(), k.contiguous(), v.contiguous()
 
     def _turn(self, x: Tensor, context: Context) -> Tensor:
         x = qk_norm_rotary(x, context.cos, context.sin, eps=RMS_EPS)
