@@ -14,7 +14,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LAYERS = ("flows", "nanochat", "kernels")
 IMPORTED_BY_OTHERS = {
-    "fastapi": "bounds what Prefect's server gets",
     "protobuf": "sentencepiece's model file",
     "pysocks": "requests, for MLflow behind a SOCKS proxy",
     "python-socks": "websockets, for Prefect behind a SOCKS proxy",
@@ -27,6 +26,7 @@ GIVEN_BY_OTHERS = {
     "httpx": "prefect",
     "packaging": "pytest",
     "sqlalchemy": "mlflow",
+    "starlette": "fastapi",
 }  # packages that come only with another one
 
 ONLY_IF_INSTALLED = {"lm-eval": "lm-evaluation-harness; `nanochat.harness` says how it is installed"}

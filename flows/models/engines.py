@@ -1,0 +1,55 @@
+"""Engines for a server: one model, found before anything heavy is loaded, on as many devices as there are."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from flows.models.find import folder_of, open_model, trained
+from flows.stages import PUBLISH
+from flows.store import Store
+
+if TYPE_CHECKING:
+    from nanochat.chat.engine import Engine
+    from nanochat.formats.published import Choice
+
+
+def find_model(store: Store, ref: str, choice: Choice) -> str:
+    """Return a name for the model that a reference names; raise as `open_model` does if there is none."""
+    if folder := folder_of(ref):
+        from nanochat.formats.folder import find_published
+
+        find_published(folder, choice)
+        return folder.resolve().name
+    record = store.resolve(ref)
+    if record.stage != PUBLISH.name:
+        trained(store, record)
+    return record.stage if ref == record.stage else ref
+
+
+def make_engines(
+    store: Store, ref: str, choice: Choice, *, device: str, count: int | None
+) -> list[tuple[str, Callable[[], Engine]]]:
+    """Return the device of each engine, and how it is made: one for each GPU, or `count` on these devices."""
+    published = open_model(store, ref, choice)
+    import torch
+
+    from nanochat.chat.engine import Engine
+    from nanochat.model.device import device_of
+
+    first = device_of(device)
+    several = first.type == "cuda" and first.index is None
+    devices = [torch.device("cuda", i) for i in range(torch.cuda.device_count())] if several else [first]
+    # Each device has the weights once, whatever the number of its engines.
+    models = {
+        place: (published.model if place == devices[-1] else copy.deepcopy(published.model)).to(place)
+        for place in devices
+    }
+    tokenizer = published.tokenizer
+
+    def on(place: torch.device) -> Callable[[], Engine]:
+        return lambda: Engine(models[place], tokenizer)
+
+    places = [devices[i % len(devices)] for i in range(count or len(devices))]
+    return [(str(place), on(place)) for place in places]
