@@ -13,6 +13,7 @@ from nanochat.chat.engine import Engine
 from nanochat.serve.api_errors import ApiError
 from nanochat.serve.engine_thread import CallSoon, EngineThread
 from nanochat.serve.job_desk import JobDesk
+from nanochat.serve.serve_metrics import ServeMetrics
 from nanochat.serve.serve_settings import ServeSettings
 from nanochat.tokenizer.tokenizer import Tokenizer
 
@@ -38,6 +39,7 @@ class Service:
     def __init__(self, settings: ServeSettings) -> None:
         self.settings = settings
         self.desk = JobDesk(rows=settings.rows, queue=settings.queue)
+        self.metrics = ServeMetrics(self.desk)
         self.state: State = "loading"
         self._model: ServedModel | None = None
         self._threads: list[EngineThread] = []
