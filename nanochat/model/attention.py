@@ -7,7 +7,6 @@ Rotation is by minus theta, and queries and keys are RMS-normed after it, as in 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -26,7 +25,7 @@ from nanochat.model.architecture import (
     has_value_embedding,
     windows,
 )
-from nanochat.model.kv_cache import Filling, KVCache
+from nanochat.model.kv_cache import Reading
 from nanochat.model.packed_rows import PackedRows
 
 
@@ -85,12 +84,21 @@ def attend(
     """
     if mask is None and q.size(1) == k.size(1):
         return attention(as_computed(q), as_computed(k), as_computed(v), window=window, lo=starts)
-    # Queries behind a cache of keys: few of them, so that a mask costs little.
-    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D), (B, K, S, D)
-    repeats = q.size(1) // k.size(1)
-    if repeats > 1:
-        k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
+    # Queries behind a cache of keys: few of them, so that a mask costs little. Those of the heads that share
+    # a key/value head are asked like so many positions of one head, for which no key is copied.
+    rows, length, heads, width = q.shape
+    sharing = heads // k.size(2)
+    q = (
+        q.view(rows, length, k.size(2), sharing, width).permute(0, 2, 3, 1, 4).flatten(2, 3)
+    )  # (B, K, H/K*T, D)
+    if mask is not None and sharing > 1 and length > 1:
+        mask = mask.repeat(*[1] * (mask.dim() - 2), sharing, 1)
+    found = F.scaled_dot_product_attention(q, k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask)
+    return (
+        found.view(rows, -1, sharing, length, width)
+        .permute(0, 3, 1, 2, 4)
+        .reshape(rows, length, heads, width)
+    )
 
 
 def attend_packed(q: Tensor, k: Tensor, v: Tensor, packed: PackedRows, window: int | None) -> Tensor:
@@ -104,16 +112,26 @@ def attend_packed(q: Tensor, k: Tensor, v: Tensor, packed: PackedRows, window: i
     return out
 
 
+def attend_cached(
+    q: Tensor, k: Tensor, v: Tensor, reading: Reading, layer: int, window: int | None
+) -> Tensor:
+    """Store new keys and values (1, N, K, D); attend from q (1, N, H, D) to all that their rows now hold."""
+    out = torch.empty_like(q)
+    for part in reading.parts(window):
+        part.store(layer, k, v)
+        keys, values = part.held(layer, k, v)
+        part.put(out, attend(part.queries(q), keys, values, window=window, mask=part.bias))
+    return out
+
+
 class Context(NamedTuple):
     """What all layers of one forward pass share."""
 
     cos: Tensor  # (1 or B, T, 1, D / 2)
     sin: Tensor
     starts: Tensor | None = None  # (B, T), where each position's document begins; None: with the row
-    kv_cache: KVCache | None = None
-    masks: Mapping[int | None, Tensor | None] = {}  # with a cache: what each window's queries see
     packed: PackedRows | None = None  # what the one row is made of
-    filling: Filling | None = None  # where keys and values of packed rows are kept
+    reading: Reading | None = None  # or what is read into which rows of a cache
 
 
 class Attention(nn.Module):
@@ -135,7 +153,7 @@ class Attention(nn.Module):
             self.ve_gate = Linear(VALUE_GATE_CHANNELS, self.n_kv_head)
 
     def forward(self, x: Tensor, context: Context, value_embedding: Tensor | None = None) -> Tensor:
-        """Map normed activations (B, T, C) to (B, T, C); with a cache, attend to what it holds too.
+        """Map normed activations (B, T, C) to (B, T, C); reading into a cache, attend to all it holds.
 
         `value_embedding` (B, T, K * D) is mixed into the values, each head by its own gate of 0 to 3.
         """
@@ -146,15 +164,12 @@ class Attention(nn.Module):
         if value_embedding is not None:
             gate = 3 * torch.sigmoid(self.ve_gate(x[..., :VALUE_GATE_CHANNELS]))[..., None]  # (B, T, K, 1)
             v = v + gate * value_embedding.view_as(v).to(v.dtype)
-        if context.kv_cache is not None:
-            k, v = context.kv_cache.append(self.layer, k, v, self.window)
-        if context.filling is not None:
-            context.filling.store(self.layer, k, v)
-        if context.packed is not None:
+        if context.reading is not None:
+            y = attend_cached(q, k, v, context.reading, self.layer, self.window)
+        elif context.packed is not None:
             y = attend_packed(q, k, v, context.packed, self.window)
         else:
-            mask = context.masks.get(self.window)
-            y = attend(q, k, v, window=self.window, starts=context.starts, mask=mask)
+            y = attend(q, k, v, window=self.window, starts=context.starts)
         projected: Tensor = self.c_proj(y.reshape(rows, length, width))
         return projected
 

@@ -34,7 +34,7 @@ from nanochat.model.architecture import (
 )
 from nanochat.model.attention import Attention, Context, Linear, as_computed, rms_norm, rotary_tables
 from nanochat.model.init_weights import init_2026, init_classic
-from nanochat.model.kv_cache import Filling, KVCache
+from nanochat.model.kv_cache import KVCache, Reading
 from nanochat.model.packed_rows import PackedRows
 from nanochat.model.reproducible import set_strict
 
@@ -192,35 +192,37 @@ class GPT(nn.Module):
 
     def hidden(self, idx: Tensor, kv_cache: KVCache | None = None) -> Tensor:
         """Map token ids (B, T) to the final normed activations (B, T, C)."""
-        length = idx.size(1)
-        masks = {} if kv_cache is None else {w: kv_cache.mask(length, w) for w in set(self.windows)}
-        starts = None if kv_cache is not None else self._document_starts(idx)
-        context = Context(*self._tables(length, kv_cache), starts, kv_cache, masks)
+        if kv_cache is not None:
+            reading = kv_cache.reading(range(kv_cache.rows), idx.tolist())
+            return self.hidden_read(reading).view(*idx.shape, -1)
+        self._reach(idx.size(1))
+        cos, sin = self.cos[:, : idx.size(1)], self.sin[:, : idx.size(1)]
         # The residual stream is in the type of the products, as upstream's is: float32 would double what its
         # additions and norms move.
-        x = self.stream(rms_norm(as_computed(self.transformer.wte(idx))), idx, context)
-        if kv_cache is not None:
-            kv_cache.advance(length)
-        return rms_norm(x)
+        return rms_norm(self.stream(self.embedded(idx), idx, Context(cos, sin, self._document_starts(idx))))
 
-    def hidden_packed(self, packed: PackedRows, filling: Filling | None = None) -> Tensor:
-        """Return the final normed activations (N, C) of rows packed into one; keep keys and values."""
-        if packed.longest > self.cos.size(1):
-            self._set_tables(2 * packed.longest)
-        cos, sin = self.cos[:, packed.positions], self.sin[:, packed.positions]
-        context = Context(cos, sin, packed=packed, filling=filling)
+    def hidden_packed(self, packed: PackedRows) -> Tensor:
+        """Return the final normed activations (N, C) of rows packed into one."""
+        context = Context(*self._turns(packed.positions, packed.longest), packed=packed)
         with self._autocast():
-            x = rms_norm(as_computed(self.transformer.wte(packed.tokens)))
-            return rms_norm(self.stream(x, packed.tokens, context))[0]
+            return rms_norm(self.stream(self.embedded(packed.tokens), packed.tokens, context))[0]
 
-    def read(self, prompts: Sequence[Sequence[int]], kv_cache: KVCache, rows: Sequence[int]) -> Tensor:
-        """Put prompts into rows of a cache in place of what those held; return the logits (R, V) after."""
-        distinct = list(dict.fromkeys(map(tuple, prompts)))
-        packed = PackedRows([[prompt] for prompt in distinct], self.device)
-        by_prompt = dict(zip(distinct, (place for [place] in packed.places), strict=True))
-        places = [by_prompt[tuple(prompt)] for prompt in prompts]
-        x = self.hidden_packed(packed, Filling(kv_cache, rows, places))
-        return self.logits(x[torch.tensor([place[-1] for place in places], device=self.device)])
+    def hidden_read(self, reading: Reading) -> Tensor:
+        """Return the final normed activations (N, C) of tokens that rows of a cache take in."""
+        context = Context(*self._turns(reading.positions, reading.longest), reading=reading)
+        with self._autocast():
+            x = rms_norm(self.stream(self.embedded(reading.tokens), reading.tokens, context))[0]
+        reading.done()
+        return x
+
+    def read(self, texts: Sequence[Sequence[int]], kv_cache: KVCache, rows: Sequence[int]) -> Tensor:
+        """Read texts behind what rows of a cache hold; return the logits (R, V) after each."""
+        reading = kv_cache.reading(rows, texts)
+        return self.logits(self.hidden_read(reading)[reading.lasts])
+
+    def embedded(self, tokens: Tensor) -> Tensor:
+        """Return the normed embeddings (..., C) of tokens: what blocks, and the smear of 2026, start from."""
+        return rms_norm(as_computed(self.transformer.wte(tokens)))
 
     def logits(self, x: Tensor, tokens: Sequence[int] | None = None) -> Tensor:
         """Map final activations (..., C) to capped logits (..., V) in float32, or to those of some tokens."""
@@ -238,16 +240,14 @@ class GPT(nn.Module):
         token = self.config.document_token
         return None if token is None else document_starts(idx == token)
 
-    def _tables(self, length: int, kv_cache: KVCache | None) -> tuple[Tensor, Tensor]:
-        end = length + (kv_cache.position if kv_cache is not None else 0)
+    def _turns(self, positions: Tensor, end: int) -> tuple[Tensor, Tensor]:
+        """Return cos and sin at some positions, all before an end."""
+        self._reach(end)
+        return self.cos[:, positions], self.sin[:, positions]
+
+    def _reach(self, end: int) -> None:
         if end > self.cos.size(1):
             self._set_tables(2 * end)
-        if kv_cache is None:
-            return self.cos[:, :length], self.sin[:, :length]
-        positions = kv_cache.positions(length)
-        if isinstance(positions, slice):
-            return self.cos[:, positions], self.sin[:, positions]
-        return self.cos[0, positions], self.sin[0, positions]  # (B, T, 1, D / 2)
 
     def _set_tables(self, length: int) -> None:
         head_dim = self.config.n_embd // self.config.n_head
@@ -313,12 +313,10 @@ class July2026(GPT):
 
     def _smear(self, x: Tensor, context: Context) -> Tensor:
         # What came before each token: zeros, and so no change, before a document's first.
-        if context.kv_cache is not None:
-            before = context.kv_cache.before(x)
+        if context.reading is not None:
+            before = context.reading.before(x, self.embedded)
         elif context.packed is not None:
             before = context.packed.before(x)
-            if context.filling is not None:
-                context.filling.keep_last(x)
         else:
             before = F.pad(x[:, :-1], (0, 0, 1, 0))
         if context.starts is not None:

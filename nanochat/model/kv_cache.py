@@ -1,29 +1,32 @@
-"""What a model keeps of the tokens it has already seen, for generation one token at a time.
+"""What a model keeps of the texts it has already read, so that only what is new goes through it.
 
-Keys and values of every layer and, for architecture 2026, the last token's embedding. Rows may hold texts of
-different lengths: a token's slot is its position in its text. Texts come in either by `GPT.forward`, which
-appends to all rows, or packed (`Filling`), which puts whole texts into some rows in place of what they held.
-Slots are allocated in blocks and copied to a larger block when they run out. Not here: sampling and stop
-rules (`nanochat.chat.engine`).
+Each row of a cache is one text: its tokens and, in every layer, their keys and values; a token's slot is its
+position. A forward pass feeds new tokens to some of the rows, any number to each (`Reading`), and nothing is
+computed for the others. Rows may be cut back, copied and released, which is how a text that begins like an
+earlier one is not read again. On a CPU each row has memory of its own, which grows with its text; on a GPU
+all rows are one block, for which attention to one token each is a single call. Not here: which rows, and what
+for (`nanochat.chat`).
 
-Shapes: B rows, K key/value heads, T new positions, S slots in reach of them, D head dimension, C channels,
-N tokens of packed texts.
+Shapes: R rows of a group, N new tokens of all rows together, T of one row, S slots in reach of them, H heads,
+K key/value heads, D head dimension.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain
 
 import torch
 from torch import Tensor
 
 from nanochat.config import ModelConfig
 
-_BLOCK = 256  # slots; growing in blocks keeps copies rare without holding much more than is used
+BLOCK = 256  # slots; growing in blocks keeps copies rare without holding much more than is used
 
 
 class KVCache:
-    """The cache of one batch: `GPT.forward` appends to it, `GPT.read` fills some of its rows."""
+    """Rows of texts, all empty at first: `GPT.read` and `GPT.forward` feed them."""
 
     def __init__(
         self,
@@ -33,141 +36,262 @@ class KVCache:
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        block: int = BLOCK,
+        together: bool | None = None,
     ) -> None:
-        """Allocate room for `capacity` tokens per row."""
-        self.lengths = [0] * rows  # tokens that each row holds, in every layer
-        head_dim = config.n_embd // config.n_head
-        shape = (config.n_layer, 2, rows, config.n_kv_head, _rounded(capacity), head_dim)
-        # Slots that a short row has not filled are multiplied by 0, which makes no number of what is not one.
-        self._slots = torch.zeros(shape, device=device, dtype=dtype)
-        self._last_embedding: Tensor | None = None  # (B, 1, C)
-        # Asked for by every layer of a step, and to be copied to the device once.
-        self._positions: tuple[tuple[tuple[int, ...], int], Tensor] | None = None
+        """Make room for `capacity` tokens in a row when it is first used.
+
+        `together` keeps all rows in one block of memory; None: on a GPU.
+        """
+        self.texts: list[list[int]] = [[] for _ in range(rows)]
+        """The tokens that each row holds, in every layer."""
+        self.config = config
+        self.device, self.dtype = torch.device(device), dtype
+        size = rows if together or (together is None and self.device.type != "cpu") else 1
+        self._groups = [
+            _Group(self, size, max(capacity, 1), block, dtype) for _ in range(0, max(rows, 1), max(size, 1))
+        ]
+        self._size = size
 
     @property
     def rows(self) -> int:
-        """Return the number of rows B."""
-        return self._slots.size(2)
+        """Return the number of rows."""
+        return len(self.texts)
 
     @property
-    def position(self) -> int:
-        """Return how many tokens the longest row holds."""
-        return max(self.lengths)
+    def lengths(self) -> list[int]:
+        """Return how many tokens each row holds."""
+        return [len(text) for text in self.texts]
 
     @property
-    def capacity(self) -> int:
-        """Return the number of slots per row before the next growth."""
-        return self._slots.size(4)
+    def memory_bytes(self) -> int:
+        """Return the bytes that keys and values take."""
+        return sum(group.memory_bytes for group in self._groups)
 
-    def positions(self, length: int) -> Tensor | slice:
-        """Return the positions of the next `length` tokens: a slice, or (B, T) where rows differ."""
-        if self._even:
-            return slice(self.position, self.position + length)
-        asked = (tuple(self.lengths), length)
-        if self._positions is None or self._positions[0] != asked:
-            ahead = [range(held, held + length) for held in self.lengths]
-            self._positions = (asked, torch.tensor(ahead, device=self._slots.device))
-        return self._positions[1]
+    def slots(self, row: int) -> int:
+        """Return how many tokens a row has room for before its memory grows."""
+        return self.place(row)[0].slots[0][0].size(2)
 
-    def mask(self, length: int, window: int | None = None) -> Tensor | None:
-        """Return which of the slots in reach the next `length` tokens may attend to.
+    def reading(self, rows: Sequence[int], texts: Sequence[Sequence[int]]) -> Reading:
+        """Prepare to read some tokens, at least one, behind what each of some rows holds."""
+        return Reading(self, rows, texts)
 
-        None: one token sees all of them, many see each other as if nothing had come before.
-        """
-        start, end = self.position, self.position + length
-        if self._even and (length == 1 or start == 0):
-            return None
-        queries = self.positions(length)
-        if isinstance(queries, slice):
-            queries = torch.arange(start, end, device=self._slots.device)
-        keys = torch.arange(self._first(window), end, device=self._slots.device)
-        back = queries[..., None] - keys  # (T, S) or (B, T, S)
-        seen = back >= 0 if window is None else (back >= 0) & (back <= window)
-        return seen if seen.dim() == 2 else seen[:, None]
+    def cut(self, row: int, length: int) -> None:
+        """Forget what a row holds from a position on."""
+        del self.texts[row][length:]
 
-    def append(self, layer: int, k: Tensor, v: Tensor, window: int | None = None) -> tuple[Tensor, Tensor]:
-        """Store k and v (B, T, K, D) of a layer; return the keys and values in reach (B, S, K, D)."""
-        first, end = self._first(window), self.position + k.size(1)
-        self._hold(end)
-        keys, values = self._slots[layer].transpose(2, 3)  # (B, capacity, K, D)
-        at = self.positions(k.size(1))
-        if isinstance(at, slice):
-            keys[:, at], values[:, at] = k, v
-        else:
-            row = torch.arange(self.rows, device=at.device)[:, None]
-            keys[row, at], values[row, at] = k.to(keys.dtype), v.to(keys.dtype)
-        return keys[:, first:end], values[:, first:end]
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Make a row hold the first tokens of another one in place of what it held."""
+        (from_group, from_row), (to_group, to_row) = self.place(source), self.place(target)
+        for layer in range(self.config.n_layer):
+            to_group.hold(layer, length)
+            for held, other in zip(from_group.slots[layer], to_group.slots[layer], strict=True):
+                other[to_row, :, :length] = held[from_row, :, :length]
+        self.texts[target] = self.texts[source][:length]
 
-    def before(self, x: Tensor) -> Tensor:
-        """Return what came before each new embedding x (B, T, C), zeros before a text; keep the last."""
-        last = torch.zeros_like(x[:, :1]) if self._last_embedding is None else self._last_embedding
-        self._last_embedding = x[:, -1:].clone()
-        return torch.cat((last, x[:, :-1]), dim=1)
+    def release(self, row: int) -> None:
+        """Forget a row; give its memory back where no other row shares it."""
+        self.texts[row] = []
+        number = row // self._size
+        if not any(self.texts[number * self._size : (number + 1) * self._size]):
+            self._groups[number].release()
 
-    def advance(self, length: int) -> None:
-        """Count `length` tokens as seen, once all layers have appended them."""
-        self.lengths = [held + length for held in self.lengths]
+    def place(self, row: int) -> tuple[_Group, int]:
+        """Return the group of a row, and its number in it."""
+        return self._groups[row // self._size], row % self._size
 
-    def take(self, rows: Sequence[int]) -> KVCache:
-        """Return a new cache of the rows with these indices: drops finished rows, or fans one out."""
-        other = KVCache.__new__(KVCache)
-        other.lengths = [self.lengths[row] for row in rows]
-        chosen = torch.tensor(rows, device=self._slots.device)
-        other._slots = self._slots[:, :, chosen]
-        last = self._last_embedding
-        other._last_embedding = None if last is None else last[chosen]
-        other._positions = None
-        return other
+
+class _Group:
+    """Some rows whose keys and values are one tensor each in a layer."""
+
+    def __init__(self, cache: KVCache, rows: int, capacity: int, block: int, dtype: torch.dtype) -> None:
+        config = cache.config
+        self.rows = rows
+        self._block, self._least, self._context = block, capacity, config.sequence_len
+        # Slots that a short row has not filled are multiplied by 0, which makes no number of what is not one.
+        self._empty = torch.zeros(
+            (rows, config.n_kv_head, 0, config.n_embd // config.n_head), device=cache.device, dtype=dtype
+        )
+        self._layers = config.n_layer
+        self.slots: list[tuple[Tensor, Tensor]] = []  # of each layer keys and values (R, K, capacity, D)
+        self.release()
 
     @property
-    def _even(self) -> bool:
-        return min(self.lengths) == max(self.lengths)
+    def memory_bytes(self) -> int:
+        return sum(tensor.nbytes for pair in self.slots for tensor in pair)
 
-    def _first(self, window: int | None) -> int:
-        """Return the first slot in reach of any row's next token."""
-        return 0 if window is None else max(0, min(self.lengths) - window)
+    def release(self) -> None:
+        self.slots = [(self._empty, self._empty)] * self._layers
 
-    def _hold(self, needed: int) -> None:
-        """Make room for `needed` tokens per row."""
-        layers, two, rows, heads, capacity, head_dim = self._slots.shape
+    def hold(self, layer: int, needed: int) -> None:
+        """Make room for `needed` tokens per row in a layer; only this layer is copied at a time."""
+        capacity = self.slots[layer][0].size(2)
         if needed <= capacity:
             return
-        shape = (layers, two, rows, heads, _rounded(max(needed, 2 * capacity)), head_dim)
-        larger = self._slots.new_zeros(shape)
-        larger[..., :capacity, :] = self._slots
-        self._slots = larger
+        # Twice as much each time, so that little is copied; but no more than a text may have.
+        wanted = max(needed, self._least, min(2 * capacity, self._context))
+        grown = -(-wanted // self._block) * self._block
+
+        def larger(held: Tensor) -> Tensor:
+            made = held.new_zeros((*held.shape[:2], grown, held.size(3)))
+            made[:, :, :capacity] = held
+            return made
+
+        keys, values = self.slots[layer]
+        self.slots[layer] = larger(keys), larger(values)
 
 
-class Filling:
-    """Puts texts into rows of a cache while a model reads them packed."""
+@dataclass(frozen=True)
+class _Stretch:
+    """New tokens of one row: they attend to each other and to the slots before them."""
 
-    def __init__(self, cache: KVCache, rows: Sequence[int], places: Sequence[Sequence[int]]) -> None:
-        """Put into each row the tokens at its places among the N that are read."""
-        self.cache = cache
-        for row, at in zip(rows, places, strict=True):
-            cache.lengths[row] = len(at)
-        cache._hold(cache.position)
-        device = cache._slots.device
-        self._rows = torch.tensor(rows, device=device)
-        self._ends = torch.tensor([at[-1] for at in places], device=device)
-        into = [(row, slot) for row, at in zip(rows, places, strict=True) for slot in range(len(at))]
-        self._row, self._slot = torch.tensor(into, device=device).unbind(1)
-        self._source = torch.tensor([place for at in places for place in at], device=device)
+    group: _Group
+    row: int
+    first: int  # among the N new tokens,
+    last: int  # and the one after the last
+    start: int  # in the text
+    reach: int  # the first slot in reach
+    bias: Tensor | None  # (T, S), None: one token sees all, many see each other as if nothing came before
 
-    def store(self, layer: int, k: Tensor, v: Tensor) -> None:
-        """Store k and v (1, N, K, D) of a layer."""
-        keys, values = self.cache._slots[layer].transpose(2, 3)  # (B, capacity, K, D)
-        keys[self._row, self._slot] = k[0, self._source].to(keys.dtype)
-        values[self._row, self._slot] = v[0, self._source].to(keys.dtype)
+    @property
+    def end(self) -> int:
+        return self.start + self.last - self.first
 
-    def keep_last(self, x: Tensor) -> None:
-        """Keep the embedding of each text's last token out of x (1, N, C)."""
-        last = self.cache._last_embedding
-        if last is None:
-            last = x.new_zeros(self.cache.rows, 1, x.size(-1))
-        last[self._rows] = x[0, self._ends][:, None]
-        self.cache._last_embedding = last
+    def store(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        self.group.hold(layer, self.end)
+        for held, new in zip(self.group.slots[layer], (keys, values), strict=True):
+            held[self.row, :, self.start : self.end] = new[0, self.first : self.last].transpose(0, 1)
+
+    def queries(self, x: Tensor) -> Tensor:
+        return x[:, self.first : self.last]
+
+    def held(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        if self.start == 0 and self.last - self.first > 1:
+            return keys[:, self.first : self.last], values[:, self.first : self.last]
+        row, slots = slice(self.row, self.row + 1), slice(self.reach, self.end)
+        held_keys, held_values = self.group.slots[layer]
+        return held_keys[row, :, slots].transpose(1, 2), held_values[row, :, slots].transpose(1, 2)
+
+    def put(self, out: Tensor, found: Tensor) -> None:
+        out[:, self.first : self.last] = found
 
 
-def _rounded(slots: int) -> int:
-    return max(1, -(-slots // _BLOCK)) * _BLOCK
+@dataclass(frozen=True)
+class _Singles:
+    """One new token in each of several rows of a group: one call for the whole group."""
+
+    group: _Group
+    rows: Tensor  # of the group
+    places: Tensor  # among the N new tokens
+    slots: Tensor
+    reach: int
+    end: int
+    bias: Tensor | None  # (R, 1, 1, S)
+
+    def store(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        self.group.hold(layer, self.end)
+        for held, new in zip(self.group.slots[layer], (keys, values), strict=True):
+            held[self.rows, :, self.slots] = new[0, self.places].to(held.dtype)
+
+    def queries(self, x: Tensor) -> Tensor:
+        queries = x.new_zeros((self.group.rows, 1, *x.shape[2:]))
+        queries[self.rows, 0] = x[0, self.places]
+        return queries
+
+    def held(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        held_keys, held_values = self.group.slots[layer]
+        slots = slice(self.reach, self.end)
+        return held_keys[:, :, slots].transpose(1, 2), held_values[:, :, slots].transpose(1, 2)
+
+    def put(self, out: Tensor, found: Tensor) -> None:
+        out[0, self.places] = found[self.rows, 0]
+
+
+Part = _Stretch | _Singles
+"""Queries of one attention call, with the keys and values that they see."""
+
+
+class Reading:
+    """New tokens for some rows of a cache, all in one long row (1, N): what one forward pass reads."""
+
+    def __init__(self, cache: KVCache, rows: Sequence[int], texts: Sequence[Sequence[int]]) -> None:
+        """Take at least one token for each of some rows, none of them twice."""
+        self._cache, self._rows, self._texts = cache, rows, texts
+        self._starts = [len(cache.texts[row]) for row in rows]
+        ends = list(accumulate(map(len, texts)))
+        self._spans = list(zip([0, *ends], ends, strict=False))  # of each row among the N tokens
+        self.longest = max(start + len(text) for start, text in zip(self._starts, texts, strict=True))
+        ahead = [range(start, start + len(text)) for start, text in zip(self._starts, texts, strict=True)]
+        self.tokens = self._tensor([list(chain.from_iterable(texts))])  # (1, N)
+        self.positions = self._tensor(list(chain.from_iterable(ahead)))  # (N,), in the row's text
+        self.lasts = self._tensor([end - 1 for end in ends])
+        """Where each row's last new token is among the N."""
+        self._parts: dict[int | None, list[Part]] = {}
+
+    def before(self, x: Tensor, embed: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return for each new token's embedding x (1, N, C) the one before it, zeros where a text begins."""
+        firsts = self._tensor([first for first, _ in self._spans])
+        held = [self._cache.texts[row][-1] if start else 0 for row, start in self._held()]
+        began = self._tensor([start > 0 for start in self._starts])
+        before = x.roll(1, dims=1)
+        before[0, firsts] = embed(self._tensor(held)) * began[:, None]
+        return before
+
+    def parts(self, window: int | None) -> Sequence[Part]:
+        """Return the calls of attention that make up a layer's, each for some of the tokens."""
+        if window not in self._parts:
+            self._parts[window] = list(self._made(window))
+        return self._parts[window]
+
+    def done(self) -> None:
+        """Count the tokens as held, once all layers have stored them."""
+        for row, text in zip(self._rows, self._texts, strict=True):
+            self._cache.texts[row].extend(text)
+
+    def _held(self) -> Iterator[tuple[int, int]]:
+        return zip(self._rows, self._starts, strict=True)
+
+    def _made(self, window: int | None) -> Iterator[Part]:
+        singles: dict[_Group, list[_Stretch]] = {}
+        for (row, start), (first, last) in zip(self._held(), self._spans, strict=True):
+            group, number = self._cache.place(row)
+            reach = 0 if window is None else max(0, start - window)
+            bias = None if start == 0 or last - first == 1 else self._bias(start, last - first, reach, window)
+            part = _Stretch(group, number, first, last, start, reach, bias)
+            if group.rows > 1 and last - first == 1:
+                singles.setdefault(group, []).append(part)
+            else:
+                yield part
+        for group, parts in singles.items():
+            yield self._together(group, parts, window)
+
+    def _together(self, group: _Group, parts: Sequence[_Stretch], window: int | None) -> _Singles:
+        reach, end = min(part.reach for part in parts), max(part.end for part in parts)
+        starts = [part.start for part in parts]
+        rows = self._tensor([part.row for part in parts])
+        bias = None
+        if len(parts) < group.rows or min(starts) < max(starts):
+            slots = torch.arange(reach, end, device=rows.device)
+            queries = torch.zeros(group.rows, 1, dtype=torch.long, device=rows.device)
+            queries[rows, 0] = self._tensor(starts)
+            bias = self._unseen(queries, slots, window)[:, None, None]  # (R, 1, 1, S)
+        places = self._tensor([part.first for part in parts])
+        return _Singles(group, rows, places, self._tensor(starts), reach, end, bias)
+
+    def _bias(self, start: int, count: int, reach: int, window: int | None) -> Tensor:
+        """Return what is added to the scores (T, S) of a row's new tokens."""
+        slots = torch.arange(reach, start + count, device=self._cache.device)
+        return self._unseen(slots[start - reach :, None], slots, window)
+
+    def _unseen(self, queries: Tensor, slots: Tensor, window: int | None) -> Tensor:
+        """Return minus infinity where a slot is not seen from a position."""
+        back = queries - slots
+        hidden = back < 0 if window is None else (back < 0) | (back > window)
+        if window is not None:
+            # A row that is not fed asks from its beginning, which may be out of reach: it sees one slot.
+            hidden[:, 0] &= ~hidden.all(dim=-1)
+        zeros = torch.zeros(hidden.shape, dtype=self._cache.dtype, device=hidden.device)
+        return zeros.masked_fill_(hidden, -torch.inf)
+
+    def _tensor(self, numbers: Sequence[object]) -> Tensor:
+        return torch.tensor(numbers, device=self._cache.device)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -44,13 +45,11 @@ class Scripted:
         self.cache_dtype = torch.float32
         self.fed = []
 
-    def read(self, prompts, kv_cache, rows):
-        return self(torch.tensor(prompts))[:, 0]
-
-    def __call__(self, inputs, kv_cache=None, last_only=False):
-        self.fed += inputs[0].tolist()
-        logits = torch.zeros(inputs.size(0), 1, self.config.vocab_size)
-        logits[:, :, self.script.pop(0)] = 1
+    def read(self, texts, kv_cache, rows):
+        kv_cache.reading(rows, texts).done()
+        self.fed += texts[0]
+        logits = torch.zeros(len(rows), self.config.vocab_size)
+        logits[:, self.script.pop(0)] = 1
         return logits
 
 
@@ -75,7 +74,7 @@ def test_greedy_batch_equals_one_at_a_time_without_a_cache(model, tokenizer):
 
 
 def test_a_prompt_takes_the_place_of_a_row_that_has_ended(model, tokenizer, monkeypatch):
-    monkeypatch.setattr(engine_module, "_BATCH_ROWS", 2)
+    monkeypatch.setattr(engine_module, "_BATCH", replace(engine_module._BATCH, rows=2))
     stop = {tokenizer.special("bos"), tokenizer.special("assistant_end")}
     # What most rows write in their first tokens ends them, so that they end at different steps.
     engine, prompts = Engine(model, tokenizer), [*PROMPTS, [256, 70], [256, 9, 9, 9]]

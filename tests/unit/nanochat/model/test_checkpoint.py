@@ -106,7 +106,7 @@ def test_rotary_tables_are_made_for_the_positions_that_are_used(classic: GPT) ->
     hostile = GPT(classic.config.model_copy(update={"sequence_len": 131_072}))
     assert hostile.cos.size(1) == 32_768
     first = hostile.cos
-    cos, sin = hostile._tables(40_000, None)
+    cos, sin = hostile._turns(torch.arange(40_000), 40_000)
     assert cos.size(1) == sin.size(1) == 40_000
     assert torch.equal(cos[:, :32_768], first)
     usual = GPT(classic.config.model_copy(update={"sequence_len": 2048}))

@@ -25,59 +25,78 @@ def test_any_way_of_feeding_a_text_gives_the_same_logits(model: GPT, chunks: tup
     with torch.no_grad():
         parts = [model(part, kv_cache=cache) for part in text.split(chunks, dim=1)]
         close(torch.cat(parts, dim=1), model(text))
-    assert cache.position == sum(chunks)
+    assert cache.texts == text.tolist()
 
 
-def test_growth_past_the_first_allocation_keeps_what_was_there(model: GPT) -> None:
+@pytest.mark.parametrize("together", [False, True])
+def test_growth_past_the_first_allocation_keeps_what_was_there(model: GPT, together: bool) -> None:
     text = tokens(2, 700)  # also past the first rotary tables
-    cache = KVCache(model.config, 2, capacity=10)
-    first = cache.capacity
+    cache = KVCache(model.config, 2, capacity=10, block=32, together=together)
     with torch.no_grad():
         parts = [model(part, kv_cache=cache) for part in text.split([250, 3, 4, 1, 300, 142], dim=1)]
         close(torch.cat(parts, dim=1), model(text))
-    assert first < 700 <= cache.capacity
+    assert cache.texts == text.tolist()
 
 
-def test_rows_of_different_lengths_get_the_logits_they_get_alone(model: GPT) -> None:
+@pytest.mark.parametrize("together", [False, True])
+def test_rows_of_different_lengths_get_the_logits_they_get_alone(model: GPT, together: bool) -> None:
     texts = [
         tokens(1, length)[0].tolist() for length in (39, 24, 1, 39)
     ]  # beyond the window of 16 and within
-    cache = KVCache(model.config, 4)
+    cache = KVCache(model.config, 4, together=together)
     extra = tokens(4, 3)
     with torch.no_grad():
         steps = [model.read(texts, cache, [0, 1, 2, 3])[:, None]]
         steps += [model(part, kv_cache=cache, last_only=True) for part in extra.split(1, dim=1)]
-        together = torch.cat(steps, dim=1)
+        read = torch.cat(steps, dim=1)
         for row, text in enumerate(texts):
-            close(together[row], model(torch.tensor([[*text, *extra[row]]]))[0, -4:])
+            close(read[row], model(torch.tensor([[*text, *extra[row]]]))[0, -4:])
 
 
-def test_a_text_takes_the_place_of_another_row(model: GPT) -> None:
-    first, second, third = (tokens(1, length)[0].tolist() for length in (300, 7, 22))
-    cache, extra = KVCache(model.config, 2), tokens(2, 5)
+@pytest.mark.parametrize("together", [False, True])
+def test_some_rows_take_in_any_number_of_tokens_while_others_rest(model: GPT, together: bool) -> None:
+    texts = [tokens(1, length)[0].tolist() for length in (60, 45, 50, 9)]
+    cache = KVCache(model.config, 5, block=16, together=together)
+    feeds = [{1: 7, 3: 1}, {3: 1, 0: 30}, {0: 1}, {1: 1, 2: 20, 3: 3, 0: 1}, {1: 1, 0: 1}, {2: 1, 1: 30}]
+    with torch.no_grad():
+        for feed in feeds:
+            held = cache.lengths
+            new = [texts[row][held[row] : held[row] + count] for row, count in feed.items()]
+            logits = model.read(new, cache, list(feed))
+            for found, row, count in zip(logits, feed, feed.values(), strict=True):
+                close(found, model(torch.tensor([texts[row][: held[row] + count]]))[0, -1])
+    assert cache.texts == [*(text[: len(held)] for text, held in zip(texts, cache.texts, strict=False)), []]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_rows_are_cut_back_copied_and_released(model: GPT, together: bool) -> None:
+    first, second, extra = (tokens(1, length)[0].tolist() for length in (70, 33, 25))
+    cache = KVCache(model.config, 3, block=16, together=together)
     with torch.no_grad():
         model.read([first, second], cache, [0, 1])
-        model(extra[:, :2], kv_cache=cache)
-        close(model.read([third, third], cache, [0, 0])[1], model(torch.tensor([third]))[0, -1])
-        more = model(extra[:, 2:], kv_cache=cache)
-        close(more[0], model(torch.tensor([[*third, *extra[0, 2:]]]))[0, -3:])
-        close(more[1], model(torch.tensor([[*second, *extra[1]]]))[0, -3:])
+        cache.copy(0, 2, 41)
+        cache.cut(0, 29)
+        logits = model.read([extra, extra[:1], extra], cache, [2, 1, 0])
+        for found, text in zip(
+            logits, (first[:41] + extra, second + extra[:1], first[:29] + extra), strict=True
+        ):
+            close(found, model(torch.tensor([text]))[0, -1])
+        held = cache.memory_bytes
+        cache.release(1)
+        assert together or cache.memory_bytes < held
+        close(model.read([second], cache, [1])[0], model(torch.tensor([second]))[0, -1])
+        for row in range(3):
+            cache.release(row)
+    assert (cache.memory_bytes, cache.texts) == (0, [[], [], []])
 
 
-def test_a_prompt_fans_out_and_finished_rows_are_dropped(model: GPT) -> None:
-    prompt, extra = tokens(1, 6), tokens(3, 2)
-    cache = KVCache(model.config, 1)
+def test_only_the_row_with_a_long_text_takes_memory_for_it(classic: GPT) -> None:
+    cache = KVCache(classic.config, 32)
     with torch.no_grad():
-        model(prompt, kv_cache=cache)
-        fanned = cache.take([0, 0, 0])
-        model(extra[:, :1], kv_cache=fanned)
-        kept = fanned.take([2, 0])
-        logits = model(extra[[2, 0], 1:], kv_cache=kept)
-        once_more = model(extra[1:2, :1], kv_cache=cache)
-        full = model(torch.cat([prompt.expand(3, -1), extra], dim=1))
-    close(logits[:, 0], full[[2, 0], -1])
-    close(once_more[0, 0], full[1, -2])  # the cache they were taken from is as it was
-    assert (cache.position, cache.rows, kept.rows) == (7, 1, 2)
+        classic.read([[1] * 16], cache, [7])
+        short = cache.memory_bytes
+        classic.read([[1] * 1000], cache, [3])
+    assert cache.memory_bytes == 5 * short  # blocks of 256 slots
 
 
 @pytest.mark.parametrize("length", [1, 5])
@@ -93,11 +112,13 @@ def test_greedy_equals_taking_the_best_of_all_logits_each_time(model: GPT, lengt
 
 
 def test_a_window_bounds_the_slots_that_are_read(july: GPT) -> None:
-    cache = KVCache(july.config, 2)
-    k = torch.zeros(2, 1, 2, 8)
+    cache = KVCache(july.config, 1)
     for position in range(21):
-        k[:, 0, :, 0] = position
-        seen, _ = cache.append(0, k, k, window=5)
-        cache.advance(1)
-    assert seen[0, :, 1, 0].tolist() == [15, 16, 17, 18, 19, 20]  # itself and five before
-    assert cache.mask(1, window=5) is None
+        reading = cache.reading([0], [[position]])
+        k = torch.full((1, 1, 2, 8), float(position))
+        [part] = reading.parts(window=5)
+        part.store(0, k, k)
+        reading.done()
+    keys, _ = part.held(0, k, k)
+    assert keys[0, :, 1, 0].tolist() == [15, 16, 17, 18, 19, 20]  # itself and five before
+    assert part.bias is None
