@@ -77,6 +77,6 @@ def serve(
     output.say(f"loading {name}…")
 
     def load() -> tuple[str, list[tuple[str, MakeEngine]]]:
-        return name, make_engines(opened, ref, choice, device=device, count=engines)
+        return name, make_engines(opened, ref, choice, device=device, count=engines, rows=rows)
 
     serve(HttpServer(settings, load, page, output.say), listening)

@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from nanochat.model.kv_cache import KVCache
 from nanochat.serve.job_desk import JobDesk
 
 Outcome = Literal["finished", "timeout", "cancelled", "failed", "refused"]
@@ -36,6 +37,22 @@ class ServeMetrics:
         _gauge("running_answers", "Answers being written", registry, lambda: sum(desk.loads.values()))
         _gauge("engines", "Engines that write answers", registry, lambda: len(desk.loads))
         _gauge("places", "Answers that fit at once", registry, lambda: len(desk.loads) * desk.rows)
+
+    def watch_caches(self, caches: Callable[[], Sequence[KVCache]]) -> None:
+        """Show how much the engines keep of texts."""
+        registry = self.registry
+        _gauge(
+            "cache_tokens",
+            "Tokens of texts that are kept",
+            registry,
+            lambda: sum(len(text) for cache in caches() for text in cache.texts),
+        )
+        _gauge(
+            "cache_bytes",
+            "Memory in which they are kept",
+            registry,
+            lambda: sum(cache.memory_bytes for cache in caches()),
+        )
 
     def ended(self, outcome: Outcome, seconds: float) -> None:
         """Count a request that has ended."""

@@ -78,6 +78,7 @@ class Service:
         for thread in threads:
             thread.start()
         self._threads = threads
+        self.metrics.watch_caches(lambda: [t.engine.cache for t in threads if t.engine.cache is not None])
         if self.state == "loading":
             self.state = "ready"
 

@@ -216,3 +216,22 @@ def test_a_body_that_is_not_a_request_is_refused(client, body):
     answer = client.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_log_probabilities_are_those_of_the_tokens_of_the_text(client):
+    body = {**ASKED, "logprobs": True, "top_logprobs": 2}
+    (choice,) = client.post("/v1/chat/completions", json=body).json()["choices"]
+    tokens = choice["logprobs"]["content"]
+    assert bytes(byte for token in tokens for byte in token["bytes"]).decode() == SUM_TEXT
+    assert "".join(token["token"] for token in tokens) == SUM_TEXT
+    for token in tokens:
+        assert -1 < token["logprob"] <= 0
+        first, second = token["top_logprobs"]
+        assert (first["token"], first["logprob"]) == (token["token"], token["logprob"])
+        assert second["logprob"] < first["logprob"]
+
+    found = events(client, body)
+    streamed = [t for event in found for t in (event["choices"][0]["logprobs"] or {}).get("content", ())]
+    assert [token["token"] for token in streamed] == [token["token"] for token in tokens]
+    (plain,) = client.post("/v1/chat/completions", json={**ASKED, "logprobs": True}).json()["choices"]
+    assert [token["top_logprobs"] for token in plain["logprobs"]["content"]] == [[]] * len(tokens)

@@ -68,3 +68,18 @@ def test_each_prompt_has_n_texts_of_their_own(client):
 def test_what_is_not_followed_is_refused_by_name(client, more, param):
     answer = client.post(PATH, json={"prompt": "a", **more})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param), answer.text
+
+
+def test_log_probabilities_say_where_in_the_text_each_token_begins(client):
+    body = {"prompt": [START], "max_tokens": 100, "logprobs": 1}
+    (choice,) = completed(client, **body)["choices"]
+    lines = choice["logprobs"]
+    assert "".join(lines["tokens"]) == "Let me see:  That makes **7**, or 日本語."
+    for token, offset in zip(lines["tokens"], lines["text_offset"], strict=True):
+        assert choice["text"].startswith(token, offset)
+    assert all(-1 < logprob <= 0 for logprob in lines["token_logprobs"])
+    assert [list(top) for top in lines["top_logprobs"]] == [[token] for token in lines["tokens"]]
+    assert completed(client, **{**body, "logprobs": 0})["choices"][0]["logprobs"]["top_logprobs"] is None
+    streamed = [event["choices"][0]["logprobs"] for event in events(client, body, PATH)]
+    assert [token for each in streamed for token in each["tokens"]] == lines["tokens"]
+    assert [at for each in streamed for at in each["text_offset"]] == lines["text_offset"]

@@ -22,7 +22,7 @@ def locked():
     limits = RequestLimits(body_bytes=2000, body_s=0.3)
     settings = ServeSettings(key=KEY, limits=limits, allow_origins=("https://chat.example",))
     with (
-        server_here(settings, tiny_engine()) as (url, _),
+        server_here(settings, tiny_engine) as (url, _),
         httpx.Client(base_url=url, trust_env=False, timeout=30) as client,
     ):
         yield client
