@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from nanochat.formats.published import Choice
 
 
-def find_model(store: Store, ref: str, choice: Choice) -> str:
-    """Return a name for the model that a reference names; raise as `open_model` does if there is none."""
-    if folder := folder_of(ref):
-        from nanochat.formats.folder import find_published
+def find_model(store: Store, ref: str) -> str:
+    """Return a name for the model that a reference names; raise as `open_model` does if there is none.
 
-        find_published(folder, choice)
+    What a folder holds is seen when it is read.
+    """
+    if folder := folder_of(ref):
         return folder.resolve().name
     record = store.resolve(ref)
     if record.stage != PUBLISH.name:

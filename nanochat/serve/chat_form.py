@@ -6,7 +6,7 @@ import json
 import uuid
 from dataclasses import dataclass, field
 
-from nanochat.chat.engine import TokenLogprobs
+from nanochat.chat.request import TokenLogprobs
 from nanochat.serve.answer_form import FINISHES, AnswerForm
 from nanochat.serve.calculator_uses import AnswerReader, Asked, Returned, Told
 from nanochat.serve.chat_answer import (

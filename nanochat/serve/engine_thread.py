@@ -10,11 +10,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from nanochat.chat.engine import Engine, Request, Written
 from nanochat.chat.pieces import Piece
+from nanochat.chat.request import Request
 from nanochat.serve.job_desk import AnswerJob, JobDesk, News, NoEngine
+
+if TYPE_CHECKING:  # what answers while a model is loaded must not wait for torch
+    from nanochat.chat.engine import Engine, Written
 
 _log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from nanochat.chat.engine import TokenLogprobs
 from nanochat.chat.pieces import Piece
+from nanochat.chat.request import TokenLogprobs
 from nanochat.config import Sampling
 
 Ending = Literal["stop", "length", "context", "cancelled", "tool_calls", "timeout"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from nanochat.model.kv_cache import KVCache
 from nanochat.serve.job_desk import JobDesk
+
+if TYPE_CHECKING:
+    from nanochat.model.kv_cache import KVCache
 
 Outcome = Literal["finished", "timeout", "cancelled", "failed", "refused"]
 OUTCOMES: Final[tuple[Outcome, ...]] = ("finished", "timeout", "cancelled", "failed", "refused")

@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from nanochat.chat.engine import Engine
 from nanochat.serve.api_errors import ApiError
 from nanochat.serve.engine_thread import CallSoon, EngineThread
 from nanochat.serve.job_desk import JobDesk
@@ -17,7 +16,10 @@ from nanochat.serve.serve_metrics import ServeMetrics
 from nanochat.serve.serve_settings import ServeSettings
 from nanochat.tokenizer.tokenizer import Tokenizer
 
-MakeEngine = Callable[[], Engine]
+if TYPE_CHECKING:
+    from nanochat.chat.engine import Engine
+
+MakeEngine = Callable[[], "Engine"]
 State = Literal["loading", "ready", "stopping"]
 
 

@@ -9,7 +9,7 @@ import codecs
 from collections.abc import Sequence
 from typing import Final
 
-from nanochat.chat.engine import TokenLogprobs
+from nanochat.chat.request import TokenLogprobs
 from nanochat.serve.chat_answer import ChatLogprobs, LikelyToken, TokenProbability
 from nanochat.serve.completion_answer import CompletionLogprobs
 from nanochat.tokenizer.tokenizer import Tokenizer

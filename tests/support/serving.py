@@ -144,17 +144,18 @@ class RunningServer:
     errors: list[str] = field(default_factory=list)
     """Lines of standard error so far."""
 
-    def get(self, path: str) -> str:
+    def get(self, path: str, key: str = "") -> str:
         """Return the body of what is at a path, of an error too."""
+        request = urllib.request.Request(self.url + path, headers={"authorization": f"Bearer {key}"})
         try:
-            with _DIRECT.open(self.url + path, timeout=30) as answer:
+            with _DIRECT.open(request, timeout=30) as answer:
                 return str(answer.read().decode())
         except urllib.error.HTTPError as error:
             return error.read().decode()
 
-    def metric(self, name: str) -> float:
+    def metric(self, name: str, key: str = "") -> float:
         """Return one value of `/metrics`, named with its labels; 0 where it is not there yet."""
-        found = re.search(rf"^{re.escape(name)} (\S+)$", self.get("/metrics"), re.MULTILINE)
+        found = re.search(rf"^{re.escape(name)} (\S+)$", self.get("/metrics", key), re.MULTILINE)
         return float(found[1]) if found else 0.0
 
 
