@@ -16,12 +16,12 @@ export class Sidebar {
     nav.append(head, this._newButton, this._list, foot);
     this.menu = iconButton("Menu", "menu", () => this.open(), { class: "icon-button menu", "aria-expanded": "false", "aria-controls": nav.id });
     shade.addEventListener("click", () => this.close());
-    nav.addEventListener("keydown", (event) => {
-      if (event.key === "Escape" && this.isOpen()) {
-        event.stopPropagation();
-        this.close();
-      }
-    });
+    const onKey = (event) => {
+      if (event.key !== "Escape" || !this.isOpen()) return;
+      event.stopPropagation();
+      this.close();
+    };
+    document.addEventListener("keydown", onKey, true); // first: a drawer that still slides in takes no focus
     matchMedia("(min-width: 761px)").addEventListener("change", () => this.close());
   }
 
