@@ -37,8 +37,8 @@ Step = Annotated[
 Weights = Annotated[
     Literal["auto", "float32", "bfloat16", "int8", "int4"],
     typer.Option(
-        help="Kind of weights to compute with; fewer bytes are faster on a CPU. auto: float32 for small models,"
-        " else int8 on a CPU and bfloat16 on a GPU. `nanochat info` measures what each costs in quality."
+        help="Weights to compute with; fewer bytes are faster on a CPU. auto: float32 for small models, else"
+        " int8 on a CPU and bfloat16 on a GPU. `nanochat info` measures what each costs in quality."
     ),
 ]
 

@@ -97,7 +97,11 @@ def weights_costs(
 
 
 def _files_of(record: Record | None) -> dict[str, int]:
-    return {} if record is None else {file.path: file.size for file in record.files if _WEIGHT_FILE.fullmatch(file.path)}
+    return (
+        {}
+        if record is None
+        else {file.path: file.size for file in record.files if _WEIGHT_FILE.fullmatch(file.path)}
+    )
 
 
 def _files_in(paths: tuple[Path, ...]) -> dict[str, int]:

@@ -21,7 +21,6 @@ from nanochat.errors import ConfigError, StoreError
 if TYPE_CHECKING:
     from nanochat.chat.engine import Engine
     from nanochat.formats.published import Choice, Published
-    from nanochat.model.gpt import GPT
 
 _RESULTS = {"val/bpb": "val_bpb", "val/loss": "val_loss"}
 
@@ -37,21 +36,11 @@ def open_engine(
     published = open_model(store, ref, choice)
     from nanochat.chat.engine import Engine  # heavy, and not needed to report a wrong reference
     from nanochat.model.device import device_of
+    from nanochat.model.inference_weights import use_weights
 
     model = published.model.to(device_of(device))
-    prepare(model, weights)
+    use_weights(model, weights)
     return Engine(model, published.tokenizer)
-
-
-def prepare(model: GPT, weights: str) -> str:
-    """Turn the weights of a model into a kind, or into that which is quick on its device; return the kind."""
-    from nanochat.model.inference_weights import KINDS, best_kind, use_weights
-
-    kinds = {"auto": best_kind(model.config, model.device), **{kind: kind for kind in KINDS}}
-    if weights not in kinds:
-        raise ConfigError(f"weights are {weights!r}", hint=f"use one of {', '.join(kinds)}")
-    use_weights(model, kinds[weights])
-    return kinds[weights]
 
 
 def open_model(store: Store, ref: str, choice: Choice | None = None) -> Published:
@@ -90,11 +79,11 @@ def open_record(store: Store, record: Record) -> Published:
         model_record = trained(store, record)
         folder = store.fetch(model_record, Path(scratch) / "model")
         if model_record.stage == IMPORT.name:
-            model, tokenizer = load_model(folder), Tokenizer.load(folder)
+            model, tokenizer = load_model(folder, mapped=True), Tokenizer.load(folder)
             return Published(model=model, tokenizer=tokenizer, **read_note(folder / NOTE))
         words = store.fetch(input_of(store, model_record, "tokenizer"), Path(scratch) / "tokenizer")
         return Published(
-            model=load_model(folder),
+            model=load_model(folder, mapped=True),
             tokenizer=Tokenizer.load(words),
             step=_steps(model_record.metrics),
             source=TRAINED[model_record.stage].upstream,

@@ -29,6 +29,7 @@ from nanochat.errors import ConfigError
 from nanochat.model.attention import Attention, Linear
 from nanochat.model.flops import parameter_counts
 from nanochat.model.gpt import GPT, MLP, Embedding
+from nanochat.model.mapped_memory import let_go
 
 WeightKind = Literal["float32", "bfloat16", "int8", "int4"]
 KINDS: tuple[WeightKind, ...] = get_args(WeightKind)
@@ -64,24 +65,29 @@ def weight_bytes(model: GPT) -> int:
     return size
 
 
-def use_weights(model: GPT, kind: WeightKind) -> None:
-    """Turn a float32 model's weights into a kind, one after the other, for inference alone.
+def use_weights(model: GPT, kind: str) -> WeightKind:
+    """Turn a float32 model's weights into a kind, for inference alone; return it.
 
-    Raises ConfigError for int8 and int4 on a GPU, and where PyTorch has no int8 products for this processor.
+    `auto` is the kind that is quick on the model's device. Raises ConfigError for an unknown kind, and for
+    int8 and int4 where this processor or a GPU cannot compute with them.
     """
-    if kind == "float32":
-        return
-    if kind == "bfloat16":
+    kinds: dict[str, WeightKind] = {"auto": best_kind(model.config, model.device)}
+    kinds |= {name: name for name in KINDS}
+    if kind not in kinds:
+        raise ConfigError(f"weights are {kind!r}", hint=f"use one of {', '.join(kinds)}")
+    chosen = kinds[kind]
+    if chosen in ("int8", "int4"):
+        if model.device.type != "cpu":
+            raise ConfigError(
+                f"weights are {kind!r} and the device is {model.device}",
+                hint="int8 and int4 are for CPUs; use bfloat16",
+            )
+        if not _has_int8():
+            raise ConfigError(f"weights are {kind!r}; PyTorch has no such products here", hint="use float32")
+        _convert(model, chosen)
+    elif chosen == "bfloat16":
         model.compute_in(torch.bfloat16)
-        return
-    if model.device.type != "cpu":
-        raise ConfigError(
-            f"weights are {kind!r} and the device is {model.device}",
-            hint="int8 and int4 are for CPUs; use bfloat16",
-        )
-    if not _has_int8():
-        raise ConfigError(f"weights are {kind!r}; PyTorch has no such products here", hint="use float32")
-    _convert(model, kind)
+    return chosen
 
 
 class Int8Product(nn.Module):
@@ -161,23 +167,28 @@ class BFloat16Table(nn.Module):
 def _convert(model: GPT, kind: WeightKind) -> None:
     """Replace maps and tables one by one, each of which is let go before the next is made."""
 
-    def product(*maps: nn.Module) -> nn.Module:
-        weights = [map_.weight.detach() for map_ in maps if isinstance(map_, Linear)]
-        return Int4Product(weights) if kind == "int4" and Int4Product.fits(weights) else Int8Product(weights)
-
     for module in [*model.modules()]:
         if isinstance(module, Attention):
-            module.c_qkv = product(module.c_q, module.c_k, module.c_v)
+            module.c_qkv = _product(kind, module.c_q, module.c_k, module.c_v)
             del module.c_q, module.c_k, module.c_v
-            module.c_proj = product(module.c_proj)
+            module.c_proj = _product(kind, module.c_proj)
         elif isinstance(module, MLP):
-            module.c_fc = product(module.c_fc)
-            module.c_proj = product(module.c_proj)
+            module.c_fc, module.c_proj = _product(kind, module.c_fc), _product(kind, module.c_proj)
+    model.lm_head = _product("int8", model.lm_head)  # what is rounded last counts most
+    for module in [*model.modules()]:  # tables come after what frees memory
         for name, child in [*module.named_children()]:
             if isinstance(child, Embedding):
                 module.add_module(name, BFloat16Table(child.weight.detach()))
-    assert isinstance(model.lm_head, Linear)
-    model.lm_head = Int8Product([model.lm_head.weight.detach()])
+
+
+def _product(kind: WeightKind, *maps: nn.Module) -> nn.Module:
+    """Return one map in place of some."""
+    weights = [map_.weight.detach() for map_ in maps if isinstance(map_, Linear)]
+    made = Int4Product if kind == "int4" and Int4Product.fits(weights) else Int8Product
+    product = made(weights)
+    for weight in weights:
+        let_go(weight)
+    return product
 
 
 def _has_int8() -> bool:
