@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import display, models, output, plan, recipes, run, scoring, serve, store, submit
+from flows.cli import display, info, models, output, plan, recipes, run, scoring, serve, store, submit
 from flows.display.console import keep_output_clean
 from flows.proxies import reach_loopback_directly
 from flows.settings import home_folder
@@ -47,6 +47,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "verify": store.verify_store,
     "gc": store.collect_garbage,
     "eval": scoring.evaluate,
+    "info": info.info,
     "chat": models.chat,
     "serve": serve.serve,
     "import": models.import_folder,

@@ -37,6 +37,7 @@ KINDS: tuple[WeightKind, ...] = get_args(WeightKind)
 _SMALL_BYTES = 64 * 2**20  # about what caches hold: there, reading weights is not what takes the time
 _GROUP = 32  # weights of an int4 scale
 _ENDS = (1.0, -1.0, 0.0, 0.0)  # columns that give all rows of activations one range
+_INT8_ROW = 12  # bytes beside the weights of a row: scale, zero, sum
 _LEAST = 1e-30  # of a row's largest activation, so that a row of zeros has a scale
 
 
@@ -46,6 +47,22 @@ def best_kind(config: ModelConfig, device: torch.device) -> WeightKind:
         return "bfloat16"
     small = 4 * sum(parameter_counts(config).values()) < _SMALL_BYTES
     return "float32" if small or not _has_int8() else "int8"
+
+
+def kinds_on(device: torch.device) -> tuple[WeightKind, ...]:
+    """Return the kinds that a device computes with."""
+    return KINDS if device.type == "cpu" and _has_int8() else ("float32", "bfloat16")
+
+
+def weight_bytes(model: GPT) -> int:
+    """Return the memory that a model's weights take, scales included."""
+    size = sum(weight.nbytes for weight in model.parameters())
+    for module in model.modules():
+        if isinstance(module, Int8Product | Int4Product):
+            size += module.nbytes
+        elif isinstance(module, BFloat16Table):
+            size += module.weight.nbytes
+    return size
 
 
 def use_weights(model: GPT, kind: str) -> WeightKind:
@@ -89,6 +106,7 @@ class Int8Product(nn.Module):
             padded = F.pad(weight.float(), (0, len(_ENDS)))
             rows = torch.quantize_per_channel(padded, scale.double(), zero, 0, torch.qint8)
         self._packed = torch.ops.quantized.linear_prepack(rows, None)
+        self.nbytes = len(rows) * (rows.size(1) + _INT8_ROW)
         self._ends = torch.tensor([_ENDS])
         # Without VNNI pairs of products are added in 16 bits, which eight bits of activations overflow.
         self._seven_bits = not _has_vnni()
@@ -117,6 +135,7 @@ class Int4Product(nn.Module):
         self._packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(four_bits, 1)
         scales_and_zeros = torch.cat((scale, low + 8 * scale), dim=-1)  # (m, groups, 2)
         self._scales = scales_and_zeros.transpose(0, 1).contiguous().bfloat16()
+        self.nbytes = self._packed.nbytes + self._scales.nbytes
 
     @staticmethod
     def fits(weights: Sequence[Tensor]) -> bool:

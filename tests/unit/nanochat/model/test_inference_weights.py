@@ -6,7 +6,14 @@ import torch
 from nanochat.config import ModelConfig
 from nanochat.errors import ConfigError
 from nanochat.model.gpt import GPT
-from nanochat.model.inference_weights import KINDS, Int4Product, Int8Product, best_kind, use_weights
+from nanochat.model.inference_weights import (
+    KINDS,
+    Int4Product,
+    Int8Product,
+    best_kind,
+    use_weights,
+    weight_bytes,
+)
 from nanochat.model.kv_cache import KVCache
 
 ERRORS = {Int8Product: 0.015, Int4Product: 0.1}  # of a random product, relative: steps of 1/127 and of 1/15
@@ -83,6 +90,24 @@ def test_the_quick_kind_is_chosen_by_device_and_size():
     assert best_kind(d20, torch.device("cpu")) == "int8"
     assert best_kind(small, torch.device("cuda")) == "bfloat16"
     assert set(KINDS) == {"float32", "bfloat16", "int8", "int4"}
+
+
+def test_the_memory_of_each_kind_is_that_of_its_numbers_and_scales():
+    width, vocabulary, layers = 128, 300, 3
+    rows = {width: layers * 7 * width + vocabulary, 4 * width: layers * width}  # by their length
+    weights = sum(length * count for length, count in rows.items())
+    table, head = width * vocabulary, width * vocabulary
+    known = {
+        "float32": 4 * (weights + table),
+        "bfloat16": 2 * (weights + table),
+        "int8": 2 * table + sum((length + 4 + 12) * count for length, count in rows.items()),
+        "int4": 2 * table + (weights - head) * (1 / 2 + 4 / 32) + (width + 4 + 12) * vocabulary,
+    }
+    for kind, size in known.items():
+        model = _model("classic")
+        use_weights(model, kind)
+        assert weight_bytes(model) == size
+    assert known["int4"] < known["int8"] < known["bfloat16"] < known["float32"]
 
 
 def test_few_bits_are_for_cpus():
