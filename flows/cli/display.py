@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,9 +12,10 @@ import typer
 
 from flows.cli import output
 from flows.cli.options import Overrides, StoreUrl, open_store
-from flows.settings import Settings
+from flows.stages import PUBLISH
+from flows.store import Store
 from nanochat import recipes
-from nanochat.errors import NanochatError
+from nanochat.errors import NanochatError, StoreError
 
 
 def report(
@@ -48,16 +50,35 @@ def report(
     output.show(str(build_report(records, read, target)))
 
 
-def ui() -> None:
-    """Open the Prefect and MLflow pages until Ctrl-C."""
-    from flows.display.servers import serve_pages
+def ui(
+    store: StoreUrl = None,
+    chat: Annotated[
+        bool, typer.Option(help="Load the newest published model, and open the page to talk to it.")
+    ] = True,
+) -> None:
+    """Open the Prefect, MLflow and chat pages until Ctrl-C."""
+    from flows.display.servers import chat_page, serve_pages
 
-    settings = Settings.from_environment()
+    settings, opened = open_store(store)
+    published = chat and _has_published(opened)
     output.say("starting the Prefect and MLflow servers…")
-    with serve_pages(settings.home, settings.mlflow_uri) as (prefect_url, mlflow_url):
+    with ExitStack() as servers:
+        prefect_url, mlflow_url = servers.enter_context(serve_pages(settings.home, settings.mlflow_uri))
         output.show(f"Prefect  {prefect_url}\nMLflow   {mlflow_url}")
-        output.say("Ctrl-C ends both; runs started meanwhile show up here")
+        if published:
+            output.show(f"Chat     {servers.enter_context(chat_page(settings.home, opened.url))}")
+        elif chat:
+            output.say("no model is published yet; `nanochat run toy` makes one to talk to")
+        output.say("Ctrl-C ends them all; runs started meanwhile show up here")
         try:
             threading.Event().wait()
         except KeyboardInterrupt:
             output.say("closing")
+
+
+def _has_published(store: Store) -> bool:
+    try:
+        store.resolve(PUBLISH.name)
+    except StoreError:
+        return False
+    return True

@@ -226,5 +226,6 @@ def next_commands(recipe: str, overrides: Sequence[str], store: str | None = Non
         )
     }
     commands["nanochat ui"] = "browse runs in Prefect and MLflow"
+    commands[shlex.join(["nanochat", "serve", *at_store])] = "talk with it in a browser or over HTTP"
     width = max(len(command) for command in commands if len(command) <= 60)
     return [f"{command:<{width}}  {what}" for command, what in commands.items()]

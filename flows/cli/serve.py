@@ -67,8 +67,7 @@ def serve(
         grace_s=grace,
     )
     _, opened = open_store(store)
-    choice = choice_of(source, tag, step)
-    name = find_model(opened, ref, choice)
+    name = find_model(opened, ref)
     from nanochat.serve.http_server import HttpServer, address_of, open_socket, serve
     from nanochat.serve.web_page import read_page
 
@@ -77,6 +76,8 @@ def serve(
     output.say(f"loading {name}…")
 
     def load() -> tuple[str, list[tuple[str, MakeEngine]]]:
-        return name, make_engines(opened, ref, choice, device=device, count=engines)
+        return name, make_engines(
+            opened, ref, choice_of(source, tag, step), device=device, count=engines, rows=rows
+        )
 
     serve(HttpServer(settings, load, page, output.say), listening)

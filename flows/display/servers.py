@@ -1,6 +1,6 @@
-"""The pages that show runs: local Prefect and MLflow servers as child processes, loopback only.
+"""The pages of `nanochat ui`: local Prefect, MLflow and chat servers as child processes, loopback only.
 
-`nanochat run` starts a Prefect server for as long as it runs if none is configured; `nanochat ui` keeps both
+`nanochat run` starts a Prefect server for as long as it runs if none is configured; `nanochat ui` keeps all
 up. One process at a time holds the shared Prefect database of a home folder, so that history stays in one
 place; a second run uses the server of `nanochat ui` if that is the holder, else a temporary database. Servers
 end with their parent, however it dies. Imports neither Prefect nor MLflow.
@@ -94,6 +94,18 @@ def serve_pages(home: Path, mlflow_uri: str) -> Iterator[tuple[str, str]]:
         is_server = mlflow_uri.startswith(("http://", "https://"))
         mlflow = mlflow_uri if is_server else stack.enter_context(_mlflow_server(home, mlflow_uri))
         yield api.removesuffix("/api"), mlflow
+
+
+@contextlib.contextmanager
+def chat_page(home: Path, store_url: str) -> Iterator[str]:
+    """Yield the page to talk to the newest published model of a store, which it loads once it is up."""
+    folder = home / "chat"
+    folder.mkdir(parents=True, exist_ok=True)
+    port = _free_port()
+    page = f"http://127.0.0.1:{port}"
+    command = ["-m", "flows", "serve", "--port", str(port), "--store", store_url]
+    with _server(command, os.environ, folder, f"{page}/", folder / "server.log"):
+        yield page
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flows.models.find import folder_of, open_model, trained
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
     from nanochat.formats.published import Choice
 
 
-def find_model(store: Store, ref: str, choice: Choice) -> str:
-    """Return a name for the model that a reference names; raise as `open_model` does if there is none."""
-    if folder := folder_of(ref):
-        from nanochat.formats.folder import find_published
+def find_model(store: Store, ref: str) -> str:
+    """Return a name for the model that a reference names; raise as `open_model` does if there is none.
 
-        find_published(folder, choice)
+    What a folder holds is seen when it is read.
+    """
+    if folder := folder_of(ref):
         return folder.resolve().name
     record = store.resolve(ref)
     if record.stage != PUBLISH.name:
@@ -29,9 +30,12 @@ def find_model(store: Store, ref: str, choice: Choice) -> str:
 
 
 def make_engines(
-    store: Store, ref: str, choice: Choice, *, device: str, count: int | None
+    store: Store, ref: str, choice: Choice, *, device: str, count: int | None, rows: int
 ) -> list[tuple[str, Callable[[], Engine]]]:
-    """Return the device of each engine, and how it is made: one for each GPU, or `count` on these devices."""
+    """Return the device of each engine, and how it is made: one for each GPU, or `count` on these devices.
+
+    Each writes `rows` answers together.
+    """
     published = open_model(store, ref, choice)
     import torch
 
@@ -49,7 +53,8 @@ def make_engines(
     tokenizer = published.tokenizer
 
     def on(place: torch.device) -> Callable[[], Engine]:
-        return lambda: Engine(models[place], tokenizer)
+        pace = replace(Engine(models[place], tokenizer).pace, rows=rows)
+        return lambda: Engine(models[place], tokenizer, pace)
 
     places = [devices[i % len(devices)] for i in range(count or len(devices))]
     return [(str(place), on(place)) for place in places]

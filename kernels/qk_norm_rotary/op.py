@@ -126,5 +126,7 @@ def qk_norm_rotary(x: Tensor, cos: Tensor, sin: Tensor, *, eps: float = RMS_EPS)
 
     The tables are (1 or B, T, 1, D / 2); on a GPU D is a power of two. Differentiable once, in x.
     """
+    if x.is_cpu and not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
+        return forward(x, cos, sin, eps)  # for a few tokens, passing through an op takes longer than the work
     y: Tensor = _qk_norm_rotary(x, cos, sin, eps)
     return y

@@ -61,6 +61,11 @@ class Engine:
         """Return whether a request is waiting or being written."""
         return bool(self._running)
 
+    @property
+    def cache(self) -> KVCache | None:
+        """Return what is kept of the texts of requests; None before the first."""
+        return self._writer.cache if self._writer is not None else None
+
     def submit(self, prompt: Sequence[int], sampling: Sampling) -> Request:
         """Take in a request; `step` writes it.
 

@@ -21,6 +21,7 @@ from nanochat.chat.draw import Draws, draw, logprobs
 from nanochat.chat.request import Request, TokenLogprobs
 from nanochat.chat.resident import ResidentRows
 from nanochat.model.gpt import GPT
+from nanochat.model.kv_cache import KVCache
 from nanochat.tokenizer.tokenizer import Tokenizer
 
 
@@ -85,6 +86,11 @@ class Writer:
         self._resident = resident
         self._waiting: deque[Answer] = deque()
         self._running: list[Answer] = []  # in the order in which they were taken up
+
+    @property
+    def cache(self) -> KVCache:
+        """Return what is kept of the texts."""
+        return self._resident.cache
 
     @property
     def busy(self) -> bool:

@@ -6,14 +6,18 @@ On the event loop. Not here: how a request becomes tokens, how answers are sent.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from nanochat.config import Sampling
 from nanochat.errors import NanochatError
-from nanochat.serve.api_errors import ApiError, refused
+from nanochat.serve.api_errors import ApiError, bad_request, refused
 from nanochat.serve.job_desk import AnswerJob, News, NoEngine, QueueFull
+from nanochat.serve.serve_metrics import Outcome
 from nanochat.serve.service import Service
+
+_log = logging.getLogger(__name__)
 
 
 class Answers:
@@ -26,9 +30,10 @@ class Answers:
         *,
         end_at_call: bool = False,
     ) -> None:
-        """Queue them; raise ApiError where there is no place for them."""
+        """Queue them; raise ApiError where there is no place for them. `close` must follow."""
         self._service = service
-        self._deadline = time.monotonic() + service.settings.timeout_s
+        self._began = time.monotonic()
+        self._outcome: Outcome | None = None  # until it is closed
         self._news: asyncio.Queue[tuple[int, News]] = asyncio.Queue()
         self._jobs = [
             AnswerJob(tuple(prompt), sampling, self._deliver_as(number), end_at_call)
@@ -36,9 +41,11 @@ class Answers:
         ]
         self._unfinished = dict(enumerate(self._jobs))
         self._tokens = dict.fromkeys(self._unfinished, 0)
+        self._first: dict[int, float] = {}
         try:
             service.desk.put(self._jobs)
         except QueueFull:
+            service.metrics.ended("refused", 0)
             raise ApiError(
                 429,
                 f"all places are taken, and {service.desk.waiting} answers are waiting; try again soon",
@@ -46,7 +53,13 @@ class Answers:
                 headers={"retry-after": "1"},
             ) from None
         except NoEngine as error:
-            raise _failed(error) from None
+            service.metrics.ended("refused", 0)
+            raise self._failed(error) from None
+
+    @property
+    def longest_s(self) -> float:
+        """Return after how long a client that reads slowly is cut off: answers have ended long before."""
+        return 2 * self._service.settings.timeout_s
 
     def _deliver_as(self, number: int) -> Callable[[News], None]:
         return lambda news: self._news.put_nowait((number, news))
@@ -61,15 +74,15 @@ class Answers:
             some = await self._next()
             for number, news in some:
                 if news.error is not None:
-                    raise _failed(news.error) from news.error
-                self._tokens[number] = news.tokens
-                if news.last:
-                    del self._unfinished[number]
+                    self._outcome = "failed"
+                    raise self._failed(news.error) from news.error
+                self._note(number, news)
             yield some
+        self._outcome = self._outcome or "finished"
 
     async def _next(self) -> list[tuple[int, News]]:
         try:
-            async with asyncio.timeout(self._deadline - time.monotonic()):
+            async with asyncio.timeout(self._began + self._service.settings.timeout_s - time.monotonic()):
                 some = [await self._news.get()]
         except TimeoutError:
             return self._run_out()
@@ -77,7 +90,21 @@ class Answers:
             some.append(self._news.get_nowait())
         return some
 
+    def _note(self, number: int, news: News) -> None:
+        """Keep count of what is new of an answer."""
+        metrics, now = self._service.metrics, time.monotonic()
+        metrics.tokens(news.tokens - self._tokens[number])
+        if news.tokens and number not in self._first:
+            self._first[number] = now
+            metrics.first_token(now - self._began)
+            metrics.prompt(len(self._jobs[number].prompt), news.reused)
+        self._tokens[number] = news.tokens
+        if news.last:
+            metrics.answer(news.tokens, now - self._first.get(number, now))
+            del self._unfinished[number]
+
     def _run_out(self) -> list[tuple[int, News]]:
+        self._outcome = "timeout"
         if not all(self._tokens[number] for number in self._unfinished):
             raise ApiError(
                 503,
@@ -85,19 +112,24 @@ class Answers:
                 code="timeout",
                 headers={"retry-after": "10"},
             )
-        self.close()
+        self._service.desk.cancel(list(self._unfinished.values()))
         return [(n, News(tokens=self._tokens[n], ending="timeout")) for n in self._unfinished]
 
     def close(self) -> None:
-        """Give up what is not finished."""
-        self._service.desk.cancel(list(self._unfinished.values()))
+        """Give up what is not finished; does nothing the second time."""
+        if self._jobs:
+            self._service.desk.cancel(list(self._unfinished.values()))
+            self._service.metrics.ended(self._outcome or "cancelled", time.monotonic() - self._began)
+            self._jobs = []
 
-
-def _failed(error: Exception) -> ApiError:
-    if isinstance(error, NoEngine):
-        return ApiError(
-            503, "no engine is running any more; the server must be started again", code="no_engine"
-        )
-    if isinstance(error, NanochatError | ValueError):
-        return refused(error) if isinstance(error, NanochatError) else ApiError(400, str(error))
-    return ApiError(500, f"the engine failed with {type(error).__name__}", code="engine_failed")
+    def _failed(self, error: Exception) -> ApiError:
+        """Return what the client is to read of an error."""
+        if isinstance(error, NoEngine):
+            if self._service.state == "stopping":
+                return ApiError(503, "the server ended before the answer was finished", code="stopping")
+            return ApiError(503, "no engine runs any more; the server must be restarted", code="no_engine")
+        if isinstance(error, NanochatError):
+            return refused(error)
+        if isinstance(error, ValueError):
+            return bad_request(str(error))
+        return ApiError(500, f"the engine failed with {type(error).__name__}", code="engine_failed")

@@ -85,6 +85,8 @@ class InlineReader:
     """Takes in the pieces of one answer, and has the calculator's part in the text: `[3+4 = 7] `."""
 
     def __init__(self) -> None:
+        self.inserted = 0
+        """Characters so far that are not of the model's own text."""
         self._reader = AnswerReader()
         self._asked: str | None = None
 
@@ -93,16 +95,19 @@ class InlineReader:
         text = ""
         for one in self._reader.read(pieces, last=last):
             if isinstance(one, Returned):
-                text += f"[{self._asked} = {one.result}] " if self._asked else f"[{one.result}] "
-                self._asked = None
+                text += self._inserted(f" = {one.result}")
                 continue
-            text += self._unanswered()
+            text += self._inserted("")
             if isinstance(one, Asked):
                 self._asked = one.expression
             else:
                 text += one
-        return text + self._unanswered() if last else text
+        return text + self._inserted("") if last else text
 
-    def _unanswered(self) -> str:
-        asked, self._asked = self._asked, None
-        return f"[{asked}] " if asked else ""
+    def _inserted(self, result: str) -> str:
+        """Return what the calculator was asked, and what it returned."""
+        if self._asked is None:
+            return ""
+        text, self._asked = f"[{self._asked}{result}] ", None
+        self.inserted += len(text)
+        return text

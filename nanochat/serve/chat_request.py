@@ -138,6 +138,11 @@ class ChatRequest(Drawing):
     web_search_options: None = None
     verbosity: None = None
 
+    @property
+    def client_calculates(self) -> bool:
+        """Return whether the client works out what the model calculates."""
+        return bool(self.tools) and self.tool_choice != "none"
+
 
 UNUSED = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
 """Fields that do not concern the answer: who asks, and what a provider does with requests."""

@@ -10,10 +10,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from nanochat.chat.engine import Engine, Request, Written
+from nanochat.chat.pieces import Piece
+from nanochat.chat.request import Request
 from nanochat.serve.job_desk import AnswerJob, JobDesk, News, NoEngine
+
+if TYPE_CHECKING:  # what answers while a model is loaded must not wait for torch
+    from nanochat.chat.engine import Engine, Written
 
 _log = logging.getLogger(__name__)
 
@@ -97,16 +101,18 @@ class EngineThread:
     def _take_in(self, written: Written) -> None:
         request = written.request
         job = self._jobs[request]
-        ending, call = request.finish, self._call(request) if job.ends_at_call else None
+        ending = request.finish
+        call = self._call(request) if job.ends_at_call else None
         if call is not None:
             self.engine.cancel(request)
         news = News(
-            pieces=written.pieces,
+            pieces=written.pieces if call is None else _before_the_end(written.pieces),
             logprobs=written.logprobs,
             tokens=len(request.tokens),
             reused=request.reused_tokens,
             ending="tool_calls" if call is not None else ending,
             call=call,
+            engine=self._number,
         )
         self._news.append((job, news))
         if news.last:
@@ -142,3 +148,9 @@ class EngineThread:
             self._call_soon(deliver)
         except RuntimeError:  # the event loop is closed, so nobody waits any more
             _log.debug("nobody waits for %d answers", len(news))
+
+
+def _before_the_end(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
+    """Return the pieces up to the end of a calculation."""
+    ends = [number for number, piece in enumerate(pieces) if piece.kind == "expression"]
+    return pieces[: ends[-1] + 1] if ends else ()

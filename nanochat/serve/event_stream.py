@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
+from nanochat.serve.answering import Answers
 from nanochat.serve.api_errors import ApiError
 
 _log = logging.getLogger(__name__)
@@ -47,28 +48,33 @@ async def _gone(receive: Receive) -> None:
 
 
 class EventStream(Response):
-    """Sends events; an ApiError among them becomes the last. Ends the work when the client goes away."""
+    """Sends events about answers, and gives the answers up when the client is gone; an error is the last."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[str], *, longest_s: float) -> None:
+    def __init__(self, events: AsyncIterator[str], answers: Answers) -> None:
         self.status_code = 200
         self.background = None
         self.body = b""
         self._events = events
-        self._longest_s = longest_s
+        self._answers = answers
         self.init_headers({"cache-control": "no-store", "x-accel-buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send everything, or end early; raises TimeoutError for a reader that takes too long over it."""
+        """Send everything, or end early: for a client that is gone, or takes much longer than the engines."""
         sending = asyncio.ensure_future(self._send(send))
         gone = asyncio.ensure_future(_gone(receive))
         try:
-            async with asyncio.timeout(self._longest_s):
+            async with asyncio.timeout(self._answers.longest_s):
                 await asyncio.wait((sending, gone), return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
                 sending.result()
+        except TimeoutError:
+            _log.warning(
+                "a client was cut off: it had not read its answer after %g s", self._answers.longest_s
+            )
         finally:
+            self._answers.close()
             for task in (sending, gone):
                 task.cancel()
             await asyncio.gather(sending, gone, return_exceptions=True)

@@ -54,6 +54,11 @@ class Guard:
         elif not (path in _WITHOUT_KEY or path.startswith(_PAGE)):
             _check_key(headers.get("authorization", ""), settings.key)
         _check_origin(headers, settings.allow_origins)
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if scope["method"] == "POST" and kind != "application/json":
+            raise ApiError(
+                415, f"the content-type is {kind[:80]!r}; send the header content-type: application/json"
+            )
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         """Return the body of a request, which must be short and come soon."""

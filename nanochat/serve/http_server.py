@@ -67,6 +67,11 @@ class HttpServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server = _Server(_config(create_app(self.service, page)))
 
+    @property
+    def stopping(self) -> bool:
+        """Return whether the server was asked to end."""
+        return self._ending is not None
+
     async def run(self, listening: socket.socket) -> None:
         """Serve until `stop` is called; raises what loading the model raises."""
         self._loop = asyncio.get_running_loop()
@@ -79,7 +84,7 @@ class HttpServer:
 
     def stop(self) -> None:
         """Take no more requests and finish those that are open; a second call ends the process."""
-        if self._ending is not None:
+        if self.stopping:
             os._exit(1)
         self._say("stopping: running answers are finished (again to end at once)")
         self._ending = asyncio.ensure_future(self._finish())

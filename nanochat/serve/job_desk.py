@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from nanochat.chat.engine import TokenLogprobs
 from nanochat.chat.pieces import Piece
+from nanochat.chat.request import TokenLogprobs
 from nanochat.config import Sampling
 
 Ending = Literal["stop", "length", "context", "cancelled", "tool_calls", "timeout"]
@@ -35,6 +35,8 @@ class News:
     call: str | None = None
     """The expression that the client is to work out; with ending `tool_calls`."""
     error: Exception | None = None
+    engine: int = 0
+    """The number of the engine that writes it."""
 
     @property
     def last(self) -> bool:
@@ -67,7 +69,7 @@ class JobDesk:
     """Hands jobs to engines."""
 
     def __init__(self, *, rows: int, queue: int) -> None:
-        self._rows = rows
+        self.rows = rows
         self._queue = queue
         self._waiting: deque[AnswerJob] = deque()
         self._loads: dict[int, int] = {}  # jobs that each engine has taken and not finished
@@ -95,7 +97,7 @@ class JobDesk:
         with self._changed:
             if not self._loads or self._closed:
                 raise NoEngine
-            free = len(self._loads) * self._rows - sum(self._loads.values())
+            free = len(self._loads) * self.rows - sum(self._loads.values())
             if len(self._waiting) + len(jobs) > self._queue + free:
                 raise QueueFull
             self._waiting.extend(jobs)
@@ -127,7 +129,7 @@ class JobDesk:
 
     def _is_its_turn(self, engine: int) -> bool:
         load = self._loads[engine]
-        return load < self._rows and load == min(self._loads.values())
+        return load < self.rows and load == min(self._loads.values())
 
     def done(self, engine: int) -> None:
         """Note that an engine has finished one of its jobs."""

@@ -53,11 +53,6 @@ class ServeSettings:
     """How long running answers may take to finish once the server is asked to end."""
     limits: RequestLimits = RequestLimits()
 
-    @property
-    def longest_s(self) -> float:
-        """Return after how long an answer that is streamed ends even if its reader is slow."""
-        return 2 * self.timeout_s
-
     def __post_init__(self) -> None:
         """Refuse a server that anybody on the network could use, and a key that is easily guessed."""
         if self.key is None and not is_loopback(self.host):

@@ -7,16 +7,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from nanochat.chat.engine import Engine
 from nanochat.serve.api_errors import ApiError
 from nanochat.serve.engine_thread import CallSoon, EngineThread
 from nanochat.serve.job_desk import JobDesk
+from nanochat.serve.serve_metrics import ServeMetrics
 from nanochat.serve.serve_settings import ServeSettings
 from nanochat.tokenizer.tokenizer import Tokenizer
 
-MakeEngine = Callable[[], Engine]
+if TYPE_CHECKING:
+    from nanochat.chat.engine import Engine
+
+MakeEngine = Callable[[], "Engine"]
 State = Literal["loading", "ready", "stopping"]
 
 
@@ -38,6 +41,7 @@ class Service:
     def __init__(self, settings: ServeSettings) -> None:
         self.settings = settings
         self.desk = JobDesk(rows=settings.rows, queue=settings.queue)
+        self.metrics = ServeMetrics(self.desk)
         self.state: State = "loading"
         self._model: ServedModel | None = None
         self._threads: list[EngineThread] = []
@@ -76,6 +80,7 @@ class Service:
         for thread in threads:
             thread.start()
         self._threads = threads
+        self.metrics.watch_caches(lambda: [t.engine.cache for t in threads if t.engine.cache is not None])
         if self.state == "loading":
             self.state = "ready"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from nanochat.serve.api_errors import ApiError, json_response
 from nanochat.serve.service import ServedModel, Service
@@ -40,6 +41,10 @@ def status_router(service: Service) -> APIRouter:
         busy = sum(load > 0 for load in loads.values())
         counts = {"total_workers": len(workers), "available_workers": len(loads) - busy, "busy_workers": busy}
         return json_response({**counts, "workers": workers})
+
+    @router.get("/metrics")
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     return router
 

@@ -14,10 +14,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nanochat.serve.api_errors import ApiError, bad_request
 from nanochat.serve.chat_route import chat_router
+from nanochat.serve.completion_route import completion_router
 from nanochat.serve.event_stream import ClientGone
 from nanochat.serve.guards import Guard
 from nanochat.serve.service import Service
 from nanochat.serve.status_routes import status_router
+from nanochat.serve.upstream_route import upstream_router
 from nanochat.serve.web_page import PageFile, page_router
 
 _log = logging.getLogger(__name__)
@@ -26,8 +28,9 @@ _log = logging.getLogger(__name__)
 def create_app(service: Service, page: dict[str, PageFile]) -> FastAPI:
     """Return the application of a service."""
     app = FastAPI(title="nanochat", docs_url=None, redoc_url=None)  # their pages load scripts from elsewhere
-    for router in (chat_router(service), status_router(service), page_router(page)):
-        app.include_router(router)
+    for make in (chat_router, completion_router, upstream_router, status_router):
+        app.include_router(make(service))
+    app.include_router(page_router(page))
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(RequestValidationError, _wrong_form)
     app.add_exception_handler(HTTPException, _http_error)
@@ -67,13 +70,16 @@ async def _api_error(request: Request, error: Exception) -> Response:
 
 async def _wrong_form(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    where = _place(first["loc"][1:])
-    if first["type"] == "json_invalid":
-        reason = first.get("ctx", {}).get("error", first["msg"])
+    found = error.errors()
+    if found[0]["type"] == "json_invalid":
+        reason = found[0].get("ctx", {}).get("error", found[0]["msg"])
         return bad_request(f"the body is not JSON: {reason}").response()
-    known = first["type"] != "extra_forbidden"
-    problem = first["msg"] if known else "this server does not know the field"
+    # Of a value that may be of several types, the type that it comes closest to says most.
+    places = {_place(one["loc"][1:]): one for one in reversed(found)}
+    first = _place(found[0]["loc"][1:])
+    where = max((place for place in places if place.startswith(first)), key=len)
+    known = places[where]["type"] != "extra_forbidden"
+    problem = places[where]["msg"] if known else "this server does not know the field"
     return bad_request(f"{where or 'the body'}: {problem}", where or None).response()
 
 

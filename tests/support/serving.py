@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -27,9 +28,8 @@ from nanochat.chat.engine import Engine
 from nanochat.config import ModelConfig
 from nanochat.formats.nanochat_folder import write_nanochat_folder
 from nanochat.model.gpt import GPT
-from nanochat.serve.http_server import HttpServer, address_of, open_socket
+from nanochat.serve.http_server import HttpServer, Load, address_of, open_socket
 from nanochat.serve.serve_settings import ServeSettings
-from nanochat.serve.service import Service
 from nanochat.serve.web_page import read_page
 from nanochat.tokenizer.tokenizer import Tokenizer
 
@@ -95,12 +95,22 @@ def write_tiny_model(folder: Path, answer: Sequence[str] = SUM, context: int = 1
 
 
 @contextmanager
-def server_here(settings: ServeSettings, *engines: Engine) -> Iterator[tuple[str, Service]]:
-    """Yield address and inside of a server in this process that has these engines; it ends with the block."""
+def server_here(
+    settings: ServeSettings,
+    *makes: Callable[[], Engine],
+    load: Load | None = None,
+    send_buffer: int | None = None,
+) -> Iterator[tuple[str, HttpServer]]:
+    """Yield address and inside of a server in this process; it ends with the block.
+
+    It has an engine of each that `makes` make, once those are there: at once if `load` is given.
+    """
     listening = open_socket(settings.host, 0)
-    makes = [("cpu", lambda engine=engine: engine) for engine in engines]
+    if send_buffer:  # what the system holds for a reader
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     ready = threading.Event()
-    server = HttpServer(settings, lambda: ("tiny", makes), read_page(), lambda text: ready.set())
+    engines = [("cpu", make) for make in makes]
+    server = HttpServer(settings, load or (lambda: ("tiny", engines)), read_page(), lambda text: ready.set())
     ended: list[BaseException] = []
 
     def run() -> None:
@@ -112,12 +122,14 @@ def server_here(settings: ServeSettings, *engines: Engine) -> Iterator[tuple[str
 
     thread = threading.Thread(target=run, name="server")
     thread.start()
-    ready.wait()
+    if load is None:
+        ready.wait()
     try:
         if not ended:
-            yield address_of(listening), server.service
+            yield address_of(listening), server
     finally:
-        server.stop_soon()
+        if not server.stopping:
+            server.stop_soon()
         thread.join()
     if ended:
         raise ended[0]
@@ -132,17 +144,18 @@ class RunningServer:
     errors: list[str] = field(default_factory=list)
     """Lines of standard error so far."""
 
-    def get(self, path: str) -> str:
+    def get(self, path: str, key: str = "") -> str:
         """Return the body of what is at a path, of an error too."""
+        request = urllib.request.Request(self.url + path, headers={"authorization": f"Bearer {key}"})
         try:
-            with _DIRECT.open(self.url + path, timeout=30) as answer:
+            with _DIRECT.open(request, timeout=30) as answer:
                 return str(answer.read().decode())
         except urllib.error.HTTPError as error:
             return error.read().decode()
 
-    def metric(self, name: str) -> float:
+    def metric(self, name: str, key: str = "") -> float:
         """Return one value of `/metrics`, named with its labels; 0 where it is not there yet."""
-        found = re.search(rf"^{re.escape(name)} (\S+)$", self.get("/metrics"), re.MULTILINE)
+        found = re.search(rf"^{re.escape(name)} (\S+)$", self.get("/metrics", key), re.MULTILINE)
         return float(found[1]) if found else 0.0
 
 

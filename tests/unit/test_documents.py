@@ -98,7 +98,10 @@ def test_each_link_leads_to_a_file_and_to_a_heading_in_it(name, target):
 
 def _is_path(span):
     first = span.partition("/")[0]
-    known = (first not in ("", ".gpu") and (ROOT / first).is_dir()) or first in (".github", ".ci")  # not in a clone
+    known = (first not in ("", ".gpu") and (ROOT / first).is_dir()) or first in (
+        ".github",
+        ".ci",
+    )  # not in a clone
     return "/" in span and re.fullmatch(r"[\w./-]+", span) and known and span not in DEPLOYMENTS
 
 

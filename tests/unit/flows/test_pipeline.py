@@ -65,10 +65,11 @@ def test_by_default_there_is_one_rank_for_each_gpu(monkeypatch, device, found, p
 def test_what_is_suggested_after_a_run_is_the_same_run_whatever_its_options_hold():
     overrides = ("tasks.own=['/my chats/a;b #1.jsonl']", 'sft.prompts=["What\'s $HOME?"]')
     lines = flows.cli.local_run.next_commands("toy", overrides, "/my store")
-    chat, again, plan, report, _ = [shlex.split(line.partition("   ")[0]) for line in lines]
+    chat, again, plan, report, _, serve = [shlex.split(line.partition("   ")[0]) for line in lines]
     options = ["-o", overrides[0], "-o", overrides[1]]
     assert chat[:4] == ["nanochat", "chat", "--store", "/my store"]
     assert again[: len(options) + 3] == ["nanochat", "run", "toy", *options]
     assert plan[: len(options) + 5] == ["nanochat", "plan", "toy", *options, "-o", "sft.epochs=2"]
     assert report[: len(options) + 3] == ["nanochat", "report", "toy", *options]
+    assert serve[:4] == ["nanochat", "serve", "--store", "/my store"]
     assert all("--store" in words for words in (chat, again, plan, report))

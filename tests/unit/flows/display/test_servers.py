@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,8 +16,11 @@ import psutil
 import pytest
 
 from flows.display import servers as display
+from flows.store import Store
+from flows.store.fingerprint import fingerprint
 from nanochat.errors import NanochatError
 from nanochat.sqlite_urls import sqlite_url
+from tests.support.serving import write_tiny_model
 
 _HOLDER = """
 import sys, time
@@ -88,6 +92,28 @@ def test_ui_serves_both_pages_and_lends_its_prefect_to_a_run(home: Path) -> None
         assert _get(f"{prefect}/api/health") == b"true"  # the run did not stop what it borrowed
     assert not (home / "prefect" / "url").exists()
     assert (home / "mlflow.db").is_file() and os.listdir(home.parent) == [_ODD]  # noqa: PTH208
+
+
+@pytest.mark.slow
+def test_ui_opens_the_page_to_talk_to_the_published_model(home: Path, tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    model = write_tiny_model(tmp_path / "model")
+    payload = {"stage": "publish"}
+    store.commit(
+        stage="publish", node="publish", key=fingerprint(payload), payload=payload, folder=model, inputs={}
+    )
+    with display.chat_page(home, store.url) as page:
+        assert b"<html" in _get(page).lower()
+        while b'"ok"' not in (health := _health(page)):
+            assert b'"loading"' in health
+            time.sleep(0.1)
+
+
+def _health(page: str) -> bytes:
+    try:
+        return _get(f"{page}/health")
+    except urllib.error.HTTPError as error:
+        return error.read()
 
 
 def test_ui_refuses_a_home_that_a_run_holds(tmp_path: Path) -> None:

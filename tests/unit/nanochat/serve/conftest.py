@@ -10,7 +10,7 @@ from tests.support.serving import server_here, tiny_engine
 @pytest.fixture(scope="package")
 def address():
     """A server whose model answers everything with the sum of three and four."""
-    with server_here(ServeSettings(), tiny_engine()) as (url, _):
+    with server_here(ServeSettings(), tiny_engine) as (url, _):
         yield url
 
 
