@@ -20,7 +20,8 @@ from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.display.console import PrintableConsole, keep_output_clean
+from flows.display.clean import keep_output_clean
+from flows.display.console import PrintableConsole
 from flows.display.progress import Progress
 from flows.display.run_display import RunDisplay, tracked_in_mlflow
 from flows.plan import make_plan

@@ -1,23 +1,26 @@
 """The `nanochat` command: verbs that read (`plan`, `why`, `ls`, …) and verbs that act (`run`, `gc`, …).
 
 Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 the work failed, 2 wrong usage. Each
-verb only parses, calls and prints, in the file of its group; heavy modules are imported by the verbs that
-need them.
+verb only parses, calls and prints, in the file of its group, which is imported when the verb is asked for;
+heavy modules are imported by the verbs that need them.
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections import UserDict
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.main
+from typer.core import TyperGroup
 
-from flows.cli import display, info, models, output, plan, recipes, run, scoring, serve, store, submit
-from flows.display.console import keep_output_clean
+from flows.cli import output
+from flows.display.clean import keep_output_clean
 from flows.proxies import reach_loopback_directly
 from flows.settings import home_folder
 from nanochat.errors import ConfigError, Interrupted, NanochatError
@@ -25,38 +28,59 @@ from nanochat.system_errors import explain
 
 logger = logging.getLogger(__name__)
 
+_VERBS: dict[str, str] = {
+    "recipes": "recipes:list_recipes",
+    "show": "recipes:show",
+    "plan": "plan:plan",
+    "why": "plan:why",
+    "run": "run:run",
+    "submit": "submit:submit",
+    "ls": "store:list_records",
+    "inspect": "store:inspect",
+    "verify": "store:verify_store",
+    "gc": "store:collect_garbage",
+    "eval": "scoring:evaluate",
+    "info": "info:info",
+    "chat": "models:chat",
+    "serve": "serve:serve",
+    "import": "models:import_folder",
+    "export": "models:export",
+    "report": "display:report",
+    "ui": "display:ui",
+}  # module in `flows.cli`, and function
+
+
+class _Commands(UserDict[str, Any]):
+    """The commands of the verbs, each made when it is looked up."""
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a command; its module brings what all its options and tables need."""
+        made = super().__getitem__(name)
+        if isinstance(made, str):
+            module, _, function = made.partition(":")
+            alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+            alone.command(name)(getattr(importlib.import_module(f"flows.cli.{module}"), function))
+            made = self.data[name] = typer.main.get_command(alone)
+        return made
+
+
+class _Verbs(TyperGroup):
+    """A group that knows its verbs by name before their modules are imported."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = _Commands(_VERBS)
+
+
 app = typer.Typer(
     name="nanochat",
+    cls=_Verbs,
     help="One dial and one command from raw text shards to a published chat model.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-
-_VERBS: dict[str, Callable[..., None]] = {
-    "recipes": recipes.list_recipes,
-    "show": recipes.show,
-    "plan": plan.plan,
-    "why": plan.why,
-    "run": run.run,
-    "submit": submit.submit,
-    "ls": store.list_records,
-    "inspect": store.inspect,
-    "verify": store.verify_store,
-    "gc": store.collect_garbage,
-    "eval": scoring.evaluate,
-    "info": info.info,
-    "chat": models.chat,
-    "serve": serve.serve,
-    "import": models.import_folder,
-    "export": models.export,
-    "report": display.report,
-    "ui": display.ui,
-}
-for _name, _verb in _VERBS.items():
-    app.command(_name)(_verb)
 
 
 def _show_version(asked: bool) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.settings import Settings
-from flows.store import Store
 from nanochat.errors import ConfigError
 from nanochat.runtime import DEVICES
+
+if TYPE_CHECKING:
+    from flows.store import Store
 
 StoreUrl = Annotated[
     str | None, typer.Option("--store", help="Folder or fsspec URL of the store (default: $NANOCHAT_STORE).")
@@ -30,6 +32,8 @@ Device = Annotated[str, typer.Option(callback=_checked_device, help="cpu, cuda, 
 
 def open_store(url: str | None) -> tuple[Settings, Store]:
     """Return the settings of this machine and the store that the options name."""
+    from flows.store import Store
+
     settings = Settings.from_environment(store=url)
     return settings, Store.open(settings.store_url, cache=settings.cache)
 

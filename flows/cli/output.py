@@ -13,15 +13,15 @@ import threading
 from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
-from rich.console import Console
-
-from flows.display.console import PrintableConsole
 from nanochat.credentials import without_credentials
 from nanochat.printable import printable
 from nanochat.system_errors import naming
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _WIDTH_OF_PIPES = 160
 GO_ON = "finished work is kept; the same command continues from there"
@@ -31,11 +31,15 @@ failed = threading.Event()  # a command has said why it fails
 
 def stderr() -> Console:
     """Return the console for everything that is not data."""
+    from flows.display.console import PrintableConsole  # brings rich, which an answer does not need
+
     return PrintableConsole(stderr=True)
 
 
 def show(what: object) -> None:
     """Print a text or a table as data."""
+    from flows.display.console import PrintableConsole
+
     console = PrintableConsole()
     if not console.is_terminal:
         console.width = _WIDTH_OF_PIPES

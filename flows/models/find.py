@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.stages import IMPORT, PUBLISH, STAGES, TRAINED
-from flows.store import Record, Store
-from flows.store.blobs import remade_by
 from nanochat.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
+    from flows.store import Record, Store
     from nanochat.chat.engine import Engine
     from nanochat.formats.published import Choice, Published
 
@@ -130,6 +129,8 @@ def input_of(store: Store, record: Record, name: str) -> Record:
         )
     found = store.find(line["stage"], line["key"])
     if found is None:
+        from flows.store.blobs import remade_by
+
         raise StoreError(
             f"{record.stage}/{record.key[:12]} needs {line['stage']}/{line['key'][:12]}, which is gone",
             hint=remade_by(line["stage"]),

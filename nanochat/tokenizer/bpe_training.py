@@ -10,11 +10,14 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-import sentencepiece
 import tiktoken
 
 from nanochat.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sentencepiece import SentencePieceProcessor
 
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _OTHERS = [b for b in range(256) if b not in set(_PRINTABLE)]
@@ -58,11 +61,13 @@ def train_ranks(words: Iterable[tuple[str, int]], n_tokens: int) -> dict[bytes, 
     return ranks
 
 
-def _train(counted: Sequence[tuple[str, int]], n_tokens: int) -> sentencepiece.SentencePieceProcessor | int:
+def _train(counted: Sequence[tuple[str, int]], n_tokens: int) -> SentencePieceProcessor | int:
     """Return the trained model, or the engine's limit where `n_tokens` is above it."""
+    from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+
     model = io.BytesIO()
     try:
-        sentencepiece.SentencePieceTrainer.train(
+        SentencePieceTrainer.train(
             sentence_iterator=_rows(counted),
             input_format="tsv",
             model_writer=model,
@@ -94,7 +99,7 @@ def _train(counted: Sequence[tuple[str, int]], n_tokens: int) -> sentencepiece.S
         if limit is None:
             raise
         return int(limit[1]) - 1
-    return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    return SentencePieceProcessor(model_proto=model.getvalue())
 
 
 def _rows(counted: Sequence[tuple[str, int]]) -> Iterator[str]:
@@ -106,7 +111,7 @@ def _rows(counted: Sequence[tuple[str, int]]) -> Iterator[str]:
         yield f"{char}\t{total // 1_000_000 + 1}"
 
 
-def _ranks(trained: sentencepiece.SentencePieceProcessor, n_tokens: int) -> dict[bytes, int]:
+def _ranks(trained: SentencePieceProcessor, n_tokens: int) -> dict[bytes, int]:
     pieces = sorted((-trained.get_score(i), trained.id_to_piece(i)) for i in range(1, len(trained)))
     ranks = {bytes([b]): b for b in range(256)}
     for _, piece in pieces:

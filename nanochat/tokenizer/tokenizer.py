@@ -13,16 +13,18 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import sentencepiece
 import tiktoken
 
 from nanochat.errors import DataError
 from nanochat.tokenizer.bpe_training import map_bytes, unmap_bytes
-from nanochat.tokenizer.lexicon import Lexicon
 from nanochat.tokenizer.split import PATTERN, PROBE, check_pattern, isolate_long_runs, utf8
+
+if TYPE_CHECKING:
+    from nanochat.tokenizer.lexicon import Lexicon
 
 SPECIAL_NAMES = (
     "bos",
@@ -99,6 +101,8 @@ class Tokenizer:
         try:
             lexicon = self._lexicons.pop()
         except IndexError:
+            from nanochat.tokenizer.lexicon import Lexicon  # brings pyarrow
+
             lexicon = Lexicon(self._encode_array, self.token_bytes())
         encoded = lexicon.encode_batch(texts)
         self._lexicons.append(lexicon)
@@ -165,13 +169,15 @@ class Tokenizer:
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
         """Read a folder that `save` wrote; raises `DataError` where it is not one."""
+        from sentencepiece import SentencePieceProcessor
+
         model_file, meta_file = folder / MODEL_FILE, folder / META_FILE
         for file in (model_file, meta_file):
             if not file.is_file():
                 raise DataError(f"{file} does not exist, so {folder} holds no tokenizer")
         try:
             meta = json.loads(meta_file.read_text(encoding="utf-8"))
-            model = sentencepiece.SentencePieceProcessor(model_proto=model_file.read_bytes())
+            model = SentencePieceProcessor(model_proto=model_file.read_bytes())
             specials = {str(text): int(i) for text, i in meta["special_tokens"].items()}
             n_ranks = int(meta["vocab_size"]) - len(specials)
             ranks = {unmap_bytes(model.id_to_piece(i)): i for i in range(n_ranks)}

@@ -189,7 +189,7 @@ def test_all_that_is_printed_passes_where_it_is_made_printable():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and ".".join(ast.unparse(node.func).split(".")[-2:]) in printing
     }
-    assert found == {"flows.cli.output", "flows.display.console"}
+    assert found == {"flows.cli.output", "flows.display.clean"}
 
 
 def test_no_class_has_the_name_of_another():

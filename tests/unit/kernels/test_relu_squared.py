@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from kernels.registration import FLOPS
 from kernels.relu_squared.op import mlp, relu_squared_mlp, relu_squared_mlp_reference
 from tests.support.kernels.errors import assert_close_to_truth
 
@@ -64,7 +65,7 @@ def test_compiling_breaks_no_graph_and_changes_no_bit():
 def test_operations_are_counted_as_those_of_plain_pytorch():
     counts = []
     for op in (relu_squared_mlp, relu_squared_mlp_reference):
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping=FLOPS) as counter:
             _run(op, _arguments())
         counts.append(counter.get_total_flops())
     assert counts[0] == counts[1] == 6 * 2 * 63 * 24 * 96

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from flows.display.console import CleanLogRecord, PrintableConsole
+from flows.display.clean import CleanLogRecord
+from flows.display.console import PrintableConsole
 from flows.display.progress import Progress
 
 HOSTILE = "[red]a\x1b]8;;http://x\x1b\\b\u202ec:smile:"
@@ -74,7 +75,7 @@ def test_log_lines_and_their_tracebacks_are_printable_and_have_no_credentials():
 @pytest.mark.parametrize("thread", [False, True])
 def test_a_traceback_that_nobody_caught_is_printable_and_has_no_credentials(thread):
     code = (
-        "import threading; from flows.display.console import keep_output_clean as p; p()\n"
+        "import threading; from flows.display.clean import keep_output_clean as p; p()\n"
         "def fail(): raise OSError('\\x1b[2J https://u:p@h')\n"
         f"threading.Thread(target=fail).start() if {thread} else fail()"
     )

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from kernels.attention import attention, attention_reference, document_starts, visible_pairs
+from kernels.registration import FLOPS
 from tests.support.kernels.attention_cases import inputs, relative_errors, run, run_in_float64
 
 # Errors against float64, relative in norm. A result is rounded to 2^-53, 2^-24, 2^-11 or 2^-8 at most, half
@@ -151,7 +152,7 @@ def test_it_compiles_into_one_graph_with_the_same_results(window, documents):
 @pytest.mark.parametrize("window", [None, 0, 37, 129, 500])
 def test_flops_are_counted_exactly(window):
     case = inputs(2, 130, 4, 2, 32, torch.float32)
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=FLOPS) as counter:
         run(attention, case, window=window)
     t = torch.arange(130)
     pairs = int((t + 1).clamp(max=(130 if window is None else window) + 1).sum())
