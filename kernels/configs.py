@@ -17,7 +17,6 @@ from typing import NamedTuple
 import torch
 
 from kernels.chosen import CHOSEN
-from kernels.language import triton
 
 BASE = "base"  # what a row's configuration in `TABLE` is called
 _Sizes = tuple[int, ...]
@@ -251,6 +250,8 @@ def trying(**variants: str) -> Iterator[None]:
 
 def n_cores() -> int:
     """Return how many multiprocessors the current device has."""
+    from kernels.language import triton
+
     if triton.knobs.runtime.interpret:  # few, so that a program has several tiles
         return 2
     driver = triton.runtime.driver.active
@@ -259,6 +260,8 @@ def n_cores() -> int:
 
 
 def _arch() -> int:
+    from kernels.language import triton  # heavy, and the table is read without it
+
     if triton.knobs.runtime.interpret:  # no device: compute what an H100 would
         return 90
     arch: int = triton.runtime.driver.active.get_current_target().arch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -32,6 +32,14 @@ Tag = Annotated[
 ]
 Step = Annotated[
     int | None, typer.Option(min=0, help="In a folder with several steps, this one (default: newest).")
+]
+
+Weights = Annotated[
+    Literal["auto", "float32", "bfloat16", "int8", "int4"],
+    typer.Option(
+        help="Weights to compute with; fewer bytes are faster on a CPU. auto: float32 for small models, else"
+        " int8 on a CPU and bfloat16 on a GPU. `nanochat info` measures what each costs in quality."
+    ),
 ]
 
 

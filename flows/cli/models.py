@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from flows.cli import output
-from flows.cli.model_options import ModelRef, Source, Step, Tag, choice_of
+from flows.cli.model_options import ModelRef, Source, Step, Tag, Weights, choice_of
 from flows.cli.options import AsJson, Device, StoreUrl, open_store
 from flows.display.quantities import bytes_text
 from nanochat.config import Sampling
@@ -32,6 +32,7 @@ def chat(
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = Sampling.max_new_tokens,
     seed: Annotated[int, typer.Option(help="Same seed and conversation, same answer.")] = Sampling.seed,
     device: Device = "cpu",
+    weights: Weights = "auto",
     source: Source = None,
     tag: Tag = None,
     step: Step = None,
@@ -41,7 +42,7 @@ def chat(
     from nanochat.chat import terminal
 
     _, opened = open_store(store)
-    engine = open_engine(opened, ref, choice_of(source, tag, step), device)
+    engine = open_engine(opened, ref, choice_of(source, tag, step), device, weights)
     settings = Sampling(temperature=temperature, top_k=top_k, max_new_tokens=max_tokens, seed=seed)
     if prompt is not None:
         session = terminal.ChatSession(engine, settings)

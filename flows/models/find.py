@@ -25,16 +25,22 @@ if TYPE_CHECKING:
 _RESULTS = {"val/bpb": "val_bpb", "val/loss": "val_loss"}
 
 
-def open_engine(store: Store, ref: str, choice: Choice | None = None, device: str = "cpu") -> Engine:
+def open_engine(
+    store: Store, ref: str, choice: Choice | None = None, device: str = "cpu", weights: str = "float32"
+) -> Engine:
     """Return an engine for the model that a reference names: a record, or a published folder.
 
-    Raises as `open_model` does, and ConfigError for a device that this machine lacks.
+    `weights` is `auto` or a kind of `nanochat.model.inference_weights`. Raises as `open_model` does, and
+    ConfigError for a device that this machine lacks, or weights that the device cannot compute with.
     """
     published = open_model(store, ref, choice)
     from nanochat.chat.engine import Engine  # heavy, and not needed to report a wrong reference
     from nanochat.model.device import device_of
+    from nanochat.model.inference_weights import use_weights
 
-    return Engine(published.model.to(device_of(device)), published.tokenizer)
+    model = published.model.to(device_of(device))
+    use_weights(model, weights)
+    return Engine(model, published.tokenizer)
 
 
 def open_model(store: Store, ref: str, choice: Choice | None = None) -> Published:
@@ -73,11 +79,11 @@ def open_record(store: Store, record: Record) -> Published:
         model_record = trained(store, record)
         folder = store.fetch(model_record, Path(scratch) / "model")
         if model_record.stage == IMPORT.name:
-            model, tokenizer = load_model(folder), Tokenizer.load(folder)
+            model, tokenizer = load_model(folder, mapped=True), Tokenizer.load(folder)
             return Published(model=model, tokenizer=tokenizer, **read_note(folder / NOTE))
         words = store.fetch(input_of(store, model_record, "tokenizer"), Path(scratch) / "tokenizer")
         return Published(
-            model=load_model(folder),
+            model=load_model(folder, mapped=True),
             tokenizer=Tokenizer.load(words),
             step=_steps(model_record.metrics),
             source=TRAINED[model_record.stage].upstream,

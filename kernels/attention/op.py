@@ -24,7 +24,6 @@ from torch import Tensor
 
 from kernels import checks
 from kernels.attention.cpu import backward_on_cpu, forward_on_cpu, sum_dtype
-from kernels.attention.gpu import launch_backward, launch_forward
 from kernels.attention.mask import document_starts, first_keys, visible_pairs
 from kernels.registration import register
 
@@ -57,7 +56,11 @@ def forward(
     q: Tensor, k: Tensor, v: Tensor, lo: Tensor | None, window: int | None, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Return the outputs (B, T, H, D) and the log-sum-exp of each query's scores, (B, H, T)."""
-    return (forward_on_cpu if q.is_cpu else launch_forward)(q, k, v, lo, window, scale)
+    if q.is_cpu:
+        return forward_on_cpu(q, k, v, lo, window, scale)
+    from kernels.attention import gpu  # brings Triton
+
+    return gpu.launch_forward(q, k, v, lo, window, scale)
 
 
 def backward(
@@ -72,8 +75,11 @@ def backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of q, k and v from that of the outputs, (B, T, H, D)."""
-    run = backward_on_cpu if q.is_cpu else launch_backward
-    return run(grad, q, k, v, out, lse, lo, window, scale)
+    if q.is_cpu:
+        return backward_on_cpu(grad, q, k, v, out, lse, lo, window, scale)
+    from kernels.attention import gpu  # brings Triton
+
+    return gpu.launch_backward(grad, q, k, v, out, lse, lo, window, scale)
 
 
 def _fake_forward(q: Tensor, *_: object) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kernels import qk_norm_rotary, relu_squared
 from kernels.attention import attention_reference, document_starts, visible_pairs
 from kernels.attention import op as attention
 from kernels.bench import shapes
@@ -19,6 +18,8 @@ from kernels.configs import Row
 from kernels.linear_cross_entropy import op as loss
 from kernels.linear_cross_entropy.cpu import Head, rows_on_cpu
 from kernels.linear_cross_entropy.gpu import launch_rows
+from kernels.qk_norm_rotary import op as qk_norm_rotary
+from kernels.relu_squared import op as relu_squared
 from kernels.sizes import LOGIT_CHUNK_BYTES
 
 _SOFTCAP = 15.0

@@ -34,7 +34,6 @@ from torch.nn import functional as F
 
 from kernels import checks
 from kernels.linear_cross_entropy.cpu import Head, chunk_rows_on_cpu, chunks, losses_on_cpu, rows_on_cpu
-from kernels.linear_cross_entropy.gpu import launch_losses, launch_rows
 from kernels.registration import register
 from kernels.sizes import logit_chunk
 
@@ -72,7 +71,11 @@ _RowsInPlace = Callable[[Tensor, Tensor, Tensor, Tensor, Head], None]
 
 
 def _rows_for(hidden: Tensor) -> _RowsInPlace:
-    return rows_on_cpu if hidden.is_cpu else launch_rows
+    if hidden.is_cpu:
+        return rows_on_cpu
+    from kernels.linear_cross_entropy import gpu  # brings Triton
+
+    return gpu.launch_rows
 
 
 def _gradients(
@@ -151,8 +154,11 @@ def losses(
 ) -> Tensor:
     """Return one loss per token, (N,)."""
     weight, head = _checked(hidden, weight, targets, softcap, ignore_index, valid_vocab)
-    run = losses_on_cpu if hidden.is_cpu else launch_losses
-    return run(hidden, weight, targets, head)
+    if hidden.is_cpu:
+        return losses_on_cpu(hidden, weight, targets, head)
+    from kernels.linear_cross_entropy import gpu  # brings Triton
+
+    return gpu.launch_losses(hidden, weight, targets, head)
 
 
 def losses_backward(

@@ -20,6 +20,8 @@ from torch import Tensor
 from nanochat.chat.request import TokenLogprobs
 from nanochat.config import Sampling
 
+_COLDEST = 1e-6  # temperatures below are 0, since logits divided by them are no numbers any more;
+_STRONGEST = 1e6  # nor are those that a stronger penalty makes
 _LIKELIEST = 256  # sorted at first: sorting a whole vocabulary takes longer than all else here
 
 
@@ -28,7 +30,7 @@ class Draws:
 
     def __init__(self, sampling: Sampling, prompt: Sequence[int]) -> None:
         self.sampling = sampling
-        self.greedy = sampling.temperature == 0 or sampling.top_k == 1
+        self.greedy = sampling.temperature < _COLDEST or sampling.top_k == 1
         self.generator = None if self.greedy else torch.Generator().manual_seed(sampling.seed)
         self._text: list[int] | None = list(prompt) if sampling.repetition_penalty != 1 else None
         self._seen: Tensor | None = None
@@ -46,9 +48,9 @@ class Draws:
             self._seen = torch.zeros(logits.size(-1), dtype=torch.bool)
         self._seen[self._text] = True
         self._text.clear()
-        penalty = self.sampling.repetition_penalty
-        less = torch.where(logits > 0, logits / penalty, logits * penalty)
-        return torch.where(self._seen.to(logits.device), less, logits)
+        penalty = min(max(self.sampling.repetition_penalty, 1 / _STRONGEST), _STRONGEST)
+        changed = torch.where(logits > 0, logits / penalty, logits * penalty)
+        return torch.where(self._seen.to(logits.device), changed, logits)
 
 
 def draw(logits: Tensor, rows: Sequence[Draws]) -> list[int]:
@@ -121,6 +123,7 @@ def _fewest(probabilities: Tensor, share: float) -> Tensor:
     for count in _more(vocabulary):
         values, ids = probabilities.topk(count, dim=-1)
         kept = values.cumsum(dim=-1) - values < share
+        kept[:, 0] = True  # however small the share
         if count == vocabulary or not bool(kept[:, -1].any()):
             break
     return torch.zeros_like(probabilities).scatter_(1, ids, values * kept)

@@ -21,7 +21,7 @@ class Sampling:
     min_p: float = 0.0
     """Leave out tokens less likely than this share of the likeliest."""
     repetition_penalty: float = 1.0
-    """Logits of tokens already in the text are divided by this (Keskar et al. 2019)."""
+    """Logits of tokens already in the text are divided by this, or multiplied if negative (Keskar 2019)."""
     max_new_tokens: int = 256
     seed: int = 42
     stop: tuple[str, ...] = ()
@@ -38,6 +38,7 @@ class Sampling:
             "min_p": (0 <= self.min_p <= 1, "must be from 0 to 1"),
             "repetition_penalty": (0 < self.repetition_penalty < float("inf"), "must be above 0"),
             "max_new_tokens": (self.max_new_tokens >= 1, "must be at least 1"),
+            "seed": (-(2**63) <= self.seed < 2**64, "must have at most 64 bits"),
             "stop": (
                 len(self.stop) <= MAX_STOPS and all(self.stop),
                 f"must be at most {MAX_STOPS} strings, none of them empty",

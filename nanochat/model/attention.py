@@ -84,21 +84,17 @@ def attend(
     """
     if mask is None and q.size(1) == k.size(1):
         return attention(as_computed(q), as_computed(k), as_computed(v), window=window, lo=starts)
-    # Queries behind a cache of keys: few of them, so that a mask costs little. Those of the heads that share
-    # a key/value head are asked like so many positions of one head, for which no key is copied.
     rows, length, heads, width = q.shape
     sharing = heads // k.size(2)
-    q = (
-        q.view(rows, length, k.size(2), sharing, width).permute(0, 2, 3, 1, 4).flatten(2, 3)
-    )  # (B, K, H/K*T, D)
-    if mask is not None and sharing > 1 and length > 1:
-        mask = mask.repeat(*[1] * (mask.dim() - 2), sharing, 1)
-    found = F.scaled_dot_product_attention(q, k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask)
-    return (
-        found.view(rows, -1, sharing, length, width)
-        .permute(0, 3, 1, 2, 4)
-        .reshape(rows, length, heads, width)
-    )
+    k, v = k.transpose(1, 2), v.transpose(1, 2)  # (B, K, S, D)
+    if length == 1:
+        # The heads that share a key/value head ask like so many positions, for which no key is copied.
+        found = F.scaled_dot_product_attention(q.view(rows, -1, sharing, width), k, v, attn_mask=mask)
+        return found.reshape(rows, 1, heads, width)
+    if sharing > 1:
+        k, v = k.repeat_interleave(sharing, dim=1), v.repeat_interleave(sharing, dim=1)
+    # Queries behind a cache of keys: few of them, so that a mask costs little.
+    return F.scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=mask).transpose(1, 2)
 
 
 def attend_packed(q: Tensor, k: Tensor, v: Tensor, packed: PackedRows, window: int | None) -> Tensor:
@@ -116,12 +112,12 @@ def attend_cached(
     q: Tensor, k: Tensor, v: Tensor, reading: Reading, layer: int, window: int | None
 ) -> Tensor:
     """Store new keys and values (1, N, K, D); attend from q (1, N, H, D) to all that their rows now hold."""
-    out = torch.empty_like(q)
+    new = torch.cat((k, v))  # (2, N, K, D)
+    found = []
     for part in reading.parts(window):
-        part.store(layer, k, v)
-        keys, values = part.held(layer, k, v)
-        part.put(out, attend(part.queries(q), keys, values, window=window, mask=part.bias))
-    return out
+        keys, values = part.stored(layer, new)
+        found.append(attend(part.queries(q), keys, values, window=window, mask=part.bias))
+    return reading.joined(found, window)
 
 
 class Context(NamedTuple):
@@ -145,10 +141,11 @@ class Attention(nn.Module):
         self.head_dim = config.n_embd // config.n_head
         self.window = windows(config)[layer]
         self.qk_scale = architecture_of(config).qk_scale
+        self.c_qkv: nn.Module | None = None  # one map in place of the next three, for inference
         self.c_q = Linear(config.n_embd, self.n_head * self.head_dim)
         self.c_k = Linear(config.n_embd, self.n_kv_head * self.head_dim)
         self.c_v = Linear(config.n_embd, self.n_kv_head * self.head_dim)
-        self.c_proj = Linear(config.n_embd, config.n_embd)
+        self.c_proj: nn.Module = Linear(config.n_embd, config.n_embd)
         if has_value_embedding(config, layer):
             self.ve_gate = Linear(VALUE_GATE_CHANNELS, self.n_kv_head)
 
@@ -158,9 +155,7 @@ class Attention(nn.Module):
         `value_embedding` (B, T, K * D) is mixed into the values, each head by its own gate of 0 to 3.
         """
         rows, length, width = x.shape
-        q = self._turn(self.c_q(x).view(rows, length, self.n_head, self.head_dim), context)
-        k = self._turn(self.c_k(x).view(rows, length, self.n_kv_head, self.head_dim), context)
-        v = self.c_v(x).view(rows, length, self.n_kv_head, self.head_dim)
+        q, k, v = self._projected(x, context)
         if value_embedding is not None:
             gate = 3 * torch.sigmoid(self.ve_gate(x[..., :VALUE_GATE_CHANNELS]))[..., None]  # (B, T, K, 1)
             v = v + gate * value_embedding.view_as(v).to(v.dtype)
@@ -172,6 +167,16 @@ class Attention(nn.Module):
             y = attend(q, k, v, window=self.window, starts=context.starts)
         projected: Tensor = self.c_proj(y.reshape(rows, length, width))
         return projected
+
+    def _projected(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """Return q (B, T, H, D) and k (B, T, K, D), both turned, and v (B, T, K, D)."""
+        shape = (*x.shape[:2], -1, self.head_dim)
+        if self.c_qkv is None:
+            q, k = (self._turn(project(x).view(shape), context) for project in (self.c_q, self.c_k))
+            return q, k, self.c_v(x).view(shape)
+        qk, v = self.c_qkv(x).view(shape).split([self.n_head + self.n_kv_head, self.n_kv_head], dim=2)
+        q, k = torch.split(self._turn(qk.contiguous(), context), [self.n_head, self.n_kv_head], dim=2)
+        return q.contiguous(), k.contiguous(), v.contiguous()
 
     def _turn(self, x: Tensor, context: Context) -> Tensor:
         x = qk_norm_rotary(x, context.cos, context.sin, eps=RMS_EPS)

@@ -21,6 +21,7 @@ from nanochat.config import ModelConfig
 from nanochat.errors import DataError
 from nanochat.model.architecture import architecture_of_state, plain_name
 from nanochat.model.gpt import GPT
+from nanochat.model.mapped_memory import let_go
 from nanochat.writing import save_tensors
 
 WEIGHTS = "model.safetensors"
@@ -35,8 +36,12 @@ def save_model(folder: Path, model: GPT) -> None:
     (folder / CONFIG).write_text(config + "\n", encoding="utf-8")
 
 
-def load_model(folder: Path, device: torch.device | str = "cpu") -> GPT:
-    """Read a model in float32; raise `DataError` naming the file and the mismatch."""
+def load_model(folder: Path, device: torch.device | str = "cpu", *, mapped: bool = False) -> GPT:
+    """Read a model in float32; raise `DataError` naming the file and the mismatch.
+
+    With `mapped` the weights stay in the file, whose pages all processes share: for reading, since training
+    writes to weights.
+    """
     config = load_config(folder)
     path = folder / WEIGHTS
     if not path.is_file():
@@ -45,6 +50,8 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> GPT:
         state = load_file(path)
     except SafetensorError as error:
         raise DataError(f"{path} is not a readable safetensors file: {error}") from error
+    if not mapped:
+        state = {name: weight.clone() for name, weight in state.items()}
     return model_from_state(config, state, source=str(path), device=device)
 
 
@@ -62,7 +69,10 @@ def load_config(folder: Path) -> ModelConfig:
 def model_from_state(
     config: ModelConfig, state: Mapping[str, Tensor], *, source: str, device: torch.device | str = "cpu"
 ) -> GPT:
-    """Build a float32 model from named tensors of any float type; `source` is named in errors."""
+    """Build a float32 model from named tensors of any float type; `source` is named in errors.
+
+    Tensors that are float32 on the device already become the model's own, without a copy.
+    """
     # Not on the meta device, whose first use imports for seconds; unset weights cost no memory.
     with torch.device(device):
         model = GPT(config)
@@ -79,9 +89,16 @@ def model_from_state(
             if held in (config.architecture, None)
             else f"these are weights of architecture {held!r}; load them with a configuration that says so",
         )
-    model.load_state_dict({name: weight.float() for name, weight in found.items()})
+    model.load_state_dict({name: _given(weight, device) for name, weight in found.items()}, assign=True)
     _refuse_not_finite(model, source)
     return model
+
+
+def _given(weight: Tensor, device: torch.device | str) -> Tensor:
+    given = weight.to(device, torch.float32)
+    if given is not weight:
+        let_go(weight)
+    return given
 
 
 def _refuse_not_finite(model: GPT, source: str) -> None:

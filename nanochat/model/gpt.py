@@ -61,12 +61,15 @@ class MLP(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.c_fc = Linear(config.n_embd, 4 * config.n_embd)
-        self.c_proj = Linear(4 * config.n_embd, config.n_embd)
+        self.c_fc: nn.Module = Linear(config.n_embd, 4 * config.n_embd)
+        self.c_proj: nn.Module = Linear(4 * config.n_embd, config.n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, C) to (B, T, C)."""
-        return relu_squared_mlp(as_computed(x), self.c_fc.weight, self.c_proj.weight)
+        if isinstance(self.c_fc, Linear) and isinstance(self.c_proj, Linear):
+            return relu_squared_mlp(as_computed(x), self.c_fc.weight, self.c_proj.weight)
+        out: Tensor = self.c_proj(F.relu(self.c_fc(x)).square())
+        return out
 
 
 class Block(nn.Module):
@@ -113,18 +116,21 @@ class GPT(nn.Module):
         self.config = config
         self.windows = windows(config)
         self.transformer = Body(config)
-        self.lm_head = Linear(config.n_embd, vocabulary_rows(config))
+        self.lm_head: nn.Module = Linear(config.n_embd, vocabulary_rows(config))
         self._set_tables(min(_TABLE_FACTOR * config.sequence_len, _TABLE_LENGTH))
 
     @property
     def device(self) -> torch.device:
         """Return where the weights are."""
-        return self.lm_head.weight.device
+        device: torch.device = self.transformer.wte.weight.device
+        return device
 
     @property
     def cache_dtype(self) -> torch.dtype:
         """Return the type of keys and values, in which a cache keeps them."""
-        return self.lm_head.weight.dtype if self.precision == torch.float32 else self.precision
+        if self.precision != torch.float32 or not isinstance(self.lm_head, Linear):
+            return self.precision
+        return self.lm_head.weight.dtype
 
     def compute_in(self, dtype: torch.dtype) -> None:
         """Compute in a type from now on, without training: what is multiplied is turned into it once."""
@@ -179,6 +185,14 @@ class GPT(nn.Module):
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
     def _loss(self, x: Tensor, targets: Tensor, reduction: Literal["mean", "sum", "none"]) -> Tensor:
+        if not isinstance(self.lm_head, Linear):  # for inference: the logits of a text are not too many
+            loss = F.cross_entropy(
+                self._capped(x, None).flatten(0, 1),
+                targets.flatten(),
+                ignore_index=IGNORED,
+                reduction=reduction,
+            )
+            return loss.view(targets.shape) if reduction == "none" else loss
         loss = linear_cross_entropy(
             as_computed(x).flatten(0, 1),
             self.lm_head.weight,
@@ -230,10 +244,11 @@ class GPT(nn.Module):
             return self._capped(x, tokens)
 
     def _capped(self, x: Tensor, tokens: Sequence[int] | None) -> Tensor:
-        if tokens is None:
-            raw = self.lm_head(x)[..., : self.config.vocab_size]  # without the rows that pad the vocabulary
-        else:
+        if tokens is not None and isinstance(self.lm_head, Linear):
             raw = linear(as_computed(x), self.lm_head.weight[list(tokens)])
+        else:
+            raw = self.lm_head(x)[..., : self.config.vocab_size]  # without the rows that pad the vocabulary
+            raw = raw if tokens is None else raw[..., list(tokens)]
         return LOGIT_CAP * torch.tanh(raw.float() / LOGIT_CAP)
 
     def _document_starts(self, idx: Tensor) -> Tensor | None:

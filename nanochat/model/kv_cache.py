@@ -49,7 +49,7 @@ class KVCache:
         self.device, self.dtype = torch.device(device), dtype
         size = rows if together or (together is None and self.device.type != "cpu") else 1
         self._groups = [
-            _Group(self, size, max(capacity, 1), block, dtype) for _ in range(0, max(rows, 1), max(size, 1))
+            _Group(self, size, max(capacity, 1), block) for _ in range(0, max(rows, 1), max(size, 1))
         ]
         self._size = size
 
@@ -66,11 +66,11 @@ class KVCache:
     @property
     def memory_bytes(self) -> int:
         """Return the bytes that keys and values take."""
-        return sum(group.memory_bytes for group in self._groups)
+        return sum(slots.nbytes for group in self._groups for slots in group.slots)
 
     def slots(self, row: int) -> int:
         """Return how many tokens a row has room for before its memory grows."""
-        return self.place(row)[0].slots[0][0].size(2)
+        return self.place(row)[0].slots[0].size(3)
 
     def reading(self, rows: Sequence[int], texts: Sequence[Sequence[int]]) -> Reading:
         """Prepare to read some tokens, at least one, behind what each of some rows holds."""
@@ -84,9 +84,8 @@ class KVCache:
         """Make a row hold the first tokens of another one in place of what it held."""
         (from_group, from_row), (to_group, to_row) = self.place(source), self.place(target)
         for layer in range(self.config.n_layer):
-            to_group.hold(layer, length)
-            for held, other in zip(from_group.slots[layer], to_group.slots[layer], strict=True):
-                other[to_row, :, :length] = held[from_row, :, :length]
+            held = from_group.slots[layer][:, from_row, :, :length]
+            to_group.hold(layer, length)[:, to_row, :, :length] = held
         self.texts[target] = self.texts[source][:length]
 
     def release(self, row: int) -> None:
@@ -102,43 +101,35 @@ class KVCache:
 
 
 class _Group:
-    """Some rows whose keys and values are one tensor each in a layer."""
+    """Some rows whose keys and values are one tensor in each layer."""
 
-    def __init__(self, cache: KVCache, rows: int, capacity: int, block: int, dtype: torch.dtype) -> None:
+    def __init__(self, cache: KVCache, rows: int, capacity: int, block: int) -> None:
         config = cache.config
         self.rows = rows
         self._block, self._least, self._context = block, capacity, config.sequence_len
-        # Slots that a short row has not filled are multiplied by 0, which makes no number of what is not one.
-        self._empty = torch.zeros(
-            (rows, config.n_kv_head, 0, config.n_embd // config.n_head), device=cache.device, dtype=dtype
-        )
         self._layers = config.n_layer
-        self.slots: list[tuple[Tensor, Tensor]] = []  # of each layer keys and values (R, K, capacity, D)
+        shape = (2, rows, config.n_kv_head, 0, config.n_embd // config.n_head)
+        self._empty = torch.zeros(shape, device=cache.device, dtype=cache.dtype)
+        self.slots: list[Tensor] = []  # of each layer keys and values (2, R, K, capacity, D)
         self.release()
 
-    @property
-    def memory_bytes(self) -> int:
-        return sum(tensor.nbytes for pair in self.slots for tensor in pair)
-
     def release(self) -> None:
-        self.slots = [(self._empty, self._empty)] * self._layers
+        self.slots = [self._empty] * self._layers
 
-    def hold(self, layer: int, needed: int) -> None:
-        """Make room for `needed` tokens per row in a layer; only this layer is copied at a time."""
-        capacity = self.slots[layer][0].size(2)
+    def hold(self, layer: int, needed: int) -> Tensor:
+        """Return a layer's slots with room for `needed` tokens per row; no other layer is copied."""
+        slots = self.slots[layer]
+        capacity = slots.size(3)
         if needed <= capacity:
-            return
+            return slots
         # Twice as much each time, so that little is copied; but no more than a text may have.
         wanted = max(needed, self._least, min(2 * capacity, self._context))
         grown = -(-wanted // self._block) * self._block
-
-        def larger(held: Tensor) -> Tensor:
-            made = held.new_zeros((*held.shape[:2], grown, held.size(3)))
-            made[:, :, :capacity] = held
-            return made
-
-        keys, values = self.slots[layer]
-        self.slots[layer] = larger(keys), larger(values)
+        # Slots that a short row has not filled are multiplied by 0, which makes no number of what is not one.
+        larger = slots.new_zeros((*slots.shape[:3], grown, slots.size(4)))
+        larger[:, :, :, :capacity] = slots
+        self.slots[layer] = larger
+        return larger
 
 
 @dataclass(frozen=True)
@@ -149,31 +140,27 @@ class _Stretch:
     row: int
     first: int  # among the N new tokens,
     last: int  # and the one after the last
-    start: int  # in the text
+    start: int  # in the text,
+    end: int
     reach: int  # the first slot in reach
     bias: Tensor | None  # (T, S), None: one token sees all, many see each other as if nothing came before
 
-    @property
-    def end(self) -> int:
-        return self.start + self.last - self.first
+    def queries(self, q: Tensor) -> Tensor:
+        """Return those of q (1, N, H, D) that ask."""
+        return q[:, self.first : self.last]
 
-    def store(self, layer: int, keys: Tensor, values: Tensor) -> None:
-        self.group.hold(layer, self.end)
-        for held, new in zip(self.group.slots[layer], (keys, values), strict=True):
-            held[self.row, :, self.start : self.end] = new[0, self.first : self.last].transpose(0, 1)
-
-    def queries(self, x: Tensor) -> Tensor:
-        return x[:, self.first : self.last]
-
-    def held(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        if self.start == 0 and self.last - self.first > 1:
-            return keys[:, self.first : self.last], values[:, self.first : self.last]
-        row, slots = slice(self.row, self.row + 1), slice(self.reach, self.end)
-        held_keys, held_values = self.group.slots[layer]
-        return held_keys[row, :, slots].transpose(1, 2), held_values[row, :, slots].transpose(1, 2)
-
-    def put(self, out: Tensor, found: Tensor) -> None:
-        out[:, self.first : self.last] = found
+    def stored(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
+        """Store what of the new keys and values (2, N, K, D) is the row's; return all in reach."""
+        slots = self.group.hold(layer, self.end)
+        if self.last - self.first == 1:
+            slots[:, self.row, :, self.start] = new[:, self.first]
+        else:
+            of_row = new[:, self.first : self.last]
+            slots[:, self.row, :, self.start : self.end] = of_row.transpose(1, 2)
+            if self.start == 0:
+                return of_row[:1], of_row[1:]
+        seen = slots[:, self.row, :, self.reach : self.end].transpose(1, 2)  # (2, S, K, D)
+        return seen[:1], seen[1:]
 
 
 @dataclass(frozen=True)
@@ -183,28 +170,22 @@ class _Singles:
     group: _Group
     rows: Tensor  # of the group
     places: Tensor  # among the N new tokens
-    slots: Tensor
+    starts: Tensor
     reach: int
     end: int
     bias: Tensor | None  # (R, 1, 1, S)
 
-    def store(self, layer: int, keys: Tensor, values: Tensor) -> None:
-        self.group.hold(layer, self.end)
-        for held, new in zip(self.group.slots[layer], (keys, values), strict=True):
-            held[self.rows, :, self.slots] = new[0, self.places].to(held.dtype)
-
-    def queries(self, x: Tensor) -> Tensor:
-        queries = x.new_zeros((self.group.rows, 1, *x.shape[2:]))
-        queries[self.rows, 0] = x[0, self.places]
+    def queries(self, q: Tensor) -> Tensor:
+        queries = q.new_zeros((self.group.rows, 1, *q.shape[2:]))
+        queries[self.rows, 0] = q[0, self.places]
         return queries
 
-    def held(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        held_keys, held_values = self.group.slots[layer]
-        slots = slice(self.reach, self.end)
-        return held_keys[:, :, slots].transpose(1, 2), held_values[:, :, slots].transpose(1, 2)
-
-    def put(self, out: Tensor, found: Tensor) -> None:
-        out[0, self.places] = found[self.rows, 0]
+    def stored(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
+        slots = self.group.hold(layer, self.end)
+        for held, of_rows in zip(slots, new, strict=True):
+            held[self.rows, :, self.starts] = of_rows[self.places].to(held.dtype)
+        keys, values = slots[:, :, :, self.reach : self.end].transpose(2, 3)  # (R, S, K, D)
+        return keys, values
 
 
 Part = _Stretch | _Singles
@@ -243,6 +224,19 @@ class Reading:
             self._parts[window] = list(self._made(window))
         return self._parts[window]
 
+    def joined(self, found: Sequence[Tensor], window: int | None) -> Tensor:
+        """Return as (1, N, H, D) what each of the parts has found."""
+        parts = self.parts(window)
+        if all(isinstance(part, _Stretch) for part in parts):
+            return found[0] if len(found) == 1 else torch.cat(list(found), dim=1)
+        out = found[0].new_empty((1, self.tokens.size(1), *found[0].shape[2:]))
+        for part, of_part in zip(parts, found, strict=True):
+            if isinstance(part, _Stretch):
+                out[:, part.first : part.last] = of_part
+            else:
+                out[0, part.places] = of_part[part.rows, 0]
+        return out
+
     def done(self) -> None:
         """Count the tokens as held, once all layers have stored them."""
         for row, text in zip(self._rows, self._texts, strict=True):
@@ -257,7 +251,7 @@ class Reading:
             group, number = self._cache.place(row)
             reach = 0 if window is None else max(0, start - window)
             bias = None if start == 0 or last - first == 1 else self._bias(start, last - first, reach, window)
-            part = _Stretch(group, number, first, last, start, reach, bias)
+            part = _Stretch(group, number, first, last, start, start + last - first, reach, bias)
             if group.rows > 1 and last - first == 1:
                 singles.setdefault(group, []).append(part)
             else:

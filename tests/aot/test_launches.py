@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kernels import qk_norm_rotary, relu_squared
 from kernels.linear_cross_entropy import op as linear_cross_entropy
+from kernels.qk_norm_rotary import op as qk_norm_rotary
+from kernels.relu_squared import op as relu_squared
 from tests.support.kernels.fake_driver import dry_run
 from tests.support.kernels.launches import meta
 

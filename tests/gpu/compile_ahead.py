@@ -15,10 +15,12 @@ import subprocess
 import traceback
 from typing import TYPE_CHECKING
 
-from kernels import configs, qk_norm_rotary, relu_squared
+from kernels import configs
 from kernels.attention import op as attention
 from kernels.language import AVAILABLE
 from kernels.linear_cross_entropy import op as linear_cross_entropy
+from kernels.qk_norm_rotary import op as qk_norm_rotary
+from kernels.relu_squared import op as relu_squared
 from tests.gpu.operations import CASES, F16, SCALES, Case, Problem, variants
 
 if TYPE_CHECKING:

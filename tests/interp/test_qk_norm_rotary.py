@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kernels import configs, qk_norm_rotary
+from kernels import configs
 from kernels.qk_norm_rotary import RMS_EPS, qk_norm_rotary_reference
+from kernels.qk_norm_rotary import op as qk_norm_rotary
 from tests.support.kernels.errors import assert_close_to_truth
 from tests.support.kernels.guards import guarded, intact, poisoned_allocations, shuffled
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kernels import configs, relu_squared
+from kernels import configs
+from kernels.relu_squared import op as relu_squared
 from kernels.relu_squared import relu_squared_mlp_reference
 from tests.support.kernels.errors import assert_close_to_truth
 from tests.support.kernels.guards import guarded, intact, poisoned_allocations, shuffled

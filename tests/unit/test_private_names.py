@@ -16,6 +16,8 @@ LAYERS = ("flows", "nanochat", "kernels")
 CHECKED = {
     ("kernels/attention/cpu.py", "_scaled_dot_product_flash_attention_for_cpu"): ("torch", "2.13"),
     ("kernels/attention/cpu.py", "_scaled_dot_product_flash_attention_for_cpu_backward"): ("torch", "2.13"),
+    ("nanochat/model/inference_weights.py", "_convert_weight_to_int4pack_for_cpu"): ("torch", "2.13"),
+    ("nanochat/model/inference_weights.py", "_weight_int4pack_mm_for_cpu"): ("torch", "2.13"),
     ("nanochat/model/reproducible.py", "_C"): ("torch", "2.13"),
     ("nanochat/optim/adamw.py", "_foreach_add_"): ("torch", "2.13"),
     ("nanochat/optim/adamw.py", "_fused_adamw_"): ("torch", "2.13"),

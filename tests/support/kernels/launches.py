@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import qk_norm_rotary, relu_squared
 from kernels.attention import op as attention
 from kernels.linear_cross_entropy import op as linear_cross_entropy
+from kernels.qk_norm_rotary import op as qk_norm_rotary
+from kernels.relu_squared import op as relu_squared
 
 ARCHES = (90, 80, 89, 100, 120)
 DTYPES = {16: torch.bfloat16, 32: torch.float32}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kernels.qk_norm_rotary import RMS_EPS, forward, qk_norm_rotary, qk_norm_rotary_reference
+from kernels.qk_norm_rotary.op import RMS_EPS, forward, qk_norm_rotary, qk_norm_rotary_reference
 from tests.support.kernels.errors import assert_close_to_truth
 
 OPS = torch.ops.nanochat

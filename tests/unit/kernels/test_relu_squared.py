@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from kernels.relu_squared import mlp, relu_squared_mlp, relu_squared_mlp_reference
+from kernels.relu_squared.op import mlp, relu_squared_mlp, relu_squared_mlp_reference
 from tests.support.kernels.errors import assert_close_to_truth
 
 OPS = torch.ops.nanochat

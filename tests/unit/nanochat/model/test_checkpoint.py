@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from nanochat.errors import DataError
 from nanochat.model.checkpoint import load_config, load_model, model_from_state, save_model
 from nanochat.model.gpt import GPT
+from nanochat.model.mapped_memory import let_go
 
 
 @pytest.fixture
@@ -32,6 +34,25 @@ def test_equal_models_give_equal_bytes(folder: Path, tmp_path_factory: pytest.Te
     save_model(other, load_model(folder))
     for name in ("model.safetensors", "config.json"):
         assert (other / name).read_bytes() == (folder / name).read_bytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's list of mapped memory")
+def test_weights_stay_in_the_file_or_are_the_models_own_as_asked(folder: Path) -> None:
+    def mapped_at() -> list[range]:
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+        spans = [
+            line.split()[0].split("-") for line in lines if line.endswith(str(folder / "model.safetensors"))
+        ]
+        return [range(int(start, 16), int(end, 16)) for start, end in spans]
+
+    loaded = load_model(folder, mapped=True)
+    weights, places = list(loaded.parameters()), mapped_at()
+    assert all(any(weight.data_ptr() in place for place in places) for weight in weights)
+    before = weights[0].clone()
+    let_go(weights[0].data)
+    assert torch.equal(weights[0], before)
+    own = load_model(folder)
+    assert not any(weight.data_ptr() in place for place in mapped_at() for weight in own.parameters())
 
 
 def test_bfloat16_and_compiled_names_are_read(model: GPT) -> None:

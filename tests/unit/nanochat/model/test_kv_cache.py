@@ -115,10 +115,8 @@ def test_a_window_bounds_the_slots_that_are_read(july: GPT) -> None:
     cache = KVCache(july.config, 1)
     for position in range(21):
         reading = cache.reading([0], [[position]])
-        k = torch.full((1, 1, 2, 8), float(position))
         [part] = reading.parts(window=5)
-        part.store(0, k, k)
+        keys, _ = part.stored(0, torch.full((2, 1, 2, 8), float(position)))
         reading.done()
-    keys, _ = part.held(0, k, k)
     assert keys[0, :, 1, 0].tolist() == [15, 16, 17, 18, 19, 20]  # itself and five before
     assert part.bias is None
