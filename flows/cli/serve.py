@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli import output
-from flows.cli.model_options import ModelRef, Source, Step, Tag, choice_of
+from flows.cli.model_options import ModelRef, Source, Step, Tag, Weights, choice_of
 from flows.cli.options import Device, StoreUrl, open_store
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def serve(
         ),
     ] = None,
     device: Device = "cpu",
+    weights: Weights = "auto",
     engines: Annotated[
         int | None, typer.Option(min=1, max=64, help="Engines (default: one, or one for each GPU).")
     ] = None,
@@ -77,7 +78,13 @@ def serve(
 
     def load() -> tuple[str, list[tuple[str, MakeEngine]]]:
         return name, make_engines(
-            opened, ref, choice_of(source, tag, step), device=device, count=engines, rows=rows
+            opened,
+            ref,
+            choice_of(source, tag, step),
+            device=device,
+            weights=weights,
+            count=engines,
+            rows=rows,
         )
 
     serve(HttpServer(settings, load, page, output.say), listening)

@@ -26,21 +26,24 @@ def find_model(store: Store, ref: str) -> str:
     record = store.resolve(ref)
     if record.stage != PUBLISH.name:
         trained(store, record)
-    return record.stage if ref == record.stage else ref
+        return ref
+    # A published model has a title, and its server a name without spaces.
+    return "-".join(str(record.payload["config"]["title"]).split())
 
 
 def make_engines(
-    store: Store, ref: str, choice: Choice, *, device: str, count: int | None, rows: int
+    store: Store, ref: str, choice: Choice, *, device: str, weights: str, count: int | None, rows: int
 ) -> list[tuple[str, Callable[[], Engine]]]:
     """Return the device of each engine, and how it is made: one for each GPU, or `count` on these devices.
 
-    Each writes `rows` answers together.
+    Each writes `rows` answers together. Raises as `nanochat.model.inference_weights.use_weights` does.
     """
     published = open_model(store, ref, choice)
     import torch
 
     from nanochat.chat.engine import Engine
     from nanochat.model.device import device_of
+    from nanochat.model.inference_weights import use_weights
 
     first = device_of(device)
     several = first.type == "cuda" and first.index is None
@@ -50,6 +53,8 @@ def make_engines(
         place: (published.model if place == devices[-1] else copy.deepcopy(published.model)).to(place)
         for place in devices
     }
+    for model in models.values():
+        use_weights(model, weights)
     tokenizer = published.tokenizer
 
     def on(place: torch.device) -> Callable[[], Engine]:

@@ -9,7 +9,7 @@ from nanochat.config import Sampling
 from nanochat.serve.api_errors import ApiError, bad_request
 from nanochat.serve.chat_request import Drawing
 from nanochat.serve.serve_settings import RequestLimits
-from nanochat.serve.service import ServedModel
+from nanochat.serve.service import ServedModel, Service
 
 _SEEDS = 2**63
 
@@ -73,10 +73,11 @@ def _check(request: Drawing, limits: RequestLimits, max_tokens: int | None) -> N
         raise bad_request("stream_options are for requests with stream: true", "stream_options")
 
 
-def check_choices(count: int, limits: RequestLimits) -> None:
-    """Raise ApiError for more answers than a request may ask for."""
-    if count > limits.choices:
-        raise bad_request(f"{count} answers are asked for; at most {limits.choices} are written", "n")
+def check_choices(count: int, service: Service) -> None:
+    """Raise ApiError for more answers than a request may ask for, or than there can ever be room for."""
+    most = min(service.settings.limits.choices, service.desk.room)
+    if count > most > 0:
+        raise bad_request(f"{count} answers are asked for; at most {most} are written", "n")
 
 
 def check_fits(prompt: Sequence[int], model: ServedModel, param: str) -> None:

@@ -24,7 +24,7 @@ def chat_router(service: Service) -> APIRouter:
         _check_unsupported(body)
         limits = service.settings.limits
         count = body.n or 1
-        check_choices(count, limits)
+        check_choices(count, service)
         drawn = samplings(body, limits, max_tokens=_max_tokens(body), logprobs=_logprobs(body), count=count)
         prompt = chat_prompt(model.tokenizer, body.messages, limits)
         check_fits(prompt, model, "messages")

@@ -12,7 +12,6 @@ from nanochat.serve.api_errors import bad_request, refused
 from nanochat.serve.asking import check_choices, check_fits, check_model, samplings
 from nanochat.serve.completion_form import CompletionForm
 from nanochat.serve.completion_request import CompletionRequest
-from nanochat.serve.serve_settings import RequestLimits
 from nanochat.serve.service import ServedModel, Service
 
 _MAX_TOKENS: Final = 16  # the API's, where a request names none
@@ -27,7 +26,7 @@ def completion_router(service: Service) -> APIRouter:
         model = service.model
         check_model(body, model)
         _check_unsupported(body)
-        prompts = _prompts(body, model, service.settings.limits)
+        prompts = _prompts(body, model, service)
         each = body.n or 1
         drawn = samplings(
             body,
@@ -53,14 +52,14 @@ def _check_unsupported(body: CompletionRequest) -> None:
         raise bad_request("best_of is not supported; n answers are written, and all are returned", "best_of")
 
 
-def _prompts(body: CompletionRequest, model: ServedModel, limits: RequestLimits) -> list[list[int]]:
+def _prompts(body: CompletionRequest, model: ServedModel, service: Service) -> list[list[int]]:
     """Return the tokens of each prompt; texts begin with `bos`, as in training."""
     texts, given = _sorted(body.prompt)
-    check_choices((len(texts) + len(given)) * (body.n or 1), limits)
-    chars = sum(map(len, texts))
-    if chars > limits.total_chars:
+    check_choices((len(texts) + len(given)) * (body.n or 1), service)
+    chars, most = sum(map(len, texts)), service.settings.limits.total_chars
+    if chars > most:
         raise bad_request(
-            f"the prompts have {chars:,} characters together; at most {limits.total_chars:,} are read",
+            f"the prompts have {chars:,} characters together; at most {most:,} are read",
             "prompt",
         )
     bos, encode = model.tokenizer.special("bos"), model.tokenizer.encode

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+import h11
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -27,7 +28,7 @@ from nanochat.serve.web_page import PageFile
 
 Load = Callable[[], tuple[str, Sequence[tuple[str, MakeEngine]]]]
 """Returns the model's name, and each engine as its device and how it is made."""
-_STALLED_S: Final = 30.0  # a reader that takes nothing for this long is cut off
+_STALLED_S: Final = 30.0  # who takes or says nothing for this long is cut off
 _CONNECTIONS: Final = 1024
 _LEAVE_S: Final = 5.0  # for connections and threads to end once all is answered
 
@@ -145,6 +146,7 @@ def _config(app: FastAPI) -> uvicorn.Config:
         lifespan="off",
         log_config=None,
         access_log=False,
+        log_level="error",  # one warning for each request that is not HTTP would fill a disk
         server_header=False,
         proxy_headers=False,
         limit_concurrency=_CONNECTIONS,
@@ -153,18 +155,48 @@ def _config(app: FastAPI) -> uvicorn.Config:
 
 
 class ImpatientProtocol(H11Protocol):
-    """HTTP/1.1 with readers cut off that take nothing for a while, so that they hold no answer for ever."""
+    """HTTP/1.1 that cuts off readers who take nothing for a while, and clients who do not say what they want.
 
-    _cut_off: asyncio.TimerHandle | None = None
+    They would otherwise hold their answers, and a connection each, for ever.
+    """
+
+    _reader: asyncio.TimerHandle | None = None
+    _asker: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self._expect_request()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, and know whether more of a request has to come."""
+        super().data_received(data)
+        self._expect_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing more."""
+        super().connection_lost(exc)
+        for timer in (self._reader, self._asker):
+            if timer is not None:
+                timer.cancel()
 
     def pause_writing(self) -> None:
         """Begin to wait for a reader."""
         super().pause_writing()
-        self._cut_off = self.loop.call_later(_STALLED_S, self.transport.abort)
+        self._reader = self.loop.call_later(_STALLED_S, self.transport.abort)
 
     def resume_writing(self) -> None:
         """Go on: the reader has taken something."""
         super().resume_writing()
-        if self._cut_off is not None:
-            self._cut_off.cancel()
-            self._cut_off = None
+        if self._reader is not None:
+            self._reader.cancel()
+            self._reader = None
+
+    def _expect_request(self) -> None:
+        """Wait for the whole head of a request for as long as for a reader."""
+        whole = self.conn.their_state is not h11.IDLE
+        if self._asker is not None and whole:
+            self._asker.cancel()
+            self._asker = None
+        elif self._asker is None and not whole:
+            self._asker = self.loop.call_later(_STALLED_S, self.transport.abort)

@@ -92,6 +92,11 @@ class JobDesk:
         with self._changed:
             self._loads[engine] = 0
 
+    @property
+    def room(self) -> int:
+        """Return how many jobs there is room for when nothing is being written."""
+        return len(self.loads) * self.rows + self._queue
+
     def put(self, jobs: Sequence[AnswerJob]) -> None:
         """Take in all of the jobs, or raise QueueFull or NoEngine and take in none."""
         with self._changed:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from nanochat.serve.api_errors import ApiError, json_response
 from nanochat.serve.service import ServedModel, Service
+
+_READ: Final = ["GET", "HEAD"]
 
 
 def status_router(service: Service) -> APIRouter:
@@ -26,7 +30,7 @@ def status_router(service: Service) -> APIRouter:
             )
         return json_response(_model_line(found))
 
-    @router.get("/health")
+    @router.api_route("/health", methods=_READ, include_in_schema=False)
     async def health() -> Response:
         if service.healthy:
             return json_response({"status": "ok", "ready": True, **_workers(service)})

@@ -14,6 +14,7 @@ from nanochat.serve.api_errors import ApiError
 
 PAGE_FOLDER: Final = Path(__file__).with_name("page")
 START: Final = "index.html"
+_READ: Final = ["GET", "HEAD"]
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -60,11 +61,11 @@ def page_router(files: dict[str, PageFile]) -> APIRouter:
     """Return the routes of the page and its files."""
     router = APIRouter()
 
-    @router.get("/")
+    @router.api_route("/", methods=_READ, include_in_schema=False)
     async def page(request: Request) -> Response:
         return _answer(files[START], request)
 
-    @router.get("/page/{name}")
+    @router.api_route("/page/{name}", methods=_READ, include_in_schema=False)
     async def page_file(name: str, request: Request) -> Response:
         if name not in files:
             raise ApiError(404, "the page has no such file", code="not_found")

@@ -23,6 +23,7 @@ GIVEN_BY_OTHERS = {
     "_pytest": "pytest",
     "botocore": "s3fs",
     "datasets": "lm-eval",
+    "h11": "uvicorn",
     "httpx": "prefect",
     "packaging": "pytest",
     "sqlalchemy": "mlflow",

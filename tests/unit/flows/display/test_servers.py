@@ -98,7 +98,7 @@ def test_ui_serves_both_pages_and_lends_its_prefect_to_a_run(home: Path) -> None
 def test_ui_opens_the_page_to_talk_to_the_published_model(home: Path, tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "store"))
     model = write_tiny_model(tmp_path / "model")
-    payload = {"stage": "publish"}
+    payload = {"stage": "publish", "config": {"title": "nanochat tiny"}}
     store.commit(
         stage="publish", node="publish", key=fingerprint(payload), payload=payload, folder=model, inputs={}
     )
@@ -107,6 +107,7 @@ def test_ui_opens_the_page_to_talk_to_the_published_model(home: Path, tmp_path: 
         while b'"ok"' not in (health := _health(page)):
             assert b'"loading"' in health
             time.sleep(0.1)
+        assert b'"id":"nanochat-tiny"' in _get(f"{page}/v1/models")
 
 
 def _health(page: str) -> bytes:

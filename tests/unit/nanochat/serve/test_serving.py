@@ -226,6 +226,16 @@ def test_a_slow_reader_is_cut_off_and_holds_up_nobody(monkeypatch):
         wait_for(server, "running_answers", 0)
 
 
+@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nhost: local"])
+def test_a_client_that_does_not_say_what_it_wants_is_cut_off(monkeypatch, said):
+    monkeypatch.setattr(http_server, "_STALLED_S", 0.1)
+    with serving(tiny_engine) as (client, _):
+        with socket.create_connection((client.base_url.host, client.base_url.port), timeout=30) as raw:
+            raw.sendall(said)
+            assert raw.recv(1) == b""
+        assert client.get("/").status_code == 200
+
+
 def test_a_server_that_ends_finishes_what_runs_and_takes_nothing_new():
     go = threading.Event()
     with serving(lambda: HeldEngine(go, 3)) as (client, server), streaming(client, STREAM) as lines:

@@ -23,6 +23,12 @@ def test_the_page_is_served_with_a_strict_policy(client):
     assert (again.status_code, again.content) == (304, b"")
 
 
+@pytest.mark.parametrize("path", ["/", "/page/index.html", "/health"])
+def test_whether_a_page_is_there_can_be_asked_without_its_content(client, path):
+    answer = client.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
 @pytest.mark.parametrize("name", ["none.js", "..%2f__init__.py", "%2e%2e/__init__.py", "../web_page.py"])
 def test_no_other_file_is_served(client, name):
     assert client.get(f"/page/{name}").status_code == 404
