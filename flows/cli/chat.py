@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nanochat.chat.conversation import Dialogue
 
 _STDIN = "-"
+_HISTORY = "chat_history"
 
 
 def chat(
@@ -122,21 +123,20 @@ def _answer(dialogue: Dialogue, prompt: str, *, as_json: bool) -> None:
 
 
 def _talk(dialogue: Dialogue, name: str) -> None:
-    """Talk by lines."""
-    from nanochat.terminal.line_chat import LineScreen, talk_by_lines
+    """Talk at a terminal, or by lines with what is not one."""
     from nanochat.terminal.talk import Talk
 
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        from flows.settings import home_folder
+        from nanochat.terminal.typed_chat import talk_at_terminal
+
+        talk_at_terminal(lambda screen: Talk(dialogue, screen, name), history=home_folder() / _HISTORY)
+        return
+    from nanochat.terminal.line_chat import LineScreen, talk_by_lines
+
     talk = Talk(dialogue, LineScreen(output.write, output.say), name)
-    by_hand = sys.stdin.isatty()
-    if by_hand:
-        output.say("/help lists what can be entered")
-
-    def ask() -> None:
-        if by_hand:
-            print("you> ", end="", file=sys.stderr, flush=True)
-
     try:
-        talk_by_lines(talk, sys.stdin, ask)
+        talk_by_lines(talk, sys.stdin)
     except KeyboardInterrupt:
         print(file=sys.stderr)
 

@@ -31,12 +31,11 @@ class LineScreen:
         self._write("\n")
 
 
-def talk_by_lines(talk: Talk, lines: Iterable[str], ask: Callable[[], None] = lambda: None) -> None:
-    """Take lines until there are none, or one that leaves; `ask` is called before each of them is read."""
+def talk_by_lines(talk: Talk, lines: Iterable[str]) -> None:
+    """Take lines until there are none, or one that leaves."""
     block: list[str] = []
     reading = iter(lines)
     while not talk.over:
-        ask()
         line = next(reading, None)
         if line is not None:
             block.append(line.rstrip("\n"))
