@@ -138,7 +138,7 @@ def _talk(dialogue: Dialogue, name: str) -> None:
     try:
         talk_by_lines(talk, sys.stdin)
     except KeyboardInterrupt:
-        print(file=sys.stderr)
+        output.say("")
 
 
 def _take_any_text() -> None:

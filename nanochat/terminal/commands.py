@@ -167,7 +167,7 @@ def _used(talk: Talk) -> str:
 COMMANDS = (
     Command("help", "", "What can be entered.", _help),
     Command("clear", "", "Forget the conversation; settings and system prompt stay.", _clear),
-    Command("system", "TEXT", 'What the model is told first; "" for nothing.', _system),
+    Command("system", "TEXT", 'The system prompt, which the model reads first; "" for none.', _system),
     Command("temperature", "NUMBER", "0 takes the likeliest token.", _setting("temperature", float)),
     Command("topk", "N", "Draw among this many tokens; 0: all.", _setting("top_k", int, "off (all tokens)")),
     Command("topp", "P", "Draw among the fewest tokens of this probability.", _setting("top_p", float)),
