@@ -130,6 +130,19 @@ class Context(NamedTuple):
     reading: Reading | None = None  # or what is read into which rows of a cache
 
 
+def gated(gate: nn.Module, x: Tensor, context: Context) -> Tensor:
+    """Map the few channels x (B, T, n) that a gate looks at; where a cache is read, by sums of single rows.
+
+    A product as narrow as this is rounded by how many rows it has, which int8 weights would make visible: a
+    row's answer would depend on the rows that are written with it.
+    """
+    weight = getattr(gate, "weight", None)
+    if context.reading is None or not isinstance(weight, Tensor):
+        found: Tensor = gate(x)
+        return found
+    return (as_computed(x)[..., None, :] * weight.to(as_computed(x).dtype)).sum(dim=-1)
+
+
 class Attention(nn.Module):
     """One layer's attention."""
 
@@ -157,7 +170,9 @@ class Attention(nn.Module):
         rows, length, width = x.shape
         q, k, v = self._projected(x, context)
         if value_embedding is not None:
-            gate = 3 * torch.sigmoid(self.ve_gate(x[..., :VALUE_GATE_CHANNELS]))[..., None]  # (B, T, K, 1)
+            gate = (
+                3 * torch.sigmoid(gated(self.ve_gate, x[..., :VALUE_GATE_CHANNELS], context))[..., None]
+            )  # (B, T, K, 1)
             v = v + gate * value_embedding.view_as(v).to(v.dtype)
         if context.reading is not None:
             y = attend_cached(q, k, v, context.reading, self.layer, self.window)

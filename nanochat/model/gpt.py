@@ -32,7 +32,7 @@ from nanochat.model.architecture import (
     vocabulary_rows,
     windows,
 )
-from nanochat.model.attention import Attention, Context, Linear, as_computed, rms_norm, rotary_tables
+from nanochat.model.attention import Attention, Context, Linear, as_computed, gated, rms_norm, rotary_tables
 from nanochat.model.init_weights import init_2026, init_classic
 from nanochat.model.kv_cache import KVCache, Reading
 from nanochat.model.packed_rows import PackedRows
@@ -337,7 +337,9 @@ class July2026(GPT):
         if context.starts is not None:
             positions = torch.arange(x.size(1), device=x.device)
             before = before * (context.starts < positions)[..., None]
-        gate = self.smear_lambda.to(x.dtype) * torch.sigmoid(self.smear_gate(x[..., :SMEAR_CHANNELS]))
+        gate = self.smear_lambda.to(x.dtype) * torch.sigmoid(
+            gated(self.smear_gate, x[..., :SMEAR_CHANNELS], context)
+        )
         return x + gate * before
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from nanochat.model.attention import Context, gated
 from nanochat.model.gpt import GPT
+from nanochat.model.inference_weights import kinds_on, use_weights
 from nanochat.model.kv_cache import KVCache
 from tests.support.greedy import greedy
 
@@ -120,3 +122,28 @@ def test_a_window_bounds_the_slots_that_are_read(july: GPT) -> None:
         reading.done()
     assert keys[0, :, 1, 0].tolist() == [15, 16, 17, 18, 19, 20]  # itself and five before
     assert part.bias is None
+
+
+def test_with_int8_weights_a_row_has_the_same_logits_alone_to_the_bit(model: GPT) -> None:
+    if "int8" not in kinds_on(torch.device("cpu")):
+        pytest.skip("PyTorch has no int8 products for this processor")
+    use_weights(model, "int8")
+    texts, extra = tokens(5, 20).tolist(), tokens(5, 30).T.tolist()
+    together, alone = KVCache(model.config, 5), KVCache(model.config, 1)
+    with torch.inference_mode():
+        model.read(texts, together, range(5))
+        model.read(texts[:1], alone, [0])
+        for new in extra:
+            of_all = model.read([[token] for token in new], together, range(5))
+            assert torch.equal(of_all[0], model.read([new[:1]], alone, [0])[0])
+
+
+def test_a_gate_of_one_row_is_the_same_among_any_number_of_rows(july: GPT) -> None:
+    generator = torch.Generator().manual_seed(2)
+    x = torch.empty(1, 33, july.smear_gate.in_features).normal_(generator=generator)
+    reading = Context(july.cos, july.sin, reading=KVCache(july.config, 1).reading([0], [[1]]))
+    with torch.inference_mode():
+        alone = torch.cat([gated(july.smear_gate, one, reading) for one in x.split(1, dim=1)], dim=1)
+        for rows in range(1, 34):
+            assert torch.equal(gated(july.smear_gate, x[:, :rows], reading), alone[:, :rows])
+        close(alone, july.smear_gate(x))
