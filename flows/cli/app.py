@@ -41,7 +41,7 @@ _VERBS: dict[str, str] = {
     "gc": "store:collect_garbage",
     "eval": "scoring:evaluate",
     "info": "info:info",
-    "chat": "models:chat",
+    "chat": "chat:chat",
     "serve": "serve:serve",
     "import": "models:import_folder",
     "export": "models:export",

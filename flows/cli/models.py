@@ -1,58 +1,23 @@
-"""The verbs about one model: `chat`, `import`, `export`. `flows.cli.app` registers them.
+"""The verbs about one model's folder: `import`, `export`. `flows.cli.app` registers them.
 
 Each only parses, calls and prints; heavy modules are imported by the verbs that need them.
 """
 
 from __future__ import annotations
 
-import io
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from flows.cli import output
-from flows.cli.model_options import ModelRef, Source, Step, Tag, Weights, choice_of
-from flows.cli.options import AsJson, Device, StoreUrl, open_store
+from flows.cli.model_options import ModelRef, Source, Step, Tag, choice_of
+from flows.cli.options import AsJson, StoreUrl, open_store
 from flows.display.quantities import bytes_text
-from nanochat.config import Sampling
 
 if TYPE_CHECKING:
     from flows.models.import_export import Exported
-
-
-def chat(
-    ref: ModelRef = "publish",
-    store: StoreUrl = None,
-    prompt: Annotated[str | None, typer.Option("-p", "--prompt", help="Answer this and exit.")] = None,
-    temperature: Annotated[float, typer.Option(min=0, max=2, help="0 is greedy.")] = Sampling.temperature,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Sample among this many tokens.")] = Sampling.top_k,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = Sampling.max_new_tokens,
-    seed: Annotated[int, typer.Option(help="Same seed and conversation, same answer.")] = Sampling.seed,
-    device: Device = "cpu",
-    weights: Weights = "auto",
-    source: Source = None,
-    tag: Tag = None,
-    step: Step = None,
-) -> None:
-    """Talk to a model, or answer one prompt."""
-    from flows.models.find import open_engine
-    from nanochat.chat import terminal
-
-    _, opened = open_store(store)
-    engine = open_engine(opened, ref, choice_of(source, tag, step), device, weights)
-    settings = Sampling(temperature=temperature, top_k=top_k, max_new_tokens=max_tokens, seed=seed)
-    if prompt is not None:
-        session = terminal.ChatSession(engine, settings)
-        output.write(f"{''.join(session.ask(prompt))}\n")
-        if session.cut:
-            output.say(terminal.CUT)
-        return
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="replace")  # a byte that is not UTF-8 does not end the conversation
-    terminal.chat(engine, lambda: input("you> "), output.write, settings)
 
 
 def import_folder(

@@ -160,12 +160,12 @@ def _show_next(commands: Sequence[str]) -> None:
 
 def _exchange(store: Store, published: Any, prompts: tuple[str, ...]) -> None:
     from flows.models.find import open_engine
-    from nanochat.chat import terminal
+    from nanochat.chat.conversation import answer
 
     engine = open_engine(store, f"{published.stage}/{published.key}")
     for prompt in prompts:
         try:
-            reply = terminal.answer(engine, prompt, Sampling(temperature=0.0, max_new_tokens=64))
+            reply = answer(engine, prompt, Sampling(temperature=0.0, max_new_tokens=64))
         except DataError as error:  # such as a prompt that a tiny context cannot hold
             output.say(f"not asked: {prompt!r}: {error}")
             continue

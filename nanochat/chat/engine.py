@@ -8,10 +8,10 @@ string, or where there is no more room. Not here: the chat format of prompts, wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from nanochat.chat.pieces import Piece, PieceStream, shown
+from nanochat.chat.pieces import Piece, PieceStream, shown_each
 from nanochat.chat.request import Finish as Finish
 from nanochat.chat.request import Request as Request
 from nanochat.chat.request import TokenLogprobs as TokenLogprobs
@@ -215,17 +215,12 @@ class Engine:
             yield from writer.step()
 
 
-def stream_text(tokenizer: Tokenizer, tokens: Iterator[int]) -> Iterator[str]:
+def stream_text(tokenizer: Tokenizer, tokens: Iterable[int]) -> Iterator[str]:
     """Turn tokens into pieces of text as chat shows them."""
-    stream = PieceStream(tokenizer)
-    written: list[Piece] = []
-    before = ""
+    return shown_each(_pieces(PieceStream(tokenizer), tokens))
+
+
+def _pieces(stream: PieceStream, tokens: Iterable[int]) -> Iterator[Piece]:
     for token in tokens:
-        written += stream.push(token)
-        after = shown(written)
-        if after[len(before) :]:
-            yield after[len(before) :]
-        before = after
-    rest = shown([*written, *stream.flush()])
-    if rest[len(before) :]:
-        yield rest[len(before) :]
+        yield from stream.push(token)
+    yield from stream.flush()

@@ -6,7 +6,7 @@ it is known not to be. Not here: which tokens are written (`nanochat.chat.engine
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -84,15 +84,17 @@ class PieceStream:
 
 def shown(pieces: Iterable[Piece]) -> str:
     """Return pieces as one text, in which a use of the calculator reads `[3+4 = 7] `."""
-    parts: list[str] = []
+    return "".join(shown_each(pieces))
+
+
+def shown_each(pieces: Iterable[Piece]) -> Iterator[str]:
+    """Yield the text of `shown`, each part of it as soon as its piece is there."""
     kind: PieceKind = "text"
     for piece in pieces:
-        parts += _between(kind, piece)
-        parts.append(piece.text)
+        yield "".join((*_between(kind, piece), piece.text))
         kind = piece.kind
     if kind == "result":
-        parts.append("] ")
-    return "".join(parts)
+        yield "] "
 
 
 def _between(before: PieceKind, piece: Piece) -> list[str]:

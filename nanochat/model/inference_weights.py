@@ -114,8 +114,10 @@ class Int8Product(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., n) to (..., m) in float32."""
         rows = x.reshape(-1, x.size(-1))
-        top = torch.linalg.vector_norm(rows, torch.inf, dim=1, keepdim=True).clamp_min_(_LEAST)
-        ranged = torch.cat((rows / top, self._ends.expand(len(rows), -1)), dim=1)  # from -1 to 1, every row
+        top = rows.abs().amax(dim=1, keepdim=True).clamp_min_(_LEAST)
+        ranged = rows.new_empty(len(rows), rows.size(1) + len(_ENDS))  # from -1 to 1, every row
+        torch.div(rows, top, out=ranged[:, : rows.size(1)])
+        ranged[:, rows.size(1) :] = self._ends
         out = torch.ops.quantized.linear_dynamic(ranged, self._packed, self._seven_bits)
         scaled: Tensor = out.mul_(top).view(*x.shape[:-1], -1)
         return scaled

@@ -62,6 +62,8 @@ ALLOWED = {
     "nanochat.data.sources": (*_BASICS, "nanochat.data.chat", "nanochat.data.toy_world"),
     "nanochat.data.shard_report": (*_DATA, "nanochat.tokenizer"),
     "nanochat.chat": (*_BASICS, *_MODEL),
+    "nanochat.chat.conversation_file": (*_BASICS, *_MODEL, "nanochat.data.chat.messages"),
+    "nanochat.terminal": (*_BASICS, *_MODEL, "nanochat.chat"),
     "nanochat.serve": (*_BASICS, *_MODEL, "nanochat.chat"),
     "nanochat.ranks": _BASICS,
     "nanochat.evals": (*_BASICS, *_DATA, *_MODEL, "nanochat.chat", "nanochat.ranks"),

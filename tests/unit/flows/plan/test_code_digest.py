@@ -389,7 +389,7 @@ FILES_OF = {
     "transfer.py": {"download", "tasks"},
     "model_card.py": {"publish"},
     "restricted_pickle.py": {"import"},
-    "relu_squared.py": {*TRAINING, *EVALUATION, "publish", "import"},
+    "relu_squared/op.py": {*TRAINING, *EVALUATION, "publish", "import"},
 }
 
 

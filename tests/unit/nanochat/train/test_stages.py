@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from nanochat.chat.conversation import answer
 from nanochat.chat.engine import Engine
-from nanochat.chat.terminal import answer
 from nanochat.config import (
     ChatDataConfig,
     MidtrainConfig,

@@ -1,0 +1,1 @@
+"""The chat in a terminal: what a line does, how lines are typed, how answers look."""
