@@ -135,6 +135,8 @@ def _talk(dialogue: Dialogue, name: str) -> None:
     from nanochat.terminal.line_chat import LineScreen, talk_by_lines
 
     talk = Talk(dialogue, LineScreen(output.write, output.say), name)
+    if sys.stdin.isatty():
+        output.say("a message a line; /help lists what can be entered")
     try:
         talk_by_lines(talk, sys.stdin)
     except KeyboardInterrupt:

@@ -18,6 +18,7 @@ TELLING = ("pretrain", "midtrain", "sft", "render", "contamination", *(s.name fo
 MORE_FILES = {
     "pretrain": 10,  # three presets set its section, two errors name the field to set
     "midtrain": 9,  # four presets set its section
+    "render": 9,  # also the function that makes tokens of a conversation
     "sft": 10,  # four presets set its section, and upstream's checkpoint folders have this name as well
 }
 
