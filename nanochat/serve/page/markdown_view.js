@@ -94,7 +94,7 @@ class CodeView {
     const copy = element("button", { type: "button", class: "copy-code", onclick: () => copyFrom(copy, this._text()) });
     copy.append(icon("copy"), "Copy code");
     const head = element("div", { class: "code-head" }, element("span", {}, node.language || "text"), copy);
-    const pre = element("pre", { dir: "ltr", tabIndex: 0, role: "region", "aria-label": "Code" }, this._code);
+    const pre = element("pre", { dir: "ltr", tabIndex: 0, role: "group", "aria-label": "Code" }, this._code);
     this.dom = element("div", { class: "code" }, head, pre);
   }
 
@@ -133,7 +133,7 @@ class TableView {
     const head = element("tr", {}, ...node.head.map((cell, i) => cellElement("th", cell, node.align[i])));
     const table = element("table", {}, element("thead", {}, head), this._body.dom);
     this._body.align = node.align;
-    this.dom = element("div", { class: "table", tabIndex: 0, role: "region", "aria-label": "Table" }, table);
+    this.dom = element("div", { class: "table", tabIndex: 0, role: "group", "aria-label": "Table" }, table);
   }
 
   shows(node) {
