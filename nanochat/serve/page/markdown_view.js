@@ -66,7 +66,7 @@ class TextView {
     this._level = node.level;
     this._goesOn = node.goesOn;
     const tag = node.kind === "heading" ? `h${Math.min(6, node.level + 2)}` : "p";
-    this.dom = element(tag, { dir: "auto", class: node.goesOn ? "goes-on" : "" });
+    this.dom = element(tag, { class: node.goesOn ? "goes-on" : "" });
   }
 
   shows(node) {
@@ -181,12 +181,12 @@ function viewOf(node) {
 
 function containerElement(node) {
   if (node.kind === "quote") return element("blockquote", { dir: "auto" });
-  if (node.kind === "item") return element("li", { dir: "auto" });
+  if (node.kind === "item") return element("li");
   return node.ordered ? element("ol", { start: node.start, dir: "auto" }) : element("ul", { dir: "auto" });
 }
 
 function cellElement(tag, text, align) {
-  const cell = element(tag, { dir: "auto", class: align ? `align-${align}` : "" });
+  const cell = element(tag, { class: align ? `align-${align}` : "" });
   if (tag === "th") cell.scope = "col";
   fill(cell, text);
   return cell;
