@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Int = Annotated[int, Field(strict=True)]
+Int = Annotated[int, Field(strict=True, gt=-(2**63), lt=2**63)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Flag = Annotated[bool, Field(strict=True)]
 
@@ -49,7 +49,7 @@ class CalculatorUse(RequestPart):
 
     expression: str
     result: str | None = None
-    offset: Annotated[int, Field(strict=True, ge=0)]
+    offset: Annotated[int, Field(strict=True, ge=0, lt=2**63)]
     """Characters of `content` before it."""
 
 
@@ -95,16 +95,16 @@ class Drawing(RequestPart):
     """How answers are drawn: what requests of all kinds share."""
 
     model: str | None = None
-    n: Annotated[int, Field(strict=True, ge=1)] | None = None
+    n: Annotated[int, Field(strict=True, ge=1, lt=2**63)] | None = None
     stream: Flag | None = None
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] | None = None
     top_p: Number | None = None
-    top_k: Annotated[int, Field(strict=True, ge=-1)] | None = None
+    top_k: Annotated[int, Field(strict=True, ge=-1, lt=2**63)] | None = None
     """0 and -1 draw among all tokens."""
     min_p: Number | None = None
     repetition_penalty: Number | None = None
-    max_tokens: Annotated[int, Field(strict=True, ge=1)] | None = None
+    max_tokens: Annotated[int, Field(strict=True, ge=1, lt=2**63)] | None = None
     seed: Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)] | None = None
     stop: str | list[str] | None = None
     frequency_penalty: Number | None = None
@@ -122,7 +122,7 @@ class ChatRequest(Drawing):
     """A request for the next answer in a conversation."""
 
     messages: list[ChatMessage]
-    max_completion_tokens: Annotated[int, Field(strict=True, ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(strict=True, ge=1, lt=2**63)] | None = None
     logprobs: Flag | None = None
     top_logprobs: Annotated[int, Field(strict=True, ge=0, le=20)] | None = None
     tools: list[ToolSpec] | None = None

@@ -33,8 +33,8 @@ class UpstreamRequest(RequestPart):
 
     messages: list[UpstreamMessage]
     temperature: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] | None = None
-    max_tokens: Annotated[int, Field(strict=True, ge=1)] | None = None
-    top_k: Annotated[int, Field(strict=True, ge=0)] | None = None
+    max_tokens: Annotated[int, Field(strict=True, ge=1, lt=2**63)] | None = None
+    top_k: Annotated[int, Field(strict=True, ge=0, lt=2**63)] | None = None
 
 
 def upstream_router(service: Service) -> APIRouter:

@@ -48,6 +48,11 @@ def _articles(page, name):
     return page.get_by_role("log").get_by_role("article", name=name)
 
 
+def _end(located):
+    box = located.bounding_box()
+    return box["x"] + box["width"]
+
+
 def _answered(page, count=1):
     """Wait until so far `count` answers are whole."""
     expect(_articles(page, "Model")).to_have_count(count)
@@ -120,9 +125,12 @@ def test_conversations_are_renamed_exported_and_deleted_with_a_way_back(page, se
     _answered(page)
     navigation = page.get_by_role("navigation", name="Conversations")
     navigation.get_by_role("button", name="Rename").click()
-    page.keyboard.type("Mine & <i>yours</i>")
+    title = "Mine & <i>yours</i> " + "and so on " * 9
+    page.keyboard.type(title)
     page.keyboard.press("Enter")
-    expect(navigation.get_by_role("button", name="Mine & <i>yours</i>", exact=True)).to_be_visible()
+    expect(navigation.get_by_role("button", name=title, exact=True)).to_be_visible()
+    item, delete = navigation.get_by_role("listitem"), navigation.get_by_role("button", name="Delete")
+    assert _end(delete) <= _end(item) <= _end(navigation)  # however long the title is
 
     navigation.get_by_role("button", name="Export").click()
     with page.expect_download() as download:
@@ -221,6 +229,21 @@ def test_markdown_and_code_are_shown_and_copied(reader, server):
     code = "def f(x):\n    return 'a'"
     assert page.evaluate("navigator.clipboard.readText()").rstrip("\n") == code
     assert answer.locator("pre span").count() >= 3  # highlighted
+
+
+def test_each_text_has_its_own_direction(page, server):
+    server.will("שלום **עולם**\n\n- פריט\n\n> שורה\n\nEnglish")
+    _send(page, "hello")
+    _answered(page)
+    directions = "nodes => nodes.map(node => getComputedStyle(node).direction)"
+    answer = _articles(page, "Model")
+    assert answer.locator("ul, blockquote").evaluate_all(directions) == ["rtl", "rtl"]  # bullet and bar
+    ends = answer.locator(".text > p").evaluate_all("""nodes => nodes.map(node => {
+        const range = document.createRange();
+        range.selectNodeContents(node);
+        return range.getBoundingClientRect().left - node.getBoundingClientRect().left;
+    })""")
+    assert ends[0] > 100 and ends[1] < 1
 
 
 def test_a_long_answer_is_drawn_once(page, server):

@@ -25,6 +25,7 @@ GIVEN_BY_OTHERS = {
     "datasets": "lm-eval",
     "h11": "uvicorn",
     "httpx": "prefect",
+    "markdown_it": "rich",
     "packaging": "pytest",
     "sqlalchemy": "mlflow",
     "starlette": "fastapi",

@@ -99,7 +99,8 @@ function refusal(status, error, retryAfter = null) {
   const message = typeof error.message === "string" ? error.message : `The server answered with status ${status}.`;
   if (status === 401) return new ApiError("key", message);
   if (status === 429) return new ApiError("busy", message, Number.parseInt(retryAfter, 10) || null);
-  if (error.code === "context_length_exceeded") return new ApiError("overflow", message);
+  const tooMuch = status === 400 && error.param === "messages"; // more of them, or of their characters, than are read
+  if (tooMuch || error.code === "context_length_exceeded") return new ApiError("overflow", message);
   if (status === 502 || status === 503 || status === 504) return new ApiError("loading", message);
   return new ApiError(status ? "refused" : "broken", message);
 }

@@ -4,7 +4,7 @@
 // Not here: elements (the views), storage (`store.js`), the stream (`running_answer.js`).
 
 import { ApiError, apiKey, keepApiKey, model } from "./api.js";
-import { addMessage, chooseVersion, messagesUpTo, newConversation, pathOf } from "./conversation.js";
+import { addMessage, chooseVersion, messagesUpTo, newConversation, pathOf, pathTo } from "./conversation.js";
 import { asJson, asMarkdown, download, fileName } from "./export.js";
 import { RunningAnswer } from "./running_answer.js";
 import { asRequest } from "./settings.js";
@@ -226,9 +226,8 @@ export class Chat {
   // The oldest turns can be left out, half of them at each try, as long as the last question stays.
   _overflow(error, conversation, message) {
     const question = conversation.messages[message.parent];
-    const turns = messagesUpTo(conversation, question, "").length;
-    const left = turns - message.leftOut;
-    if (left < 2) return { text: `${error.message} Shorten your message.` };
+    const left = pathTo(conversation, question).length - message.leftOut;
+    if (left < 2) return { text: `${error.message}. Shorten your message.` };
     const shorter = () => {
       message.leftOut += 2 * Math.ceil(left / 4);
       return this._write(conversation, message);
@@ -249,8 +248,8 @@ export class Chat {
   }
 }
 
-// How many of the oldest messages the answers before this question were asked without.
+// How many of the oldest messages the answers before this question, or to it, were asked without.
 function leftOutAt(conversation, question) {
-  const before = conversation.messages[question.parent];
-  return before?.leftOut ?? 0;
+  const known = Object.values(conversation.messages).filter(({ parent }) => parent === question.id);
+  return Math.max(0, ...[conversation.messages[question.parent], ...known].map((message) => message?.leftOut ?? 0));
 }

@@ -60,9 +60,14 @@ function childrenByParent(conversation) {
 
 /** Return what is asked: the messages up to the one that is answered, in the API's form. */
 export function messagesUpTo(conversation, last, system, leftOut = 0) {
-  const messages = [];
-  for (let at = last; at; at = conversation.messages[at.parent]) messages.unshift(at);
-  return withSystem(alternating(messages.slice(leftOut)), system);
+  return withSystem(alternating(pathTo(conversation, last).slice(leftOut)), system);
+}
+
+/** Return the messages from the first to this one. */
+export function pathTo(conversation, last) {
+  const path = [];
+  for (let at = last; at; at = conversation.messages[at.parent]) path.push(at);
+  return path.reverse();
 }
 
 /** Return the chosen messages in nanochat's form of a conversation, as it reads them for training. */

@@ -8,6 +8,8 @@ import { element, icon } from "./dom.js";
 
 const NEAR_END = 60; // pixels
 const SPOKEN_FOR_MS = 4000;
+const LONGEST_SENTENCE = 400;
+const MARKS = /[*_`#|~]+/g; // of Markdown: nothing to listen to
 
 /** The log of one conversation at a time. */
 export class LogView {
@@ -21,7 +23,8 @@ export class LogView {
     this._toEnd.setAttribute("aria-label", "To the end");
     this._toEnd.addEventListener("click", () => this.toEnd());
     this._scroll.addEventListener("scroll", () => this._scrolled(), { passive: true });
-    new ResizeObserver(() => this._follow()).observe(this._log);
+    const sizes = new ResizeObserver(() => this._follow()); // an alert below makes the place smaller
+    for (const changing of [this._log, this._scroll]) sizes.observe(changing);
   }
 
   /** Show these messages; `running` is the one that is being written. */
@@ -66,7 +69,7 @@ export class LogView {
 
   /** Let a screen reader read a text once. */
   speak(text) {
-    const said = element("p", {}, text);
+    const said = element("p", {}, text.replace(MARKS, ""));
     this._spoken.append(said);
     setTimeout(() => said.remove(), SPOKEN_FOR_MS);
   }
@@ -98,9 +101,9 @@ export class Sentences {
   push(text) {
     this._rest += text;
     const end = Math.max(...[". ", "! ", "? ", "\n"].map((mark) => this._rest.lastIndexOf(mark)));
-    if (end < 0) return "";
-    const whole = this._rest.slice(0, end + 1);
-    this._rest = this._rest.slice(end + 1);
+    if (end < 0 && this._rest.length < LONGEST_SENTENCE) return "";
+    const whole = end < 0 ? this._rest : this._rest.slice(0, end + 1);
+    this._rest = this._rest.slice(whole.length);
     return whole.trim();
   }
 

@@ -8,7 +8,7 @@ import { element, icon, iconButton } from "./dom.js";
 import { EmptyState } from "./empty_state.js";
 import { LogView } from "./log_view.js";
 import { Alert, figures, note } from "./notices.js";
-import { loadSettings, saveSettings } from "./settings.js";
+import { SETTINGS_KEY, loadSettings, saveSettings } from "./settings.js";
 import { Sidebar } from "./sidebar.js";
 import { ConversationStore } from "./store.js";
 import { shownTheme, switchTheme } from "./theme.js";
@@ -40,7 +40,7 @@ const connection = new Connection((state) => {
 });
 const keyDialog = new KeyDialog();
 const settingsDialog = new SettingsDialog(settings, () => saveSettings(settings));
-const alert = new Alert(at("alert"));
+const alert = new Alert(at("alert"), toField);
 const chat = new Chat({
   store, settings, connection, askKey: () => keyDialog.ask(), changed, note: say,
   grown: (message) => {
@@ -51,7 +51,7 @@ const chat = new Chat({
 }); // prettier-ignore
 const log = new LogView(
   { log: at("log"), scroll: at("scroll"), toEnd: at("to-end"), spoken: at("spoken") },
-  { edit, regenerate: (message) => chat.regenerate(message), version: (message, step) => chat.version(message, step) },
+  { edit, regenerate, version },
 );
 const composer = new Composer(at("composer"), {
   send: (text) => chat.send(text),
@@ -59,7 +59,10 @@ const composer = new Composer(at("composer"), {
   editEnded: () => chat.edit(null),
   editLast,
 });
-const empty = new EmptyState(at("empty"), (text) => chat.send(text));
+const empty = new EmptyState(at("empty"), (text) => {
+  chat.send(text);
+  toField();
+});
 const title = element("h1", { dir: "auto" });
 const modelName = element("span", { class: "model-name" });
 const themeButton = element("button", { type: "button", class: "foot-button", onclick: onTheme }, icon("theme"), "Theme");
@@ -89,6 +92,24 @@ function open(id) {
 function edit(message) {
   chat.edit(message);
   composer.edit(message.text);
+}
+
+function regenerate(message) {
+  chat.regenerate(message);
+  toField();
+}
+
+// Another version is another article: the focus goes to the same button there.
+function version(message, step) {
+  const shown = log.elementOf(chat.version(message, step));
+  const names = step > 0 ? ["Next version", "Previous version"] : ["Previous version", "Next version"];
+  const buttons = names.map((name) => shown.querySelector(`[aria-label="${name}"]`));
+  buttons.find((button) => !button.disabled)?.focus();
+}
+
+// Where a finger points, a focused field would bring up the keyboard.
+function toField() {
+  if (matchMedia("(pointer: fine)").matches && !document.querySelector("dialog[open]")) composer.field.focus();
 }
 
 function editLast() {
@@ -152,10 +173,13 @@ document.addEventListener("keydown", (event) => {
   }
 });
 addEventListener("pagehide", () => chat.saveAll());
+addEventListener("storage", (event) => {
+  if (event.key === SETTINGS_KEY) Object.assign(settings, loadSettings());
+});
 
 at("top").append(sidebar.menu, title, modelName);
 document.body.append(settingsDialog.dom, keyDialog.dom);
 chat.open(keptOpen());
-composer.field.focus();
+toField();
 chat.meet();
 connection.check();

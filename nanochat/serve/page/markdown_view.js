@@ -66,7 +66,7 @@ class TextView {
     this._level = node.level;
     this._goesOn = node.goesOn;
     const tag = node.kind === "heading" ? `h${Math.min(6, node.level + 2)}` : "p";
-    this.dom = element(tag, { dir: "auto", class: node.goesOn ? "goes-on" : "" });
+    this.dom = element(tag, { class: node.goesOn ? "goes-on" : "" });
   }
 
   shows(node) {
@@ -94,7 +94,7 @@ class CodeView {
     const copy = element("button", { type: "button", class: "copy-code", onclick: () => copyFrom(copy, this._text()) });
     copy.append(icon("copy"), "Copy code");
     const head = element("div", { class: "code-head" }, element("span", {}, node.language || "text"), copy);
-    const pre = element("pre", { dir: "ltr", tabIndex: 0, role: "region", "aria-label": "Code" }, this._code);
+    const pre = element("pre", { dir: "ltr", tabIndex: 0, role: "group", "aria-label": "Code" }, this._code);
     this.dom = element("div", { class: "code" }, head, pre);
   }
 
@@ -133,7 +133,7 @@ class TableView {
     const head = element("tr", {}, ...node.head.map((cell, i) => cellElement("th", cell, node.align[i])));
     const table = element("table", {}, element("thead", {}, head), this._body.dom);
     this._body.align = node.align;
-    this.dom = element("div", { class: "table", tabIndex: 0, role: "region", "aria-label": "Table" }, table);
+    this.dom = element("div", { class: "table", tabIndex: 0, role: "group", "aria-label": "Table" }, table);
   }
 
   shows(node) {
@@ -181,12 +181,12 @@ function viewOf(node) {
 
 function containerElement(node) {
   if (node.kind === "quote") return element("blockquote", { dir: "auto" });
-  if (node.kind === "item") return element("li", { dir: "auto" });
+  if (node.kind === "item") return element("li");
   return node.ordered ? element("ol", { start: node.start, dir: "auto" }) : element("ul", { dir: "auto" });
 }
 
 function cellElement(tag, text, align) {
-  const cell = element(tag, { dir: "auto", class: align ? `align-${align}` : "" });
+  const cell = element(tag, { class: align ? `align-${align}` : "" });
   if (tag === "th") cell.scope = "col";
   fill(cell, text);
   return cell;

@@ -36,6 +36,7 @@ export class MessageView {
     this.dom.classList.toggle("running", running);
     if (running) this.dom.setAttribute("aria-busy", "true");
     else this.dom.removeAttribute("aria-busy");
+    this._running = running;
     this.draw();
     this._showVersions(versions);
     const ending = running || message.role === "user" ? undefined : ENDINGS[message.finish];
@@ -52,11 +53,11 @@ export class MessageView {
     const groups = groupsOf(this.message.parts);
     this._dots.hidden = groups.length > 0;
     while (this._groups.length > groups.length) this._groups.pop().dom.remove(); // it is asked for anew
-    groups.forEach((group, i) => this._group(group, i));
+    groups.forEach((group, i) => this._group(group, i, this._running && i === groups.length - 1));
   }
 
   // Groups only grow at the end; what is already shown stays.
-  _group(group, i) {
+  _group(group, i, growing) {
     let view = this._groups[i];
     if (!view?.goesOnWith(group)) {
       const made = group.text === undefined ? new CalculatorView() : new TextView();
@@ -64,7 +65,7 @@ export class MessageView {
       else this._body.append(made.dom);
       this._groups[i] = view = made;
     }
-    view.show(group);
+    view.show(group, growing);
   }
 
   _showVersions(versions) {
@@ -74,9 +75,7 @@ export class MessageView {
     const [previous, next] = [iconButton("Previous version", "left", step(-1)), iconButton("Next version", "right", step(1))];
     previous.disabled = place === 0;
     next.disabled = place === versions.length - 1;
-    const focused = this._versions.contains(document.activeElement) && document.activeElement.ariaLabel;
     this._versions.replaceChildren(previous, element("span", {}, `${place + 1}/${versions.length}`), next);
-    if (focused) (focused === "Next version" ? [next, previous] : [previous, next]).find((b) => !b.disabled)?.focus();
   }
 
   _copyButton() {
@@ -123,8 +122,9 @@ class CalculatorView {
     return text === undefined;
   }
 
-  show({ expression, result }) {
-    this._summary.textContent = `Calculator: ${expression} ${result === null ? "…" : `= ${result}`}`;
+  show({ expression, result }, growing) {
+    const ending = result === null ? (growing ? " …" : ", no result") : ` = ${result}`;
+    this._summary.textContent = `Calculator: ${expression}${ending}`;
     this._asked.textContent = expression || "nothing";
     this._result.textContent = result ?? "";
     this._answer.hidden = result === null;

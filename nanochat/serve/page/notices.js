@@ -6,8 +6,10 @@ const NOTE_MS = 10_000;
 
 /** The alert above the field: what went wrong, and buttons that do something about it. */
 export class Alert {
-  constructor(dom) {
+  /** `used()` is called when a button was pressed, which may have gone with the alert. */
+  constructor(dom, used) {
     this._dom = dom;
+    this._used = used;
     this._shown = "";
   }
 
@@ -21,8 +23,12 @@ export class Alert {
     this._dom.replaceChildren();
     if (!problem) return;
     this._dom.className = problem.kind ?? "";
+    const act = (name) => () => {
+      this._actions.get(name)?.();
+      this._used();
+    };
     const buttons = problem.actions.map(([name]) =>
-      element("button", { type: "button", class: "text-button", onclick: () => this._actions.get(name)?.() }, name),
+      element("button", { type: "button", class: "text-button", onclick: act(name) }, name),
     );
     this._dom.append(element("p", { dir: "auto" }, problem.text), element("div", { class: "buttons" }, ...buttons));
   }

@@ -1,7 +1,8 @@
 // What can be set about answers: defaults, limits, and what of it goes into a request. Kept in the browser.
 // Not here: the dialog (`settings_dialog.js`).
 
-const KEY = "nanochat.settings";
+/** Where they are kept. */
+export const SETTINGS_KEY = "nanochat.settings";
 
 /** The settings in the order in which they are shown; `empty` says what leaving one empty means. */
 export const FIELDS = [
@@ -36,7 +37,7 @@ export function standardSettings() {
 export function loadSettings() {
   const settings = standardSettings();
   try {
-    const kept = JSON.parse(localStorage.getItem(KEY) ?? "{}");
+    const kept = JSON.parse(localStorage.getItem(SETTINGS_KEY) ?? "{}");
     for (const field of FIELDS) if (field.name in kept && !wrongIn(field, kept[field.name])) settings[field.name] = kept[field.name];
     if (typeof kept.system === "string") settings.system = kept.system;
   } catch {
@@ -48,7 +49,7 @@ export function loadSettings() {
 /** Keep the settings. */
 export function saveSettings(settings) {
   try {
-    localStorage.setItem(KEY, JSON.stringify(settings));
+    localStorage.setItem(SETTINGS_KEY, JSON.stringify(settings));
   } catch {
     // They hold until the page closes.
   }

@@ -88,7 +88,7 @@ export class Sidebar {
   }
 
   _made(id) {
-    const title = element("button", { type: "button", class: "title", id: `title-${id}`, dir: "auto", onclick: () => this._actions.open(id) });
+    const title = element("button", { type: "button", class: "title", id: `title-${id}`, onclick: () => this._actions.open(id) });
     const about = { "aria-describedby": title.id };
     const choices = element("div", { class: "choices", hidden: true });
     const item = { title, dom: element("li", { class: "item" }) };
