@@ -23,7 +23,9 @@ def chromium() -> str | None:
     return next((path for path in map(shutil.which, names) if path), None)
 
 
-@pytest.fixture(scope="session")
+# Of a module, not of the session: while it is open this thread has a running event loop, which other tests
+# of the same process, of Prefect's calls for one, would take for their own.
+@pytest.fixture(scope="module")
 def browser():
     path = chromium()
     if path is None:
