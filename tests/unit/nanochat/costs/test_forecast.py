@@ -100,7 +100,7 @@ def test_evaluations_are_counted_and_take_less_than_one_item_at_a_time_did():
     spelling = forecast(recipes.find("d20-spelling"))
     assert predicted.of("evaluate_sft").basis in spelling.of("evaluate_sft").basis
     assert spelling.of("evaluate_sft").basis.endswith("; not counted: spelling_bee")
-    assert WRITTEN_TOGETHER == engine._BATCH.rows
+    assert engine._BATCH.rows == WRITTEN_TOGETHER
 
 
 def test_an_evaluation_is_shared_by_all_gpus_and_costs_as_often_as_it_is_sampled():
