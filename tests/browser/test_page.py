@@ -347,6 +347,16 @@ def test_the_keyboard_is_enough(page, server):
     expect(_articles(page, "Model")).to_have_count(0)
 
 
+def test_the_other_theme_is_kept_until_it_is_the_systems_again(page):
+    colours = []
+    for _ in range(3):
+        colours.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        page.reload()
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == colours[-1]
+        page.get_by_role("button", name="Theme").click()
+    assert colours[0] == colours[2] != colours[1]
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing_serious(make_reader, server, theme):
     page = make_reader(color_scheme=theme).open()
