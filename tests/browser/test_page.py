@@ -162,7 +162,7 @@ def test_two_tabs_share_conversations_and_lose_nothing(reader, server):
     hold = Hold()
     server.will("slow", hold)
     _send(first, "again from the first")
-    hold.reached.wait(60)
+    assert hold.reached.wait(60)
     server.will("quick")
     _articles(second, "You").first.hover()
     _articles(second, "You").first.get_by_role("button", name="Edit").click()
