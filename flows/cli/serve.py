@@ -10,11 +10,10 @@ import typer
 from flows.cli import output
 from flows.cli.model_options import ModelRef, Source, Step, Tag, Weights, choice_of
 from flows.cli.options import Device, StoreUrl, open_store
+from nanochat.serve.serve_settings import KEY_VARIABLE, ServeSettings
 
 if TYPE_CHECKING:
     from nanochat.serve.service import MakeEngine
-
-_KEY = "NANOCHAT_API_KEY"
 
 
 def serve(
@@ -25,7 +24,7 @@ def serve(
     key: Annotated[
         str | None,
         typer.Option(
-            envvar=_KEY,
+            envvar=KEY_VARIABLE,
             help="Secret that every request must bring; needed for any address but this machine's own. Better"
             " in the environment: others on this machine can read arguments.",
         ),
@@ -53,10 +52,9 @@ def serve(
 ) -> None:
     """Serve a model: a page to talk to it, and OpenAI's API."""
     from flows.models.engines import find_model, make_engines
-    from nanochat.serve.serve_settings import ServeSettings
 
     if key:
-        os.environ[_KEY] = key  # what is secret in the environment is left out of all that is printed
+        os.environ[KEY_VARIABLE] = key  # what is secret in the environment is left out of all that is printed
     settings = ServeSettings(
         host=host,
         port=port,

@@ -35,6 +35,7 @@ from nanochat.model.architecture import (
 from nanochat.model.attention import Attention, Context, Linear, as_computed, gated, rms_norm, rotary_tables
 from nanochat.model.init_weights import init_2026, init_classic
 from nanochat.model.kv_cache import KVCache, Reading
+from nanochat.model.mapped_memory import let_go
 from nanochat.model.packed_rows import PackedRows
 from nanochat.model.reproducible import set_strict
 
@@ -137,7 +138,10 @@ class GPT(nn.Module):
         self.precision = dtype
         for parameter in self.parameters():
             if parameter.dim() > 1:  # factors of the residual stream stay as `precision` alone leaves them
-                parameter.data = parameter.data.to(dtype)
+                given = parameter.data
+                parameter.data = given.to(dtype)
+                if given.dtype != dtype:
+                    let_go(given)
 
     def flops_per_token(self) -> int:
         """Return forward and backward operations per trained token."""

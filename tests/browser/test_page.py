@@ -162,7 +162,7 @@ def test_two_tabs_share_conversations_and_lose_nothing(reader, server):
     hold = Hold()
     server.will("slow", hold)
     _send(first, "again from the first")
-    hold.reached.wait(60)
+    assert hold.reached.wait(60)
     server.will("quick")
     _articles(second, "You").first.hover()
     _articles(second, "You").first.get_by_role("button", name="Edit").click()
@@ -345,6 +345,16 @@ def test_the_keyboard_is_enough(page, server):
     page.keyboard.press("Escape")
     page.keyboard.press("Control+Shift+O")
     expect(_articles(page, "Model")).to_have_count(0)
+
+
+def test_the_other_theme_is_kept_until_it_is_the_systems_again(page):
+    colours = []
+    for _ in range(3):
+        colours.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        page.reload()
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == colours[-1]
+        page.get_by_role("button", name="Theme").click()
+    assert colours[0] == colours[2] != colours[1]
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
