@@ -8,11 +8,14 @@ from pydantic import Field
 
 from nanochat.serve.chat_request import Drawing, Flag, Int
 
+# Of any size: a number that is not of the vocabulary is refused as a token, with the size of the vocabulary.
+Token = Annotated[int, Field(strict=True)]
+
 
 class CompletionRequest(Drawing):
     """A request to go on with texts, or with tokens."""
 
-    prompt: str | list[str] | list[Int] | list[list[Int]]
+    prompt: str | list[str] | list[Token] | list[list[Token]]
     logprobs: Annotated[int, Field(strict=True, ge=0, le=20)] | None = None
     echo: Flag | None = None
     best_of: Int | None = None
