@@ -106,6 +106,7 @@ def server_here(
     It has an engine of each that `makes` make, once those are there: at once if `load` is given.
     """
     listening = open_socket(settings.host, 0)
+    address = address_of(listening)  # now: a server that fails has closed its socket
     if send_buffer:  # what the system holds for a reader
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     ready = threading.Event()
@@ -126,7 +127,7 @@ def server_here(
         ready.wait()
     try:
         if not ended:
-            yield address_of(listening), server
+            yield address, server
     finally:
         if not server.stopping:
             server.stop_soon()
