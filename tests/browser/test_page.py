@@ -180,6 +180,52 @@ def test_two_tabs_share_conversations_and_lose_nothing(reader, server):
     assert texts == {"from the first", "ok", "again from the first", "slow", "otherwise", "quick"}
 
 
+def test_what_is_being_written_survives_another_tab_and_what_is_deleted_is_no_longer_edited(reader, server):
+    first = reader.open()
+    navigation = first.get_by_role("navigation", name="Conversations")
+    for title in ("older", "newer"):
+        navigation.get_by_role("button", name="New conversation").click()
+        _send(first, title)
+        _answered(first)
+    second = reader.open()
+    first.bring_to_front()  # a click waits for a tab that is drawn: the other one's go without
+    elsewhere = second.get_by_role("navigation", name="Conversations")
+
+    navigation.get_by_role("button", name="Rename").last.click()  # older
+    first.keyboard.type("half a ")
+    elsewhere.get_by_role("button", name="older", exact=True).dispatch_event("click")
+    second.get_by_role("textbox", name="Message").fill("which makes it the first of the list")
+    second.keyboard.press("Enter")
+    _answered(second, 2)
+    expect(navigation.locator("li").first.get_by_role("textbox", name="Title")).to_be_focused()
+    first.keyboard.type("title")
+    first.keyboard.press("Enter")
+    expect(elsewhere.get_by_role("button", name="half a title", exact=True)).to_be_visible()
+
+    navigation.get_by_role("button", name="Rename").first.click()
+    elsewhere.get_by_role("button", name="Rename").first.dispatch_event("click")
+    second.keyboard.type("theirs")
+    second.keyboard.press("Enter")
+    first.keyboard.press("Enter")  # nothing was changed here
+    expect(navigation.get_by_role("button", name="theirs", exact=True)).to_be_visible()
+
+    for deleted_in in (elsewhere, navigation):
+        navigation.locator("li .title").first.click()
+        _articles(first, "You").first.get_by_role("button", name="Edit").click()
+        deleted_in.get_by_role("button", name="Delete").first.dispatch_event("click")
+        expect(_articles(first, "You")).to_have_count(0)
+        expect(first.get_by_text("Editing:")).to_be_hidden()
+        expect(first.get_by_role("textbox", name="Message")).to_have_value("")
+
+    hold = Hold()
+    server.will(hold)
+    _send(first, "nobody will read it")
+    assert hold.reached.wait(60)
+    navigation.get_by_role("button", name="New conversation").click()
+    elsewhere.get_by_role("button", name="Delete").first.dispatch_event("click")
+    assert hold.left.wait(60)  # the server writes no answer of a conversation that is gone
+
+
 def test_settings_reach_the_request_and_outlive_a_reload(page, server):
     fields = {"Temperature": "0.5", "Top-p": "0.9", "Top-k": "7", "Longest answer": "33", "Seed": "12"}
     page.get_by_role("button", name="Settings").click()
