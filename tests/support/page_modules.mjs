@@ -7,7 +7,7 @@ const { inlineEvents, safeAddress, work } = await load("markdown_inline");
 const { colouredLine, languageOf } = await load("highlight");
 const { exportedMessages, merge, messagesUpTo, pathOf, readConversation } = await load("conversation");
 const { EventReader } = await load("events");
-const { answer } = await load("api");
+const { answer, keepApiKey } = await load("api");
 const { fileName } = await load("export");
 
 function blocks(pieces) {
@@ -75,7 +75,8 @@ function isWhole(text) {
 }
 
 // What the page takes from an answer of the server; with `breaks` the connection ends behind it.
-async function taken({ status, body, breaks }) {
+async function taken({ status, body, breaks, key = "" }) {
+  keepApiKey(key);
   const pieces = [new TextEncoder().encode(body)];
   const pull = (stream) => {
     if (pieces.length) stream.enqueue(pieces.pop());

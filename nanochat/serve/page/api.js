@@ -99,8 +99,7 @@ function usesIn(calculator) {
 }
 
 async function request(path, options = {}) {
-  const key = apiKey();
-  const headers = { ...options.headers, ...(key ? { Authorization: `Bearer ${key}` } : {}) };
+  const headers = withKey(options.headers);
   let response;
   try {
     response = await fetch(path, { ...options, headers, cache: "no-store", credentials: "omit" });
@@ -111,6 +110,15 @@ async function request(path, options = {}) {
   if (response.ok) return response;
   const body = await response.json().catch(() => null);
   throw refusal(response.status, body?.error ?? {}, response.headers.get("Retry-After"));
+}
+
+function withKey(given) {
+  const key = apiKey();
+  try {
+    return new Headers({ ...given, ...(key ? { Authorization: `Bearer ${key}` } : {}) });
+  } catch {
+    throw new ApiError("key", "The key has characters that no request can carry.");
+  }
 }
 
 function refusal(status, error, retryAfter = null) {

@@ -308,6 +308,16 @@ def test_what_a_server_may_not_send_breaks_an_answer_off_and_nothing_else(ask):
     assert ask("taken", *refusals) == [[{"error": "refused"}]] * len(refusals)
 
 
+def test_a_key_that_no_request_can_carry_is_a_wrong_key_and_not_a_server_that_is_gone(ask):
+    body = _stream(_chunk(content="a"), _chunk(finish="stop"))
+    asked = [
+        {"status": 200, "body": body, "key": key}
+        for key in ("schl\u00fcssel", "\u043a\u043b\u044e\u0447", "a\nb")
+    ]
+    whole = [{"text": "a"}, {"finish": "stop"}]
+    assert ask("taken", *asked) == [whole, [{"error": "key"}], [{"error": "key"}]]
+
+
 def test_an_answer_that_has_ended_is_whole_whatever_comes_after_it(ask):
     ended = _stream(_chunk(content="a"), _chunk(finish="stop"))
     rests = ("", 'data: {"choi', _stream("{{{"), _stream({"choices": [], "usage": {"prompt_tokens": None}}))
