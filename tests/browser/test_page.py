@@ -259,6 +259,22 @@ def test_what_the_model_writes_never_becomes_markup(page, server):
     expect(_articles(page, "Model").first).to_contain_text("<script>alert(1)</script>")
 
 
+def test_a_link_says_where_it_leads_unless_its_text_begins_with_that(page, server):
+    links = {
+        "[https://paypal.com/?evil.com](https://evil.com/)": " (evil.com)",
+        "https://paypal.com@evil.com/": " (evil.com)",
+        "[evil.com.paypal.com](https://evil.com)": " (evil.com)",
+        "[now](https://a.b:81/c)": " (a.b:81)",
+        "[mail](mailto:a@b.c)": " (a@b.c)",
+        "[A.B/c](https://a.b/c) https://a.b?c <mailto:a@b.c>": "",
+    }
+    server.will(*(f"{link}\n\n" for link in links))
+    _send(page, "links")
+    _answered(page)
+    shown = "nodes => nodes.map(p => [...p.querySelectorAll('.target')].map(t => t.textContent).join(''))"
+    assert _articles(page, "Model").locator("p:has(a)").evaluate_all(shown) == list(links.values())
+
+
 def test_markdown_and_code_are_shown_and_copied(reader, server):
     reader.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page = reader.open()
