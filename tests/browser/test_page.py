@@ -363,6 +363,18 @@ def test_refusals_say_what_can_be_done(page, server):
     assert KEY not in page.evaluate("JSON.stringify(localStorage)")
 
 
+def test_a_key_that_is_given_only_with_the_first_message_lets_the_page_know_the_model(reader, server):
+    server.needs_key = True
+    page = reader.open()
+    dialog = page.get_by_role("dialog", name="API key")
+    dialog.get_by_role("button", name="Cancel").click()
+    _send(page, "hi")
+    dialog.get_by_label("Key").fill(KEY)
+    dialog.get_by_role("button", name="Use this key").click()
+    _answered(page)
+    expect(page.get_by_role("status")).to_contain_text(f"of {CONTEXT_TOKENS}")
+
+
 def test_a_phone_shows_everything_in_its_width(make_reader, server):
     page = make_reader(viewport={"width": 390, "height": 844}, has_touch=True).open()
     wide = (

@@ -178,6 +178,7 @@ export class Chat {
       const messages = messagesUpTo(conversation, question, message.asked.system, message.leftOut);
       await running.write({ messages, ...(this.model.id ? { model: this.model.id } : {}), ...asRequest(message.asked) });
       this.connection.met("ready");
+      if (!this.model.id) this.meet(); // the key came only now
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       await this._failed(conversation, message, error);
