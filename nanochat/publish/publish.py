@@ -18,7 +18,8 @@ from nanochat.evals.contamination import overlap
 from nanochat.formats.nanochat_folder import write_nanochat_folder
 from nanochat.model.checkpoint import load_model
 from nanochat.model.flops import parameter_count
-from nanochat.publish.model_card import CardInputs, render_model_card
+from nanochat.publish.card_inputs import CardInputs
+from nanochat.publish.model_card import render_model_card
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.tokenizer import Tokenizer
 
