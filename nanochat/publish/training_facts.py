@@ -53,7 +53,8 @@ def _conversations(record: Mapping[str, Any], records: Records) -> str:
     """Return what a training read by task, with counts; nothing for the first, which reads the corpus."""
     if not record["inputs"].get("model"):
         return ""
-    rendered = records.get(f"render/{record['stage']}", {}).get("metrics", {}).get("rows", {})
+    read = record["inputs"].get("chat", {}).get("node")
+    rendered = records.get(read, {}).get("metrics", {}).get("rows", {})
     used = [(name, rows["used"]) for name, rows in rendered.items() if rows.get("used")]
     texts = [f"{number(count)} of {quoted(_title(name))}" for name, count in used]
     total = number(sum(count for _, count in used))

@@ -144,6 +144,7 @@ def test_folder_has_upstreams_files_and_names_the_last_step(inputs: dict[str, Pa
     metrics = _publish(inputs, tmp_path / "out")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "README.md",
+        "generate_cpu.py",
         "meta_000063.json",
         "model_000063.pt",
         "results.json",

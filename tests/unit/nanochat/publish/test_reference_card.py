@@ -101,7 +101,8 @@ def _records() -> dict[str, dict[str, Any]]:
     for made in (one for one in d20_records() if one["node"] in _MADE):
         metrics, seconds, dollars = _MADE[made["node"]]
         tokens = {"tokens": 1_001_000} if made["stage"] == "tokenize" else {}
-        model = {"model": {"node": before[made["node"]]}} if made["node"] in before else {}
+        inputs = {"chat": {"node": f"render/{made['node']}"}}
+        model = inputs | {"model": {"node": before[made["node"]]}} if made["node"] in before else {}
         provenance = {"seconds": seconds, "dollars": dollars, "commit": "0" * 40, "hardware": _H100}
         found[made["node"]] = {
             **made,
