@@ -92,7 +92,7 @@ PUBLISH = Stage(
     name="publish",
     version=4,
     run="nanochat.publish.publish:publish",
-    attachments=("README.md",),
+    attachments=("README.md", "generate_cpu.py"),
     wants_lineage=True,
 )
 

@@ -90,4 +90,4 @@ def value_text(value: Any) -> str:
         return ", ".join(value_text(v) for v in value) or "(none)"
     if hasattr(value, "model_dump"):
         return " ".join(f"{k}={v}" for k, v in value.model_dump(exclude_defaults=True).items())
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value) or "(empty)"

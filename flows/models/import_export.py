@@ -140,10 +140,10 @@ def _write(folder: Path, published: Published, form: Format, layout: Layout) -> 
 
 
 def _copy_card(store: Store, record: Record, folder: Path) -> None:
-    """Put the model card and the results beside the weights, as the publish stage did."""
+    """Put the model card, the script and the results beside the weights, as the publish stage did."""
     with tempfile.TemporaryDirectory() as scratch:
         kept = store.fetch(record, Path(scratch), attachments=True)
-        for name in ("README.md", "results.json"):
+        for name in ("results.json", *(file.path for file in record.attachments)):
             shutil.copyfile(kept / name, folder / name)
 
 

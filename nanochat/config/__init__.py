@@ -9,6 +9,7 @@ credentials.
 from __future__ import annotations
 
 from nanochat.config.base import Config
+from nanochat.config.card import CardConfig, CitationConfig
 from nanochat.config.data import (
     TOKEN_SHARD_FORMAT,
     ChatDataConfig,
@@ -41,7 +42,9 @@ __all__ = [
     "IGNORED",
     "SMEAR_CHANNELS",
     "TOKEN_SHARD_FORMAT",
+    "CardConfig",
     "ChatDataConfig",
+    "CitationConfig",
     "ComputeConfig",
     "Config",
     "ContaminationConfig",

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from nanochat.config.base import Config, require_whole_rows
+from nanochat.config.card import CardConfig
 from nanochat.config.data import (
     ContaminationConfig,
     CorpusConfig,
@@ -66,7 +67,9 @@ class PublishConfig(Config):
     license: str = "mit"
     """Licence of the model, for the card's front matter."""
     datasets: tuple[str, ...] = ()
-    """Names of the data sets for the model card's front matter."""
+    """Names of the data sets for the model card; those that are on the hub are in its front matter."""
+    card: CardConfig = CardConfig()
+    """What else the model card says."""
 
 
 class ImportConfig(Config):

@@ -1,7 +1,7 @@
 """The publish stage: a model folder in nanochat's format, all results in one file, and the model card.
 
-The weights, the tokenizer and `results.json` are the artifact; the card (`README.md`) is an attachment,
-because it reports times, hardware and cost.
+The weights, the tokenizer and `results.json` are the artifact. The card (`README.md`) is an attachment,
+because it reports times, hardware and cost, and so is the script that answers without this project.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from nanochat.evals.contamination import overlap
 from nanochat.formats.nanochat_folder import write_nanochat_folder
 from nanochat.model.checkpoint import load_model
 from nanochat.model.flops import parameter_count
-from nanochat.publish.model_card import CardInputs, render_model_card
+from nanochat.publish.card_inputs import CardInputs
+from nanochat.publish.model_card import render_model_card
+from nanochat.publish.standalone import standalone_script
 from nanochat.runtime import Runtime
 from nanochat.tokenizer.tokenizer import Tokenizer
 
@@ -60,6 +62,7 @@ def publish(
         CardInputs(config, model.config, parameter_count(model.config), results, found, records)
     )
     (out / "README.md").write_text(card, encoding="utf-8")
+    (out / "generate_cpu.py").write_text(standalone_script(), encoding="utf-8")
     files = [path for path in out.iterdir() if path.is_file()]
     return {
         "parameters": parameter_count(model.config),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nanochat.config import (
+    CardConfig,
     CorpusConfig,
     MidtrainConfig,
     MixtureEntry,
@@ -82,5 +83,9 @@ def _classic(depth: int, *, shards: int, tokenizer_shards: int) -> Recipe:
         ),
         sft=sft_on_hub_data(unclipped),
         evaluate=FULL_EVALUATION,
-        publish=PublishConfig(title=f"nanochat d{depth}", datasets=DATA_SETS),
+        publish=PublishConfig(
+            title=f"nanochat d{depth}",
+            datasets=DATA_SETS,
+            card=CardConfig(corpus="FineWeb-EDU, a shuffled part of 100 billion tokens"),
+        ),
     )

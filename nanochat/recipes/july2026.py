@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from nanochat.config import (
+    CardConfig,
     CorpusConfig,
     MidtrainConfig,
     MixtureEntry,
@@ -136,7 +137,9 @@ def _2026(depth: int) -> Recipe:
         sft=sft_on_hub_data(_optimizer_2026(scaling.lr_factor)),
         evaluate=FULL_EVALUATION,
         publish=PublishConfig(
-            title=f"nanochat 2026-d{depth}", datasets=("karpathy/climbmix-400b-shuffle", *DATA_SETS[1:])
+            title=f"nanochat 2026-d{depth}",
+            datasets=("karpathy/climbmix-400b-shuffle", *DATA_SETS[1:]),
+            card=CardConfig(corpus="ClimbMix, a shuffled part of 400 billion tokens"),
         ),
     )
 

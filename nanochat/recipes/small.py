@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nanochat.config import (
+    CardConfig,
     CorpusConfig,
     EvaluateConfig,
     MidtrainConfig,
@@ -69,7 +70,11 @@ def toy(depth: int = 4) -> Recipe:
         evaluate=EvaluateConfig(
             max_problems=100, core_max_problems=100, max_new_tokens=64, bpb_tokens=64 * 256
         ),
-        publish=PublishConfig(title="nanochat toy", datasets=("built-in toy world",)),
+        publish=PublishConfig(
+            title="nanochat toy",
+            datasets=("built-in toy world",),
+            card=CardConfig(corpus="sentences about a small invented world"),
+        ),
     )
 
 

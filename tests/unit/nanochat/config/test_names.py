@@ -124,6 +124,9 @@ FREE_TEXT = {
         "ImportConfig.tag",
     ),
     *("PublishConfig.title", "PublishConfig.license", "PublishConfig.datasets", "ModelConfig.window_pattern"),
+    *(f"CardConfig.{name}" for name in ("summary", "developed_by", "trained_by", "author", "corpus")),
+    *(f"CardConfig.{name}" for name in ("infrastructure", "uses", "downstream_uses", "limitations")),
+    *("CardConfig.out_of_scope_uses", "CitationConfig.author", "CitationConfig.title"),
     *("PretrainConfig.prompts", "MidtrainConfig.prompts", "SftConfig.prompts", "EvaluateConfig.prompts"),
 }
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from nanochat.config import EvaluateConfig, ModelConfig, PublishConfig
+from nanochat.config import CardConfig, CitationConfig, EvaluateConfig, ModelConfig, PublishConfig
 from nanochat.errors import DataError
 from nanochat.evals.contamination.overlap import FILE_NAME, Overlap, TaskOverlap
 from nanochat.evals.protocol import protocol
@@ -144,6 +144,7 @@ def test_folder_has_upstreams_files_and_names_the_last_step(inputs: dict[str, Pa
     metrics = _publish(inputs, tmp_path / "out")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "README.md",
+        "generate_cpu.py",
         "meta_000063.json",
         "model_000063.pt",
         "results.json",
@@ -277,12 +278,43 @@ def test_only_whole_benchmarks_are_in_the_front_matter(inputs: dict[str, Path], 
 def test_card_shows_foreign_text_as_text(inputs: dict[str, Path], tmp_path: Path) -> None:
     record = _record("tokenize/a|b\x1b[2J<img>", _TOKENIZED, 1.0, None)
     (inputs["lineage"] / "tokenize__odd.json").write_text(json.dumps(record), encoding="utf-8")
-    config = PublishConfig(title="a\u202e\n[b](http://x)", datasets=("`c`",))
+    odd = "---\n<script>alert(1)</script> | *a* _b_ c_d `e` ~~f~~ $g$ &lt;"
+    card = CardConfig(
+        developed_by=odd,
+        uses=("---", "1. x", "# y", "> z"),
+        citation=CitationConfig(author='A } @misc{b, "c"\n```', title="{t}"),
+    )
+    config = PublishConfig(title="a\u202e\n[b](http://x)", datasets=("`c`", "cais/mmlu"), card=card)
     _publish(inputs, tmp_path / "out", config)
     front, body = _card(tmp_path / "out")
-    assert front["datasets"] == ["`c`"] and "Data sets: \\`c\\`." in body
+    lines = body.splitlines()
+    assert front["datasets"] == ["cais/mmlu"] and "Data sets: \\`c\\`, cais/mmlu." in lines
     assert body.startswith("\n# a\\u202e \\[b\\](http://x)\n")
     assert r"| tokenize/a\|b\x1b\[2J\<img\> |" in body
+    shown = r"\--- \<script\>alert(1)\</script\> \| \*a\* \_b\_ c_d \`e\` \~\~f\~\~ \$g\$ \&lt;"
+    assert f"- **Developed by:** {shown}" in lines
+    at = lines.index("### Direct use")
+    assert lines[at + 2 : at + 6] == [r"- \---", r"- 1\. x", r"- \# y", r"- \> z"]
+    at = lines.index("@software{nanochat2025,")
+    assert lines[at + 1 : at + 3] == ["  author = {A @miscb, c},", "  title = {t},"]
+
+
+def test_front_matter_is_what_the_hubs_own_reader_reads(inputs: dict[str, Path], tmp_path: Path) -> None:
+    from huggingface_hub import ModelCard
+
+    card = CardConfig(languages=("en", "de"), base_model="someone/base")
+    title = "a: b --- | {c} #d"
+    _publish(inputs, tmp_path / "out", PublishConfig(title=title, card=card))
+    data = ModelCard.load(tmp_path / "out" / "README.md").data
+    assert (data.language, data.base_model, data.pipeline_tag) == (
+        ["en", "de"],
+        "someone/base",
+        "text-generation",
+    )
+    assert data.model_name == title
+    found = {(one.dataset_type, one.dataset_config, one.dataset_split): one for one in data.eval_results}
+    assert found["cais/mmlu", "all", "test"].metric_value == 31.25
+    assert found["gsm8k", "main", "test"].metric_type == "accuracy"
 
 
 def test_card_lists_the_trainings_in_the_order_in_which_each_took_up_the_model_of_the_one_before(
