@@ -30,7 +30,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     Raises OSError naming `path`, whichever error a library made of it.
     """
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as folder, naming(path):
+    with _folder_beside(path) as folder, naming(path):
         part = Path(folder, path.name)
         part.touch()
         mode = part.stat().st_mode
@@ -43,6 +43,14 @@ def whole_file(path: Path) -> Iterator[Path]:
             raise OSError(refused.errno, refused.strerror, str(path)) from error
         part.chmod(mode)
         part.replace(path)
+
+
+def _folder_beside(path: Path) -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-")
+    except OSError as error:
+        error.filename = str(path)  # of the two, the one that a reader knows
+        raise
 
 
 def save_tensors(state: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:

@@ -144,7 +144,11 @@ def _talk(dialogue: Dialogue, name: str) -> None:
 
 
 def _take_any_text() -> None:
-    """Let neither a byte that is not UTF-8 nor a character that the terminal lacks end the conversation."""
+    """Let neither a byte that is not UTF-8 nor a character that the terminal lacks end the conversation.
+
+    A stream that was closed (None) is as an empty one.
+    """
+    sys.stdin, sys.stdout = sys.stdin or io.StringIO(), sys.stdout or io.StringIO()
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -50,7 +50,7 @@ def take(talk: Talk, line: str) -> None:
 
 
 def _obey(talk: Talk, line: str) -> None:
-    name, *rest = line[1:].strip().split(maxsplit=1)
+    name, *rest = line[1:].strip().split(maxsplit=1) or [""]
     command = next((command for command in COMMANDS if command.name == name.lower()), None)
     if command is None:
         known = " ".join(f"/{command.name}" for command in COMMANDS)
@@ -127,6 +127,8 @@ def _load(talk: Talk, argument: str) -> str:
 def _path(argument: str, verb: str) -> Path:
     if not argument:
         raise DataError(f"/{verb} needs the name of a file", hint=f"/{verb} talk.json")
+    if "\0" in argument:
+        raise DataError(f"{argument!r:.60} holds a null character, which no path can")
     try:
         return Path(argument).expanduser().absolute()
     except RuntimeError:

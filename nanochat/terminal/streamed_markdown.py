@@ -15,7 +15,9 @@ from rich.cells import cell_len
 Show = Callable[[str, str], None]
 """Takes a style and a text to append: `class:strong`, `class:code` and others, or none."""
 
-_UNDECIDED = re.compile(r"\s*([#>|~`*+\-_=]{0,8}|\d{1,9}[.)]?)\s*")  # may yet become the mark of a block
+_UNDECIDED = re.compile(  # may yet become the mark of a block, or a longer one
+    r"\s*((?:>\s?)+|(?P<rule>[-*_])(?:\s*(?P=rule))*|[#>|~`*+\-_=]{0,8}|\d{1,9}[.)]?)\s*"
+)
 _HEADING = re.compile(r" {0,3}#{1,6}\s+")
 _ITEM = re.compile(r"(\s*)([-*+]|\d{1,9}[.)])(\s+)")
 _QUOTE = re.compile(r" {0,3}((?:>\s?)+)")

@@ -7,7 +7,9 @@ Enter sends; Alt-Enter, or a block between triple quotation marks, makes lines. 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from prompt_toolkit import PromptSession, print_formatted_text
@@ -134,6 +136,22 @@ class CommandCompleter(Completer):
             yield from PathCompleter(expanduser=True).get_completions(behind, complete_event)
 
 
+class KeptHistory(FileHistory):
+    """Lines kept in a file as far as possible: a disk that is full ends no chat."""
+
+    def load_history_strings(self) -> Iterable[str]:
+        """Return the lines of earlier sessions, none where the file has become unreadable."""
+        try:
+            return super().load_history_strings()
+        except OSError:
+            return ()
+
+    def store_string(self, string: str) -> None:
+        """Add a line; this session knows it anyway."""
+        with suppress(OSError):
+            super().store_string(string)
+
+
 def talk_at_terminal(
     make_talk: Callable[[TerminalScreen], Talk],
     *,
@@ -209,6 +227,8 @@ def _kept_history(path: Path | None) -> History:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return InMemoryHistory()  # a link to /dev/null, say, whose mode is not ours to change
             os.fchmod(file.fileno(), 0o600)
             content = file.read()
             if len(content) > _LONGEST_HISTORY:
@@ -218,7 +238,7 @@ def _kept_history(path: Path | None) -> History:
                 file.truncate()
     except OSError:
         return InMemoryHistory()
-    return FileHistory(str(path))
+    return KeptHistory(str(path))
 
 
 def _can_show(characters: str, encoding: str) -> bool:

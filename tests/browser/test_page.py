@@ -180,6 +180,52 @@ def test_two_tabs_share_conversations_and_lose_nothing(reader, server):
     assert texts == {"from the first", "ok", "again from the first", "slow", "otherwise", "quick"}
 
 
+def test_what_is_being_written_survives_another_tab_and_what_is_deleted_is_no_longer_edited(reader, server):
+    first = reader.open()
+    navigation = first.get_by_role("navigation", name="Conversations")
+    for title in ("older", "newer"):
+        navigation.get_by_role("button", name="New conversation").click()
+        _send(first, title)
+        _answered(first)
+    second = reader.open()
+    first.bring_to_front()  # a click waits for a tab that is drawn: the other one's go without
+    elsewhere = second.get_by_role("navigation", name="Conversations")
+
+    navigation.get_by_role("button", name="Rename").last.click()  # older
+    first.keyboard.type("half a ")
+    elsewhere.get_by_role("button", name="older", exact=True).dispatch_event("click")
+    second.get_by_role("textbox", name="Message").fill("which makes it the first of the list")
+    second.keyboard.press("Enter")
+    _answered(second, 2)
+    expect(navigation.locator("li").first.get_by_role("textbox", name="Title")).to_be_focused()
+    first.keyboard.type("title")
+    first.keyboard.press("Enter")
+    expect(elsewhere.get_by_role("button", name="half a title", exact=True)).to_be_visible()
+
+    navigation.get_by_role("button", name="Rename").first.click()
+    elsewhere.get_by_role("button", name="Rename").first.dispatch_event("click")
+    second.keyboard.type("theirs")
+    second.keyboard.press("Enter")
+    first.keyboard.press("Enter")  # nothing was changed here
+    expect(navigation.get_by_role("button", name="theirs", exact=True)).to_be_visible()
+
+    for deleted_in in (elsewhere, navigation):
+        navigation.locator("li .title").first.click()
+        _articles(first, "You").first.get_by_role("button", name="Edit").click()
+        deleted_in.get_by_role("button", name="Delete").first.dispatch_event("click")
+        expect(_articles(first, "You")).to_have_count(0)
+        expect(first.get_by_text("Editing:")).to_be_hidden()
+        expect(first.get_by_role("textbox", name="Message")).to_have_value("")
+
+    hold = Hold()
+    server.will(hold)
+    _send(first, "nobody will read it")
+    assert hold.reached.wait(60)
+    navigation.get_by_role("button", name="New conversation").click()
+    elsewhere.get_by_role("button", name="Delete").first.dispatch_event("click")
+    assert hold.left.wait(60)  # the server writes no answer of a conversation that is gone
+
+
 def test_settings_reach_the_request_and_outlive_a_reload(page, server):
     fields = {"Temperature": "0.5", "Top-p": "0.9", "Top-k": "7", "Longest answer": "33", "Seed": "12"}
     page.get_by_role("button", name="Settings").click()
@@ -211,6 +257,22 @@ def test_what_the_model_writes_never_becomes_markup(page, server):
     assert [link[0] for link in found["links"]] == ["https://example.com/pixel.png", "https://example.com/"]
     assert all("noopener" in link[1] for link in found["links"])
     expect(_articles(page, "Model").first).to_contain_text("<script>alert(1)</script>")
+
+
+def test_a_link_says_where_it_leads_unless_its_text_begins_with_that(page, server):
+    links = {
+        "[https://paypal.com/?evil.com](https://evil.com/)": " (evil.com)",
+        "https://paypal.com@evil.com/": " (evil.com)",
+        "[evil.com.paypal.com](https://evil.com)": " (evil.com)",
+        "[now](https://a.b:81/c)": " (a.b:81)",
+        "[mail](mailto:a@b.c)": " (a@b.c)",
+        "[A.B/c](https://a.b/c) https://a.b?c <mailto:a@b.c>": "",
+    }
+    server.will(*(f"{link}\n\n" for link in links))
+    _send(page, "links")
+    _answered(page)
+    shown = "nodes => nodes.map(p => [...p.querySelectorAll('.target')].map(t => t.textContent).join(''))"
+    assert _articles(page, "Model").locator("p:has(a)").evaluate_all(shown) == list(links.values())
 
 
 def test_markdown_and_code_are_shown_and_copied(reader, server):
@@ -299,6 +361,18 @@ def test_refusals_say_what_can_be_done(page, server):
     dialog.get_by_role("button", name="Use this key").click()
     _answered(page, 5)
     assert KEY not in page.evaluate("JSON.stringify(localStorage)")
+
+
+def test_a_key_that_is_given_only_with_the_first_message_lets_the_page_know_the_model(reader, server):
+    server.needs_key = True
+    page = reader.open()
+    dialog = page.get_by_role("dialog", name="API key")
+    dialog.get_by_role("button", name="Cancel").click()
+    _send(page, "hi")
+    dialog.get_by_label("Key").fill(KEY)
+    dialog.get_by_role("button", name="Use this key").click()
+    _answered(page)
+    expect(page.get_by_role("status")).to_contain_text(f"of {CONTEXT_TOKENS}")
 
 
 def test_a_phone_shows_everything_in_its_width(make_reader, server):

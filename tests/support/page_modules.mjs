@@ -7,6 +7,8 @@ const { inlineEvents, safeAddress, work } = await load("markdown_inline");
 const { colouredLine, languageOf } = await load("highlight");
 const { exportedMessages, merge, messagesUpTo, pathOf, readConversation } = await load("conversation");
 const { EventReader } = await load("events");
+const { answer, keepApiKey } = await load("api");
+const { fileName } = await load("export");
 
 function blocks(pieces) {
   const parser = new BlockParser();
@@ -62,8 +64,38 @@ function events(pieces) {
   return pieces.flatMap((piece) => reader.push(piece));
 }
 
-const known = { blocks, inline: inlineEvents, safeAddress, cost, coloured, merged, asked, events };
+// Whether the page shows what a browser has kept.
+function isWhole(text) {
+  try {
+    readConversation(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+// What the page takes from an answer of the server; with `breaks` the connection ends behind it.
+async function taken({ status, body, breaks, key = "" }) {
+  keepApiKey(key);
+  const pieces = [new TextEncoder().encode(body)];
+  const pull = (stream) => {
+    if (pieces.length) stream.enqueue(pieces.pop());
+    else if (breaks) stream.error(new TypeError("network error"));
+    else stream.close();
+  };
+  globalThis.fetch = async () => new Response(new ReadableStream({ pull }), { status });
+  const found = [];
+  try {
+    for await (const event of answer({})) found.push(event);
+  } catch (error) {
+    found.push({ error: error.kind ?? String(error) });
+  }
+  return found;
+}
+
+const known = { isWhole, taken, fileName, blocks, inline: inlineEvents, safeAddress, cost, coloured, merged, asked, events };
 let text = "";
 for await (const piece of process.stdin) text += piece;
-const answers = JSON.parse(text).map(([name, argument]) => known[name](argument));
+const answers = [];
+for (const [name, argument] of JSON.parse(text)) answers.push(await known[name](argument));
 process.stdout.write(JSON.stringify(answers));

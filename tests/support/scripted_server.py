@@ -27,7 +27,7 @@ class Hold:
     """A place in an answer where it waits until it is let go, or its reader is gone."""
 
     def __init__(self) -> None:
-        self.reached, self.go_on = threading.Event(), threading.Event()
+        self.reached, self.go_on, self.left = threading.Event(), threading.Event(), threading.Event()
 
 
 class BreakOff:
@@ -154,8 +154,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _wait(self, hold: Hold) -> None:
         hold.reached.set()
         while not hold.go_on.wait(0.02):
-            self.wfile.write(b": waiting\n\n")  # fails once the reader has left
-            self.wfile.flush()
+            try:
+                self.wfile.write(b": waiting\n\n")
+                self.wfile.flush()
+            except OSError:
+                hold.left.set()
+                raise
 
     def _send(self, choice: Mapping[str, Any]) -> None:
         self._data(json.dumps({"choices": [{"index": 0, "finish_reason": None, **choice}]}))

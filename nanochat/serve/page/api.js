@@ -1,7 +1,7 @@
 // What the page asks the server: which model there is, whether it is ready, and answers as they are written.
 // Not here: what is done about an error, and what is shown (`chat.js`).
 
-import { eventsOf, parsed } from "./events.js";
+import { BrokenEventError, eventsOf, parsed } from "./events.js";
 
 const KEY = "nanochat.key"; // of the session: it is gone with the tab
 
@@ -65,6 +65,7 @@ export async function* answer(body, signal) {
       }
     }
   } catch (error) {
+    if (finished) return; // the answer is whole: at most its figures are missing
     if (error instanceof ApiError || error.name === "AbortError") throw error;
     throw new ApiError("broken", "The connection broke off in the middle of the answer.");
   }
@@ -74,15 +75,31 @@ export async function* answer(body, signal) {
 function* eventsIn(chunk) {
   if (chunk.error) throw refusal(0, chunk.error);
   const choice = chunk.choices?.[0];
-  if (choice?.delta?.content) yield { text: choice.delta.content };
-  if (choice?.delta?.calculator) yield { calculator: choice.delta.calculator };
-  if (choice?.finish_reason) yield { finish: choice.finish_reason };
-  if (chunk.usage) yield { usage: chunk.usage };
+  const { content, calculator } = choice?.delta ?? {};
+  if (content) yield { text: textIn(content) };
+  if (calculator) yield { calculator: usesIn(calculator) };
+  if (choice?.finish_reason) yield { finish: textIn(choice.finish_reason) };
+  const counts = [chunk.usage?.prompt_tokens, chunk.usage?.completion_tokens];
+  if (counts.every(Number.isFinite)) yield { usage: chunk.usage };
+}
+
+function textIn(value) {
+  if (typeof value !== "string") throw new BrokenEventError("an event of the server has something else in place of a text");
+  return value;
+}
+
+// An expression, a result, or both.
+function usesIn(calculator) {
+  const { expression, result } = calculator;
+  return Object.fromEntries(
+    Object.entries({ expression, result })
+      .filter(([, text]) => text !== undefined && text !== null)
+      .map(([name, text]) => [name, textIn(text)]),
+  );
 }
 
 async function request(path, options = {}) {
-  const key = apiKey();
-  const headers = { ...options.headers, ...(key ? { Authorization: `Bearer ${key}` } : {}) };
+  const headers = withKey(options.headers);
   let response;
   try {
     response = await fetch(path, { ...options, headers, cache: "no-store", credentials: "omit" });
@@ -91,8 +108,17 @@ async function request(path, options = {}) {
     throw new ApiError("offline", "The server does not answer.");
   }
   if (response.ok) return response;
-  const body = await response.json().catch(() => ({}));
-  throw refusal(response.status, body.error ?? {}, response.headers.get("Retry-After"));
+  const body = await response.json().catch(() => null);
+  throw refusal(response.status, body?.error ?? {}, response.headers.get("Retry-After"));
+}
+
+function withKey(given) {
+  const key = apiKey();
+  try {
+    return new Headers({ ...given, ...(key ? { Authorization: `Bearer ${key}` } : {}) });
+  } catch {
+    throw new ApiError("key", "The key has characters that no request can carry.");
+  }
 }
 
 function refusal(status, error, retryAfter = null) {

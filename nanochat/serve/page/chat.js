@@ -143,8 +143,9 @@ export class Chat {
 
   /** Another tab has saved or deleted a conversation. */
   changedElsewhere(id) {
-    if (this.current?.id === id && !this.store.conversations.has(id)) {
-      this._running.get(id)?.stop();
+    const gone = !this.store.conversations.has(id);
+    if (gone) this._running.get(id)?.stop();
+    if (gone && this.current?.id === id) {
       this.open(null);
       this._page.note("This conversation was deleted in another tab.");
     } else this._page.changed();
@@ -152,7 +153,8 @@ export class Chat {
 
   /** Keep what has come of answers that are being written: the page closes. */
   saveAll() {
-    for (const id of this._running.keys()) this._save(this.store.conversations.get(id));
+    const kept = [...this._running.keys()].map((id) => this.store.conversations.get(id));
+    for (const conversation of kept.filter(Boolean)) this._save(conversation); // others were deleted just now
   }
 
   async _ask(conversation, question, leftOut = leftOutAt(conversation, question)) {
@@ -176,6 +178,7 @@ export class Chat {
       const messages = messagesUpTo(conversation, question, message.asked.system, message.leftOut);
       await running.write({ messages, ...(this.model.id ? { model: this.model.id } : {}), ...asRequest(message.asked) });
       this.connection.met("ready");
+      if (!this.model.id) this.meet(); // the key came only now
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       await this._failed(conversation, message, error);

@@ -74,7 +74,8 @@ export function pathTo(conversation, last) {
 export function exportedMessages(conversation) {
   const path = pathOf(conversation).map(({ message }) => message);
   const answered = path.filter(({ role }) => role === "assistant");
-  return withSystem(alternating(path), answered.at(-1)?.asked?.system ?? "");
+  const system = answered.at(-1)?.asked?.system;
+  return withSystem(alternating(path), typeof system === "string" ? system : "");
 }
 
 function withSystem(messages, system) {
@@ -129,12 +130,23 @@ export function readConversation(text) {
     [titledAt, created, changed].every(Number.isFinite) &&
     isObject(chosen) &&
     isObject(messages) &&
-    Object.entries(messages).every(([name, message]) => isMessage(name, message));
+    Object.entries(messages).every(([name, message]) => isMessage(name, message)) &&
+    isTree(messages);
   if (!whole) throw new Error("a stored conversation is damaged");
   return { id, title, titledAt, created, changed, messages, chosen };
 }
 
+// Each message can be reached from the first, and each answer has its question.
+function isTree(messages) {
+  const children = childrenByParent({ messages });
+  const found = [...(children.get(ROOT) ?? [])];
+  for (const { id } of found) found.push(...(children.get(id) ?? []));
+  const answers = found.filter(({ role }) => role === "assistant");
+  return found.length === Object.keys(messages).length && answers.every(({ parent }) => messages[parent]?.role === "user");
+}
+
 function isMessage(name, message) {
+  if (name === ROOT || name === "__proto__") return false; // names that have a meaning of their own
   if (!isObject(message) || message.id !== name || !Number.isFinite(message.at)) return false;
   if (message.parent !== null && typeof message.parent !== "string") return false;
   if (!Number.isFinite(message.revision)) return false;

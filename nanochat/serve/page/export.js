@@ -37,6 +37,6 @@ export function download(name, type, text) {
 
 /** Return a title as the beginning of a file name. */
 export function fileName(title) {
-  const plain = title.normalize("NFKD").replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-+|-+$/g, "").slice(0, 50);
-  return plain || "conversation";
+  const words = title.normalize("NFKC").match(/[\p{L}\p{M}\p{N}]+/gu) ?? ["conversation"];
+  return Array.from(words.join("-")).slice(0, 50).join("").replace(/-$/, "");
 }

@@ -84,7 +84,6 @@ const sidebar = new Sidebar(
 
 function open(id) {
   sidebar.close();
-  composer.endEdit();
   chat.open(id);
   composer.field.focus();
 }
@@ -125,6 +124,7 @@ function onTheme() {
 }
 
 function changed({ opened, asked } = {}) {
+  if (opened) composer.endEdit(); // what was edited is no longer there
   show();
   if (opened || asked) log.toEnd();
 }

@@ -222,5 +222,7 @@ function link(address) {
 function closed(dom) {
   if (dom.localName !== "a") return;
   const target = dom.protocol === "mailto:" ? dom.pathname : dom.host;
-  if (!dom.textContent.includes(target)) dom.after(element("span", { class: "target" }, ` (${target})`));
+  const shown = dom.textContent.toLowerCase().replace(/^(?:https?:\/\/|mailto:)/, "");
+  const rest = shown.startsWith(target.toLowerCase()) ? shown.slice(target.length) : null;
+  if (rest === null || !/^(?:$|[:/?#])/.test(rest)) dom.after(element("span", { class: "target" }, ` (${target})`));
 }

@@ -6,13 +6,13 @@ import { copiedText } from "./conversation.js";
 import { copyFrom, element, iconButton } from "./dom.js";
 import { MarkdownView } from "./markdown_view.js";
 
-const ENDINGS = {
-  length: "Cut off: it reached the longest answer, or the end of what the model can read.",
-  stopped: "Stopped.",
-  broken: "The answer broke off here.",
-  failed: "No answer came.",
-  running: "Not finished.",
-};
+const ENDINGS = new Map([
+  ["length", "Cut off: it reached the longest answer, or the end of what the model can read."],
+  ["stopped", "Stopped."],
+  ["broken", "The answer broke off here."],
+  ["failed", "No answer came."],
+  ["running", "Not finished."],
+]);
 
 /** An article with one message. */
 export class MessageView {
@@ -39,7 +39,7 @@ export class MessageView {
     this._running = running;
     this.draw();
     this._showVersions(versions);
-    const ending = running || message.role === "user" ? undefined : ENDINGS[message.finish];
+    const ending = running || message.role === "user" ? undefined : ENDINGS.get(message.finish);
     this._ending.hidden = !ending;
     this._ending.textContent = ending ?? "";
   }

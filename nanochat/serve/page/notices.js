@@ -57,8 +57,8 @@ export function figures(message, longest) {
   const tokens = usage?.written ?? pieces ?? 0;
   const found = [];
   if (tokens > 1 && seconds > 0) found.push(`${speed((tokens - 1) / seconds)} tokens per second`);
-  if (usage) {
-    const used = usage.prompt + usage.written;
+  const used = usage ? usage.prompt + usage.written : null;
+  if (Number.isFinite(used)) {
     const share = longest ? ` of ${longest.toLocaleString("en")} (${Math.min(100, Math.round((100 * used) / longest))} %)` : "";
     found.push(`context ${used.toLocaleString("en")}${share}`);
   }

@@ -8,7 +8,7 @@ export class Sidebar {
   constructor({ nav, shade, main }, actions, foot) {
     [this._nav, this._shade, this._main, this._actions] = [nav, shade, main, actions];
     this._items = new Map();
-    this._renaming = null;
+    this._placing = false;
     this._newButton = element("button", { type: "button", class: "new", onclick: actions.create }, icon("plus"), "New conversation");
     this._list = element("ul", { class: "list" });
     const hide = iconButton("Hide", "close", () => this.close(), { class: "icon-button hide" });
@@ -75,11 +75,13 @@ export class Sidebar {
     (items[Math.min(place, items.length - 1)] ?? this._newButton).focus();
   }
 
-  // Moving an element takes the focus from it.
+  // Moving an element takes the focus from it, which is not the reader's doing.
   _place(dom, before) {
     const focused = dom.contains(document.activeElement) ? document.activeElement : null;
+    this._placing = true;
     this._list.insertBefore(dom, before);
     focused?.focus();
+    this._placing = false;
   }
 
   _item({ id }) {
@@ -114,6 +116,7 @@ export class Sidebar {
 
   _rename(id, item) {
     const field = element("input", { class: "rename", value: item.title.textContent, maxLength: 200, "aria-label": "Title", dir: "auto" });
+    const before = field.value;
     let done = false;
     const finish = (keep) => {
       if (done) return;
@@ -121,7 +124,7 @@ export class Sidebar {
       const title = field.value.trim();
       field.replaceWith(item.title);
       item.dom.classList.remove("renaming");
-      if (keep && title) this._actions.rename(id, title);
+      if (keep && title && title !== before) this._actions.rename(id, title);
       item.title.focus();
     };
     field.addEventListener("keydown", (event) => {
@@ -131,7 +134,7 @@ export class Sidebar {
         finish(false);
       }
     });
-    field.addEventListener("blur", () => finish(true));
+    field.addEventListener("blur", () => this._placing || finish(true));
     item.dom.classList.add("renaming");
     item.title.replaceWith(field);
     field.select();

@@ -62,3 +62,11 @@ def test_a_mistake_of_the_caller_stays_what_it_was(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file") as missing:
         save_tensors(STATE, tmp_path / "nowhere" / "x")
     assert missing.value.errno == errno.ENOENT
+
+
+def test_a_folder_that_is_not_there_is_named_with_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    target = tmp_path / "none" / "talk.json"
+    with pytest.raises(OSError, match="No such file") as refused, whole_file(target):
+        pass
+    assert refused.value.filename == str(target)
+    assert words(refused.value)[0] == f"{target}: there is no none in {tmp_path}"

@@ -1,4 +1,4 @@
-"""One answer imports no more than it needs."""
+"""Before its first answer the verb `chat` imports no more than that needs, and takes any standard input."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+from flows.cli.app import app
+from nanochat.errors import DataError
 from tests.support.serving import write_tiny_model
 
 _NOT_NEEDED = {
@@ -38,3 +42,14 @@ def test_one_answer_starts_without_the_heavy_packages(tmp_path):
     imported = set(done.stderr.split())
     assert {"torch", "flows.cli.chat"} <= imported
     assert imported & _NOT_NEEDED == set()
+
+
+def test_a_closed_standard_input_is_an_empty_one(tmp_path, monkeypatch, capsys):
+    model = str(write_tiny_model(tmp_path / "model"))
+    monkeypatch.setenv("NANOCHAT_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(DataError, match="the message is empty"):
+        app(["chat", model, "-p", "-"], standalone_mode=False)
+    sys.stdin = None
+    app(["chat", model], standalone_mode=False)
+    assert capsys.readouterr().out == ""

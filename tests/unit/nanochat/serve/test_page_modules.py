@@ -281,3 +281,83 @@ def test_events_are_whole_in_whatever_pieces_they_come(ask):
     stream = 'data: {"a": 1}\r\n\r\n: a comment\n\ndata:two\ndata: lines\n\nevent: x\ndata: é😀\n\ndata: cut'
     wanted = ['{"a": 1}', "two\nlines", "é😀"]
     assert ask("events", [stream], list(stream), [stream[:9], stream[9:30], stream[30:]]) == [wanted] * 3
+
+
+def _stream(*chunks):
+    return "".join(f"data: {chunk if isinstance(chunk, str) else json.dumps(chunk)}\n\n" for chunk in chunks)
+
+
+def _chunk(finish=None, **delta):
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+
+
+def test_what_a_server_may_not_send_breaks_an_answer_off_and_nothing_else(ask):
+    junk = (
+        _chunk(content=5),
+        _chunk(content={"a": 1}),
+        _chunk(calculator={"expression": {"a": 1}}),
+        _chunk(calculator={"index": 0, "result": [1]}),
+        _chunk(finish={"a": 1}),
+        {"error": "text"},
+        "null",
+        "{{{",
+    )
+    asked = [{"status": 200, "body": _stream(_chunk(content="a"), chunk)} for chunk in junk]
+    assert ask("taken", *asked) == [[{"text": "a"}, {"error": "broken"}]] * len(junk)
+    refusals = [{"status": 500, "body": body} for body in ("null", "5", '{"error": 5}', "<html>", "")]
+    assert ask("taken", *refusals) == [[{"error": "refused"}]] * len(refusals)
+
+
+def test_a_key_that_no_request_can_carry_is_a_wrong_key_and_not_a_server_that_is_gone(ask):
+    body = _stream(_chunk(content="a"), _chunk(finish="stop"))
+    asked = [
+        {"status": 200, "body": body, "key": key}
+        for key in ("schl\u00fcssel", "\u043a\u043b\u044e\u0447", "a\nb")
+    ]
+    whole = [{"text": "a"}, {"finish": "stop"}]
+    assert ask("taken", *asked) == [whole, [{"error": "key"}], [{"error": "key"}]]
+
+
+def test_an_answer_that_has_ended_is_whole_whatever_comes_after_it(ask):
+    ended = _stream(_chunk(content="a"), _chunk(finish="stop"))
+    rests = ("", 'data: {"choi', _stream("{{{"), _stream({"choices": [], "usage": {"prompt_tokens": None}}))
+    asked = [
+        {"status": 200, "body": ended + rest, "breaks": breaks} for rest in rests for breaks in (False, True)
+    ]
+    assert ask("taken", *asked) == [[{"text": "a"}, {"finish": "stop"}]] * len(asked)
+    assert ask("taken", {"status": 200, "body": _stream(_chunk(content="a")), "breaks": True}) == [
+        [{"text": "a"}, {"error": "broken"}]
+    ]
+
+
+def test_a_kept_conversation_is_shown_only_if_its_messages_are_one_tree(ask):
+    question, reply = _said("a", None, 1, "q"), _said("b", "a", 2, "r", role="assistant")
+    whole = (
+        _conversation(),
+        _conversation(question, reply),
+        _conversation(question, _said("b", "a", 2, "q")),
+    )
+    damaged = (
+        _conversation(_said("b", None, 1, "r", role="assistant")),
+        _conversation(question, reply, _said("c", "b", 3, "r", role="assistant")),
+        _conversation(question, _said("b", "none", 2, "r", role="assistant")),
+        _conversation(question, _said("b", "c", 2, "r", role="assistant"), _said("c", "b", 3, "q")),
+        _conversation(_said("root", None, 1, "q")),
+        _conversation(_said("__proto__", None, 1, "q")),
+        _conversation(_said("b", "constructor", 1, "q")),
+    )
+    texts = [json.dumps(conversation) for conversation in (*whole, *damaged)]
+    assert ask("isWhole", *texts) == [True] * len(whole) + [False] * len(damaged)
+
+
+def test_a_file_is_named_after_its_conversation_in_any_script(ask):
+    names = {
+        "What is 3+4?": "What-is-3-4",
+        "Café ✨ olé": "Café-olé",
+        "हिन्दी में": "हिन्दी-में",
+        "한국어": "한국어",
+        "../../etc": "etc",
+        "\u202e": "conversation",
+    }
+    assert ask("fileName", *names) == list(names.values())
+    assert ask("fileName", "𠀀" * 60) == ["𠀀" * 50]

@@ -118,3 +118,12 @@ def test_a_conversation_is_saved_and_loaded_and_no_file_of_others_is_overwritten
     )
     for note, sign in zip(notes, signs, strict=True):
         assert sign in note
+
+
+def test_what_is_neither_a_command_nor_a_path_ends_no_chat():
+    written, notes, _ = _talk("/", "/ ", "/load a\0b", "hi", "/save a\0b")
+    assert written == "ok\n"
+    assert [note.split(",")[0] for note in notes] == [
+        *["(/ is not a command"] * 2,
+        *[r"('a\x00b' holds a null character"] * 2,
+    ]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nanochat.terminal.streamed_markdown import StreamedMarkdown
@@ -62,6 +62,7 @@ def test_marks_become_styles():
 
 
 @given(st.lists(st.integers(1, 9)))
+@example([1] * len(TEXT))
 def test_how_it_is_cut_changes_nothing(sizes):
     pieces, rest = [], TEXT
     for size in sizes:
@@ -71,6 +72,7 @@ def test_how_it_is_cut_changes_nothing(sizes):
 
 
 @given(st.text("ab *_`#>-|1.\n\\~日", max_size=80), st.integers(20, 30))
+@example("- - -\n* **\n> > a", 20)
 def test_no_text_breaks_it_and_no_line_is_wider_than_the_terminal(text, width):
     shown = _text(_shown(text, width))
     assert shown == _text(_shown([text], width))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 
 import pytest
@@ -13,7 +14,13 @@ from nanochat.chat.conversation import Dialogue
 from nanochat.config import Sampling
 from nanochat.terminal.commands import COMMANDS
 from nanochat.terminal.talk import Talk
-from nanochat.terminal.typed_chat import CommandCompleter, TerminalScreen, status_of, talk_at_terminal
+from nanochat.terminal.typed_chat import (
+    CommandCompleter,
+    KeptHistory,
+    TerminalScreen,
+    status_of,
+    talk_at_terminal,
+)
 from tests.support.serving import SUM, tiny_engine
 
 HOSTILE = ("\x1b]0;owned\x07", "\x1b[31m", "\u202e", "<|assistant_end|>")
@@ -111,3 +118,14 @@ def test_a_terminal_without_unicode_gets_plain_signs():
     Talk(Dialogue(tiny_engine(("- item ", "<|assistant_end|>")), Sampling(temperature=0)), screen).ask("hi")
     text.flush()
     assert "* item" in _plain(text.buffer.getvalue().decode())
+
+
+def test_a_history_that_cannot_be_kept_ends_no_chat_and_only_a_file_is_made_private(tmp_path, monkeypatch):
+    made_private = []
+    monkeypatch.setattr(os, "fchmod", lambda *asked: made_private.append(asked))
+    (tmp_path / "none").symlink_to(os.devnull)
+    _, talk = _type("hi\r\x04", history=tmp_path / "none")
+    assert _questions(talk) == ["hi"] and made_private == []
+    gone = KeptHistory(str(tmp_path / "gone/history"))
+    gone.append_string("kept here")
+    assert gone.get_strings() == ["kept here"]
