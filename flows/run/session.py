@@ -29,6 +29,7 @@ from flows.run.execute import (
     execute,
     refuse_other_key,
 )
+from flows.run.headline import headline
 from flows.run.node_display import NodeDisplay
 from flows.run.scratch import sweep
 from flows.stage import Node
@@ -55,6 +56,8 @@ def begin(
     with store.hold(plan.recipe.name, stop=context.runtime.stop) as hold:
         session = Session(plan_held(plan, store, hold, force=force), context, display, hold, force=force)
         yield session
+        if display.mlflow:
+            display.mlflow.sum_up(headline(session.records))
         if refs := session.results():
             store.set_root(f"{plan.recipe.name}-{plan.nodes[-1].node.stage.name}", refs)
 

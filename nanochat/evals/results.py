@@ -105,6 +105,12 @@ def metric_title(name: str) -> str:
     return f"{title} ({rest})" if title and rest else title or name
 
 
+def is_mean(name: str) -> bool:
+    """Return whether a metric is a mean over tasks: `core`, `chatcore`, or one of them over another set."""
+    benchmark = _benchmark(name)
+    return benchmark in _PARTS and (name == benchmark or name.startswith(f"{benchmark}_of_"))
+
+
 def in_order(names: Iterable[str]) -> list[str]:
     """Return the names of chat tasks, each once, those of ChatCORE first, as on the published card."""
     found = dict.fromkeys(names)

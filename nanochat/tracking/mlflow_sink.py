@@ -33,6 +33,7 @@ from nanochat.tracking.tags import (
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
+_TRAINING_MODE = {"mlflow.experimentKind": "custom_model_development"}  # else its page asks what it is for
 # Defaults, so that what the user has set wins. MLflow's own would block each call for four minutes.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -83,7 +84,9 @@ class MlflowSink:
                 found.experiment_id
                 if found
                 else self._client.create_experiment(
-                    self._experiment, artifact_location=_artifacts_beside(self._uri)
+                    self._experiment,
+                    artifact_location=_artifacts_beside(self._uri),
+                    tags=_TRAINING_MODE,
                 )
             )
 

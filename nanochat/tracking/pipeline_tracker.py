@@ -161,6 +161,11 @@ class PipelineTracker:
         last = {k: v for k, v in (metrics or {}).items() if k not in tracker.logged}
         self._end(tracker.run, status, last)
 
+    def sum_up(self, metrics: Mapping[str, float]) -> None:
+        """Queue the numbers by which whole runs are compared, if the parent run is ours."""
+        if self._root is not None and not self._root.foreign and metrics:
+            self._queue.put(self._root, self._sink.add_metrics, Point(dict(metrics), 0, _now_ms()))
+
     def run_id(self, node_id: str | None = None, *, wait_s: float = 2.0) -> str | None:
         """Return the MLflow id of a node's run, or of the parent run; None when not known within `wait_s`.
 

@@ -76,6 +76,19 @@ def test_a_run_has_one_parent_with_the_recipe_and_a_child_for_each_node(three_ru
         assert {child.info.status for child in children.values()} == {"FINISHED"}
 
 
+def test_runs_can_be_compared_by_the_numbers_of_their_parents(three_runs):
+    view, records = three_runs
+    experiment = view.client.get_experiment_by_name("nanochat")
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    for parent, _ in view.runs():
+        found = parent.data.metrics
+        assert found["val/bpb"] == pytest.approx(records["pretrain"]["metrics"]["val/bpb"])
+        assert found["mmlu"] == records["evaluate_sft"]["metrics"]["eval/mmlu"]
+        assert {"parameters", "tokens", "flops", "hours"} <= set(found) and found["hours"] > 0
+        assert any(name.startswith("core") for name in found)
+        assert any(name.startswith("chatcore") for name in found)
+
+
 def test_an_executed_stage_has_params_metrics_over_time_system_metrics_and_its_inputs(three_runs, nodes):
     view, records = three_runs
     _, children = view.runs()[0]

@@ -1,0 +1,48 @@
+"""The few numbers by which people compare runs: scores, size, tokens, time and money, from records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flows.stages import TRAINED
+from flows.store import Record
+from nanochat.data.chat.task_table import TASKS
+from nanochat.evals.results import is_mean
+
+
+def headline(records: Mapping[str, Record]) -> dict[str, float]:
+    """Return numbers by name; what no record knows is left out.
+
+    CORE and `val/bpb` are of the first trained model, chat scores of the last; sums are over all trainings
+    (tokens, FLOPs) or all nodes (hours, dollars), whenever they were made.
+    """
+    trained = [stage for name, stage in TRAINED.items() if name in records]
+    trainings = [records[stage.name].metrics for stage in trained]
+    found: dict[str, Any] = {}
+    if trained:
+        base, last = (_scores(records, stage.evaluated_by) for stage in (trained[0], trained[-1]))
+        found = {name: value for name, value in base.items() if name.startswith("core")}
+        found |= {name: value for name, value in last.items() if not name.startswith("core")}
+        found["val/bpb"] = trainings[0].get("val/bpb")
+        found["parameters"] = trainings[-1].get("parameters")
+    made = [record.provenance for record in records.values()]
+    found |= {
+        "tokens": _sum(metrics.get("tokens") for metrics in trainings),
+        "flops": _sum(metrics.get("flops") for metrics in trainings),
+        "hours": _sum((provenance.get("seconds") or 0) / 3600 for provenance in made),
+        "dollars": _sum(provenance.get("dollars") for provenance in made),
+    }
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def _scores(records: Mapping[str, Record], evaluation: Any) -> dict[str, float]:
+    """Return accuracies of chat tasks and means over tasks that an evaluation found."""
+    record = records.get(evaluation.name) if evaluation else None
+    named = {name.removeprefix("eval/"): value for name, value in record.metrics.items()} if record else {}
+    return {name: value for name, value in named.items() if name in TASKS or is_mean(name)}
+
+
+def _sum(values: Any) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
