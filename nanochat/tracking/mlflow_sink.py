@@ -47,6 +47,7 @@ _ENVIRONMENT = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 _DIGEST_CHARS = 36  # what MLflow keeps of a data set's digest; the whole one is in the input's tags
+_RECORD_STEP_MS = 1000  # records keep whole seconds, cut off: what they say ended may have begun later
 _STILL_WRITING_MS = 10_000  # the process that made a stage may yet show it: it waits that long for MLflow
 _MAX_PARAM_CHARS, _MAX_TAG_CHARS, _MAX_PER_BATCH, _MAX_METRICS, _MAX_DATASETS = 6000, 8000, 100, 1000, 1000
 
@@ -161,7 +162,7 @@ class MlflowSink:
         """Return the runs that may have made a stage: none that failed, or began later."""
         wanted = f"tags.`{KEY}` = '{made.tags[KEY]}' and tags.`{CACHE_STATUS}` = '{EXECUTED}'"
         found = self._client.search_runs([self.experiment_id], wanted, max_results=100)
-        running = [r for r in found if r.info.start_time <= made.finished_ms]
+        running = [r for r in found if r.info.start_time < made.finished_ms + _RECORD_STEP_MS]
         return [r for r in running if r.info.status in ("RUNNING", "FINISHED")]
 
     def _fill(self, made: Made, found: Any, hit_parent: RunHandle | None) -> str | None:
