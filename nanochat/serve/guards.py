@@ -8,6 +8,7 @@ whose name was made to point here (DNS rebinding) gives itself away.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 from urllib.parse import urlsplit
@@ -21,6 +22,9 @@ from nanochat.serve.serve_settings import KEY_VARIABLE, ServeSettings, is_loopba
 
 _WITHOUT_KEY = ("/health", "/")
 _PAGE = "/page/"
+_LATE = 408
+_DISCARDED_BYTES = 64 * 2**20
+_DISCARDING_S = 5.0
 
 
 class Guard:
@@ -35,10 +39,14 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        coming = _Body(receive)
+        headers = Headers(scope=scope)
         try:
             self._check(scope)
-            body = await self._body(Headers(scope=scope), receive)
+            body = await self._body(headers, coming)
         except ApiError as error:
+            if "expect" not in headers and error.status != _LATE:
+                await coming.discard()
             await error.response()(scope, receive, send)
             return
         except ClientGone:
@@ -60,7 +68,7 @@ class Guard:
                 415, f"the content-type is {kind[:80]!r}; send the header content-type: application/json"
             )
 
-    async def _body(self, headers: Headers, receive: Receive) -> bytes:
+    async def _body(self, headers: Headers, coming: _Body) -> bytes:
         """Return the body of a request, which must be short and come soon."""
         limits = self._settings.limits
         length = headers.get("content-length", "0")
@@ -69,19 +77,43 @@ class Guard:
         body = bytearray()
         try:
             async with asyncio.timeout(limits.body_s):
-                while (message := await receive())["type"] == "http.request":
-                    body += message.get("body", b"")
+                while (part := await coming.part()) is not None:
+                    body += part
                     if len(body) > limits.body_bytes:
                         raise _too_large(limits.body_bytes)
-                    if not message.get("more_body", False):
-                        return bytes(body)
         except TimeoutError:
             raise ApiError(
-                408,
+                _LATE,
                 f"the request had not come in after {limits.body_s:g} s",
                 headers={"connection": "close"},
             ) from None
-        raise ClientGone
+        return bytes(body)
+
+
+class _Body:
+    """A request's body as it comes in."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._more = True
+
+    async def part(self) -> bytes | None:
+        """Return what comes next, None at the end; raise ClientGone where the client is."""
+        if not self._more:
+            return None
+        message = await self._receive()
+        if message["type"] != "http.request":
+            raise ClientGone
+        self._more = message.get("more_body", False)
+        return bytes(message.get("body", b""))
+
+    async def discard(self) -> None:
+        """Let the rest come in, for a while: who is cut off while sending does not read the answer."""
+        left = _DISCARDED_BYTES
+        with contextlib.suppress(TimeoutError, ClientGone):
+            async with asyncio.timeout(_DISCARDING_S):
+                while left > 0 and (part := await self.part()) is not None:
+                    left -= len(part)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -47,9 +47,15 @@ def test_with_the_key_requests_are_answered_and_the_page_needs_none(locked):
 
 def test_a_large_request_is_refused_whether_it_says_its_size_or_not(locked):
     headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
-    for content in (b" " * 2001, iter([b" " * 1000] * 3)):
+    part = b" " * 100_000  # together more than what is on its way at any time
+    for content in (b" " * 2001, iter([b" " * 1000] * 3), 80 * part, iter([part] * 80)):
         answer = locked.post("/v1/chat/completions", content=content, headers=headers)
         assert (answer.status_code, answer.json()["error"]["type"]) == (413, "invalid_request_error")
+
+
+def test_who_sends_much_without_the_key_reads_why_it_is_refused(locked):
+    answer = locked.post("/v1/chat/completions", content=b" " * 8_000_000)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
 
 
 def test_a_request_that_never_ends_is_refused(locked):
