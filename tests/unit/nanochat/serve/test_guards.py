@@ -53,9 +53,16 @@ def test_a_large_request_is_refused_whether_it_says_its_size_or_not(locked):
         assert (answer.status_code, answer.json()["error"]["type"]) == (413, "invalid_request_error")
 
 
-def test_who_sends_much_without_the_key_reads_why_it_is_refused(locked):
-    answer = locked.post("/v1/chat/completions", content=b" " * 8_000_000)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+@pytest.mark.parametrize(("key", "status"), [("wrong", 401), (KEY, 413)])
+def test_who_sends_much_and_reads_late_reads_why_it_is_refused(locked, key, status):
+    body = b" " * 8_000_000
+    with socket.create_connection((locked.base_url.host, locked.base_url.port), timeout=30) as raw:
+        raw.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"authorization: Bearer %b\r\ncontent-length: %d\r\n\r\n" % (key.encode(), len(body))
+        )
+        raw.sendall(body)
+        assert raw.recv(1000).startswith(b"HTTP/1.1 %d" % status)
 
 
 def test_a_request_that_never_ends_is_refused(locked):
