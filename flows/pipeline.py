@@ -38,6 +38,7 @@ from flows.run.prefect_engine import (
     name_flow_run,
     run_session,
 )
+from flows.run.run_artifacts import show_plan, show_results
 from flows.run.session import Session, begin
 from flows.settings import Settings
 from flows.stages import STAGES
@@ -67,6 +68,7 @@ def pipeline(
     def make() -> dict[str, str]:
         caller = given or _own_caller(recipes.named(recipe, overrides), store, until, force, stop)
         name_flow_run(caller.plan)
+        show_plan(caller.plan)
         with _session(caller, runtime, force) as session:
             delay = runtime.retry_delay_s
             pool = Pool(runtime=runtime.model_dump(), restarts=runtime.restarts, delay_s=delay)
@@ -76,6 +78,7 @@ def pipeline(
                 retry_delay_s=delay,
                 pool=pool if dispatch == "pools" else None,
             )
+            show_results(session)
         return {node: record.digest for node, record in session.records.items()}
 
     return run_in_order(make, stop, flow_run_id(), owns_process=given is None)

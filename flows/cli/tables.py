@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from flows.display.quantities import duration
+from flows.run.headline import brief
 from flows.stage import Stage
 from flows.stages import STAGES
 from flows.store import Record
@@ -34,7 +35,7 @@ def run_table(records: Mapping[str, Record], executed: Iterable[str]) -> Table:
         )
         seconds = sum(float(records[n].provenance.get("seconds") or 0) for n in nodes)
         digest = records[nodes[0]].digest[:12] if len(nodes) == 1 else ""
-        result = _headline(records[nodes[0]].metrics) if len(nodes) == 1 else ""
+        result = brief(records[nodes[0]].metrics) if len(nodes) == 1 else ""
         table.add_row(stage_label(STAGES[name], len(nodes)), status, digest, duration(seconds), result)
     return table
 
@@ -76,12 +77,6 @@ def plain_table(*columns: str) -> Table:
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
-
-
-def _headline(metrics: Mapping[str, Any]) -> str:
-    shown = ("val/bpb", "val/loss", "train/loss", "bytes_per_token", "tokens")
-    parts = [f"{k} {v:.4g}" for k in shown if isinstance(v := metrics.get(k), int | float)]
-    return ", ".join(parts[:2])
 
 
 def value_text(value: Any) -> str:

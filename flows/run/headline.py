@@ -10,6 +10,8 @@ from flows.store import Record
 from nanochat.data.chat.task_table import TASKS
 from nanochat.evals.results import is_mean
 
+_SHOWN = ("val/bpb", "val/loss", "train/loss", "bytes_per_token", "tokens")
+
 
 def headline(records: Mapping[str, Record]) -> dict[str, float]:
     """Return numbers by name; what no record knows is left out.
@@ -34,6 +36,12 @@ def headline(records: Mapping[str, Record]) -> dict[str, float]:
         "dollars": _sum(provenance.get("dollars") for provenance in made),
     }
     return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def brief(metrics: Mapping[str, Any]) -> str:
+    """Return the one or two numbers of a stage that say most, as text."""
+    parts = [f"{k} {v:.4g}" for k in _SHOWN if isinstance(v := metrics.get(k), int | float)]
+    return ", ".join(parts[:2])
 
 
 def _scores(records: Mapping[str, Record], evaluation: Any) -> dict[str, float]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from prefect import Task, task
+from prefect import Task, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, TaskRunContext
@@ -28,6 +28,7 @@ from flows.display.run_display import RunDisplay
 from flows.plan import Plan
 from flows.run.execute import Outcome
 from flows.run.flow_runs import flow_runs
+from flows.run.headline import brief
 from flows.run.pool import Pool
 from flows.run.progress_artifact import ProgressArtifact
 from flows.run.scheduler import Scheduler
@@ -99,6 +100,7 @@ def run_session(
     Raises StageFailed naming the first stage that failed, Interrupted if the run was asked to stop.
     """
     errors: dict[str, BaseException] = {}
+    log = get_run_logger()  # of the flow run, where people look first
 
     @task(
         cache_policy=NO_CACHE,
@@ -108,6 +110,7 @@ def run_session(
         retry_delay_seconds=[retry_delay_s * 2**i for i in range(retries)],
     )
     def run_stage(node_id: str, inputs: Mapping[str, Any]) -> Any:
+        log.info("%s begins", node_id)
         try:
             if pool and _goes_to_pool(session, node_id):
                 outcome = pool.make(session, node_id)
@@ -116,8 +119,10 @@ def run_session(
                 outcome = make_here(session, node_id)
         except BaseException as error:
             errors[node_id] = error
+            log.info("%s ended without a result: %s", node_id, type(error).__name__)
             raise
         errors.pop(node_id, None)
+        log.info("%s %s", node_id, _end_text(outcome))
         return _as_state(node_id, outcome)
 
     futures = _submit_all(session, run_stage)
@@ -174,6 +179,15 @@ def _as_state(node_id: str, outcome: Outcome) -> State[dict[str, str]] | dict[st
     if not outcome.cached:
         return summary
     return Completed(name="Cached", message=f"{record.stage}/{record.key[:12]}", data=summary)
+
+
+def _end_text(outcome: Outcome) -> str:
+    """Return how a node ended, for the log of the flow run."""
+    record, seconds = outcome.record, outcome.record.provenance.get("seconds")
+    took = f" in {seconds:.1f} s" if seconds is not None and not outcome.cached else ""
+    numbers = brief(record.metrics)
+    how = "was made before" if outcome.cached else "is made"
+    return f"{how}{took}: {record.digest[:12]}{f', {numbers}' if numbers else ''}"
 
 
 def _may_pass(stage: Stage, _task: Any, _run: Any, state: State[Any]) -> bool:

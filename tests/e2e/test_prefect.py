@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -77,6 +78,18 @@ def test_long_stages_report_progress_with_numbers_and_words(two_runs, prefect):
     assert f"step {STEPS}/{STEPS}" in told["description"] and "train/loss" in told["description"]
     assert told["task_run_id"] == str(prefect.tasks(two_runs[0].id)["pretrain"].id)
     assert {"progress-midtrain", "progress-sft"} <= set(artifacts)
+
+
+def test_the_page_of_a_run_shows_its_plan_and_what_came_of_it(two_runs, prefect, nodes):
+    first, second = (prefect.artifacts(run.id) for run in two_runs)
+    tables = {name: json.loads(first[name]["data"]) for name in ("plan", "results", "headline")}
+    assert {row["node"]: row["action"] for row in tables["plan"]}.keys() == set(nodes)
+    assert {row["node"] for row in tables["results"]} == set(nodes)
+    assert {row["status"] for row in tables["results"]} == {"done"}
+    (pretrain,) = [row for row in tables["results"] if row["node"] == "pretrain"]
+    assert len(pretrain["digest"]) == 12 and "val/bpb" in pretrain["numbers"] and pretrain["seconds"] > 0
+    assert {"parameters", "val/bpb", "hours"} <= {row["number"] for row in tables["headline"]}
+    assert {row["status"] for row in json.loads(second["results"]["data"])} == {"cached"}
 
 
 def test_wrong_parameters_are_refused_before_anything_is_scheduled(prefect):

@@ -99,6 +99,7 @@ PLACES = {
         "flows.run.pool",
         "flows.run.prefect_engine",
         "flows.run.progress_artifact",
+        "flows.run.run_artifacts",
     },
     "mlflow": {"nanochat.tracking.mlflow_sink"},
     "triton": {"kernels.language"},
