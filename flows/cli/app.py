@@ -47,6 +47,7 @@ _VERBS: dict[str, str] = {
     "serve": "serve:serve",
     "import": "models:import_folder",
     "export": "models:export",
+    "push": "push:push",
     "report": "display:report",
     "ui": "display:ui",
 }  # module in `flows.cli`, and function

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flows.models.import_export import export_model, import_model
+from flows.models.pushed_files import gather
 from flows.models.score import find_examinee, questions
 from flows.store import Store
 from nanochat.formats.published import Choice
@@ -27,6 +28,8 @@ def test_a_published_model_is_exported_whole_imported_and_scored_as_before(small
 
     elsewhere = tmp_path / "theirs"
     export_model(store, "publish", elsewhere, form="transformers", layout="flat", choice=Choice())
+    pushed = gather(store, "publish", "transformers", Choice(), tmp_path / "pushed" / "model")
+    assert set(pushed) == {path.name for path in elsewhere.iterdir()} | {"README.md", "results.json"}
     import_model(store, tmp_path / "scratch", elsewhere, Choice())
     trained, taken = (find_examinee(store, ref) for ref in ("publish", "import"))
     with questions(store, trained, tasks=("arc_easy", "val_bpb"), limit=2) as asked:

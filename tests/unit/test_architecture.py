@@ -79,7 +79,7 @@ ALLOWED = {
     "nanochat.publish": (
         *(*_BASICS, *_MODEL),
         *("nanochat.data.chat", "nanochat.evals", "nanochat.formats", "nanochat.recipes"),
-        "nanochat.chat.calculator",
+        *("nanochat.chat.calculator", "nanochat.data.sources.hub_client"),
     ),
     "nanochat.tracking": (
         "nanochat.credentials",
@@ -103,7 +103,7 @@ PLACES = {
     },
     "mlflow": {"nanochat.tracking.mlflow_sink"},
     "triton": {"kernels.language"},
-    "huggingface_hub": {"nanochat.data.sources.hub_client"},
+    "huggingface_hub": {"nanochat.data.sources.hub_client", "nanochat.publish.hub_upload"},
     "lm_eval": {"nanochat.harness.adapter"},
 }
 

@@ -1,0 +1,91 @@
+"""The verb `push`: a model to its page on the hub, after its owner has seen what will be there."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from flows.cli import output
+from flows.cli.model_options import ModelRef, Source, Step, Tag, choice_of
+from flows.cli.options import AsJson, StoreUrl, open_store
+from flows.display.quantities import bytes_text
+from nanochat.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nanochat.publish.hub_upload import HubModel, HubPage
+
+_MESSAGE = "Push with nanochat"  # a folder's name is its owner's business
+
+
+def push(
+    ref: ModelRef,
+    name: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The model's name on the hub.")],
+    store: StoreUrl = None,
+    form: Annotated[
+        Literal["both", "nanochat", "transformers"],
+        typer.Option(
+            "--format",
+            help="transformers: safetensors for AutoModelForCausalLM; nanochat: for upstream, `nanochat` and"
+            " generate_cpu.py; both, where transformers has the architecture.",
+        ),
+    ] = "both",
+    public: Annotated[
+        bool, typer.Option("--public", help="Make a new page that everybody can see; else only you can.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    source: Source = None,
+    tag: Tag = None,
+    step: Step = None,
+    as_json: AsJson = False,
+) -> None:
+    """Push a model to the Hugging Face hub.
+
+    Files that are there already are not sent again. `HF_TOKEN` or a stored login says who you are.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name, re.ASCII):
+        raise ConfigError(f"{name!r} is not OWNER/NAME", hint="such as me/my-nanochat")
+    from flows.models.pushed_files import gather
+    from nanochat.publish.hub_upload import HubModel, unsent
+
+    settings, opened = open_store(store)
+    model = HubModel(name)
+    account, page = model.account(), model.page()
+    if page.exists and page.private and public:
+        raise ConfigError(
+            f"{model.address} is private", hint="make it public on its page, or leave out --public"
+        )
+    settings.scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=settings.scratch, prefix="push-") as scratch:
+        folder = Path(scratch) / "model"
+        paths = gather(opened, ref, form, choice_of(source, tag, step), folder)
+        left = unsent(folder, paths, page.marks)
+        if left and not yes:
+            _ask(model, page, account, folder, left, public)
+        commit = model.send(folder, left, private=not public, message=_MESSAGE) if left else None
+    if as_json:
+        output.show_json({"page": model.address, "commit": commit, "sent": left, "files": paths})
+        return
+    output.show(model.address)
+    output.say(
+        f"sent {len(left)} of {len(paths)} files" if left else "all files were there: nothing was sent"
+    )
+
+
+def _ask(
+    model: HubModel, page: HubPage, account: str, folder: Path, paths: Sequence[str], public: bool
+) -> None:
+    """Print what will be where; end with ConfigError unless the user agrees."""
+    seen = "only those who may read it" if (page.private if page.exists else not public) else "everybody"
+    output.say(f"{model.address} ({'there' if page.exists else 'new'}), as {account}; {seen} will see:")
+    for path in paths:
+        output.say(f"  {path:<32} {bytes_text((folder / path).stat().st_size):>10}")
+    if not sys.stdin.isatty():
+        raise ConfigError("nothing was pushed: nobody was asked", hint="agree with --yes")
+    if not typer.confirm("Push?", err=True):
+        raise ConfigError("nothing was pushed")

@@ -1,0 +1,91 @@
+"""A model on its way to the hub: which files it is published as, and that none of them holds a secret.
+
+A classic model goes as transformers (safetensors) and as nanochat read it; one of 2026 as nanochat does.
+Not here: the hub (`nanochat.publish.hub_upload`), and asking the user.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from flows.models.find import folder_of
+from flows.models.import_export import Format, export_model
+from flows.stages import PUBLISH
+from flows.store import Store
+from nanochat.credentials import has_credentials, without_credentials
+from nanochat.errors import ConfigError
+from nanochat.formats.published import Choice
+from nanochat.publish.standalone import standalone_script
+
+Forms = Literal["both", "nanochat", "transformers"]
+_TEXTS = {".json", ".md", ".py", ".txt", ".jinja"}
+_BESIDE = ("README.md", "results.json")
+# Of the hub, of code hosts and of clouds, and private keys; what an address carries is looked for as well.
+_SECRET = re.compile(
+    r"\bhf_[A-Za-z0-9]{20,}|\bgh[pousr]_[A-Za-z0-9]{30,}|\bsk-[A-Za-z0-9_-]{20,}|\bAKIA[0-9A-Z]{16}\b"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+)
+
+
+def gather(store: Store, ref: str, forms: Forms, choice: Choice, folder: Path) -> list[str]:
+    """Write what is to be pushed to a new folder; return the paths below it.
+
+    Raises ConfigError for a text that holds a secret or is a link, and as `export_model` does.
+    """
+    folder.mkdir(parents=True)
+    chosen = _chosen(store, ref, forms, choice)
+    for form in chosen:
+        part = folder.with_name(f"{folder.name}.{form}")
+        export_model(store, ref, part, form=form, layout="flat", choice=choice)
+        shutil.copytree(part, folder, dirs_exist_ok=True)
+        shutil.rmtree(part)
+    _add_card(store, ref, folder)
+    if "nanochat" in chosen:
+        (folder / "generate_cpu.py").write_text(standalone_script(), encoding="utf-8")
+    paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    refuse_secrets(folder, paths, os.environ)
+    return paths
+
+
+def _chosen(store: Store, ref: str, forms: Forms, choice: Choice) -> list[Format]:
+    if forms != "both":
+        return [forms]
+    from flows.models.find import open_model
+
+    classic = open_model(store, ref, choice).model.config.architecture == "classic"
+    return ["transformers", "nanochat"] if classic else ["nanochat"]
+
+
+def _add_card(store: Store, ref: str, folder: Path) -> None:
+    """Put card and results beside the model, where it has them."""
+    given = folder_of(ref)
+    record = None if given else store.resolve(ref)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        if record and record.stage == PUBLISH.name:
+            given = store.fetch(record, Path(scratch) / "published", attachments=True)
+        for name in _BESIDE:
+            if given and (given / name).is_symlink():  # it may lead to any file of the user's
+                raise ConfigError(
+                    f"{given / name} is a link, which is not followed", hint="put the file there"
+                )
+            if given and (given / name).is_file():
+                shutil.copyfile(given / name, folder / name)
+
+
+def refuse_secrets(folder: Path, paths: list[str], env: Mapping[str, str]) -> None:
+    """Raise ConfigError for the first text that holds a key, a token or a password; it is not shown."""
+    for path in paths:
+        if Path(path).suffix not in _TEXTS:
+            continue
+        for number, line in enumerate((folder / path).read_text(encoding="utf-8").splitlines(), start=1):
+            if _SECRET.search(line) or has_credentials(line) or without_credentials(line, env) != line:
+                raise ConfigError(
+                    f"{path}, line {number}, holds a key, a token or a password; nothing was pushed",
+                    hint="take it out of the recipe's card or of the file, and publish again",
+                )

@@ -1,0 +1,152 @@
+"""`nanochat push` against a hub on this machine."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from huggingface_hub import constants
+from typer.testing import CliRunner
+
+from flows.cli.app import app
+from flows.models.pushed_files import refuse_secrets
+from nanochat.errors import ConfigError, SourceUnavailable
+from tests.support.hub_pages import HubPages, pages_served
+from tests.support.hub_server import without_hub_settings
+from tests.support.serve_load import write_random_model
+
+# The hub's library sends a file as its client's next version will not take it.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+_SAFE = {"config.json", "generation_config.json", "model.safetensors", "nanochat.json", "tokenizer.json"}
+_SAFE |= {"tokenizer_config.json"}
+_OWN = {"generate_cpu.py", "meta_000001.json", "model_000001.pt", "token_bytes.pt", "tokenizer.pkl"}
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    without_hub_settings(monkeypatch)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    with pages_served(HubPages()) as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_TOKEN", hub.token)
+        yield hub
+
+
+@pytest.fixture
+def model(tmp_path):
+    folder = write_random_model(tmp_path / "model")
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n# mine\n")
+    (folder / ".env").write_text("HF_TOKEN=hf_of_the_user")
+    return folder
+
+
+@pytest.fixture
+def push(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("NANOCHAT_HOME", str(tmp_path / "home"))
+
+    def call(*words, name="me/mine"):
+        return CliRunner().invoke(app, ["push", str(model), name, *words])
+
+    return call
+
+
+def test_nothing_is_sent_before_somebody_agrees_to_what_will_be_seen(push, hub):
+    asked = push()
+    assert isinstance(asked.exception, ConfigError) and "--yes" in asked.exception.hint
+    assert "me/mine (new), as me; only those who may read it will see:" in asked.stderr
+    assert all(path in asked.stderr for path in (*_SAFE, *_OWN, "README.md"))
+    assert hub.pages == {} and hub.objects == {}
+    assert "everybody will see:" in push("--public").stderr
+
+
+def test_a_model_goes_to_a_private_page_once(push, hub, model):
+    first = push("--yes")
+    assert first.exit_code == 0 and first.stdout == f"{hub.url}/me/mine\n"
+    page = hub.pages["me/mine"]
+    assert page.private and set(page.files) == _SAFE | _OWN | {"README.md"} and hub.validated == 1
+    assert page.files["model_000001.pt"] == (model / "model_000001.pt").read_bytes()
+    taken = len(hub.sent)
+    second = json.loads(push("--yes", "--json").stdout)
+    assert second["sent"] == [] and second["commit"] is None and set(second["files"]) == set(page.files)
+    assert len(hub.sent) == taken and len(page.commits) == 1
+    (model / "README.md").write_text("---\nlicense: mit\n---\n# mine, better told\n")
+    assert json.loads(push("--yes", "--json").stdout)["sent"] == ["README.md"]
+    assert len(hub.sent) == taken and len(page.commits) == 2
+    assert hub.token not in first.output + second["page"] + str(page.files)
+
+
+def test_safetensors_alone_hold_no_pickle(push, hub):
+    assert push("--yes", "--public", "--format", "transformers").exit_code == 0
+    page = hub.pages["me/mine"]
+    assert not page.private and set(page.files) == _SAFE | {"README.md"}
+
+
+def test_a_push_that_was_cut_off_goes_on(push, hub):
+    hub.refused = 1
+    cut = push("--yes")
+    assert isinstance(cut.exception, SourceUnavailable) and "push again" in cut.exception.hint
+    assert hub.pages["me/mine"].commits == []
+    before = list(hub.sent)
+    assert push("--yes").exit_code == 0
+    assert len(hub.sent) == len(set(hub.sent)) and hub.sent[: len(before)] == before
+
+
+@pytest.mark.parametrize(
+    ("name", "token", "said"),
+    [
+        ("mine", None, "not OWNER/NAME"),
+        ("me/../x", None, "not OWNER/NAME"),
+        ("me/mine", "hf_other", "refused"),
+        ("others/mine", None, "refused"),
+        ("me/mine", "", "no token"),
+    ],
+)
+def test_what_cannot_be_pushed_is_refused_with_the_way_out(push, hub, monkeypatch, name, token, said):
+    if token is not None:
+        monkeypatch.setenv("HF_TOKEN", token)
+    error = push("--yes", name=name).exception
+    assert isinstance(error, ConfigError) and said in str(error) and error.hint
+    assert hub.objects == {}
+
+
+def test_a_private_page_is_not_taken_for_a_public_one(push, hub):
+    push("--yes", "--format", "transformers")
+    error = push("--yes", "--public").exception
+    assert isinstance(error, ConfigError) and "is private" in str(error)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "hf_" + "a" * 34,
+        "ghp_" + "b" * 36,
+        "AKIA" + "C" * 16,
+        "-----BEGIN RSA PRIVATE KEY-----",
+        "https://user:word@host/x",
+        "the value of a variable: correct-horse-battery",
+    ],
+)
+def test_a_text_with_a_secret_is_refused_and_not_shown(tmp_path, secret):
+    (tmp_path / "README.md").write_text(f"# title\nsee {secret}\n")
+    with pytest.raises(ConfigError, match="line 2") as error:
+        refuse_secrets(tmp_path, ["README.md"], {"MY_TOKEN": "correct-horse-battery"})
+    assert secret not in f"{error.value} {error.value.hint}"
+
+
+def test_a_secret_in_the_card_stops_a_push(push, hub, model):
+    (model / "README.md").write_text("hf_" + "a" * 34)
+    assert isinstance(push("--yes").exception, ConfigError) and hub.pages == {}
+
+
+def test_a_card_that_leads_elsewhere_is_not_followed(push, hub, model, tmp_path):
+    (tmp_path / "diary.txt").write_text("dear diary")
+    (model / "README.md").unlink()
+    (model / "README.md").symlink_to(tmp_path / "diary.txt")
+    assert isinstance(push("--yes").exception, ConfigError) and hub.pages == {}
+
+
+def test_a_commit_does_not_tell_where_the_model_was(push, hub, model):
+    push("--yes")
+    (message,) = hub.pages["me/mine"].commits
+    assert str(model.parent) not in message
