@@ -21,6 +21,7 @@ from flows.store import Store
 from nanochat.credentials import has_credentials, without_credentials
 from nanochat.errors import ConfigError
 from nanochat.formats.published import Choice
+from nanochat.publish.hub_upload import content_names
 from nanochat.publish.standalone import standalone_script
 
 Forms = Literal["both", "nanochat", "transformers"]
@@ -70,12 +71,18 @@ def _add_card(store: Store, ref: str, folder: Path) -> None:
         if record and record.stage == PUBLISH.name:
             given = store.fetch(record, Path(scratch) / "published", attachments=True)
         for name in _BESIDE:
-            if given and (given / name).is_symlink():  # it may lead to any file of the user's
-                raise ConfigError(
-                    f"{given / name} is a link, which is not followed", hint="put the file there"
-                )
             if given and (given / name).is_file():
-                shutil.copyfile(given / name, folder / name)
+                shutil.copyfile(_not_elsewhere(given / name), folder / name)
+
+
+def _not_elsewhere(path: Path) -> Path:
+    """Return a path; raise ConfigError for a link that may lead to any file of the user's.
+
+    Links of a store, and of the hub's cache, lead to files that are called by their content.
+    """
+    if path.is_symlink() and path.resolve().name not in content_names(path):
+        raise ConfigError(f"{path} is a link, which is not followed", hint="put the file itself there")
+    return path
 
 
 def refuse_secrets(folder: Path, paths: list[str], env: Mapping[str, str]) -> None:

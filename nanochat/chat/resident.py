@@ -55,7 +55,7 @@ class ResidentRows:
             self.cache.cut(row, length)
         else:
             row = next((row for row in self._free if not self.cache.texts[row]), self._free[0])
-            if row == source and len(self._free) > 1:
+            if length and row == source and len(self._free) > 1:  # what is copied must not be lost
                 row = self._free[1]
             self.cache.cut(row, 0)
             if length:

@@ -102,11 +102,11 @@ class HubModel:
 
 def unsent(folder: Path, paths: Sequence[str], marks: Mapping[str, str]) -> list[str]:
     """Return those files of a folder that a page does not have, or has otherwise."""
-    return [path for path in paths if path not in marks or marks[path] not in _hashes(folder / path)]
+    return [path for path in paths if path not in marks or marks[path] not in content_names(folder / path)]
 
 
-def _hashes(path: Path) -> tuple[str, str]:
-    """Return the sha256 of a file, and git's hash of it as a blob."""
+def content_names(path: Path) -> tuple[str, str]:
+    """Return what stores and the hub call a file by its content: its sha256, and git's hash of it."""
     whole, git = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):

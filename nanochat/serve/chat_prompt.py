@@ -75,6 +75,7 @@ def _turns(messages: Sequence[ChatMessage]) -> list[Message]:
     system: list[str] = []
     parts: list[Part] | None = None  # of the assistant's turn
     for number, message in enumerate(messages):
+        _check_place(message, number)
         if message.role in ("system", "developer"):
             if len(system) < number:
                 raise bad_request(
@@ -93,6 +94,22 @@ def _turns(messages: Sequence[ChatMessage]) -> list[Message]:
     if system:
         turns.insert(0, {"role": "system", "content": "\n\n".join(system)})
     return turns
+
+
+def _check_place(message: ChatMessage, number: int) -> None:
+    """Raise ApiError where a field stands on a message on which it means nothing."""
+    whose = {"tool_calls": "assistant", "calculator": "assistant", "tool_call_id": "tool"}
+    for name, role in whose.items():
+        if getattr(message, name) and message.role != role:
+            raise bad_request(
+                f"message {number} of role {message.role} has {name}, which only one of role {role} can have",
+                f"messages[{number}].{name}",
+            )
+    if message.calculator and isinstance(message.content, list):
+        raise bad_request(
+            f"message {number} has calculator beside a content of parts, which say where it was used",
+            f"messages[{number}].calculator",
+        )
 
 
 def _text(message: ChatMessage, number: int) -> str:

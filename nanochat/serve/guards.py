@@ -47,6 +47,8 @@ class Guard:
         except ApiError as error:
             if "expect" not in headers and error.status != _LATE:
                 await coming.discard()
+            if not coming.whole:  # else what comes next is taken for the body, or waited for
+                error.headers["connection"] = "close"
             await error.response()(scope, receive, send)
             return
         except ClientGone:
@@ -95,16 +97,17 @@ class _Body:
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._more = True
+        self.whole = False
+        """Nothing more of it has to come."""
 
     async def part(self) -> bytes | None:
         """Return what comes next, None at the end; raise ClientGone where the client is."""
-        if not self._more:
+        if self.whole:
             return None
         message = await self._receive()
         if message["type"] != "http.request":
             raise ClientGone
-        self._more = message.get("more_body", False)
+        self.whole = not message.get("more_body", False)
         return bytes(message.get("body", b""))
 
     async def discard(self) -> None:

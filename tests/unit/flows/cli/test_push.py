@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -144,6 +145,12 @@ def test_a_card_that_leads_elsewhere_is_not_followed(push, hub, model, tmp_path)
     (model / "README.md").unlink()
     (model / "README.md").symlink_to(tmp_path / "diary.txt")
     assert isinstance(push("--yes").exception, ConfigError) and hub.pages == {}
+    blob = tmp_path / hashlib.sha256(b"# card of a store\n").hexdigest()
+    blob.write_text("# card of a store\n")
+    (model / "README.md").unlink()
+    (model / "README.md").symlink_to(blob)
+    assert push("--yes").exit_code == 0
+    assert hub.pages["me/mine"].files["README.md"] == b"# card of a store\n"
 
 
 def test_a_commit_does_not_tell_where_the_model_was(push, hub, model):

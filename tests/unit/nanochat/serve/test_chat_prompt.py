@@ -13,6 +13,8 @@ from tests.support.serving import tiny_tokenizer
 WORDS = tiny_tokenizer(())
 CALL = {"id": "c1", "function": {"name": "calculator", "arguments": '{"expression": "3+4"}'}}
 USER = {"role": "user", "content": "a"}
+USE = {"expression": "3+4", "offset": 0}
+PART = {"type": "text", "text": "b"}
 RETURNED = {"role": "tool", "tool_call_id": "c1", "content": "7"}
 
 
@@ -89,6 +91,13 @@ def test_special_tokens_in_a_text_stay_text():
         ([USER, USER], "messages"),
         ([{"role": "assistant", "content": "b"}, USER], "messages"),
         ([{"role": "system", "content": "b"}], "messages[0].role"),
+        ([{**USER, "tool_calls": [CALL]}], "messages[0].tool_calls"),
+        ([{**USER, "calculator": [USE]}], "messages[0].calculator"),
+        ([{**USER, "tool_call_id": "c1"}], "messages[0].tool_call_id"),
+        (
+            [USER, {"role": "assistant", "content": [PART], "calculator": [USE]}, USER],
+            "messages[1].calculator",
+        ),
         ([USER, RETURNED], "messages[1].tool_call_id"),
         ([USER, {"role": "assistant", "tool_calls": [CALL, CALL]}, RETURNED], "messages[1].tool_calls"),
         (

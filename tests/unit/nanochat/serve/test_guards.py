@@ -7,6 +7,7 @@ import socket
 import httpx
 import pytest
 
+from nanochat.serve import guards
 from nanochat.serve.serve_settings import RequestLimits, ServeSettings
 from tests.support.serving import server_here, tiny_engine
 
@@ -63,6 +64,19 @@ def test_who_sends_much_and_reads_late_reads_why_it_is_refused(locked, key, stat
         )
         raw.sendall(body)
         assert raw.recv(1000).startswith(b"HTTP/1.1 %d" % status)
+
+
+def test_who_is_refused_before_all_has_come_holds_no_connection(locked, monkeypatch):
+    monkeypatch.setattr(guards, "_DISCARDING_S", 0.1)
+    with socket.create_connection((locked.base_url.host, locked.base_url.port), timeout=30) as raw:
+        raw.sendall(
+            b"POST /v1/models HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\n"
+            b"authorization: Bearer " + KEY.encode() + b"\r\ncontent-length: 100000\r\n\r\n{"
+        )
+        answer = b""
+        while part := raw.recv(1000):  # until the server closes it
+            answer += part
+        assert answer.startswith(b"HTTP/1.1 415") and b"connection: close" in answer.lower()
 
 
 def test_a_request_that_never_ends_is_refused(locked):
