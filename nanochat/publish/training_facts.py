@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from nanochat.data.chat.task_table import TASKS
 from nanochat.evals.results import ABSENT
 from nanochat.publish.card_inputs import Records, quoted
+from nanochat.publish.front_matter import dataset_of
 
 
 def training_stages(records: Records) -> list[dict[str, str]]:
@@ -56,13 +56,9 @@ def _conversations(record: Mapping[str, Any], records: Records) -> str:
     read = record["inputs"].get("chat", {}).get("node")
     rendered = records.get(read, {}).get("metrics", {}).get("rows", {})
     used = [(name, rows["used"]) for name, rows in rendered.items() if rows.get("used")]
-    texts = [f"{number(count)} of {quoted(_title(name))}" for name, count in used]
+    texts = [f"{number(count)} of {quoted(dataset_of(name, records)['name'])}" for name, count in used]
     total = number(sum(count for _, count in used))
     return f"{total} conversations and problems: {', '.join(texts)}" if texts else "conversations"
-
-
-def _title(task: str) -> str:
-    return TASKS[task].title if task in TASKS else task
 
 
 def corpus(records: Records) -> dict[str, str] | None:

@@ -10,6 +10,7 @@ from nanochat.config import CardConfig, CitationConfig, EvaluateConfig, PublishC
 from nanochat.evals.contamination.overlap import Overlap
 from nanochat.evals.protocol import protocol
 from nanochat.model.flops import parameter_count
+from nanochat.publish import training_facts
 from nanochat.publish.card_inputs import CardInputs
 from nanochat.publish.model_card import render_model_card
 from nanochat.recipes import find
@@ -167,3 +168,11 @@ def test_the_front_matter_names_what_the_hub_lists_results_under():
     assert found["MMLU", "cais/mmlu"] == ("accuracy", 23.99)
     assert found["GSM8K", "gsm8k"] == ("accuracy", 4.47)
     assert found["HumanEval", "openai_humaneval"] == ("pass@1", 6.71)
+
+
+def test_data_of_the_built_in_world_has_no_real_benchmarks_name():
+    records = _records() | {"tasks": {"stage": "tasks", "payload": {"config": {"toy": {"seed": 1}}}}}
+    (midtraining,) = [
+        stage for stage in training_facts.training_stages(records) if stage["title"] == "Midtraining"
+    ]
+    assert "99,842 of MMLU (toy world)" in midtraining["data"]
