@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
@@ -22,6 +21,7 @@ import pytest
 from huggingface_hub import constants
 
 from nanochat.data.sources.hub import DATA_SETS
+from tests.support.loopback import loopback_server
 
 REVISION = "refs/convert/parquet"
 COMMIT = "c0ffee" + "0" * 34
@@ -161,16 +161,8 @@ def serving(hub: HubServer) -> Iterator[HubServer]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    hub.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with loopback_server(Handler) as hub.url:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def _refused(status: int, code: str, message: str) -> Answer:
