@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 Format = Literal["nanochat", "transformers"]
 Layout = Literal["flat", "cache"]
+Finish = Callable[[Path], object]
 
 
 def import_model(
@@ -92,9 +93,16 @@ class Exported:
 
 
 def export_model(
-    store: Store, ref: str, target: Path, *, form: Format, layout: Layout, choice: Choice
+    store: Store,
+    ref: str,
+    target: Path,
+    *,
+    form: Format,
+    layout: Layout,
+    choice: Choice,
+    finish: Finish | None = None,
 ) -> Exported:
-    """Write the model that a reference names to a new folder.
+    """Write the model that a reference names to a new folder, which `finish` may add to.
 
     Raises ConfigError for a target that is in use or an architecture that the format does not have, and
     as `open_model` does.
@@ -110,6 +118,8 @@ def export_model(
         _write(part, published, form, layout)
         if record and record.stage == PUBLISH.name and form == "nanochat":
             _copy_card(store, record, part)
+        if finish:
+            finish(part)
     files = sorted(path for path in target.rglob("*") if path.is_file())
     return Exported(
         target,
