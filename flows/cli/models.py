@@ -97,7 +97,7 @@ def export(
         form=form,
         layout=layout,
         choice=choice_of(source, tag, step),
-        finish=signing(opened, ref, sign),
+        sign=signing(sign),
     )
     if as_json:
         files = [{"path": path, "size": size} for path, size in done.files]

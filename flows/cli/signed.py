@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -29,14 +30,13 @@ WithLineage = Annotated[
 ]
 
 
-def signing(store: Store, ref: str, key: Path | None) -> Callable[[Path], object] | None:
-    """Return what signs a model's folder; None without a key. A password is asked for now."""
+def signing(key: Path | None) -> Callable[[Path], None] | None:
+    """Return what signs a folder's files; None without a key. A password is asked for now."""
     if key is None:
         return None
-    from flows.models.signed_folder import sign_folder
+    from nanochat.publish.signature import sign
 
-    password = _password(key)
-    return lambda folder: sign_folder(store, ref, folder, key, password)
+    return partial(sign, key=key, password=_password(key))
 
 
 def _password(key: Path) -> str | None:
@@ -72,7 +72,7 @@ def verify_folder(folder: Path, key: Path, store: Store | None, *, as_json: bool
 
     Ends with exit code 1 if the store has something otherwise; raises DataError for a bad signature.
     """
-    from flows.models.signed_folder import differences
+    from flows.models.account import differences
     from nanochat.publish.origin import read_origin
     from nanochat.publish.signature import check
 

@@ -95,7 +95,10 @@ def verify_store(
     with_lineage: WithLineage = False,
     as_json: AsJson = False,
 ) -> None:
-    """Read everything in the store and report what is damaged; or check a model folder's signature."""
+    """Check everything in the store, or a folder's signature.
+
+    It names what is damaged in the store, or each file of a model folder that is not as its owner signed it.
+    """
     if signed := signed_folder(ref, key):
         if mend:
             raise ConfigError("--repair is for a store; a folder that was changed comes from its owner again")

@@ -19,8 +19,8 @@ _TRAINING = ("pretrain", "midtrain", "sft")
 _NAMESPACE = uuid.UUID("7a1c6c0e-6f0e-5b1d-9d5e-3f6f4a3f2b10")  # of the serial numbers of these files
 
 
-def write_bill_of_materials(folder: Path, records: Records) -> bool:
-    """Write the packages that the stages which trained had; return False if their records name none."""
+def write_bill_of_materials(folder: Path, records: Records) -> None:
+    """Write the packages of the stages that trained; none if their records name none, as older ones."""
     trained = [record for record in records if record["stage"] in _TRAINING]
     packages: dict[tuple[str, str], list[str]] = {}
     for record in trained:
@@ -28,10 +28,9 @@ def write_bill_of_materials(folder: Path, records: Records) -> bool:
         for name, version in named.items():
             packages.setdefault((name, version), []).append(record["node"])
     if not packages:
-        return False
+        return
     finished = max(str(record["provenance"]["finished_at"]) for record in trained)
     (folder / FILE_NAME).write_text(_text(packages, finished), encoding="utf-8")
-    return True
 
 
 def _text(packages: Mapping[tuple[str, str], list[str]], finished: str) -> str:

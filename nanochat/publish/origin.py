@@ -89,7 +89,7 @@ def read_origin(folder: Path) -> Origin | None:
             if "sha256" in each["digest"]
         ]
         recipe = definition["externalParameters"]["recipe"]
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path} is not a statement of this project: {error!r}") from error
     return Origin(recipe, commits[0] if commits else None, tuple(ancestors))
 

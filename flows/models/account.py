@@ -1,6 +1,6 @@
-"""A model's folder with its origin from the store, signed; and such a folder held against a store again.
+"""What the store knows of a model's making, written into its folder; and such a folder held against a store.
 
-Not here: the forms of what is written (`nanochat.publish.origin`, `bill_of_materials`, `signature`).
+Not here: the forms of what is written (`nanochat.publish.origin`, `bill_of_materials`), and signatures.
 """
 
 from __future__ import annotations
@@ -14,24 +14,17 @@ from flows.store.lineage import lineage
 from flows.store.storage.base import sha256_of
 from flows.store.verify import verify
 from nanochat.errors import DataError
-from nanochat.publish import bill_of_materials, origin, signature
+from nanochat.publish import bill_of_materials, origin
 from nanochat.publish.origin import Ancestor, Origin
 
-_WRITTEN = (bill_of_materials.FILE_NAME, origin.FILE_NAME, signature.FILE_NAME)
 
-
-def sign_folder(store: Store, ref: str, folder: Path, key: Path, password: str | None) -> tuple[str, ...]:
-    """Write origin, packages and signature into a folder that holds the model `ref`; return their names.
-
-    A model that did not come from the store has no records: its folder is signed as it is.
-    """
+def write_account(store: Store, ref: str, folder: Path) -> None:
+    """Write what a model was made from into its folder; of one from elsewhere nothing is known."""
     if folder_of(ref) is None:
         record = store.resolve(ref)
         records = [each.to_json() for each in (record, *lineage(store, record))]
         bill_of_materials.write_bill_of_materials(folder, records)
         origin.write_origin(folder, records)
-    signature.sign(folder, key, password)
-    return tuple(name for name in _WRITTEN if (folder / name).is_file())
 
 
 def differences(store: Store, folder: Path) -> Iterator[str]:
