@@ -64,12 +64,17 @@ class Row:
 
 
 @torch.inference_mode()
-def read_rows(published: Published, texts: Sequence[str], count: int) -> list[Row]:
-    """Return the documents that fill the context, each cut to it."""
-    length, tokenizer = published.model.config.sequence_len, published.tokenizer
+def read_rows(published: Published, texts: Sequence[str], *, length: int, count: int) -> list[Row]:
+    """Return the first documents that have as many tokens, each cut to them."""
+    tokenizer = published.tokenizer
     encoded = ([tokenizer.special("bos"), *tokenizer.encode(text[: 16 * length])] for text in texts)
     whole = (ids[:length] for ids in encoded if len(ids) >= length)
     return [Row(ids, published.model(torch.tensor([ids]))[0]) for ids in itertools.islice(whole, count)]
+
+
+def capped(logits: Tensor) -> Tensor:
+    """Return logits with the cap that llama.cpp does not have."""
+    return LOGIT_CAP * torch.tanh(logits / LOGIT_CAP)
 
 
 def losses(published: Published, rows: Sequence[Row], path: Path) -> Iterator[tuple[str, ...]]:
@@ -82,9 +87,8 @@ def losses(published: Published, rows: Sequence[Row], path: Path) -> Iterator[tu
         model = LlamaCpp(path, context=len(rows[0].ids), threads=torch.get_num_threads())
         free = [torch.from_numpy(model.logits(row.ids)) for row in rows]
         model.close()
-        capped = [LOGIT_CAP * torch.tanh(logits / LOGIT_CAP) for logits in free]
         cells = [kind, f"{path.stat().st_size / 1e6:.2f} MB", ""]
-        for found in (capped, free):
+        for found in ([capped(logits) for logits in free], free):
             pairs = list(zip(rows, found, strict=True))
             cells.append(f"{math.exp(sum(row.surprise(x) for row, x in pairs) / tokens - ours):.4f}")
             cells.append(f"{sum(row.divergence(x) for row, x in pairs) / tokens:.1e}")
@@ -136,7 +140,7 @@ def main() -> None:
     args = parser.parse_args()
     texts = pq.read_table(args.text, columns=["text"]).column("text").to_pylist()
     published = open_model(open_store(args.store)[1], args.model)
-    rows = read_rows(published, texts, args.documents)
+    rows = read_rows(published, texts, length=published.model.config.sequence_len, count=args.documents)
     print(hardware())
     with tempfile.TemporaryDirectory() as folder:
         columns = (
