@@ -48,7 +48,7 @@ _VERBS: dict[str, str] = {
     "import": "models:import_folder",
     "export": "models:export",
     "push": "push:push",
-    "report": "display:report",
+    "report": "reports:report",
     "ui": "display:ui",
 }  # module in `flows.cli`, and function
 
