@@ -49,6 +49,7 @@ _VERBS: dict[str, str] = {
     "export": "models:export",
     "push": "push:push",
     "report": "reports:report",
+    "diff": "reports:diff",
     "ui": "display:ui",
 }  # module in `flows.cli`, and function
 

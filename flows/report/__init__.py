@@ -1,1 +1,1 @@
-"""One run as a page that stands alone: made from records and the files they name, nothing else."""
+"""One run as a page that stands alone, and what differs between two: from records and the files they name."""

@@ -60,7 +60,6 @@ class Bar:
     length: float
     interval: tuple[float, float] | None
     text: str
-    href: str
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,6 @@ class Score:
     exact: bool  # without an interval
     text: str  # beside the bar
     full: str  # with its interval
-    href: str = ""
 
 
 def line_chart(
@@ -159,4 +157,4 @@ def _line(one: Series, x: Axis, y: Axis) -> PlottedLine:
 def _bar(one: Score, scale: Axis, zero: float) -> Bar:
     end = scale.at(one.estimate.value)
     limits = None if one.exact else (scale.at(one.estimate.low), scale.at(one.estimate.high))
-    return Bar(one.label, one.style, min(zero, end), round(abs(end - zero), 2), limits, one.text, one.href)
+    return Bar(one.label, one.style, min(zero, end), round(abs(end - zero), 2), limits, one.text)

@@ -40,7 +40,7 @@ class RecordedRun:
 
     def lines(self, node: str, path: str) -> list[dict[str, Any]]:
         """Return the objects of a JSON-lines file; none where it is missing, and none of its bad lines."""
-        data = self._bytes(node, path)
+        data = self.content(node, path)
         if data is None:
             return []
         found = [_object(line) for line in data.splitlines() if line.strip()]
@@ -54,7 +54,7 @@ class RecordedRun:
         """Return the `results.json` of each evaluated model, the last one being the chat model."""
         found = {}
         for model, stage in EVALUATIONS.items():
-            data = self._bytes(stage.name, "results.json")
+            data = self.content(stage.name, "results.json")
             if data is None:
                 continue
             try:
@@ -67,7 +67,8 @@ class RecordedRun:
         """Return the nodes that trained the model, in order."""
         return [name for name in TRAINED if name in self.records]
 
-    def _bytes(self, node: str, path: str) -> bytes | None:
+    def content(self, node: str, path: str) -> bytes | None:
+        """Return a file of a node's artifact; None where there is none or it is damaged, which is noted."""
         record = self.records.get(node)
         file = record and next((f for f in (*record.files, *record.attachments) if f.path == path), None)
         if record is None or not file:

@@ -12,6 +12,7 @@ from typing import Any
 
 from flows.display.quantities import bytes_text, duration
 from flows.report.axes import short
+from flows.report.cells import Cell
 from flows.report.curves import is_number
 from flows.report.record_links import link, link_of_stage, moment
 from flows.report.recorded_run import RecordedRun, named
@@ -45,14 +46,6 @@ class StageEffort:
     time_share: float
     dollars: str
     dollar_share: float
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A text of a table, with the address of the record that it is from."""
-
-    text: str
-    href: str = ""
 
 
 def links_of_models(run: RecordedRun) -> dict[str, str]:

@@ -9,7 +9,7 @@ from flows.report.page_file import write_page
 from flows.report.record_links import listed_by_stage
 from flows.report.recorded_run import RecordedRun
 from flows.report.run_samples import samples_of
-from flows.report.score_bars import STYLES, score_groups, score_rows
+from flows.report.score_bars import STYLES, score_groups, score_table
 from flows.report.training_charts import charts_of, curves_of
 from nanochat.publish.published_scores import published_scores
 
@@ -36,8 +36,8 @@ def write_report(run: RecordedRun, target: Path) -> Path:
         charts=charts_of(run, curves),
         training=run_facts.training_table(run),
         models=[(model, style, links[model]) for model, style in zip(results, STYLES, strict=False)],
-        groups=score_groups(results, links, published),
-        scores=score_rows(results, links, published),
+        groups=score_groups(results, published),
+        scores=score_table(results, links, published),
         published=published,
         samples=samples,
         texts=run_facts.text_rows(run),

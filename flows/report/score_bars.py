@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from flows.report.cells import Cell, score_cells
 from flows.report.charts import BarGroup, Score, bar_group
 from nanochat.evals.intervals import Estimate
 from nanochat.evals.results import (
@@ -27,66 +27,60 @@ _PARTS = {
 }
 
 
-@dataclass(frozen=True)
-class ScoreRow:
-    """A row of the table of benchmarks."""
-
-    title: str
-    chance: str
-    cells: tuple[tuple[str, str, str], ...]  # value, interval and link of each model
-    others: tuple[str, ...]
-
-
 def score_groups(
-    results: Mapping[str, Mapping[str, Any]], links: Mapping[str, str], published: Sequence[PublishedScores]
+    results: Mapping[str, Mapping[str, Any]], published: Sequence[PublishedScores]
 ) -> dict[str, list[BarGroup]]:
-    """Return the bars of each benchmark under the title of its part; bits per byte are not a share."""
+    """Return the bars of each benchmark under the title of its part."""
     found: dict[str, list[BarGroup]] = {}
     for row in benchmark_rows(results):
-        if row.part not in _PARTS or (row.part == "metrics" and not is_mean(row.name)):
-            continue
-        scores = [
-            _score(row, model, style, links, index)
-            for index, (model, style) in enumerate(zip(results, STYLES, strict=False))
-            if row.values[index] is not None
-        ]
-        marks = [
+        others = [
             (one.title, value, one.text(row)) for one in published if (value := _value(one, row)) is not None
         ]
-        if scores:
-            found.setdefault(_PARTS[row.part], []).append(
-                bar_group(
-                    title_of(row),
-                    scores,
-                    chance=row.chance,
-                    chance_text=percent(row.chance),
-                    marks=marks,
-                    in_percent=row.part != "metrics",
-                )
-            )
+        group = bars_of(row, title_of(row), list(results), others)
+        if group:
+            found.setdefault(_PARTS[row.part], []).append(group)
     return found
 
 
-def score_rows(
+def bars_of(
+    row: BenchmarkRow, title: str, labels: Sequence[str], marks: Sequence[tuple[str, float, str]] = ()
+) -> BarGroup | None:
+    """Return the bars of a benchmark; None where it is not a share, as bits per byte, or nobody was asked."""
+    if row.part not in _PARTS or (row.part == "metrics" and not is_mean(row.name)):
+        return None
+    each = zip(labels, STYLES, row.values, row.intervals, strict=False)
+    scores = [
+        _score(row.part, label, style, value, limits)
+        for label, style, value, limits in each
+        if value is not None
+    ]
+    if not scores:
+        return None
+    return bar_group(
+        title,
+        scores,
+        chance=row.chance,
+        chance_text=percent(row.chance),
+        marks=marks,
+        in_percent=row.part != "metrics",
+    )
+
+
+def score_table(
     results: Mapping[str, Mapping[str, Any]], links: Mapping[str, str], published: Sequence[PublishedScores]
-) -> list[ScoreRow]:
-    """Return the table of benchmarks."""
-    return [
-        ScoreRow(
-            title_of(row),
-            row.texts()[0],
-            tuple(
-                (
-                    measure_text(row.part, value),
-                    interval_text(row.part, interval) if interval else "",
-                    links.get(model, "") if value is not None else "",
-                )
-                for model, value, interval in zip(results, row.values, row.intervals, strict=True)
-            ),
-            tuple(one.text(row) for one in published),
-        )
+) -> tuple[list[str], list[list[Cell]]]:
+    """Return the head and the rows of the table of benchmarks."""
+    own = [links.get(model, "") for model in results]
+    rows = [
+        [
+            Cell(title_of(row)),
+            Cell(row.texts()[0]),
+            *score_cells(row, own),
+            *(Cell(one.text(row)) for one in published),
+        ]
         for row in benchmark_rows(results)
     ]
+    return ["benchmark", "chance", *results, *(one.title for one in published)], rows
 
 
 def title_of(row: BenchmarkRow) -> str:
@@ -94,18 +88,15 @@ def title_of(row: BenchmarkRow) -> str:
     return metric_title(row.name) if row.part == "metrics" else row.label
 
 
-def _score(row: BenchmarkRow, model: str, style: str, links: Mapping[str, str], index: int) -> Score:
-    value, interval = row.values[index] or 0.0, row.intervals[index]
-    text = f"{value:.3f}" if row.part == "metrics" else f"{100 * value:.1f} %"
-    full = measure_text(row.part, value)
+def _score(part: str, label: str, style: str, value: float, interval: Estimate | None) -> Score:
+    full = measure_text(part, value)
     return Score(
-        label=model,
+        label=label,
         style=style,
         estimate=interval or Estimate(value, value, value),
         exact=interval is None,
-        text=text,
-        full=full if interval is None else f"{full} {interval_text(row.part, interval)}",
-        href=links.get(model, ""),
+        text=f"{value:.3f}" if part == "metrics" else f"{100 * value:.1f} %",
+        full=full if interval is None else f"{full} {interval_text(part, interval)}",
     )
 
 

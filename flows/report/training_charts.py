@@ -1,14 +1,16 @@
-"""Which curves of a training are shown, and what their axes are called."""
+"""Which curves of a training are shown, what their axes are called, and how two runs share a picture."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flows.report.charts import LineChart, Series, line_chart
-from flows.report.curves import TrainingCurves, mean_of_pieces, training_curves
+from flows.report.comparability import Comparability
+from flows.report.curves import Point, TrainingCurves, mean_of_pieces, training_curves
 from flows.report.record_links import link
 from flows.report.recorded_run import RecordedRun, named
+from flows.stages import TRAINED
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,30 @@ def charts_of(run: RecordedRun, curves: Mapping[str, TrainingCurves]) -> dict[st
     return {node: _charts(node, link(run.records[node]), curves[node]) for node in curves}
 
 
+def shared_charts(
+    names: Sequence[str], runs: Sequence[Mapping[str, TrainingCurves]], known: Comparability
+) -> dict[str, list[LineChart]]:
+    """Return the charts of two runs, both in each; what is alike or cannot be compared is left out."""
+    found: dict[str, list[LineChart]] = {}
+    for node in [name for name in TRAINED if any(name in run for run in runs)]:
+        both = [run.get(node) for run in runs]
+        units = {curves.unit for curves in both if curves}
+        if both[0] == both[1] or len(units) > 1:
+            continue
+        for measure in MEASURES:
+            if not known.allows(measure.name):
+                continue
+            series = [
+                Series(label=name, style=style, points=_calm(measure, curves.of(measure.name)))
+                for name, style, curves in zip(names, ("first", "second"), both, strict=True)
+                if curves
+            ]
+            chart = line_chart(measure.title, _read(*units), measure.unit, series, from_zero=measure.rate)
+            if chart:
+                found.setdefault(node, []).append(chart)
+    return found
+
+
 def _charts(node: str, href: str, curves: TrainingCurves) -> list[LineChart]:
     charts = []
     for measure in MEASURES:
@@ -66,6 +92,10 @@ def _charts(node: str, href: str, curves: TrainingCurves) -> list[LineChart]:
         if chart:
             charts.append(chart)
     return charts
+
+
+def _calm(measure: Measure, points: Sequence[Point]) -> Sequence[Point]:
+    return mean_of_pieces(points)[1] if measure.noisy else points
 
 
 def _read(unit: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from axe_core_python.sync_playwright import Axe
 
+from flows.report.difference_page import write_difference
+from flows.report.run_difference import difference_of
 from flows.report.run_page import write_report
 from tests.support.recorded_runs import trained_run
 
@@ -70,3 +72,18 @@ def test_themes_differ_and_a_number_leads_to_its_record(opened, report):
     light.get_by_role("link", name="37.50 %").click()
     record.wait_for(state="visible")
     assert '"stage": "evaluate_sft"' in record.inner_text()
+
+
+@pytest.fixture
+def difference(tmp_path):
+    names = ("toy", "toy -o pretrain.optimizer.embedding_lr=0.30000001 -o pretrain.optimizer.matrix_lr=0.04")
+    found = difference_of(names, trained_run().run, trained_run(better=0.1).run)
+    return write_difference(found, tmp_path / "diff.html")
+
+
+@pytest.mark.parametrize(("width", "theme"), [(390, "dark"), (1200, "light")])
+def test_a_page_of_two_runs_fits_and_axe_finds_nothing_serious(opened, difference, width, theme):
+    page = opened(difference, width, theme)
+    assert overflow(page) == 0
+    found = Axe().run(page)["violations"]
+    assert [v["id"] for v in found if v["impact"] in ("serious", "critical")] == []
