@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from flows.cli import output
-from flows.cli.model_options import ModelRef, Source, Step, Tag, choice_of
+from flows.cli.model_options import ModelRef, SignKey, Source, Step, Tag, choice_of
 from flows.cli.options import AsJson, StoreUrl, open_store
+from flows.cli.signed import signing
 from flows.display.quantities import bytes_text
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def export(
     source: Source = None,
     tag: Tag = None,
     step: Step = None,
+    sign: SignKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a model as a folder that other programs load."""
@@ -95,6 +97,7 @@ def export(
         form=form,
         layout=layout,
         choice=choice_of(source, tag, step),
+        sign=signing(sign),
     )
     if as_json:
         files = [{"path": path, "size": size} for path, size in done.files]

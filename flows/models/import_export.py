@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from flows.models.account import write_account
 from flows.models.find import folder_of, open_model
 from flows.plan.key import payload_of
 from flows.run.execute import ExecutionContext, Job, Outcome, execute
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 Format = Literal["nanochat", "transformers"]
 Layout = Literal["flat", "cache"]
+Sign = Callable[[Path], None]
 
 
 def import_model(
@@ -92,9 +94,16 @@ class Exported:
 
 
 def export_model(
-    store: Store, ref: str, target: Path, *, form: Format, layout: Layout, choice: Choice
+    store: Store,
+    ref: str,
+    target: Path,
+    *,
+    form: Format,
+    layout: Layout,
+    choice: Choice,
+    sign: Sign | None = None,
 ) -> Exported:
-    """Write the model that a reference names to a new folder.
+    """Write the model that a reference names to a new folder, with what it was made from if it is signed.
 
     Raises ConfigError for a target that is in use or an architecture that the format does not have, and
     as `open_model` does.
@@ -110,6 +119,9 @@ def export_model(
         _write(part, published, form, layout)
         if record and record.stage == PUBLISH.name and form == "nanochat":
             _copy_card(store, record, part)
+        if sign:
+            write_account(store, ref, part)
+            sign(part)
     files = sorted(path for path in target.rglob("*") if path.is_file())
     return Exported(
         target,
