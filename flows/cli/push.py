@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from flows.cli import output
-from flows.cli.model_options import ModelRef, Source, Step, Tag, choice_of
+from flows.cli.model_options import ModelRef, SignKey, Source, Step, Tag, choice_of
 from flows.cli.options import AsJson, StoreUrl, open_store
+from flows.cli.signed import signing
 from flows.display.quantities import bytes_text
 from nanochat.errors import ConfigError
+from nanochat.publish.signature import FILE_NAME
 
 if TYPE_CHECKING:
     from nanochat.publish.hub_upload import HubModel, HubPage
@@ -42,11 +44,13 @@ def push(
     source: Source = None,
     tag: Tag = None,
     step: Step = None,
+    sign: SignKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Push a model to the Hugging Face hub.
 
-    Files that are there already are not sent again. `HF_TOKEN` or a stored login says who you are.
+    Files that are there already are neither sent nor signed again. `HF_TOKEN` or a stored login says who you
+    are.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name, re.ASCII):
         raise ConfigError(f"{name!r} is not OWNER/NAME", hint="such as me/my-nanochat")
@@ -54,6 +58,7 @@ def push(
     from nanochat.publish.hub_upload import HubModel, unsent
 
     settings, opened = open_store(store)
+    signed = signing(sign)
     model = HubModel(name)
     account, page = model.account(), model.page()
     if page.exists and page.private and public:
@@ -63,18 +68,36 @@ def push(
     settings.scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.scratch, prefix="push-") as scratch:
         folder = Path(scratch) / "model"
-        paths = gather(opened, ref, form, choice_of(source, tag, step), folder)
+        paths = gather(opened, ref, form, choice_of(source, tag, step), folder, account=signed is not None)
         left = unsent(folder, paths, page.marks)
+        if _needs_signature(model, page, left, signed is not None) and signed:
+            signed(folder)
+            left.append(FILE_NAME)
         if left and not yes:
             _ask(model, page, account, folder, left, public)
         commit = model.send(folder, left, private=not public, message=_MESSAGE) if left else None
+    every = paths + [FILE_NAME] * (signed is not None)
     if as_json:
-        output.show_json({"page": model.address, "commit": commit, "sent": left, "files": paths})
+        output.show_json({"page": model.address, "commit": commit, "sent": left, "files": every})
         return
     output.show(model.address)
     output.say(
-        f"sent {len(left)} of {len(paths)} files" if left else "all files were there: nothing was sent"
+        f"sent {len(left)} of {len(every)} files" if left else "all files were there: nothing was sent"
     )
+
+
+def _needs_signature(model: HubModel, page: HubPage, left: Sequence[str], signed: bool) -> bool:
+    """Return whether a page gets a signature; one of files that stay as they are stays as well.
+
+    Raises ConfigError where files would change below a signature that stays.
+    """
+    if FILE_NAME not in page.marks:
+        return signed
+    if left and not signed:
+        raise ConfigError(
+            f"{model.address} is signed, and {left[0]} would no longer fit", hint="sign it: --sign KEY"
+        )
+    return bool(left)
 
 
 def _ask(

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from flows.models.account import write_account
 from flows.models.find import folder_of
 from flows.models.import_export import Format, export_model
 from flows.stages import PUBLISH
@@ -34,8 +35,12 @@ _SECRET = re.compile(
 )
 
 
-def gather(store: Store, ref: str, forms: Forms, choice: Choice, folder: Path) -> list[str]:
+def gather(
+    store: Store, ref: str, forms: Forms, choice: Choice, folder: Path, *, account: bool = False
+) -> list[str]:
     """Write what is to be pushed to a new folder; return the paths below it.
+
+    With `account` what the model was made from is among it.
 
     Raises ConfigError for a text that holds a secret or is a link, and as `export_model` does.
     """
@@ -49,6 +54,8 @@ def gather(store: Store, ref: str, forms: Forms, choice: Choice, folder: Path) -
     _add_card(store, ref, folder)
     if "nanochat" in chosen:
         (folder / "generate_cpu.py").write_text(standalone_script(), encoding="utf-8")
+    if account:
+        write_account(store, ref, folder)
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     refuse_secrets(folder, paths, os.environ)
     return paths

@@ -29,9 +29,10 @@ _MODEL = ("nanochat.model", "nanochat.tokenizer")
 ALLOWED = {
     "flows": (),
     "flows.__main__": ("flows.cli",),
-    "flows.cli": (*_RUN, "flows.models", "flows.pipeline", *_ANYWHERE_IN_FLOWS),
+    "flows.cli": (*_RUN, "flows.models", "flows.pipeline", "flows.report", *_ANYWHERE_IN_FLOWS),
     "flows.models": (*_RUN, *_ANYWHERE_IN_FLOWS),
     "flows.pipeline": (*_RUN, *_ANYWHERE_IN_FLOWS),
+    "flows.report": (*_PLAN, "flows.display.quantities", "flows.run.headline", *_ANYWHERE_IN_FLOWS),
     "flows.run": (*_PLAN, "flows.display", *_ANYWHERE_IN_FLOWS),
     "flows.display": (*_PLAN, *_ANYWHERE_IN_FLOWS),
     "flows.plan": (*_STAGES, "flows.dag", *_ANYWHERE_IN_FLOWS),

@@ -12,9 +12,11 @@ from typer.testing import CliRunner
 from flows.cli.app import app
 from flows.models.pushed_files import refuse_secrets
 from nanochat.errors import ConfigError, SourceUnavailable
+from nanochat.publish.signature import check
 from tests.support.hub_pages import HubPages, pages_served
 from tests.support.hub_server import without_hub_settings
 from tests.support.serve_load import write_random_model
+from tests.support.signing_keys import write_keys
 
 # The hub's library sends a file as its client's next version will not take it.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -75,6 +77,30 @@ def test_a_model_goes_to_a_private_page_once(push, hub, model):
     assert json.loads(push("--yes", "--json").stdout)["sent"] == ["README.md"]
     assert len(hub.sent) == taken and len(page.commits) == 2
     assert hub.token not in first.output + second["page"] + str(page.files)
+
+
+def test_a_signed_model_is_signed_once_and_never_left_with_a_signature_that_does_not_fit(
+    push, hub, model, tmp_path
+):
+    private, public = write_keys(tmp_path)
+    assert push("--yes", "--sign", str(private)).exit_code == 0
+    page = hub.pages["me/mine"]
+    cloned = tmp_path / "cloned"
+    for name, content in page.files.items():
+        (cloned / name).parent.mkdir(parents=True, exist_ok=True)
+        (cloned / name).write_bytes(content)
+    assert set(check(cloned, public).files) == set(page.files) - {"model.sig"}
+    for words in (["--sign", str(private)], []):
+        assert json.loads(push("--yes", "--json", *words).stdout)["sent"] == []
+    (model / "README.md").write_text("---\nlicense: mit\n---\n# mine, changed\n")
+    refused = push("--yes")
+    assert isinstance(refused.exception, ConfigError) and "README.md would no longer fit" in str(
+        refused.exception
+    )
+    assert json.loads(push("--yes", "--json", "--sign", str(private)).stdout)["sent"] == [
+        "README.md",
+        "model.sig",
+    ]
 
 
 def test_safetensors_alone_hold_no_pickle(push, hub):

@@ -83,7 +83,7 @@ _FACTS = {
     "Downstream use": ("fine-tuned for specific conversational tasks",),
     "Out-of-scope use": ("Critical applications where errors could cause harm",),
     "Limitations": ("small model", "little text", "Inherits biases", "English"),
-    "How to run": ("nanochat chat", "chatsft_checkpoints", "token_bytes.pt", "transformers"),
+    "How to run": ("nanochat chat", "chatsft_checkpoints", "token_bytes.pt", "transformers", "llama-cli"),
     "Citation": (
         "@software{nanochat2025,",
         "author = {Karpathy, Andrej}",
