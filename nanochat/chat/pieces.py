@@ -57,11 +57,19 @@ class PieceStream:
         text, self._bytes = self._bytes[:whole].decode("utf-8", errors="replace"), self._bytes[whole:]
         return self._shown(text)
 
+    @property
+    def held(self) -> list[Piece]:
+        """Return what `flush` would, and go on holding it back."""
+        text = self._held + self._bytes.decode("utf-8", errors="replace")
+        return [Piece(self._kind, text, self._first)] if text and not self.stopped else []
+
     def flush(self) -> list[Piece]:
         """Return what was held back, at the end of an answer; bytes that are not text become U+FFFD."""
-        text = self._held + self._bytes.decode("utf-8", errors="replace")
+        pieces = self.held
+        if pieces:
+            self._first = False
         self._held, self._bytes = "", b""
-        return self._piece(text) if not self.stopped else []
+        return pieces
 
     def _shown(self, text: str) -> list[Piece]:
         if self._kind != "text":
