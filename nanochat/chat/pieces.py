@@ -40,6 +40,7 @@ class PieceStream:
             tokenizer.special("output_end"): "text",
         }
         self._kind: PieceKind = "text"
+        self._coming: PieceKind | None = None
         self._first = False
         self._bytes = b""  # of a character that is not whole yet
         self._held = ""  # may be the beginning of a stop string
@@ -49,13 +50,13 @@ class PieceStream:
         if self.stopped:
             return []
         if token in self._changes:
-            pieces = self.flush()
-            self._kind, self._first = self._changes[token], self._changes[token] != "text"
-            return pieces
+            self._coming = self._changes[token]
+            return []
+        pieces = self._turn()
         self._bytes += self._tokenizer.decode_bytes([token])
         whole = len(self._bytes) - _incomplete_tail(self._bytes)
         text, self._bytes = self._bytes[:whole].decode("utf-8", errors="replace"), self._bytes[whole:]
-        return self._shown(text)
+        return pieces + self._shown(text)
 
     @property
     def held(self) -> list[Piece]:
@@ -69,6 +70,18 @@ class PieceStream:
         if pieces:
             self._first = False
         self._held, self._bytes = "", b""
+        return pieces
+
+    def _turn(self) -> list[Piece]:
+        """Begin what the last special token announced, now that there is something of it.
+
+        Text with nothing between goes on: characters and stop strings may span the special tokens.
+        """
+        coming, self._coming = self._coming, None
+        if coming is None or coming == self._kind == "text":
+            return []
+        pieces = self.flush()
+        self._kind, self._first = coming, coming != "text"
         return pieces
 
     def _shown(self, text: str) -> list[Piece]:

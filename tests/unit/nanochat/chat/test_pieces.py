@@ -44,3 +44,23 @@ def test_a_use_of_the_calculator_has_pieces_of_its_own(tokenizer):
     assert [piece.text for piece in pieces if piece.first] == ["3", "7"]
     assert Piece("expression", "3", first=True) in pieces
     assert shown(pieces) == "It is [3+4 = 7] 7."
+
+
+@pytest.mark.parametrize(
+    "between", [["python_start", "python_end"], ["python_end"], ["output_start", "output_end", "output_end"]]
+)
+def test_special_tokens_with_nothing_between_do_not_part_a_text(tokenizer, between):
+    def around(before, after):
+        return [*before, *map(tokenizer.special, between), *after]
+
+    pieces, _ = _pieces(tokenizer, around(b"\xe6\x97", b"\xa5."))
+    assert pieces == [Piece("text", "日"), Piece("text", ".")]
+    pieces, stream = _pieces(tokenizer, around(b"the e", b"nd."), ("end",))
+    assert (shown(pieces), stream.stopped) == ("the ", True)
+
+
+def test_a_stop_string_does_not_span_a_use_of_the_calculator(tokenizer):
+    use = [tokenizer.special("python_start"), ord("3"), tokenizer.special("python_end")]
+    pieces, stream = _pieces(tokenizer, [*b"the e", *use, *b"nd."], ("end",))
+    assert (shown(pieces), stream.stopped) == ("the e[3nd.", False)
+    assert Piece("expression", "3", first=True) in pieces
