@@ -113,7 +113,7 @@ class Engine:
             self._finish(request, "length" if event.answer.room == limit else "context")
         if request.finish is not None:
             pieces += stream.flush()
-        logprobs = (event.logprobs,) if event.logprobs else ()
+        logprobs = (replace(event.logprobs, offset=stream.offset),) if event.logprobs else ()
         return Written(request, tuple(pieces), logprobs, tuple(stream.held))
 
     def _finish(self, request: Request, finish: Finish) -> None:
