@@ -72,7 +72,7 @@ def export(
         typer.Option(
             "--format",
             help="nanochat: for upstream and its scripts; transformers: for AutoModelForCausalLM; gguf: for"
-            " llama.cpp, Ollama and LM Studio.",
+            " llama.cpp, Ollama and LM Studio, classic models alone.",
         ),
     ] = "nanochat",
     layout: Annotated[
