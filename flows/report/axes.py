@@ -13,6 +13,7 @@ from dataclasses import dataclass
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)  # what a distance of ticks may be, times a power of ten
 _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 _SMALLEST_STEP = 1e-5
+_LARGEST = 1e18  # with a prefix: FLOPs are more
 _LOG_FROM = 20.0  # the largest value is this many times the smallest: less is read off a linear axis
 
 
@@ -75,6 +76,8 @@ def _percent(value: float) -> str:
 def short(value: float, step: float | None = None) -> str:
     """Return a number as short as it can be, `1.5 M`; with `step`, with the digits that tell two apart."""
     size = max(abs(value), abs(step or 0))
+    if size >= _LARGEST:
+        return f"{value:.2e}"
     scale, unit = next(((s, u) for s, u in _PREFIXES if size >= s), (1.0, ""))
     text = f"{value / scale:.3g}" if step is None else f"{value / scale:.{_digits(step / scale)}f}"
     return f"{text} {unit}".strip()

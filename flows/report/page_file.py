@@ -33,8 +33,7 @@ def write_page(template: str, target: Path, **context: Any) -> Path:
     page = _environment().get_template(template).render(style=style, style_digest=digest, **context)
     target.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(target) as part:
-        # What hides or acts is written as its escape: a sample may hold anything, half a character too.
-        part.write_bytes(printable(without_credentials(page)).encode())
+        part.write_bytes(page.encode())
     return target
 
 
@@ -49,10 +48,18 @@ def require_replaceable(target: Path) -> None:
     raise ConfigError(f"{target} exists and is not a report", hint="name a new file: FILE.html")
 
 
+def _shown(value: object) -> object:
+    """Return a text without credentials, and with the escape of what acts or hides: half a character too."""
+    if isinstance(value, str) and not hasattr(value, "__html__"):  # which pieces of the page itself have
+        return printable(without_credentials(value))
+    return value
+
+
 def _environment() -> Environment:
     return Environment(
         loader=PackageLoader("flows.report", package_path="."),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -112,7 +112,7 @@ def figures(run: RecordedRun, results: Results) -> list[Figure]:
         sums = {"parameters": "Parameters", "tokens": "Tokens trained on", "flops": "FLOPs"}
         for name, label in sums.items():
             if name in numbers:
-                note = f"{numbers[name]:.3e}" if name == "flops" else f"{numbers[name]:,.0f}"
+                note = "of all trainings" if name == "flops" else f"{numbers[name]:,.0f}"
                 found.append(
                     Figure(label, short(numbers[name]), note, last if name == "parameters" else "#training")
                 )

@@ -29,7 +29,6 @@ MEASURES = (
     Measure("val/bpb", "Validation", "bits per byte", False),
     Measure("val/loss", "Validation loss", "nats per token", False),
     Measure("throughput/tokens_per_s", "Throughput", "tokens per second", True, rate=True),
-    Measure("throughput/mfu", "Model FLOPs utilization", "share of the peak", True, rate=True),
 )
 
 

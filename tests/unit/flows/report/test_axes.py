@@ -52,4 +52,4 @@ def test_shares_go_to_one_and_hold_what_is_below_zero():
 
 
 def test_short_numbers_keep_three_digits():
-    assert [short(v) for v in (0, 7, 1_097_728, 4e19, 999)] == ["0", "7", "1.1 M", "4e+04 P", "999"]
+    assert [short(v) for v in (0, 7, 1_097_728, 4e19, 999)] == ["0", "7", "1.1 M", "4.00e+19", "999"]

@@ -126,7 +126,6 @@ def test_curves_are_over_tokens_and_have_units(tmp_path: Path) -> None:
     for unit in ("nats per token", "bits per byte", "tokens per second"):
         assert f'<p class="unit">{unit}</p>' in page
     assert "Validation over tokens trained on. val/bpb: 1.667 at first, 1 at the end." in page
-    assert "FLOPs utilization" not in page
 
 
 def test_a_page_needs_nothing_from_elsewhere_and_runs_nothing(tmp_path: Path) -> None:
@@ -212,3 +211,11 @@ def test_a_report_replaces_a_report_and_nothing_else(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="exists and is not a report"):
             write_report(MemoryRun().run, place)
     assert "my thesis" in target.read_text()
+
+
+def test_credentials_in_a_text_are_not_on_the_page(tmp_path: Path) -> None:
+    made = MemoryRun()
+    made.add("sft", {"samples.jsonl": [{"prompt": "s3://key:secret@bucket/x", "text": "?token=abcdef&a=b"}]})
+    page = _page(made, tmp_path)
+    assert "secret" not in page and "abcdef" not in page
+    assert "s3://bucket/x" in page and "&amp;a=b" in page
