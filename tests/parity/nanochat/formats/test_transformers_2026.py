@@ -26,6 +26,7 @@ from nanochat.formats.folder import find_published, read_published
 from nanochat.formats.published import Published
 from nanochat.formats.transformers_folder import write_transformers_folder
 from nanochat.formats.transformers_form import FORMS, SHAPE
+from nanochat.model.checkpoint import model_from_state
 from nanochat.model.gpt import GPT
 from nanochat.tokenizer.tokenizer import Tokenizer
 
@@ -99,6 +100,24 @@ def some_ids(rows, length, seed=1):
     ids = torch.randint(256, (rows, length), generator=torch.Generator().manual_seed(seed))
     ids[:, 0] = BOS
     return ids
+
+
+@torch.no_grad()
+def test_a_model_that_upstream_trained_gives_the_logits_and_tokens_recorded_there(shared_golden, tmp_path):
+    folder = shared_golden / "nanochat-2026-07"
+    golden = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
+    config = ModelConfig(architecture="2026", **golden["config"])
+    state = torch.load(folder / "d4/model_000008.pt", weights_only=True)
+    model = model_from_state(config, state, source="golden")
+    write_transformers_folder(tmp_path, Published(model=model, tokenizer=TOKENIZER))
+    theirs = load(tmp_path)
+    theirs.generation_config.eos_token_id = None  # as it was recorded
+    recorded = torch.load(folder / "golden_logits.pt", weights_only=True)["logits_last_48"]
+    for prompt, logits, tail in zip(golden["prompt_ids"], recorded, golden["greedy_tail"], strict=True):
+        ids = torch.tensor([prompt])
+        assert (theirs(ids, logits_to_keep=48).logits[0] - logits).abs().max() < 1e-4
+        settings = GenerationConfig(do_sample=False, max_new_tokens=len(tail), temperature=1.0, top_k=50)
+        assert theirs.generate(ids, generation_config=settings)[0, len(prompt) :].tolist() == tail
 
 
 @torch.no_grad()
