@@ -211,7 +211,6 @@ def test_a_model_of_2026_is_not_written_for_a_class_of_transformers(of_2026, tmp
         (lambda config, sizes: config.update(tie_word_embeddings=True), "tie_word_embeddings is True"),
         (lambda config, sizes: config.update(model_type="llama"), "model_type is 'llama'"),
     ],
-    ids=str,
 )
 @pytest.mark.parametrize("architecture", FORMS)
 def test_what_the_class_would_take_for_something_else_is_refused(
