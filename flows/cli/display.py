@@ -22,6 +22,7 @@ def ui(
     ] = True,
 ) -> None:
     """Open the Prefect, MLflow and chat pages until Ctrl-C."""
+    from flows.display.comparison import comparison_of_newest
     from flows.display.servers import chat_page, serve_pages
 
     settings, opened = open_store(store)
@@ -30,6 +31,8 @@ def ui(
     with ExitStack() as servers:
         prefect_url, mlflow_url = servers.enter_context(serve_pages(settings.home, settings.mlflow_uri))
         output.show(f"Prefect  {prefect_url}\nMLflow   {mlflow_url}")
+        if compared := comparison_of_newest(mlflow_url):
+            output.show(f"Compare  {compared}")
         if published:
             output.show(f"Chat     {servers.enter_context(chat_page(settings.home, opened.url))}")
         elif chat:

@@ -68,10 +68,11 @@ def export(
     ],
     store: StoreUrl = None,
     form: Annotated[
-        Literal["nanochat", "transformers"],
+        Literal["nanochat", "transformers", "gguf"],
         typer.Option(
             "--format",
-            help="nanochat: for upstream and its scripts; transformers: for AutoModelForCausalLM.",
+            help="nanochat: for upstream and its scripts; transformers: for AutoModelForCausalLM; gguf: for"
+            " llama.cpp, Ollama and LM Studio, classic models alone.",
         ),
     ] = "nanochat",
     layout: Annotated[
@@ -80,6 +81,14 @@ def export(
             help="For nanochat's format: all files in DIR, or DIR as upstream's base directory.",
         ),
     ] = "flat",
+    kind: Annotated[
+        Literal["f32", "bf16", "f16", "q8_0", "q4_K"] | None,
+        typer.Option(
+            "--type",
+            help="For gguf: how weights are kept (default: q8_0). Fewer bits are smaller and faster, and lose"
+            " more: docs/publishing.md has figures.",
+        ),
+    ] = None,
     source: Source = None,
     tag: Tag = None,
     step: Step = None,
@@ -96,6 +105,7 @@ def export(
         folder.expanduser(),
         form=form,
         layout=layout,
+        kind=kind,
         choice=choice_of(source, tag, step),
         sign=signing(sign),
     )
@@ -111,3 +121,6 @@ def _tell_exported(done: Exported) -> None:
     output.show(str(done.folder))
     for path, size in done.files:
         output.say(f"  {path:<32} {bytes_text(size):>10}")
+    for path, _ in done.files:
+        if path.endswith(".gguf"):
+            output.say(f"next: {shlex.join(['llama-server', '-m', str(done.folder / path)])}")

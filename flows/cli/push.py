@@ -33,8 +33,8 @@ def push(
         Literal["both", "nanochat", "transformers"],
         typer.Option(
             "--format",
-            help="transformers: safetensors for AutoModelForCausalLM; nanochat: for upstream, `nanochat` and"
-            " generate_cpu.py; both, where transformers has the architecture.",
+            help="transformers: safetensors for AutoModelForCausalLM (architecture 2026: with code);"
+            " nanochat: for upstream, `nanochat` and generate_cpu.py; or both.",
         ),
     ] = "both",
     public: Annotated[

@@ -73,24 +73,28 @@ def verify_folder(folder: Path, key: Path, store: Store | None, *, as_json: bool
     Ends with exit code 1 if the store has something otherwise; raises DataError for a bad signature.
     """
     from flows.models.account import differences
-    from nanochat.publish.origin import read_origin
+    from nanochat.publish.made_from import read_statement
     from nanochat.publish.signature import check
 
     signed = check(folder, key)
-    origin = read_origin(folder)
+    statement = read_statement(folder)
     found = list(differences(store, folder)) if store else []
     if as_json:
         output.show_json(
-            {**asdict(signed), "origin": origin and asdict(origin), "differences": found if store else None}
+            {
+                **asdict(signed),
+                "made_from": statement and asdict(statement),
+                "differences": found if store else None,
+            }
         )
     else:
         for line in found:
             output.show(line)
         output.say(f"{len(signed.files)} files are as they were signed with the key {signed.key[:12]}")
-        if origin:
+        if statement:
             output.say(
-                f"by their owner's account: made by the recipe {origin.recipe} at commit {origin.commit}"
-                f" from {len(origin.ancestors)} artifacts"
+                f"by their owner's account: recipe {statement.recipe} at commit {statement.commit}"
+                f" from {len(statement.ancestors)} artifacts"
             )
         if store and not found:
             output.say("the store has all of them, unchanged")

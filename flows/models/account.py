@@ -1,6 +1,6 @@
 """What the store knows of a model's making, written into its folder; and such a folder held against a store.
 
-Not here: the forms of what is written (`nanochat.publish.origin`, `bill_of_materials`), and signatures.
+Not here: the forms of what is written (`nanochat.publish.made_from`, `bill_of_materials`), and signatures.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from flows.store.lineage import lineage
 from flows.store.storage.base import sha256_of
 from flows.store.verify import verify
 from nanochat.errors import DataError
-from nanochat.publish import bill_of_materials, origin
-from nanochat.publish.origin import Ancestor, Origin
+from nanochat.publish import bill_of_materials, made_from
+from nanochat.publish.made_from import Ancestor, MadeFrom
 
 
 def write_account(store: Store, ref: str, folder: Path) -> None:
@@ -24,15 +24,15 @@ def write_account(store: Store, ref: str, folder: Path) -> None:
         record = store.resolve(ref)
         records = [each.to_json() for each in (record, *lineage(store, record))]
         bill_of_materials.write_bill_of_materials(folder, records)
-        origin.write_origin(folder, records)
+        made_from.write_statement(folder, records)
 
 
 def differences(store: Store, folder: Path) -> Iterator[str]:
-    """Say what a store has otherwise than a folder's origin names it; nothing is made or changed.
+    """Say what a store has otherwise than a folder's statement names it; nothing is made or changed.
 
-    Raises DataError for a folder without an origin.
+    Raises DataError for a folder without a statement.
     """
-    said = origin.read_origin(folder)
+    said = made_from.read_statement(folder)
     if said is None:
         raise DataError(
             f"{folder} does not say what it was made from",
@@ -47,7 +47,7 @@ def differences(store: Store, folder: Path) -> Iterator[str]:
             yield f"{finding.kind} {finding.name}: {finding.problem}"
 
 
-def _of_records(said: Origin, known: dict[tuple[str, str], Record]) -> Iterator[str]:
+def _of_records(said: MadeFrom, known: dict[tuple[str, str], Record]) -> Iterator[str]:
     for each in said.ancestors:
         record = known.get((each.stage, each.key))
         if record is None:

@@ -30,9 +30,10 @@ from nanochat.errors import ConfigError, DataError
 from nanochat.runtime import NullTracker, Runtime
 
 if TYPE_CHECKING:
+    from nanochat.formats.gguf_weights import WeightType
     from nanochat.formats.published import CheckpointFiles, Choice, Published
 
-Format = Literal["nanochat", "transformers"]
+Format = Literal["nanochat", "transformers", "gguf"]
 Layout = Literal["flat", "cache"]
 Sign = Callable[[Path], None]
 
@@ -99,11 +100,14 @@ def export_model(
     target: Path,
     *,
     form: Format,
-    layout: Layout,
+    layout: Layout = "flat",
+    kind: WeightType | None = None,
     choice: Choice,
     sign: Sign | None = None,
 ) -> Exported:
-    """Write the model that a reference names to a new folder, with what it was made from if it is signed.
+    """Write the model that a reference names to a new folder; `kind` is how a GGUF file keeps its weights.
+
+    If it is signed, what the model was made from is beside it.
 
     Raises ConfigError for a target that is in use or an architecture that the format does not have, and
     as `open_model` does.
@@ -112,11 +116,16 @@ def export_model(
 
     if layout == "cache" and form != "nanochat":
         raise ConfigError("--layout cache is upstream nanochat's own", hint="use it with --format nanochat")
+    if kind and form != "gguf":
+        raise ConfigError(f"--type {kind} is of a GGUF file's weights", hint="use it with --format gguf")
     refuse_used(target)
     record = None if folder_of(ref) else store.resolve(ref)
     published = open_model(store, ref, choice)
     with _new_folder(target) as part:
-        _write(part, published, form, layout)
+        if form == "gguf":
+            _write_gguf(part, published, kind, store, ref, choice)
+        else:
+            _write(part, published, form, layout)
         if record and record.stage == PUBLISH.name and form == "nanochat":
             _copy_card(store, record, part)
         if sign:
@@ -149,6 +158,15 @@ def _write(folder: Path, published: Published, form: Format, layout: Layout) -> 
     )
     if layout == "cache":
         to_cache_layout(folder, published.source, f"d{config.n_layer}")
+
+
+def _write_gguf(
+    folder: Path, published: Published, kind: WeightType | None, store: Store, ref: str, choice: Choice
+) -> None:
+    from flows.models.origin import origin_of
+    from nanochat.formats.gguf_file import DEFAULT_TYPE, write_gguf_folder
+
+    write_gguf_folder(folder, published, kind or DEFAULT_TYPE, origin_of(store, ref, choice))
 
 
 def _copy_card(store: Store, record: Record, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """A model on its way to the hub: which files it is published as, and that none of them holds a secret.
 
-A classic model goes as transformers (safetensors) and as nanochat read it; one of 2026 as nanochat does.
-Not here: the hub (`nanochat.publish.hub_upload`), and asking the user.
+It goes as transformers (safetensors) and as nanochat read it; with one of 2026 goes the code that
+transformers needs. Not here: the hub (`nanochat.publish.hub_upload`), and asking the user.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def gather(
     Raises ConfigError for a text that holds a secret or is a link, and as `export_model` does.
     """
     folder.mkdir(parents=True)
-    chosen = _chosen(store, ref, forms, choice)
+    chosen: list[Format] = ["transformers", "nanochat"] if forms == "both" else [forms]
     for form in chosen:
         part = folder.with_name(f"{folder.name}.{form}")
         export_model(store, ref, part, form=form, layout="flat", choice=choice)
@@ -59,15 +59,6 @@ def gather(
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     refuse_secrets(folder, paths, os.environ)
     return paths
-
-
-def _chosen(store: Store, ref: str, forms: Forms, choice: Choice) -> list[Format]:
-    if forms != "both":
-        return [forms]
-    from flows.models.find import open_model
-
-    classic = open_model(store, ref, choice).model.config.architecture == "classic"
-    return ["transformers", "nanochat"] if classic else ["nanochat"]
 
 
 def _add_card(store: Store, ref: str, folder: Path) -> None:

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from nanochat.errors import ConfigError
-from nanochat.publish.origin import Records
+from nanochat.publish.made_from import Records
 
 FILE_NAME = "sbom.cdx.json"
 _TRAINING = ("pretrain", "midtrain", "sft")

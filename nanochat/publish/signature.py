@@ -2,7 +2,7 @@
 
 One file beside the model, `model.sig`, holds a digest of every other file and is signed with a key pair of
 the owner's; nothing goes over the network. What the files say is not looked at, nor where they come from
-(`nanochat.publish.origin`). The package is an extra, because it brings some twenty others.
+(`nanochat.publish.made_from`). The package is an extra, because it brings some twenty others.
 """
 
 from __future__ import annotations

@@ -105,13 +105,13 @@ def test_a_signed_export_is_verified_with_all_that_it_was_made_from(toy, tmp_pat
     private, public = write_keys(tmp_path)
     nanochat("export", "publish", str(folder), "--sign", str(private))
     verified = nanochat("verify", str(folder), "--key", str(public), "--lineage")
-    assert verified.stdout == "" and "by their owner's account: made by the recipe toy" in verified.stderr
+    assert verified.stdout == "" and "by their owner's account: recipe toy" in verified.stderr
     said = nanochat.json("verify", str(folder), "--key", str(public))
     packages = json.loads((folder / "sbom.cdx.json").read_text())["components"]
     assert {"torch", "numpy", "prefect"} <= {each["name"] for each in packages}
     assert {"sbom.cdx.json", "provenance.json", "README.md", "generate_cpu.py"} < {*said["files"]}
     nodes = nanochat.json("plan", "toy")["nodes"]
-    assert len(said["origin"]["ancestors"]) == len(nodes)
+    assert len(said["made_from"]["ancestors"]) == len(nodes)
     elsewhere = ("--store", str(tmp_path / "empty"), "--lineage")
     missing = nanochat("verify", str(folder), "--key", str(public), *elsewhere, code=1)
     assert missing.stdout.count("is not in the store") == len(nodes)

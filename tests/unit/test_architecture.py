@@ -73,6 +73,7 @@ ALLOWED = {
         *("nanochat.chat", "nanochat.evals.bpb"),  # an evaluation task would decide what is trained
     ),
     "nanochat.formats": (*_BASICS, *_MODEL),
+    "nanochat.formats.transformers_2026": (),  # code of exported folders
     "nanochat.harness": (
         *(*_BASICS, "nanochat.chat", "nanochat.data.chat", "nanochat.evals"),
         *("nanochat.formats", *_MODEL),
@@ -106,6 +107,10 @@ PLACES = {
     "triton": {"kernels.language"},
     "huggingface_hub": {"nanochat.data.sources.hub_client", "nanochat.publish.hub_upload"},
     "lm_eval": {"nanochat.harness.adapter"},
+    "transformers": {
+        "nanochat.formats.transformers_2026.configuration_nanochat2026",
+        "nanochat.formats.transformers_2026.modeling_nanochat2026",
+    },
 }
 
 

@@ -33,7 +33,10 @@ GIVEN_BY_OTHERS = {
     "starlette": "fastapi",
 }  # packages that come only with another one
 
-ONLY_IF_INSTALLED = {"lm-eval": "lm-evaluation-harness; `nanochat.harness` says how it is installed"}
+ONLY_IF_INSTALLED = {
+    "lm-eval": "lm-evaluation-harness; `nanochat.harness` says how it is installed",
+    "transformers": "runs the code that an exported folder of architecture 2026 carries; nothing here does",
+}
 
 
 def _project():

@@ -109,6 +109,15 @@ def test_safetensors_alone_hold_no_pickle(push, hub):
     assert not page.private and set(page.files) == _SAFE | {"README.md"}
 
 
+def test_a_model_of_2026_goes_with_the_code_that_transformers_needs(push, hub, model):
+    write_random_model(model, architecture="2026")
+    code = {"configuration_nanochat2026.py", "modeling_nanochat2026.py"}
+    assert push("--yes").exit_code == 0
+    assert set(hub.pages["me/mine"].files) == _SAFE | _OWN | code | {"README.md"}
+    assert push("--yes", "--format", "transformers", name="me/safe").exit_code == 0
+    assert set(hub.pages["me/safe"].files) == _SAFE | code | {"README.md"}
+
+
 def test_a_push_that_was_cut_off_goes_on(push, hub):
     hub.refused = 1
     cut = push("--yes")

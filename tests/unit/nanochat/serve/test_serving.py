@@ -116,6 +116,22 @@ def test_when_its_time_is_over_an_answer_ends_as_it_is():
         wait_for(server, "running_answers", 0)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_may_have_begun_a_stop_string_is_there_when_the_time_is_over(stream):
+    go = threading.Event()
+    with serving(lambda: HeldEngine(go, 3), timeout_s=0.5) as (client, _):
+        body = {**ASKED, "stop": "see: nothing", "stream": stream}
+        if stream:
+            found = [json.loads(line.removeprefix("data: ")) for line in streamed(client, body)[:-2] if line]
+            text = "".join(event["choices"][0]["delta"].get("content", "") for event in found)
+            last = found[-1]["choices"][0]
+        else:
+            (last,) = client.post(CHAT, json=body).json()["choices"]
+            text = last["message"]["content"]
+        go.set()
+    assert (text, last["stop_reason"]) == ("Let me see:", "timeout")
+
+
 def test_an_answer_that_does_not_begin_in_time_fails_with_a_way_to_try_again():
     go = threading.Event()
     with serving(lambda: HeldEngine(go), timeout_s=0.1) as (client, server):

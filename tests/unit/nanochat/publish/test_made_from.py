@@ -11,8 +11,8 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from nanochat.errors import DataError
 from nanochat.publish.bill_of_materials import FILE_NAME, write_bill_of_materials
-from nanochat.publish.origin import FILE_NAME as ORIGIN
-from nanochat.publish.origin import Ancestor, read_origin, write_origin
+from nanochat.publish.made_from import FILE_NAME as STATEMENT
+from nanochat.publish.made_from import Ancestor, read_statement, write_statement
 
 
 def record(stage, number, node=None, **provenance):
@@ -57,8 +57,8 @@ def folder(tmp_path):
 
 
 def test_the_statement_names_files_artifacts_code_and_times(folder, records):
-    write_origin(folder, records)
-    said = json.loads((folder / ORIGIN).read_text())
+    write_statement(folder, records)
+    said = json.loads((folder / STATEMENT).read_text())
     assert (said["_type"], said["predicateType"]) == (
         "https://in-toto.io/Statement/v1",
         "https://slsa.dev/provenance/v1",
@@ -87,15 +87,15 @@ def test_the_statement_names_files_artifacts_code_and_times(folder, records):
 
 
 def test_what_is_written_is_read_again_and_anything_else_is_refused(folder, records):
-    assert read_origin(folder) is None
-    write_origin(folder, records)
-    said = read_origin(folder)
+    assert read_statement(folder) is None
+    write_statement(folder, records)
+    said = read_statement(folder)
     assert said.ancestors[0] == Ancestor("publish", "4" * 64, "8" * 64) and len(said.ancestors) == 5
     assert (said.recipe, said.commit) == ("d20", "c" * 40)
     for text in ("", "[]", "{}", '{"predicate": 1}', "[" * 10_000, '{"predicate": {"buildDefinition": {}}}'):
-        (folder / ORIGIN).write_text(text)
+        (folder / STATEMENT).write_text(text)
         with pytest.raises(DataError, match="not a statement"):
-            read_origin(folder)
+            read_statement(folder)
 
 
 def test_the_bill_of_materials_names_what_trained_in_valid_cyclonedx(folder, records):

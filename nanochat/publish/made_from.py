@@ -40,7 +40,7 @@ class Ancestor:
 
 
 @dataclass(frozen=True)
-class Origin:
+class MadeFrom:
     """What a statement says."""
 
     recipe: str | None
@@ -48,7 +48,7 @@ class Origin:
     ancestors: tuple[Ancestor, ...]  # the published model's own artifact first
 
 
-def write_origin(folder: Path, records: Records) -> None:
+def write_statement(folder: Path, records: Records) -> None:
     """Write the statement about a folder's files beside them."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     subjects = [
@@ -74,7 +74,7 @@ def write_origin(folder: Path, records: Records) -> None:
     (folder / FILE_NAME).write_text(text, encoding="utf-8")
 
 
-def read_origin(folder: Path) -> Origin | None:
+def read_statement(folder: Path) -> MadeFrom | None:
     """Return what a folder's statement says; None without one. It is worth as much as what signs it."""
     path = folder / FILE_NAME
     if not path.is_file():
@@ -91,7 +91,7 @@ def read_origin(folder: Path) -> Origin | None:
         recipe = definition["externalParameters"]["recipe"]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path} is not a statement of this project: {error!r}") from error
-    return Origin(recipe, commits[0] if commits else None, tuple(ancestors))
+    return MadeFrom(recipe, commits[0] if commits else None, tuple(ancestors))
 
 
 def _pair(name: str) -> tuple[str, str]:
