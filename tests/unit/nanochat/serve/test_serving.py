@@ -291,6 +291,27 @@ def test_the_socket_answers_while_the_model_is_loaded():
         assert client.get("/v1/models").json()["data"][0]["id"] == "tiny"
 
 
+def test_a_server_that_was_asked_to_end_does_not_say_any_more_that_it_is_ready():
+    loaded, asked, said = threading.Event(), threading.Event(), []
+
+    def load():
+        threads.append(threading.current_thread())
+        asked.set()
+        loaded.wait(60)
+        return "tiny", [("cpu", tiny_engine)]
+
+    threads = []
+    with server_here(ServeSettings(), load=load, said=said) as (_, server):
+        asked.wait(60)
+        server.stop_soon()
+        while not said:
+            time.sleep(0.01)
+        loaded.set()
+        threads[0].join()
+    (only,) = said
+    assert only.startswith("stopping") and server.service.state == "stopping"
+
+
 def test_a_model_that_cannot_be_loaded_ends_the_server_with_its_error():
     def load():
         raise DataError("the weights are gone")
