@@ -68,11 +68,11 @@ def export(
     ],
     store: StoreUrl = None,
     form: Annotated[
-        Literal["nanochat", "transformers", "gguf"],
+        Literal["nanochat", "transformers", "gguf", "mlx"],
         typer.Option(
             "--format",
             help="nanochat: for upstream and its scripts; transformers: for AutoModelForCausalLM; gguf: for"
-            " llama.cpp, Ollama and LM Studio, classic models alone.",
+            " llama.cpp, Ollama and LM Studio; mlx: for mlx-lm on a Mac; both of them classic models alone.",
         ),
     ] = "nanochat",
     layout: Annotated[

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from nanochat.formats.gguf_weights import WeightType
     from nanochat.formats.published import CheckpointFiles, Choice, Published
 
-Format = Literal["nanochat", "transformers", "gguf"]
+Format = Literal["nanochat", "transformers", "gguf", "mlx"]
 Layout = Literal["flat", "cache"]
 Sign = Callable[[Path], None]
 
@@ -141,11 +141,12 @@ def export_model(
 
 
 def _write(folder: Path, published: Published, form: Format, layout: Layout) -> None:
+    from nanochat.formats.mlx_folder import write_mlx_folder
     from nanochat.formats.nanochat_folder import to_cache_layout, write_nanochat_folder
     from nanochat.formats.transformers_folder import write_transformers_folder
 
-    if form == "transformers":
-        write_transformers_folder(folder, published)
+    if form != "nanochat":
+        (write_mlx_folder if form == "mlx" else write_transformers_folder)(folder, published)
         return
     config = published.model.config
     write_nanochat_folder(

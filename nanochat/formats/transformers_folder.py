@@ -16,7 +16,7 @@ RMS-norm eps of 1e-6 (1e-5 in those logits) is replaced by ours in `config.json`
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,19 +49,20 @@ _INDEX = "model.safetensors.index.json"
 _CODE = "nanochat.formats.transformers_2026"
 
 
-def write_transformers_folder(out: Path, published: Published) -> None:
-    """Write the folder; equal models give equal bytes. Weights are float32.
+def write_transformers_folder(out: Path, published: Published, form: TransformersForm | None = None) -> None:
+    """Write the folder, in the form of the architecture or another; equal models give equal bytes.
 
-    Raises DataError, before anything is written, for what the named class would misread.
+    Weights are float32. Raises DataError, before anything is written, for what the class would misread.
     """
     config, state = published.model.config, published.model.state_dict()
-    form = FORMS[config.architecture]
+    form = form or FORMS[config.architecture]
     weights = {
         form.their_name(name): weight.detach().cpu().float().contiguous() for name, weight in state.items()
     }
     special = {name: published.tokenizer.special(name) for name in ("bos", "assistant_end")}
     described = _config(config, form, special)
-    refuse_misread(described, {name: tuple(weight.shape) for name, weight in weights.items()}, config)
+    sizes = {name: tuple(weight.shape) for name, weight in weights.items()}
+    refuse_misread(described, sizes, config, form.sizes)
     save_tensors(weights, out / WEIGHTS, metadata={"format": "pt"})
     _write(out / "config.json", described)
     _write(out / "generation_config.json", _token_roles(special) | _SAMPLING)
@@ -79,15 +80,19 @@ def _class_code(module: str) -> str:
 
 
 def refuse_misread(
-    described: Mapping[str, Any], sizes: Mapping[str, tuple[int, ...]], config: ModelConfig
+    described: Mapping[str, Any],
+    sizes: Mapping[str, tuple[int, ...]],
+    config: ModelConfig,
+    held: Callable[[ModelConfig], Mapping[str, tuple[int, ...]]] | None = None,
 ) -> None:
     """Raise DataError unless the class that `config.json` names is the model's, and reads all of its tensors.
 
     A class drops tensors that it does not know and invents those that it lacks, and transformers loads on.
+    `held` says what the class holds where it is not transformers' own.
     """
     source = Path("config.json")
     form, read = _form_of(described, source), _our_config(described, source)
-    expected = form.sizes(read)
+    expected = (held or form.sizes)(read)
     named = (described.get("architectures"), described.get("auto_map", {}))
     problems = [] if named == ([form.causal_class], form.code) else [f"be loaded as {named}"]
     problems += [f"drop {name}" for name in sizes.keys() - expected.keys()]

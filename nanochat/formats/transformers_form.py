@@ -8,7 +8,7 @@ Not here: files.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from nanochat.config import SMEAR_CHANNELS, ModelConfig
@@ -177,3 +177,11 @@ FORMS = {
         },
     ),
 }
+
+
+def _upstream_sizes(config: ModelConfig) -> Sizes:
+    return {_from_classic(name): size for name, size in _classic_sizes(config).items()}
+
+
+MLX_FORM = replace(FORMS["classic"], their_name=str, our_name=str, sizes=_upstream_sizes)
+"""What mlx-lm reads of a classic model: what transformers does, under upstream's names."""

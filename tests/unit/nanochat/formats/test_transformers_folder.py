@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from nanochat.config import ModelConfig
 from nanochat.errors import ConfigError, DataError
 from nanochat.formats.folder import find_published, read_published
+from nanochat.formats.mlx_folder import write_mlx_folder
 from nanochat.formats.published import Choice, Published
 from nanochat.formats.transformers_folder import refuse_misread, write_transformers_folder
 from nanochat.formats.transformers_form import FORMS
@@ -194,6 +195,16 @@ def test_a_model_of_2026_is_not_written_for_a_class_of_transformers(of_2026, tmp
         write_transformers_folder(tmp_path, of_2026)
     assert "--format nanochat" in caught.value.hint
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_for_mlx_has_upstreams_names_and_comes_back(tiny_model, byte_tokenizer, of_2026, tmp_path):
+    write_mlx_folder(tmp_path, Published(model=tiny_model, tokenizer=byte_tokenizer, step=7))
+    assert load_file(tmp_path / "model.safetensors").keys() == tiny_model.state_dict().keys()
+    back = read(tmp_path)
+    assert back.model.config == tiny_model.config and back.step == 7
+    assert all(torch.equal(back.model.state_dict()[n], w) for n, w in tiny_model.state_dict().items())
+    with pytest.raises(ConfigError, match="'2026', which MLX does not have"):
+        write_mlx_folder(tmp_path / "other", of_2026)
 
 
 @pytest.mark.parametrize(
