@@ -68,7 +68,7 @@ def push(
 
 
 @dataclass(frozen=True)
-class Target:
+class PushTarget:
     """A page that may be pushed to."""
 
     model: HubModel
@@ -92,7 +92,7 @@ class Pushed:
         return f"sent {len(self.sent)} of {len(self.files)} files"
 
 
-def target_of(name: str, *, public: bool) -> Target:
+def target_of(name: str, *, public: bool) -> PushTarget:
     """Look at a page, before any work; raise ConfigError for one that cannot be pushed to."""
     from nanochat.publish.hub_upload import HubModel
 
@@ -104,11 +104,11 @@ def target_of(name: str, *, public: bool) -> Target:
         raise ConfigError(
             f"{model.address} is private", hint="make it public on its page, or leave out --public"
         )
-    return Target(model, account, public)
+    return PushTarget(model, account, public)
 
 
 def push_model(
-    target: Target,
+    target: PushTarget,
     store: Store,
     scratch: Path,
     ref: str,
@@ -151,7 +151,7 @@ def _needs_signature(model: HubModel, page: HubPage, left: Sequence[str], signed
     return bool(left)
 
 
-def _ask(target: Target, page: HubPage, folder: Path, paths: Sequence[str]) -> None:
+def _ask(target: PushTarget, page: HubPage, folder: Path, paths: Sequence[str]) -> None:
     """Print what will be where; end with ConfigError unless the user agrees."""
     private = page.private if page.exists else not target.public
     output.say(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.cli.push import Pushed, Target, push_model, target_of
+from flows.cli.push import Pushed, PushTarget, push_model, target_of
 from flows.cli.signed import signing
 from flows.plan import Plan
 from flows.settings import Settings
@@ -21,7 +21,7 @@ from nanochat.formats.published import Choice
 class Pushing:
     """A push that is to follow a run."""
 
-    target: Target
+    target: PushTarget
     signed: Callable[[Path], None] | None
     yes: bool
 
