@@ -22,7 +22,7 @@ def ui(
     ] = True,
 ) -> None:
     """Open the Prefect, MLflow and chat pages until Ctrl-C."""
-    from flows.display.comparison import comparison_of_newest
+    from flows.display.newest_runs import comparison_of_newest
     from flows.display.servers import chat_page, serve_pages
 
     settings, opened = open_store(store)

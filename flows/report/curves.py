@@ -6,11 +6,12 @@ so that no peak is lost. Drawing is done elsewhere.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
+
+from flows.display.quantities import is_number
 
 Point = tuple[float, float]
 MOST_POINTS = 400  # of a curve on a page: more than a picture of this size can show apart
@@ -43,7 +44,7 @@ def training_curves(
         for name, value in line.items():
             if "/" not in name or not isinstance(value, int | float) or isinstance(value, bool):
                 continue
-            if not math.isfinite(value):
+            if not is_number(value):
                 left_out += 1
                 continue
             x = amounts.get(int(line["step"])) if amounts else float(line["step"])
@@ -73,18 +74,13 @@ def mean_of_pieces(points: Sequence[Point]) -> tuple[int, tuple[Point, ...]]:
     return width, tuple((points[end - 1][0], (sums[end] - sums[end - width]) / width) for end in ends)
 
 
-def is_number(value: object) -> bool:
-    """Return whether a value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _tokens_by_step(speeds: Sequence[Mapping[str, Any]]) -> dict[int, float]:
     """Return the tokens read up to each step; nothing where a line does not say how many it had."""
     by_step = {int(line["step"]): line.get("tokens") for line in speeds if is_number(line.get("step"))}
     known = [(step, tokens) for step, tokens in sorted(by_step.items()) if is_number(tokens)]
     if len(known) < len(by_step) or [step for step, _ in known] != list(range(1, len(known) + 1)):
         return {}
-    sums = accumulate(float(tokens or 0) for _, tokens in known)
+    sums = accumulate(tokens for _, tokens in known if is_number(tokens))
     return {step: total for (step, _), total in zip(known, sums, strict=True)}
 
 

@@ -86,7 +86,7 @@ def remarks(found: RunDifference) -> list[str]:
     if found.alike:
         said.append(f"The same bytes: {grouped(found.alike)}.")
     if found.equal_scores:
-        said.append(f"{found.equal_scores:,} scores are equal.")
+        said.append(f"Equal scores: {found.equal_scores:,}.")
     return said
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from flows.display.quantities import is_number
 from flows.report.comparability import Comparability, comparability
 from flows.report.record_links import link
 from flows.report.recorded_run import RecordedRun
@@ -173,7 +174,7 @@ def _numbers(first: RecordedRun, second: RecordedRun, known: Comparability) -> I
 
 def _number(record: Record, name: str) -> float | None:
     value = record.metrics.get(name)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return float(value) if is_number(value) else None
 
 
 def grouped(nodes: Iterable[str]) -> str:

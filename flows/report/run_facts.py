@@ -10,10 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flows.display.quantities import bytes_text, duration
+from flows.display.quantities import bytes_text, duration, is_number
 from flows.report.axes import short
 from flows.report.cells import Cell
-from flows.report.curves import is_number
 from flows.report.record_links import link, link_of_stage, moment
 from flows.report.recorded_run import RecordedRun, named
 from flows.run.headline import headline
@@ -65,11 +64,10 @@ def description(run: RecordedRun) -> list[tuple[str, str, str]]:
     if published:
         title = str(_config(published).get("title") or named(published))
         found.append(("model", f"{title}, digest {published.digest[:12]}", link(published)))
-    trained = next(
-        (run.records[name] for name in run.trained() if "model" in _config(run.records[name])), None
-    )
-    if trained:
-        found.append(("architecture", _shape(_config(trained)["model"]), link(trained)))
+    trained = (run.records[name] for name in run.trained())
+    shaped = next((record for record in trained if _model(record)), None)
+    if shaped:
+        found.append(("architecture", _shape(_model(shaped)), link(shaped)))
     found.append(("made", _when(records), ""))
     found += [("on", machine, "") for machine in dict.fromkeys(filter(None, map(_machine, records)))]
     commits = dict.fromkeys(
@@ -285,6 +283,10 @@ def _config(record: Record) -> Mapping[str, Any]:
     return _mapping(record.payload.get("config"))
 
 
+def _model(record: Record) -> Mapping[str, Any]:
+    return _mapping(_config(record).get("model"))
+
+
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
@@ -297,7 +299,7 @@ def _nodes(record: Record, name: str) -> set[str]:
 
 
 def _sum(values: Iterable[object]) -> float | None:
-    known = [value for value in values if isinstance(value, int | float)]
+    known = [value for value in values if is_number(value)]
     return sum(known) if known else None
 
 
@@ -315,7 +317,7 @@ def _dollars(dollars: float | None) -> str:
 
 
 def _count(value: object) -> str:
-    return f"{value:,.0f}" if isinstance(value, int | float) else ABSENT
+    return f"{value:,.0f}" if is_number(value) else ABSENT
 
 
 def _value(value: object) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from flows.display.quantities import is_number
 from flows.report.axes import short
-from flows.report.curves import TrainingCurves, is_number
+from flows.report.curves import TrainingCurves
 from flows.report.record_links import link
 from flows.report.recorded_run import RecordedRun
 

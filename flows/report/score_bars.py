@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flows.display.quantities import is_number
 from flows.report.cells import Cell, score_cells
 from flows.report.charts import BarGroup, Score, bar_group
 from nanochat.evals.intervals import Estimate
@@ -49,11 +50,7 @@ def bars_of(
     if row.part not in _PARTS or (row.part == "metrics" and not is_mean(row.name)):
         return None
     each = zip(labels, STYLES, row.values, row.intervals, strict=False)
-    scores = [
-        _score(row.part, label, style, value, limits)
-        for label, style, value, limits in each
-        if value is not None
-    ]
+    scores = [_score(row.part, label, style, v, limits) for label, style, v, limits in each if is_number(v)]
     if not scores:
         return None
     return bar_group(

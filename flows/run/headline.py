@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from flows.display.quantities import is_number
 from flows.stages import PUBLISH, TRAINED
 from flows.store import Record
 from nanochat.data.chat.task_table import TASKS
@@ -37,7 +38,7 @@ def headline(records: Mapping[str, Record]) -> dict[str, float]:
         "hours": _sum((provenance.get("seconds") or 0) / 3600 for provenance in made),
         "dollars": _sum(provenance.get("dollars") for provenance in made),
     }
-    return {name: float(value) for name, value in found.items() if value is not None}
+    return {name: float(value) for name, value in found.items() if is_number(value)}
 
 
 def published_model(recipe: str, records: Mapping[str, Record]) -> PublishedModel | None:
@@ -57,7 +58,7 @@ def published_model(recipe: str, records: Mapping[str, Record]) -> PublishedMode
 
 def brief(metrics: Mapping[str, Any]) -> str:
     """Return the one or two numbers of a stage that say most, as text."""
-    parts = [f"{k} {v:.4g}" for k in _SHOWN if isinstance(v := metrics.get(k), int | float)]
+    parts = [f"{k} {v:.4g}" for k in _SHOWN if is_number(v := metrics.get(k))]
     return ", ".join(parts[:2])
 
 
@@ -69,5 +70,5 @@ def _scores(records: Mapping[str, Record], evaluation: Any) -> dict[str, float]:
 
 
 def _sum(values: Any) -> float | None:
-    known = [value for value in values if value is not None]
+    known = [value for value in values if is_number(value)]
     return sum(known) if known else None

@@ -19,7 +19,7 @@ from nanochat.tracking.call_queue import Point, RunHandle
 from nanochat.tracking.database import database_ready
 from nanochat.tracking.made import Dataset, Made
 from nanochat.tracking.reach import require_answer
-from nanochat.tracking.summary import PublishedModel, link_comparison, register
+from nanochat.tracking.run_summary import PublishedModel, link_comparison, register
 from nanochat.tracking.tags import (
     CACHE_STATUS,
     DIGEST,

@@ -22,7 +22,7 @@ from nanochat.tracking.database import schema_problem
 from nanochat.tracking.drain import Drain
 from nanochat.tracking.made import Dataset, Made
 from nanochat.tracking.mlflow_sink import MlflowSink, RunStatus
-from nanochat.tracking.summary import PublishedModel
+from nanochat.tracking.run_summary import PublishedModel
 from nanochat.tracking.tags import CACHE_STATUS, CACHED, EXECUTED
 
 _log = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ import pytest
 from flows.stages import STAGES
 from tests.e2e.conftest import ROOT, RUN_TOY, Nanochat, overrides
 from tests.support.documents import difference, masked
+from tests.support.hub_pages import HubPages, pages_served
 from tests.support.signing_keys import write_keys
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -120,6 +121,21 @@ def test_a_signed_export_is_verified_with_all_that_it_was_made_from(toy, tmp_pat
     assert "generate_cpu.py was changed after it was signed" in changed.stderr
     wanted = nanochat("verify", str(folder), code=2)
     assert "--key" in wanted.stderr
+
+
+def test_a_run_pushes_what_it_has_published(toy, tmp_path):
+    nanochat = toy.nanochat
+    private, _ = write_keys(tmp_path)
+    with pages_served(HubPages()) as hub:
+        known = {"HF_ENDPOINT": hub.url, "HF_TOKEN": hub.token, "HF_HUB_DISABLE_XET": "1"}
+        with_hub = Nanochat(nanochat.home, {**nanochat.extra, **known})
+        pushed = with_hub.json(*RUN_TOY, "--push", "me/toy", "--sign", str(private), "--yes")["pushed"]
+        page = hub.pages["me/toy"]
+        assert page.private and pushed["page"] == f"{hub.url}/me/toy"
+        assert set(page.files) == set(pushed["files"]) >= {"model.sig", "model.safetensors", "README.md"}
+        assert hub.token not in str(page.files) + str(pushed)
+        again = with_hub(*RUN_TOY, "--push", "me/toy", "--sign", str(private), "--yes")
+        assert again.stdout.rstrip().count("nothing was sent") == 1 and len(page.commits) == 1
 
 
 def test_from_scratch_twice_gives_the_same_digests_stage_by_stage(tmp_path):

@@ -192,3 +192,20 @@ def test_a_commit_does_not_tell_where_the_model_was(push, hub, model):
     push("--yes")
     (message,) = hub.pages["me/mine"].commits
     assert str(model.parent) not in message
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--push", "me/mine"], "nobody is there"),
+        (["--push", "mine", "--yes"], "not OWNER/NAME"),
+        (["--push", "me/mine", "--yes", "--until", "pretrain"], "does not publish"),
+        (["--yes"], "for what --push sends"),
+        (["--push", "others/mine", "--yes", "--sign", "nowhere.pem"], "nowhere.pem"),
+    ],
+)
+def test_a_push_after_a_run_is_refused_before_any_work(hub, tmp_path, monkeypatch, words, said):
+    monkeypatch.setenv("NANOCHAT_HOME", str(tmp_path / "home"))
+    refused = CliRunner().invoke(app, ["run", "toy", *words])
+    assert isinstance(refused.exception, ConfigError) and said in str(refused.exception)
+    assert not list((tmp_path / "home").rglob("records/*/*")) and hub.pages == {}

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from flows.display import servers as display
-from flows.display.comparison import comparison_of_newest
+from flows.display.newest_runs import comparison_of_newest
 from flows.store import Store
 from flows.store.fingerprint import fingerprint
 from nanochat.errors import NanochatError

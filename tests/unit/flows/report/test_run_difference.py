@@ -45,6 +45,13 @@ def test_equal_runs_have_no_difference():
     assert text.as_json(found)["equal"] is True
 
 
+def test_a_score_that_is_not_a_number_does_not_differ_from_itself():
+    runs = [trained_run(), trained_run()]
+    for made in runs:
+        made.add("evaluate_sft", {"results.json": results({"mmlu": 0.5}, val_bpb=float("nan"))})
+    assert _difference(*runs).is_none
+
+
 def test_only_the_fields_that_differ_are_there_and_each_once():
     first, second = trained_run(), trained_run()
     mixture = [{"task": "mmlu", "rows": 3}, {"task": "gsm8k", "rows": 4}]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -8,6 +9,10 @@ from typing import Any
 
 import pytest
 
+from flows.cli.diff_tables import difference_tables
+from flows.report.difference_page import write_difference
+from flows.report.difference_text import as_json
+from flows.report.run_difference import difference_of
 from flows.report.run_page import write_report
 from nanochat.errors import ConfigError
 from tests.support.d20_records import d20_records
@@ -219,3 +224,48 @@ def test_credentials_in_a_text_are_not_on_the_page(tmp_path: Path) -> None:
     page = _page(made, tmp_path)
     assert "secret" not in page and "abcdef" not in page
     assert "s3://bucket/x" in page and "&amp;a=b" in page
+
+
+ODD: list[Any] = [None, True, "x", "\ud800<b>", [], [1, [2]], {}, {"a": {"b": [None]}}, -3, 0, 10**400, 1e308]
+
+
+@pytest.mark.parametrize("value", ODD, ids=lambda value: repr(value)[:12])
+def test_whatever_a_record_holds_gives_a_page(tmp_path: Path, value: Any) -> None:
+    made = trained_run()
+    for node, record in made.records.items():
+        names = (
+            "tokens",
+            "val/bpb",
+            "train/loss",
+            "parameters",
+            "flops",
+            "steps",
+            "rows",
+            "notes",
+            "bytes",
+            "mfu",
+        )
+        metrics = {**dict.fromkeys(names, value), "documents": 3}
+        surroundings = {"versions": value, "hardware": {"gpu": value, "cpu": value}, "device": value}
+        made.records[node] = replace(
+            record,
+            metrics=metrics,
+            payload={
+                "config": {"model": value, "title": value, "mixture": [{"task": value}]},
+                "version": value,
+            },
+            provenance={**record.provenance, **surroundings},
+        )
+    made.add("render/sft", {}, {"rows": {"mmlu": value}})
+    assert "</html>" in _page(made, tmp_path)
+    found = difference_of(("a", "b"), trained_run().run, made.run)
+    assert "</html>" in write_difference(found, tmp_path / "diff.html").read_text()
+    assert list(difference_tables(found)) and json.dumps(as_json(found))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300, -7.0])
+def test_whatever_a_mean_is_gives_a_page(tmp_path: Path, value: float) -> None:
+    made = trained_run()
+    made.add("evaluate_sft", {"results.json": results({"mmlu": 0.5}, chatcore=value, val_bpb=value)})
+    page = _page(made, tmp_path)
+    assert "50.00 %" in page and "nan%" not in page and "inf%" not in page

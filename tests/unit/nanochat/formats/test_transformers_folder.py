@@ -222,7 +222,6 @@ def test_a_folder_for_mlx_has_upstreams_names_and_comes_back(tiny_model, byte_to
         (lambda config, sizes: config.update(tie_word_embeddings=True), "tie_word_embeddings is True"),
         (lambda config, sizes: config.update(model_type="llama"), "model_type is 'llama'"),
     ],
-    ids=str,
 )
 @pytest.mark.parametrize("architecture", FORMS)
 def test_what_the_class_would_take_for_something_else_is_refused(

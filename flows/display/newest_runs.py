@@ -8,7 +8,7 @@ import urllib.request
 from typing import Any
 from urllib.parse import quote
 
-from nanochat.tracking.summary import COMPARED, comparison_page
+from nanochat.tracking.run_summary import COMPARED, comparison_page
 from nanochat.tracking.tags import RECIPE
 
 _PATIENCE_S = 5.0
