@@ -11,7 +11,7 @@ from flows.report.record_links import listed_by_stage
 from flows.report.run_difference import NumberDifference, RunDifference
 from flows.report.score_bars import bars_of
 from flows.report.score_difference import ScoreDifference
-from flows.report.training_charts import curves_of, shared_charts
+from flows.report.training_charts import shared_charts
 
 
 def write_difference(found: RunDifference, target: Path) -> Path:
@@ -19,8 +19,8 @@ def write_difference(found: RunDifference, target: Path) -> Path:
 
     Raises ConfigError where `target` is something else than an earlier page.
     """
-    curves = [curves_of(run) for run in found.runs]
     own = {record.key: record for run in found.runs for record in run.records.values()}
+    charts = shared_charts(found.names, found.runs, found.comparability)  # which may find what is damaged
     return write_page(
         "difference.html.j2",
         target,
@@ -41,7 +41,7 @@ def write_difference(found: RunDifference, target: Path) -> Path:
             if (group := bars_of(score.row, text.score_title(score), ("A", "B")))
         ],
         scores=[_score_row(score) for score in found.scores],
-        charts=shared_charts(found.names, curves, found.comparability),
+        charts=charts,
         records=listed_by_stage(own),
     )
 

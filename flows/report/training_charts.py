@@ -51,12 +51,13 @@ def charts_of(run: RecordedRun, curves: Mapping[str, TrainingCurves]) -> dict[st
 
 
 def shared_charts(
-    names: Sequence[str], runs: Sequence[Mapping[str, TrainingCurves]], known: Comparability
+    names: Sequence[str], runs: Sequence[RecordedRun], known: Comparability
 ) -> dict[str, list[LineChart]]:
     """Return the charts of two runs, both in each; what is alike or cannot be compared is left out."""
     found: dict[str, list[LineChart]] = {}
-    for node in [name for name in TRAINED if any(name in run for run in runs)]:
-        both = [run.get(node) for run in runs]
+    curves_by_node = [curves_of(run) for run in runs]
+    for node in [name for name in TRAINED if any(name in curves for curves in curves_by_node)]:
+        both = [curves.get(node) for curves in curves_by_node]
         units = {curves.unit for curves in both if curves}
         if both[0] == both[1] or len(units) > 1:
             continue
@@ -64,8 +65,8 @@ def shared_charts(
             if not known.allows(measure.name):
                 continue
             series = [
-                Series(label=name, style=style, points=_calm(measure, curves.of(measure.name)))
-                for name, style, curves in zip(names, ("first", "second"), both, strict=True)
+                Series(label=name, style=style, points=_calm(measure, curves), href=link(run.records[node]))
+                for name, style, run, curves in zip(names, ("first", "second"), runs, both, strict=True)
                 if curves
             ]
             chart = line_chart(measure.title, _read(*units), measure.unit, series, from_zero=measure.rate)
@@ -93,7 +94,8 @@ def _charts(node: str, href: str, curves: TrainingCurves) -> list[LineChart]:
     return charts
 
 
-def _calm(measure: Measure, points: Sequence[Point]) -> Sequence[Point]:
+def _calm(measure: Measure, curves: TrainingCurves) -> Sequence[Point]:
+    points = curves.of(measure.name)
     return mean_of_pieces(points)[1] if measure.noisy else points
 
 

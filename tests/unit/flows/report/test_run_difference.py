@@ -158,6 +158,15 @@ def test_a_page_draws_both_runs_in_one_picture_and_keeps_hostile_names_as_text(t
     assert "mmlu, sft: A 37.50 % (26.59 to 49.85); B 47.50 % (35.67 to 59.62); chance 25.00 %." in page
 
 
+def test_what_is_damaged_is_named_with_its_run(tmp_path):
+    second = trained_run(better=0.1)
+    second.add("sft", {"metrics.jsonl": b"[1, 2"})
+    found = difference_of(NAMES, trained_run().run, second.run)
+    page = write_difference(found, tmp_path / "page.html").read_text()
+    assert "<li>another: sft/" in page and "1 of 1 lines of metrics.jsonl cannot be read" in page
+    assert "Validation over" in page
+
+
 @pytest.fixture
 def nanochat(tmp_path, monkeypatch):
     monkeypatch.setenv("NANOCHAT_HOME", str(tmp_path / "home"))
