@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from flows.cli import output
-from flows.cli.model_options import ModelRef, Source, Step, Tag, choice_of
+from flows.cli.model_options import ModelRef, SignKey, Source, Step, Tag, choice_of
 from flows.cli.options import AsJson, StoreUrl, open_store
+from flows.cli.signed import signing
 from flows.display.quantities import bytes_text
 
 if TYPE_CHECKING:
@@ -67,10 +68,11 @@ def export(
     ],
     store: StoreUrl = None,
     form: Annotated[
-        Literal["nanochat", "transformers"],
+        Literal["nanochat", "transformers", "gguf", "mlx"],
         typer.Option(
             "--format",
-            help="nanochat: for upstream and its scripts; transformers: for AutoModelForCausalLM.",
+            help="nanochat: for upstream and its scripts; transformers: for AutoModelForCausalLM; gguf: for"
+            " llama.cpp, Ollama and LM Studio; mlx: for mlx-lm on a Mac; both of them classic models alone.",
         ),
     ] = "nanochat",
     layout: Annotated[
@@ -79,9 +81,18 @@ def export(
             help="For nanochat's format: all files in DIR, or DIR as upstream's base directory.",
         ),
     ] = "flat",
+    kind: Annotated[
+        Literal["f32", "bf16", "f16", "q8_0", "q4_K"] | None,
+        typer.Option(
+            "--type",
+            help="For gguf: how weights are kept (default: q8_0). Fewer bits are smaller and faster, and lose"
+            " more: docs/publishing.md has figures.",
+        ),
+    ] = None,
     source: Source = None,
     tag: Tag = None,
     step: Step = None,
+    sign: SignKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a model as a folder that other programs load."""
@@ -94,7 +105,9 @@ def export(
         folder.expanduser(),
         form=form,
         layout=layout,
+        kind=kind,
         choice=choice_of(source, tag, step),
+        sign=signing(sign),
     )
     if as_json:
         files = [{"path": path, "size": size} for path, size in done.files]
@@ -108,3 +121,6 @@ def _tell_exported(done: Exported) -> None:
     output.show(str(done.folder))
     for path, size in done.files:
         output.say(f"  {path:<32} {bytes_text(size):>10}")
+    for path, _ in done.files:
+        if path.endswith(".gguf"):
+            output.say(f"next: {shlex.join(['llama-server', '-m', str(done.folder / path)])}")

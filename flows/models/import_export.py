@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from flows.models.account import write_account
 from flows.models.find import folder_of, open_model
 from flows.plan.key import payload_of
 from flows.run.execute import ExecutionContext, Job, Outcome, execute
@@ -29,10 +30,12 @@ from nanochat.errors import ConfigError, DataError
 from nanochat.runtime import NullTracker, Runtime
 
 if TYPE_CHECKING:
+    from nanochat.formats.gguf_weights import WeightType
     from nanochat.formats.published import CheckpointFiles, Choice, Published
 
-Format = Literal["nanochat", "transformers"]
+Format = Literal["nanochat", "transformers", "gguf", "mlx"]
 Layout = Literal["flat", "cache"]
+Sign = Callable[[Path], None]
 
 
 def import_model(
@@ -92,9 +95,19 @@ class Exported:
 
 
 def export_model(
-    store: Store, ref: str, target: Path, *, form: Format, layout: Layout, choice: Choice
+    store: Store,
+    ref: str,
+    target: Path,
+    *,
+    form: Format,
+    layout: Layout = "flat",
+    kind: WeightType | None = None,
+    choice: Choice,
+    sign: Sign | None = None,
 ) -> Exported:
-    """Write the model that a reference names to a new folder.
+    """Write the model that a reference names to a new folder; `kind` is how a GGUF file keeps its weights.
+
+    If it is signed, what the model was made from is beside it.
 
     Raises ConfigError for a target that is in use or an architecture that the format does not have, and
     as `open_model` does.
@@ -103,13 +116,21 @@ def export_model(
 
     if layout == "cache" and form != "nanochat":
         raise ConfigError("--layout cache is upstream nanochat's own", hint="use it with --format nanochat")
+    if kind and form != "gguf":
+        raise ConfigError(f"--type {kind} is of a GGUF file's weights", hint="use it with --format gguf")
     refuse_used(target)
     record = None if folder_of(ref) else store.resolve(ref)
     published = open_model(store, ref, choice)
     with _new_folder(target) as part:
-        _write(part, published, form, layout)
+        if form == "gguf":
+            _write_gguf(part, published, kind, store, ref, choice)
+        else:
+            _write(part, published, form, layout)
         if record and record.stage == PUBLISH.name and form == "nanochat":
             _copy_card(store, record, part)
+        if sign:
+            write_account(store, ref, part)
+            sign(part)
     files = sorted(path for path in target.rglob("*") if path.is_file())
     return Exported(
         target,
@@ -120,11 +141,12 @@ def export_model(
 
 
 def _write(folder: Path, published: Published, form: Format, layout: Layout) -> None:
+    from nanochat.formats.mlx_folder import write_mlx_folder
     from nanochat.formats.nanochat_folder import to_cache_layout, write_nanochat_folder
     from nanochat.formats.transformers_folder import write_transformers_folder
 
-    if form == "transformers":
-        write_transformers_folder(folder, published)
+    if form != "nanochat":
+        (write_mlx_folder if form == "mlx" else write_transformers_folder)(folder, published)
         return
     config = published.model.config
     write_nanochat_folder(
@@ -137,6 +159,15 @@ def _write(folder: Path, published: Published, form: Format, layout: Layout) -> 
     )
     if layout == "cache":
         to_cache_layout(folder, published.source, f"d{config.n_layer}")
+
+
+def _write_gguf(
+    folder: Path, published: Published, kind: WeightType | None, store: Store, ref: str, choice: Choice
+) -> None:
+    from flows.models.origin import origin_of
+    from nanochat.formats.gguf_file import DEFAULT_TYPE, write_gguf_folder
+
+    write_gguf_folder(folder, published, kind or DEFAULT_TYPE, origin_of(store, ref, choice))
 
 
 def _copy_card(store: Store, record: Record, folder: Path) -> None:

@@ -11,20 +11,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nanochat.errors import DataError
 from nanochat.formats.tokenizer_pickle import tokenizer_from
 from nanochat.tokenizer.bpe_training import map_bytes, unmap_bytes
 from nanochat.tokenizer.tokenizer import Tokenizer
 
+T = TypeVar("T")
 _LARGEST_BYTES = 256 * 2**20  # a vocabulary of 65,536 takes about seven mebibytes
 
 
 def write_tokenizer_json(tokenizer: Tokenizer, path: Path) -> None:
     """Write a `tokenizer.json`; the same tokenizer gives the same bytes."""
-    by_rank = sorted(tokenizer.ranks, key=tokenizer.ranks.__getitem__)
-    merges = [[map_bytes(left), map_bytes(right)] for left, right in _merges(tokenizer.ranks, by_rank)]
+    merges = [[map_bytes(left), map_bytes(right)] for left, right in merged_pairs(tokenizer.ranks)]
     content = {
         "version": "1.0",
         "truncation": None,
@@ -54,7 +54,7 @@ def write_tokenizer_json(tokenizer: Tokenizer, path: Path) -> None:
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": True,  # a word that is a token is that token, as in tiktoken
-            "vocab": {map_bytes(token): tokenizer.ranks[token] for token in by_rank},
+            "vocab": {map_bytes(token): rank for token, rank in _by_id(tokenizer.ranks)},
             "merges": merges,
         },
     }
@@ -69,14 +69,14 @@ def _added(text: str, token_id: int) -> dict[str, Any]:
     return {"id": token_id, "content": text, **strict, "special": True}
 
 
-def _by_id(table: Mapping[str, int]) -> list[tuple[str, int]]:
+def _by_id(table: Mapping[T, int]) -> list[tuple[T, int]]:
     return sorted(table.items(), key=lambda item: item[1])
 
 
-def _merges(ranks: Mapping[bytes, int], by_rank: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
+def merged_pairs(ranks: Mapping[bytes, int]) -> Iterator[tuple[bytes, bytes]]:
     """Yield every pair of tokens whose union is a token, in order of the union's rank."""
     lengths = {len(token) for token in ranks}
-    for token in by_rank:
+    for token, _ in _by_id(ranks):
         cuts = (cut for cut in range(1, len(token)) if cut in lengths and len(token) - cut in lengths)
         pairs = ((token[:cut], token[cut:]) for cut in cuts)
         known = [(left, right) for left, right in pairs if left in ranks and right in ranks]

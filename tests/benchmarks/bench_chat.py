@@ -1,10 +1,10 @@
 """How fast a model answers on a CPU, each kind of weights, beside upstream's engine and llama.cpp.
 
-`uv run --with xllamacpp==2026.10.11549 --with gguf==0.19.0 python -m tests.benchmarks.bench_chat`
+`uv run python -m tests.benchmarks.bench_chat`
 
 A classic model with random weights, greedy, in turns: tokens per second of one answer and of eight together,
 the time until the first token after a prompt of 512, and eight requests together against one after another
-(prompts included). Without the two packages llama.cpp is left out.
+(prompts included). Where the wheel of llama.cpp is not installed, it is left out.
 """
 
 from __future__ import annotations
@@ -24,19 +24,22 @@ import torch
 from nanochat.chat.engine import Engine
 from nanochat.chat.writer import Pace
 from nanochat.config import ModelConfig, Sampling
+from nanochat.formats.gguf_file import write_gguf
+from nanochat.formats.gguf_weights import WeightType
+from nanochat.formats.published import Published
 from nanochat.model.flops import parameter_counts
 from nanochat.model.gpt import GPT
 from nanochat.model.inference_weights import KINDS, use_weights, weight_bytes
 from nanochat.recipes.shared import model_shape
 from nanochat.tokenizer.tokenizer import Tokenizer
-from tests.benchmarks.llama_cpp import LlamaCpp, write_gguf
 from tests.benchmarks.measuring import hardware, print_table
 from tests.benchmarks.upstream_chat import UpstreamChat
+from tests.support.llama_cpp import LlamaCpp
 
 ROWS = 8
 PROMPT, NEW, LONG_PROMPT = 64, 32, 512
 BASELINE = "upstream's engine, float32"
-LLAMA_TYPES = ("Q8_0", "Q4_K")
+LLAMA_TYPES: tuple[WeightType, ...] = ("q8_0", "q4_K")
 
 
 class Writes(Protocol):
@@ -161,12 +164,12 @@ def subjects(model: GPT, folder: Path, threads: int) -> Iterator[Subject]:
         ours = converted(model, kind)
         table = ours.transformer.wte.weight.nbytes
         yield Subject(f"ours, {kind}", Ours(ours, tokenizer), weight_bytes(ours) - table)
-    if find_spec("gguf") and find_spec("xllamacpp"):
+    if find_spec("xllamacpp"):
         for of in LLAMA_TYPES:
             path = folder / of
-            write_gguf(model, path, of)
+            write_gguf(path, Published(model=model, tokenizer=tokenizer), of)
             table = path.stat().st_size * counts["wte"] / (multiplied + counts["wte"])
-            yield Subject(f"llama.cpp, {of}", Llama(path, threads), path.stat().st_size - int(table))
+            yield Subject(f"llama.cpp, {of.upper()}", Llama(path, threads), path.stat().st_size - int(table))
 
 
 def read_bandwidth() -> float:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from gguf import GGUFReader
 
 from flows.models.find import open_engine, open_model
 from flows.models.import_export import export_model, import_model
@@ -61,8 +64,8 @@ def put(store: Store, tmp_path: Path):
     return lambda folder, choice=ANY: import_model(store, tmp_path / "scratch", folder, choice)[0]
 
 
-def export(store, ref, target, form="nanochat", layout="flat", choice=ANY):
-    return export_model(store, ref, target, form=form, layout=layout, choice=choice)
+def export(store, ref, target, form="nanochat", layout="flat", choice=ANY, kind=None):
+    return export_model(store, ref, target, form=form, layout=layout, choice=choice, kind=kind)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -111,7 +114,8 @@ def test_a_round_through_transformers_format_loses_nothing(put, store, published
 
 
 @pytest.mark.parametrize(
-    ("form", "layout"), [("nanochat", "flat"), ("nanochat", "cache"), ("transformers", "flat")]
+    ("form", "layout"),
+    [("nanochat", "flat"), ("nanochat", "cache"), ("transformers", "flat"), ("gguf", "flat")],
 )
 def test_every_file_of_an_export_has_the_mode_that_the_umask_leaves(form, layout, store, published, tmp_path):
     export_model(store, str(published), tmp_path / "out", form=form, layout=layout, choice=ANY)
@@ -203,14 +207,49 @@ def test_a_target_in_use_is_left_alone(store, published, tmp_path):
     assert contents(tmp_path / "empty") == contents(published)
 
 
+def said(folder: Path) -> dict[str, Any]:
+    """Return what the one GGUF file of a folder says of its origin."""
+    (path,) = folder.glob("*.gguf")
+    names = ("general.name", "general.license", "nanochat.source", "nanochat.digest")
+    fields = GGUFReader(path).fields
+    return {name.split(".")[1]: fields[name].contents() for name in names if name in fields}
+
+
+def test_a_gguf_file_says_which_record_or_files_it_was_made_from(put, store, published, tmp_path):
+    record = put(published).record
+    export(store, "import", tmp_path / "a", form="gguf")
+    assert said(tmp_path / "a") == {
+        "name": "import",
+        "source": f"import/{record.key}",
+        "digest": record.digest,
+    }
+    (published / "README.md").write_text("---\nlicense: apache-2.0\n---\nlicense: none\n", encoding="utf-8")
+    export(store, str(published), tmp_path / "b", form="gguf", kind="f32")
+    assert said(tmp_path / "b") == {
+        "name": "published",
+        "license": "apache-2.0",
+        "source": "model_000041.pt",
+        "digest": hashlib.sha256((published / "model_000041.pt").read_bytes()).hexdigest(),
+    }
+    assert sorted(contents(tmp_path / "b")) == ["Modelfile", "published-F32.gguf"]
+
+
+def test_a_type_of_weights_is_for_gguf_alone(store, published, tmp_path):
+    with pytest.raises(ConfigError, match=r"--type q8_0 is of a GGUF file's weights"):
+        export(store, str(published), tmp_path / "x", kind="q8_0")
+    assert not (tmp_path / "x").exists()
+
+
 def test_an_export_that_fails_leaves_nothing(store, published, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError("no space left")
 
     monkeypatch.setattr("nanochat.formats.transformers_folder.write_tokenizer_json", fail)
-    with pytest.raises(OSError, match="no space"):
-        export(store, str(published), tmp_path / "out/theirs", form="transformers")
-    assert list((tmp_path / "out").iterdir()) == []
+    monkeypatch.setattr("nanochat.formats.gguf_weights.GGUFTensor.encoded", fail)
+    for form in ("transformers", "gguf"):
+        with pytest.raises(OSError, match="no space"):
+            export(store, str(published), tmp_path / "out/theirs", form=form)
+        assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_hostile_folder_leaves_no_record(put, store, published, tmp_path):
