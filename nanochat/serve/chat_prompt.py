@@ -130,6 +130,11 @@ def _parts(messages: Sequence[ChatMessage], number: int) -> list[Part]:
     message = messages[number]
     if message.role == "tool":
         _check_answers_a_call(messages, number)
+        if message.content is None:
+            raise bad_request(
+                f"message {number} of role tool has no content: the result of the call, which may be empty",
+                f"messages[{number}].content",
+            )
         return [{"type": "python_output", "text": _text(message, number)}]
     if isinstance(message.content, list):
         parts: list[Part] = [{"type": part.type, "text": part.text} for part in message.content]

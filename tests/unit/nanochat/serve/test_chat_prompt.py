@@ -110,6 +110,7 @@ def test_special_tokens_in_a_text_stay_text():
         ([USER, CALLED, RETURNED, {**CALLED, "tool_calls": [AGAIN]}, RETURNED], "messages[4].tool_call_id"),
         ([USER, {**CALLED, "content": "b"}, {"role": "assistant"}, RETURNED], "messages[1].tool_calls"),
         ([USER, CALLED, USER], "messages[1].tool_calls"),
+        ([USER, CALLED, {**RETURNED, "content": None}], "messages[2].content"),
         *(
             (
                 [USER, {"role": "assistant", "tool_calls": [{**CALL, "function": function}]}, RETURNED],
