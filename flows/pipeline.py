@@ -142,7 +142,9 @@ def _session(
 ) -> Iterator[Session]:
     """Begin a session of what the caller has planned; track it in MLflow."""
     settings = caller.settings
-    with tracked_in_mlflow(caller.plan, settings, flow_run_id(), mlflow_parent) as mlflow:
+    with tracked_in_mlflow(
+        caller.plan, settings, caller.display.progress, flow_run_id(), mlflow_parent
+    ) as mlflow:
         display = replace(caller.display, mlflow=mlflow)
         context = ExecutionContext(
             store=caller.store,

@@ -48,7 +48,8 @@ _VERBS: dict[str, str] = {
     "import": "models:import_folder",
     "export": "models:export",
     "push": "push:push",
-    "report": "display:report",
+    "report": "reports:report",
+    "diff": "reports:diff",
     "ui": "display:ui",
 }  # module in `flows.cli`, and function
 

@@ -117,7 +117,7 @@ def _look_up(
     if not plan.all_cached:
         return None
     context = ExecutionContext(store=store, scratch=settings.scratch, runtime=Runtime())
-    with tracked_in_mlflow(plan, settings) if settings.mlflow_asked else nullcontext() as mlflow:
+    with tracked_in_mlflow(plan, settings, progress) if settings.mlflow_asked else nullcontext() as mlflow:
         display = RunDisplay(progress=progress, mlflow=mlflow)
         with begin(plan, context, display, force=options.force) as session:
             if not session.plan.all_cached:  # some of it was collected since it was planned

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -32,6 +33,16 @@ Tag = Annotated[
 ]
 Step = Annotated[
     int | None, typer.Option(min=0, help="In a folder with several steps, this one (default: newest).")
+]
+
+SignKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--sign",
+        metavar="KEY",
+        help="Sign all files with this private key (PEM, elliptic curve), beside an account of what the model"
+        " was made from. A password is asked for, or is in NANOCHAT_KEY_PASSWORD.",
+    ),
 ]
 
 Weights = Annotated[

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from flows.cli import output
-from flows.cli.model_options import ModelRef, Source, Step, Tag, choice_of
+from flows.cli.model_options import ModelRef, SignKey, Source, Step, Tag, choice_of
 from flows.cli.options import AsJson, StoreUrl, open_store
+from flows.cli.signed import signing
 from flows.display.quantities import bytes_text
 
 if TYPE_CHECKING:
@@ -67,11 +68,11 @@ def export(
     ],
     store: StoreUrl = None,
     form: Annotated[
-        Literal["nanochat", "transformers", "gguf"],
+        Literal["nanochat", "transformers", "gguf", "mlx"],
         typer.Option(
             "--format",
             help="nanochat: for upstream and its scripts; transformers: for AutoModelForCausalLM; gguf: for"
-            " llama.cpp, Ollama and LM Studio.",
+            " llama.cpp, Ollama and LM Studio; mlx: for mlx-lm on a Mac; both of them classic models alone.",
         ),
     ] = "nanochat",
     layout: Annotated[
@@ -91,6 +92,7 @@ def export(
     source: Source = None,
     tag: Tag = None,
     step: Step = None,
+    sign: SignKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a model as a folder that other programs load."""
@@ -105,6 +107,7 @@ def export(
         layout=layout,
         kind=kind,
         choice=choice_of(source, tag, step),
+        sign=signing(sign),
     )
     if as_json:
         files = [{"path": path, "size": size} for path, size in done.files]

@@ -5,19 +5,25 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from flows.cli import output
-from flows.cli.model_options import ModelRef, Source, Step, Tag, choice_of
+from flows.cli.model_options import ModelRef, SignKey, Source, Step, Tag, choice_of
 from flows.cli.options import AsJson, StoreUrl, open_store
+from flows.cli.signed import signing
 from flows.display.quantities import bytes_text
 from nanochat.errors import ConfigError
+from nanochat.publish.signature import FILE_NAME
 
 if TYPE_CHECKING:
+    from flows.models.pushed_files import Forms
+    from flows.store import Store
+    from nanochat.formats.published import Choice
     from nanochat.publish.hub_upload import HubModel, HubPage
 
 _MESSAGE = "Push with nanochat"  # a folder's name is its owner's business
@@ -31,8 +37,8 @@ def push(
         Literal["both", "nanochat", "transformers"],
         typer.Option(
             "--format",
-            help="transformers: safetensors for AutoModelForCausalLM; nanochat: for upstream, `nanochat` and"
-            " generate_cpu.py; both, where transformers has the architecture.",
+            help="transformers: safetensors for AutoModelForCausalLM (architecture 2026: with code);"
+            " nanochat: for upstream, `nanochat` and generate_cpu.py; or both.",
         ),
     ] = "both",
     public: Annotated[
@@ -42,47 +48,116 @@ def push(
     source: Source = None,
     tag: Tag = None,
     step: Step = None,
+    sign: SignKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Push a model to the Hugging Face hub.
 
-    Files that are there already are not sent again. `HF_TOKEN` or a stored login says who you are.
+    Files that are there already are neither sent nor signed again. `HF_TOKEN` or a stored login says who you
+    are.
     """
+    target = target_of(name, public=public)
+    settings, opened = open_store(store)
+    choice = choice_of(source, tag, step)
+    done = push_model(target, opened, settings.scratch, ref, form, choice, signed=signing(sign), yes=yes)
+    if as_json:
+        output.show_json(asdict(done))
+        return
+    output.show(done.page)
+    output.say(done.text())
+
+
+@dataclass(frozen=True)
+class PushTarget:
+    """A page that may be pushed to."""
+
+    model: HubModel
+    account: str
+    public: bool  # if it is made new
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push has done."""
+
+    page: str
+    commit: str | None
+    sent: list[str]
+    files: list[str]
+
+    def text(self) -> str:
+        """Say it in a line."""
+        if not self.sent:
+            return "all files were there: nothing was sent"
+        return f"sent {len(self.sent)} of {len(self.files)} files"
+
+
+def target_of(name: str, *, public: bool) -> PushTarget:
+    """Look at a page, before any work; raise ConfigError for one that cannot be pushed to."""
+    from nanochat.publish.hub_upload import HubModel
+
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name, re.ASCII):
         raise ConfigError(f"{name!r} is not OWNER/NAME", hint="such as me/my-nanochat")
-    from flows.models.pushed_files import gather
-    from nanochat.publish.hub_upload import HubModel, unsent
-
-    settings, opened = open_store(store)
     model = HubModel(name)
     account, page = model.account(), model.page()
     if page.exists and page.private and public:
         raise ConfigError(
             f"{model.address} is private", hint="make it public on its page, or leave out --public"
         )
-    settings.scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=settings.scratch, prefix="push-") as scratch:
-        folder = Path(scratch) / "model"
-        paths = gather(opened, ref, form, choice_of(source, tag, step), folder)
+    return PushTarget(model, account, public)
+
+
+def push_model(
+    target: PushTarget,
+    store: Store,
+    scratch: Path,
+    ref: str,
+    form: Forms,
+    choice: Choice,
+    *,
+    signed: Callable[[Path], None] | None,
+    yes: bool,
+) -> Pushed:
+    """Send what a page lacks of a model, once the user has agreed."""
+    from flows.models.pushed_files import gather
+    from nanochat.publish.hub_upload import unsent
+
+    model, page = target.model, target.model.page()  # as it is now, which may be hours later
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="push-") as made:
+        folder = Path(made) / "model"
+        paths = gather(store, ref, form, choice, folder, account=signed is not None)
         left = unsent(folder, paths, page.marks)
+        if _needs_signature(model, page, left, signed is not None) and signed:
+            signed(folder)
+            left.append(FILE_NAME)
         if left and not yes:
-            _ask(model, page, account, folder, left, public)
-        commit = model.send(folder, left, private=not public, message=_MESSAGE) if left else None
-    if as_json:
-        output.show_json({"page": model.address, "commit": commit, "sent": left, "files": paths})
-        return
-    output.show(model.address)
-    output.say(
-        f"sent {len(left)} of {len(paths)} files" if left else "all files were there: nothing was sent"
-    )
+            _ask(target, page, folder, left)
+        commit = model.send(folder, left, private=not target.public, message=_MESSAGE) if left else None
+    return Pushed(model.address, commit, left, paths + [FILE_NAME] * (signed is not None))
 
 
-def _ask(
-    model: HubModel, page: HubPage, account: str, folder: Path, paths: Sequence[str], public: bool
-) -> None:
+def _needs_signature(model: HubModel, page: HubPage, left: Sequence[str], signed: bool) -> bool:
+    """Return whether a page gets a signature; one of files that stay as they are stays as well.
+
+    Raises ConfigError where files would change below a signature that stays.
+    """
+    if FILE_NAME not in page.marks:
+        return signed
+    if left and not signed:
+        raise ConfigError(
+            f"{model.address} is signed, and {left[0]} would no longer fit", hint="sign it: --sign KEY"
+        )
+    return bool(left)
+
+
+def _ask(target: PushTarget, page: HubPage, folder: Path, paths: Sequence[str]) -> None:
     """Print what will be where; end with ConfigError unless the user agrees."""
-    seen = "only those who may read it" if (page.private if page.exists else not public) else "everybody"
-    output.say(f"{model.address} ({'there' if page.exists else 'new'}), as {account}; {seen} will see:")
+    private = page.private if page.exists else not target.public
+    output.say(
+        f"{target.model.address} ({'there' if page.exists else 'new'}), as {target.account};"
+        f" {'only those who may read it' if private else 'everybody'} will see:"
+    )
     for path in paths:
         output.say(f"  {path:<32} {bytes_text((folder / path).stat().st_size):>10}")
     if not sys.stdin.isatty():

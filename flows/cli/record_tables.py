@@ -63,7 +63,10 @@ def records_table(records: Sequence[Record]) -> Table:
 
 def record_text(record: Record, contents: Mapping[str, Any] | None = None) -> str:
     """One record in full: what was hashed, metrics, provenance, files, and what is in them if known."""
-    parts = {"hashed": record.payload, "metrics": record.metrics, "provenance": record.provenance}
+    made = dict(record.provenance)
+    if packages := made.pop("packages", None):
+        made["packages"] = f"{len(packages)} (--json names them)"
+    parts = {"hashed": record.payload, "metrics": record.metrics, "provenance": made}
     lines = [f"{record.stage}/{record.key}", f"node    {record.node}", f"digest  {record.digest}"]
     for title, part in parts.items():
         lines += ["", title, json.dumps(part, indent=2, default=str)]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.cli import output, plan_tables, tables
+from flows.cli.model_options import SignKey
 from flows.cli.options import (
     AllowUnsafeCode,
     AsJson,
@@ -30,6 +33,7 @@ from nanochat.publish.published_scores import published_scores
 
 if TYPE_CHECKING:
     from flows.cli.local_run import RunResult
+    from flows.cli.push import Pushed
 
 
 def run(
@@ -58,6 +62,15 @@ def run(
         float, typer.Option(min=0.1, help="Seconds between restart points.")
     ] = 30.0,
     allow_unsafe_code: AllowUnsafeCode = False,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OWNER/NAME",
+            help="Push the published model to the hub at the end; a page that is not there is made, private.",
+        ),
+    ] = None,
+    sign: SignKey = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before --push sends.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make what is missing, up to the published chat model.
@@ -65,6 +78,7 @@ def run(
     What the store has is not made again. After Ctrl-C or a crash, the same command continues.
     """
     from flows.cli.local_run import RunOptions, next_commands, run_and_read
+    from flows.cli.push_after import Pushing
     from flows.cli.unpacked import require_ours
     from flows.plan import make_plan
 
@@ -73,6 +87,7 @@ def run(
     forced = tuple(force or ())
     overrides = [*(override or ()), *(["evaluate.allow_unsafe_code=true"] if allow_unsafe_code else ())]
     planned = make_plan(recipes.find(recipe, overrides), opened, until=until, force=forced)
+    pushing = Pushing.of(push, sign, planned, yes=yes)
     _say_before(planned, device if dispatch == "local" else None)
     runtime = {
         "device": device,
@@ -88,7 +103,8 @@ def run(
     options = RunOptions(until=until, force=forced, dispatch=dispatch, runtime=runtime)
     done, unpacked, found = run_and_read(planned, opened, settings, options, output.stderr(), folder)
     published = done.records.get("publish")
-    _show_run(done, found, unpacked, as_json=as_json)
+    send = partial(pushing.push, opened, settings, published) if pushing and published else None
+    _show_run(done, found, unpacked, send, as_json=as_json)
     if published and not as_json:
         if done.executed:
             last_training = list(planned.recipe.training.values())[-1]
@@ -113,13 +129,22 @@ def _refuse_unknown(dispatch: str) -> None:
         raise ConfigError(f"--dispatch is {dispatch!r}", hint="use local or pools")
 
 
-def _show_run(done: RunResult, found: Mapping[str, Any], folder: Path | None, *, as_json: bool) -> None:
+def _show_run(
+    done: RunResult,
+    found: Mapping[str, Any],
+    folder: Path | None,
+    push: Callable[[], Pushed] | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Print what a run has made, and then push it, which may fail."""
     if as_json:
         nodes = {
             n: {"key": r.key, "digest": r.digest, "executed": n in done.executed}
             for n, r in done.records.items()
         }
-        output.show_json({"nodes": nodes, "results": found, "published": str(folder) if folder else None})
+        made = {"nodes": nodes, "results": found, "published": str(folder) if folder else None}
+        output.show_json(made | ({"pushed": asdict(push())} if push else {}))
         return
     output.show(tables.run_table(done.records, done.executed))
     if found:
@@ -130,6 +155,9 @@ def _show_run(done: RunResult, found: Mapping[str, Any], folder: Path | None, *,
             output.show(f"{one.title}: {one.source}")
     if folder:
         output.show(f"\nmodel card: {folder / 'README.md'}")
+    if push:
+        pushed = push()
+        output.show(f"{pushed.page}: {pushed.text()}")
 
 
 def _require_device(device: str, planned: Plan) -> None:

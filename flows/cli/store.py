@@ -11,14 +11,12 @@ import typer
 from flows.cli import output, record_tables
 from flows.cli.options import AsJson, Ref, StoreUrl, open_store
 from flows.cli.repair import Repaired, repair_all
+from flows.cli.signed import PublicKey, WithLineage, signed_folder, verify_folder
 from flows.display.quantities import bytes_text
 from flows.store.catalog import newest_first
 from flows.store.gc import collect
 from flows.store.verify import Finding, verify
-
-OptionalRef = Annotated[
-    str | None, typer.Argument(help="A stage (its newest record), or stage/<key prefix>.")
-]
+from nanochat.errors import ConfigError
 
 
 def list_records(
@@ -83,14 +81,31 @@ def inspect(
 
 
 def verify_store(
-    ref: OptionalRef = None,
+    ref: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[REF|DIR]", help="A stage (its newest record), stage/<key prefix>, or a signed folder."
+        ),
+    ] = None,
     store: StoreUrl = None,
     mend: Annotated[
         bool, typer.Option("--repair", help="Set damage aside, and say what makes it again and what cannot.")
     ] = False,
+    key: PublicKey = None,
+    with_lineage: WithLineage = False,
     as_json: AsJson = False,
 ) -> None:
-    """Read everything in the store and report what is damaged."""
+    """Check everything in the store, or a folder's signature.
+
+    It names what is damaged in the store, or each file of a model folder that is not as its owner signed it.
+    """
+    if signed := signed_folder(ref, key):
+        if mend:
+            raise ConfigError("--repair is for a store; a folder that was changed comes from its owner again")
+        verify_folder(*signed, open_store(store)[1] if with_lineage else None, as_json=as_json)
+        return
+    if with_lineage:
+        raise ConfigError("--lineage is for a folder, and none is named", hint="name one, such as ./model")
     _, opened = open_store(store)
     findings = list(verify(opened, [ref] if ref else None))
     repaired = repair_all(opened, findings) if mend else []

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
+_MOST = 1e300  # what no measured number reaches; a record may hold whole numbers of any size
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether a value of a record is a number to reckon with: finite, and not true or false."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST
+
 
 def duration(seconds: float) -> str:
     """Return seconds as people read them: `4.2 s`, `3 min 05 s`, `2 h 10 min`."""

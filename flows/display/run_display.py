@@ -26,9 +26,16 @@ class RunDisplay:
 
 @contextmanager
 def tracked_in_mlflow(
-    plan: Plan, settings: Settings, flow_run_id: str | None = None, parent: str | None = None
+    plan: Plan,
+    settings: Settings,
+    progress: Progress,
+    flow_run_id: str | None = None,
+    parent: str | None = None,
 ) -> Iterator[PipelineTracker]:
-    """Show a run of `plan` in MLflow while the block runs, or parts of one below the run `parent`."""
+    """Show a run of `plan` in MLflow while the block runs, or parts of one below the run `parent`.
+
+    Afterwards `progress` gets the address of a server's page that compares it with earlier runs.
+    """
     tracker = PipelineTracker(settings.mlflow_uri, patience_s=settings.mlflow_wait_s)
     recipe = plan.recipe
     tags = {
@@ -49,3 +56,5 @@ def tracked_in_mlflow(
         raise
     finally:
         tracker.close(status)
+        if tracker.comparison:
+            progress.say(f"compare with earlier runs: {tracker.comparison}")

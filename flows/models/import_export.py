@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from flows.models.account import write_account
 from flows.models.find import folder_of, open_model
 from flows.plan.key import payload_of
 from flows.run.execute import ExecutionContext, Job, Outcome, execute
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
     from nanochat.formats.gguf_weights import WeightType
     from nanochat.formats.published import CheckpointFiles, Choice, Published
 
-Format = Literal["nanochat", "transformers", "gguf"]
+Format = Literal["nanochat", "transformers", "gguf", "mlx"]
 Layout = Literal["flat", "cache"]
+Sign = Callable[[Path], None]
 
 
 def import_model(
@@ -101,8 +103,11 @@ def export_model(
     layout: Layout = "flat",
     kind: WeightType | None = None,
     choice: Choice,
+    sign: Sign | None = None,
 ) -> Exported:
     """Write the model that a reference names to a new folder; `kind` is how a GGUF file keeps its weights.
+
+    If it is signed, what the model was made from is beside it.
 
     Raises ConfigError for a target that is in use or an architecture that the format does not have, and
     as `open_model` does.
@@ -123,6 +128,9 @@ def export_model(
             _write(part, published, form, layout)
         if record and record.stage == PUBLISH.name and form == "nanochat":
             _copy_card(store, record, part)
+        if sign:
+            write_account(store, ref, part)
+            sign(part)
     files = sorted(path for path in target.rglob("*") if path.is_file())
     return Exported(
         target,
@@ -133,11 +141,12 @@ def export_model(
 
 
 def _write(folder: Path, published: Published, form: Format, layout: Layout) -> None:
+    from nanochat.formats.mlx_folder import write_mlx_folder
     from nanochat.formats.nanochat_folder import to_cache_layout, write_nanochat_folder
     from nanochat.formats.transformers_folder import write_transformers_folder
 
-    if form == "transformers":
-        write_transformers_folder(folder, published)
+    if form != "nanochat":
+        (write_mlx_folder if form == "mlx" else write_transformers_folder)(folder, published)
         return
     config = published.model.config
     write_nanochat_folder(

@@ -1,7 +1,7 @@
 """A model on its way to the hub: which files it is published as, and that none of them holds a secret.
 
-A classic model goes as transformers (safetensors) and as nanochat read it; one of 2026 as nanochat does.
-Not here: the hub (`nanochat.publish.hub_upload`), and asking the user.
+It goes as transformers (safetensors) and as nanochat read it; with one of 2026 goes the code that
+transformers needs. Not here: the hub (`nanochat.publish.hub_upload`), and asking the user.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from flows.models.account import write_account
 from flows.models.find import folder_of
 from flows.models.import_export import Format, export_model
 from flows.stages import PUBLISH
@@ -34,13 +35,17 @@ _SECRET = re.compile(
 )
 
 
-def gather(store: Store, ref: str, forms: Forms, choice: Choice, folder: Path) -> list[str]:
+def gather(
+    store: Store, ref: str, forms: Forms, choice: Choice, folder: Path, *, account: bool = False
+) -> list[str]:
     """Write what is to be pushed to a new folder; return the paths below it.
+
+    With `account` what the model was made from is among it.
 
     Raises ConfigError for a text that holds a secret or is a link, and as `export_model` does.
     """
     folder.mkdir(parents=True)
-    chosen = _chosen(store, ref, forms, choice)
+    chosen: list[Format] = ["transformers", "nanochat"] if forms == "both" else [forms]
     for form in chosen:
         part = folder.with_name(f"{folder.name}.{form}")
         export_model(store, ref, part, form=form, layout="flat", choice=choice)
@@ -49,18 +54,11 @@ def gather(store: Store, ref: str, forms: Forms, choice: Choice, folder: Path) -
     _add_card(store, ref, folder)
     if "nanochat" in chosen:
         (folder / "generate_cpu.py").write_text(standalone_script(), encoding="utf-8")
+    if account:
+        write_account(store, ref, folder)
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     refuse_secrets(folder, paths, os.environ)
     return paths
-
-
-def _chosen(store: Store, ref: str, forms: Forms, choice: Choice) -> list[Format]:
-    if forms != "both":
-        return [forms]
-    from flows.models.find import open_model
-
-    classic = open_model(store, ref, choice).model.config.architecture == "classic"
-    return ["transformers", "nanochat"] if classic else ["nanochat"]
 
 
 def _add_card(store: Store, ref: str, folder: Path) -> None:

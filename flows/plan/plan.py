@@ -58,13 +58,23 @@ class Plan:
         return sum(p.seconds or 0.0 for p in self.nodes if p.action != "hit")
 
 
-def make_plan(recipe: Recipe, store: Store, *, until: str | None = None, force: Sequence[str] = ()) -> Plan:
-    """Compare a recipe with a store; raise ConfigError for an unknown stage or a data set that is missing."""
+def make_plan(
+    recipe: Recipe,
+    store: Store,
+    *,
+    until: str | None = None,
+    force: Sequence[str] = (),
+    needs_bytes: bool = True,
+) -> Plan:
+    """Compare a recipe with a store; raise ConfigError for an unknown stage or a data set that is missing.
+
+    Without `needs_bytes` a record is a hit whether or not its bytes are there: for reading about a run.
+    """
     corpus = resolve_corpus(recipe.corpus)
     nodes = _select(dag.build(recipe, corpus), until)
     _check_names(force, nodes)
     _check_tasks(nodes)
-    return _compare(recipe, corpus, nodes, store, force)
+    return _compare(recipe, corpus, nodes, store, force, needs_bytes=needs_bytes)
 
 
 def plan_held(plan: Plan, store: Store, hold: Hold, *, force: Sequence[str] = ()) -> Plan:
@@ -81,7 +91,13 @@ def plan_held(plan: Plan, store: Store, hold: Hold, *, force: Sequence[str] = ()
 
 
 def _compare(
-    recipe: Recipe, corpus: Corpus | None, nodes: Sequence[Node], store: Store, force: Sequence[str]
+    recipe: Recipe,
+    corpus: Corpus | None,
+    nodes: Sequence[Node],
+    store: Store,
+    force: Sequence[str],
+    *,
+    needs_bytes: bool = True,
 ) -> Plan:
     index = RecordIndex(store, nodes)
     found: dict[str, Planned] = {}
@@ -93,7 +109,7 @@ def _compare(
             key, payload = keyed[node.id]
             record = records.get(wanted[node.id]) if key else None
             found[node.id] = _decide(node, key, payload, record, found, node.stage.name in force, index)
-    needed = _rebuild_missing(nodes, found, store)
+    needed = _rebuild_missing(nodes, found, store) if needs_bytes else found
     trains = PRETRAIN.name in needed and needed[PRETRAIN.name].action != "hit"
     before = index.newest(PRETRAIN.name, recipe.name) if trains else None
     warning = incomparable(needed, before, index.find_one)

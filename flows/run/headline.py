@@ -1,14 +1,17 @@
-"""The few numbers by which people compare runs: scores, size, tokens, time and money, from records."""
+"""What people compare runs by: scores, size, tokens, time, money, and the published model, from records."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from flows.stages import TRAINED
+from flows.display.quantities import is_number
+from flows.stages import PUBLISH, TRAINED
 from flows.store import Record
 from nanochat.data.chat.task_table import TASKS
 from nanochat.evals.results import is_mean
+from nanochat.tracking import PublishedModel
 
 _SHOWN = ("val/bpb", "val/loss", "train/loss", "bytes_per_token", "tokens")
 
@@ -35,12 +38,27 @@ def headline(records: Mapping[str, Record]) -> dict[str, float]:
         "hours": _sum((provenance.get("seconds") or 0) / 3600 for provenance in made),
         "dollars": _sum(provenance.get("dollars") for provenance in made),
     }
-    return {name: float(value) for name, value in found.items() if value is not None}
+    return {name: float(value) for name, value in found.items() if is_number(value)}
+
+
+def published_model(recipe: str, records: Mapping[str, Record]) -> PublishedModel | None:
+    """Return what MLflow is to register of a run; None if it did not publish."""
+    record = records.get(PUBLISH.name)
+    if record is None:
+        return None
+    ref = f"{record.stage}/{record.key[:12]}"
+    return PublishedModel(
+        name=re.sub(r"[^\w.-]", "-", f"nanochat-{recipe}"),
+        key=record.key,
+        digest=record.digest,
+        params={"recipe": recipe, "record": ref, **{k: str(v) for k, v in record.metrics.items()}},
+        description=f"`nanochat chat {ref}` answers with it, `nanochat export {ref} DIR` writes its files.",
+    )
 
 
 def brief(metrics: Mapping[str, Any]) -> str:
     """Return the one or two numbers of a stage that say most, as text."""
-    parts = [f"{k} {v:.4g}" for k in _SHOWN if isinstance(v := metrics.get(k), int | float)]
+    parts = [f"{k} {v:.4g}" for k in _SHOWN if is_number(v := metrics.get(k))]
     return ", ".join(parts[:2])
 
 
@@ -52,5 +70,5 @@ def _scores(records: Mapping[str, Record], evaluation: Any) -> dict[str, float]:
 
 
 def _sum(values: Any) -> float | None:
-    known = [value for value in values if value is not None]
+    known = [value for value in values if is_number(value)]
     return sum(known) if known else None

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def describe(
         "dirty": dirty,
         "code_digest": code_digest(stage),
         "versions": _versions(),
+        "packages": _packages(),
         "hardware": hardware(),
         "device": runtime.device,
         "threads": runtime.threads,
@@ -107,6 +109,13 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+@cache
+def _packages() -> dict[str, str]:
+    """Return name and version of everything that is installed, for a bill of materials."""
+    named = ((each.metadata["Name"], each.version) for each in distributions())
+    return dict(sorted((re.sub(r"[-_.]+", "-", name).lower(), found) for name, found in named if name))
 
 
 def _iso(seconds: float) -> str:

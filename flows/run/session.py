@@ -29,7 +29,7 @@ from flows.run.execute import (
     execute,
     refuse_other_key,
 )
-from flows.run.headline import headline
+from flows.run.headline import headline, published_model
 from flows.run.node_display import NodeDisplay
 from flows.run.scratch import sweep
 from flows.stage import Node
@@ -57,7 +57,8 @@ def begin(
         session = Session(plan_held(plan, store, hold, force=force), context, display, hold, force=force)
         yield session
         if display.mlflow:
-            display.mlflow.sum_up(headline(session.records))
+            found = session.records
+            display.mlflow.sum_up(headline(found), published_model(plan.recipe.name, found))
         if refs := session.results():
             store.set_root(f"{plan.recipe.name}-{plan.nodes[-1].node.stage.name}", refs)
 

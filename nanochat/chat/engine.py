@@ -35,6 +35,8 @@ class Written:
     request: Request
     pieces: tuple[Piece, ...] = ()
     logprobs: tuple[TokenLogprobs, ...] = ()
+    held: tuple[Piece, ...] = ()
+    """What is held back and would be the answer's last, if it were ended now."""
 
 
 class Engine:
@@ -111,7 +113,8 @@ class Engine:
             self._finish(request, "length" if event.answer.room == limit else "context")
         if request.finish is not None:
             pieces += stream.flush()
-        return Written(request, tuple(pieces), (event.logprobs,) if event.logprobs else ())
+        logprobs = (replace(event.logprobs, offset=stream.offset),) if event.logprobs else ()
+        return Written(request, tuple(pieces), logprobs, tuple(stream.held))
 
     def _finish(self, request: Request, finish: Finish) -> None:
         answer, _ = self._running.pop(request)

@@ -31,6 +31,8 @@ class PieceStream:
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
         self.stopped = False
         """A stop string has come: nothing after its beginning is shown."""
+        self.offset: int | None = None
+        """Characters of text before the token that was pushed last; None where it is not of the text."""
         self._tokenizer = tokenizer
         self._stop = tuple(stop)
         self._changes: dict[int, PieceKind] = {
@@ -40,32 +42,61 @@ class PieceStream:
             tokenizer.special("output_end"): "text",
         }
         self._kind: PieceKind = "text"
+        self._coming: PieceKind | None = None
         self._first = False
         self._bytes = b""  # of a character that is not whole yet
         self._held = ""  # may be the beginning of a stop string
+        self._chars = 0  # of text so far, what is held back among them
 
     def push(self, token: int) -> list[Piece]:
         """Return what a token completes."""
+        self.offset = None
         if self.stopped:
             return []
         if token in self._changes:
-            pieces = self.flush()
-            self._kind, self._first = self._changes[token], self._changes[token] != "text"
-            return pieces
-        self._bytes += self._tokenizer.decode_bytes([token])
+            self._coming = self._changes[token]
+            return []
+        pieces = self._turn()
+        new = self._tokenizer.decode_bytes([token])
+        if self._kind == "text":
+            self.offset = self._chars + (0 if _goes_on(new) else len(_text(self._bytes)))
+        self._bytes += new
         whole = len(self._bytes) - _incomplete_tail(self._bytes)
-        text, self._bytes = self._bytes[:whole].decode("utf-8", errors="replace"), self._bytes[whole:]
-        return self._shown(text)
+        text, self._bytes = _text(self._bytes[:whole]), self._bytes[whole:]
+        return pieces + self._shown(text)
+
+    @property
+    def held(self) -> list[Piece]:
+        """Return what `flush` would, and go on holding it back."""
+        text = self._held + _text(self._bytes)
+        return [Piece(self._kind, text, self._first)] if text and not self.stopped else []
 
     def flush(self) -> list[Piece]:
         """Return what was held back, at the end of an answer; bytes that are not text become U+FFFD."""
-        text = self._held + self._bytes.decode("utf-8", errors="replace")
+        pieces = self.held
+        if pieces:
+            self._first = False
+        if self._kind == "text":
+            self._chars += len(_text(self._bytes))
         self._held, self._bytes = "", b""
-        return self._piece(text) if not self.stopped else []
+        return pieces
+
+    def _turn(self) -> list[Piece]:
+        """Begin what the last special token announced, now that there is something of it.
+
+        Text with nothing between goes on: characters and stop strings may span the special tokens.
+        """
+        coming, self._coming = self._coming, None
+        if coming is None or coming == self._kind == "text":
+            return []
+        pieces = self.flush()
+        self._kind, self._first = coming, coming != "text"
+        return pieces
 
     def _shown(self, text: str) -> list[Piece]:
         if self._kind != "text":
             return self._piece(text)
+        self._chars += len(text)
         text = self._held + text
         found = [at for at in map(text.find, self._stop) if at >= 0]
         if found:
@@ -115,6 +146,15 @@ def _between(before: PieceKind, piece: Piece) -> list[str]:
 def _overlap(text: str, stop: str) -> int:
     """Return how many characters at the end of `text` begin `stop`."""
     return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if stop.startswith(text[-n:])), 0)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", errors="replace")
+
+
+def _goes_on(raw: bytes) -> bool:
+    """Return whether bytes begin in the middle of a character."""
+    return raw[:1] != b"" and raw[0] & 0xC0 == 0x80
 
 
 def _incomplete_tail(raw: bytes) -> int:

@@ -22,6 +22,8 @@ class TokenLogprobs:
     token: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
+    offset: int | None = None
+    """Characters of the answer's text before the token; None: it is not of the text but of a calculation."""
 
 
 @dataclass(eq=False)

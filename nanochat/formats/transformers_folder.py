@@ -1,22 +1,22 @@
 """The folder that the transformers package loads: `AutoModelForCausalLM` and `AutoTokenizer`, and back.
 
-Written: `config.json` (`model_type: nanochat`), `model.safetensors`, `tokenizer.json`,
-`tokenizer_config.json` with a chat template that renders the training format, `generation_config.json`, and
-`nanochat.json` with the step and results, which transformers does not read. None of its code is needed.
+Written: `config.json`, `model.safetensors`, `tokenizer.json`, `tokenizer_config.json` with a chat template
+that renders the training format, `generation_config.json`, and `nanochat.json` with the step and results,
+which transformers does not read; for a model of 2026 also the code of its class, which transformers lacks.
+Nothing is written that the class named in `config.json` would take for something else.
 
-What differs there: transformers keeps its rotary tables in float32, where the model was trained with tables
-rounded to bfloat16, so logits differ by 3.4e-4 at most over the recorded prompts, and by nothing once its
-tables are rounded too. Its usual RMS-norm eps of 1e-6 (1e-5 in those logits) is replaced by ours in
-`config.json`. It does not run the calculator. It finds special tokens in text, unless it is given
+What differs there: it does not run the calculator. It finds special tokens in text, unless it is given
 `split_special_tokens=True`; so the chat template refuses messages that contain the text of one, and adjacent
-text parts, whose tokens would join: it renders what training saw or nothing. The architecture of 2026 is not
-known to transformers.
+text parts, whose tokens would join: it renders what training saw or nothing. For classic models transformers
+keeps its rotary tables in float32, where the model was trained with tables rounded to bfloat16, so logits
+differ by 3.4e-4 at most over the recorded prompts, and by nothing once its tables are rounded too. Its usual
+RMS-norm eps of 1e-6 (1e-5 in those logits) is replaced by ours in `config.json`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ from nanochat.formats.published import (
 )
 from nanochat.formats.tokenizer_json import read_tokenizer_json, write_tokenizer_json
 from nanochat.formats.tokenizer_pickle import load_tokenizer_pickle
+from nanochat.formats.transformers_form import FORMS, SHAPE, TransformersForm
 from nanochat.model.architecture import ARCHITECTURES
 from nanochat.tokenizer.tokenizer import special_text
 from nanochat.writing import save_tensors
@@ -44,53 +45,71 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 NOTE = "nanochat.json"
-_CLASSIC = ARCHITECTURES["classic"]
 _INDEX = "model.safetensors.index.json"
-# Ours -> theirs; `{}` is the number of the layer.
-_NAMES = {
-    "transformer.wte.weight": "model.embed_tokens.weight",
-    "lm_head.weight": "lm_head.weight",
-}
-_LAYER_NAMES = {
-    "attn.c_q": "self_attn.q_proj",
-    "attn.c_k": "self_attn.k_proj",
-    "attn.c_v": "self_attn.v_proj",
-    "attn.c_proj": "self_attn.o_proj",
-    "mlp.c_fc": "mlp.fc1",
-    "mlp.c_proj": "mlp.fc2",
-}
-_SHAPE = {
-    "sequence_len": "max_position_embeddings",
-    "vocab_size": "vocab_size",
-    "n_layer": "num_hidden_layers",
-    "n_head": "num_attention_heads",
-    "n_kv_head": "num_key_value_heads",
-    "n_embd": "hidden_size",
-}
+_CODE = "nanochat.formats.transformers_2026"
 
 
-def write_transformers_folder(out: Path, published: Published) -> None:
-    """Write the folder; equal models give equal bytes. Weights are float32.
+def write_transformers_folder(out: Path, published: Published, form: TransformersForm | None = None) -> None:
+    """Write the folder, in the form of the architecture or another; equal models give equal bytes.
 
-    Raises ConfigError for an architecture that transformers does not have.
+    Weights are float32. Raises DataError, before anything is written, for what the class would misread.
     """
-    config = published.model.config
-    if config.architecture != "classic":
-        raise ConfigError(
-            f"the model is of architecture {config.architecture!r}; transformers has only the classic one",
-            hint="use --format nanochat",
-        )
-    state = published.model.state_dict()
+    config, state = published.model.config, published.model.state_dict()
+    form = form or FORMS[config.architecture]
     weights = {
-        _their_name(name): weight.detach().cpu().float().contiguous() for name, weight in state.items()
+        form.their_name(name): weight.detach().cpu().float().contiguous() for name, weight in state.items()
     }
-    save_tensors(weights, out / WEIGHTS, metadata={"format": "pt"})
     special = {name: published.tokenizer.special(name) for name in ("bos", "assistant_end")}
-    _write(out / "config.json", _config(config, special))
+    described = _config(config, form, special)
+    sizes = {name: tuple(weight.shape) for name, weight in weights.items()}
+    refuse_misread(described, sizes, config, form.sizes)
+    save_tensors(weights, out / WEIGHTS, metadata={"format": "pt"})
+    _write(out / "config.json", described)
     _write(out / "generation_config.json", _token_roles(special) | _SAMPLING)
     write_tokenizer_json(published.tokenizer, out / "tokenizer.json")
     _write(out / "tokenizer_config.json", _tokenizer_config(config))
     write_note(out / NOTE, published)
+    for module in sorted({name.partition(".")[0] for name in form.code.values()}):
+        (out / f"{module}.py").write_text(_class_code(module), encoding="utf-8")
+
+
+def _class_code(module: str) -> str:
+    """Return the text of a module as it stands in a folder: what it imports of its package lies beside it."""
+    text = files(_CODE).joinpath(f"{module}.py").read_text(encoding="utf-8")
+    return text.replace(f"from {_CODE}.", "from .")
+
+
+def refuse_misread(
+    described: Mapping[str, Any],
+    sizes: Mapping[str, tuple[int, ...]],
+    config: ModelConfig,
+    held: Callable[[ModelConfig], Mapping[str, tuple[int, ...]]] | None = None,
+) -> None:
+    """Raise DataError unless the class that `config.json` names is the model's, and reads all of its tensors.
+
+    A class drops tensors that it does not know and invents those that it lacks, and transformers loads on.
+    `held` says what the class holds where it is not transformers' own.
+    """
+    source = Path("config.json")
+    form, read = _form_of(described, source), _our_config(described, source)
+    expected = (held or form.sizes)(read)
+    named = (described.get("architectures"), described.get("auto_map", {}))
+    problems = [] if named == ([form.causal_class], form.code) else [f"be loaded as {named}"]
+    problems += [f"drop {name}" for name in sizes.keys() - expected.keys()]
+    problems += [f"invent {name}" for name in expected.keys() - sizes.keys()]
+    problems += [
+        f"take {name} for {expected[name]} where it is {size}"
+        for name, size in sizes.items()
+        if expected.get(name, size) != size
+    ]
+    if not problems and read != config:
+        problems = [f"read the shape {read.model_dump()} for {config.model_dump()}"]
+    if problems:
+        shown = ", ".join(sorted(problems)[:4]) + (f" and {len(problems) - 4} more" if problems[4:] else "")
+        raise DataError(
+            f"nothing was written: transformers' {form.causal_class} would {shown}",
+            hint="use --format nanochat",
+        )
 
 
 def write_note(path: Path, published: Published) -> None:
@@ -108,8 +127,6 @@ def read_note(path: Path) -> dict[str, Any]:
     return {"step": step, "source": source, "results": results}
 
 
-_DOCUMENT_TOKEN = "document_token"  # ours alone: transformers keeps it and does not ask what it means
-
 # As `nanochat chat` samples.
 _SAMPLING = {"do_sample": True, "temperature": Sampling.temperature, "top_k": Sampling.top_k}
 
@@ -120,33 +137,18 @@ def _token_roles(special: Mapping[str, int]) -> dict[str, Any]:
     return {"bos_token_id": bos, "eos_token_id": [end, bos], "pad_token_id": bos}
 
 
-def _config(config: ModelConfig, special: Mapping[str, int]) -> dict[str, Any]:
-    from nanochat.model.attention import RMS_EPS
-
+def _config(config: ModelConfig, form: TransformersForm, special: Mapping[str, int]) -> dict[str, Any]:
+    optional = {theirs: getattr(config, ours) for ours, theirs in form.optional.items()}
     return {
-        "architectures": ["NanoChatForCausalLM"],
-        **_fixed(config.n_embd),
-        **{theirs: getattr(config, ours) for ours, theirs in _SHAPE.items()},
+        "architectures": [form.causal_class],
+        **({"auto_map": dict(form.code)} if form.code else {}),
+        **form.fixed(config.n_embd),
+        **{theirs: getattr(config, ours) for ours, theirs in SHAPE.items()},
         **_token_roles(special),
-        **({} if config.document_token is None else {_DOCUMENT_TOKEN: config.document_token}),
-        "rms_norm_eps": RMS_EPS,
+        **{name: value for name, value in optional.items() if value is not None},
+        **form.written(),
         "dtype": "float32",
         "use_cache": True,
-    }
-
-
-def _fixed(n_embd: int) -> dict[str, Any]:
-    """Return the settings that the classic architecture leaves no choice about."""
-    from nanochat.model.gpt import LOGIT_CAP
-
-    return {
-        "model_type": "nanochat",
-        "intermediate_size": 4 * n_embd,
-        "hidden_act": "relu2",
-        "final_logit_softcapping": LOGIT_CAP,
-        "rope_parameters": {"rope_type": "default", "rope_theta": _CLASSIC.rope_base},
-        "attention_bias": False,
-        "tie_word_embeddings": False,
     }
 
 
@@ -163,34 +165,12 @@ def _tokenizer_config(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _their_name(name: str) -> str:
-    return _renamed(name, _NAMES, "transformer.h.", "model.layers.", _LAYER_NAMES)
-
-
-def _our_name(name: str) -> str:
-    """Return our name of a tensor; one that is none of theirs is left as it is, to be refused."""
-    layers = {theirs: ours for ours, theirs in _LAYER_NAMES.items()}
-    return _renamed(name, {v: k for k, v in _NAMES.items()}, "model.layers.", "transformer.h.", layers)
-
-
-def _renamed(name: str, whole: Mapping[str, str], old: str, new: str, parts: Mapping[str, str]) -> str:
-    if name in whole:
-        return whole[name]
-    layer, _, rest = name.removeprefix(old).partition(".")
-    part = parts.get(rest.removesuffix(".weight"))
-    return f"{new}{layer}.{part}.weight" if name.startswith(old) and part else name
-
-
 def find_transformers(folder: Path, choice: Choice) -> CheckpointFiles | None:
     """Return the files of a transformers folder, or None where it is not one."""
     config = folder / "config.json"
     if not config.is_file():
         return None
-    kind = read_object(config).get("model_type")
-    if kind != "nanochat":
-        raise DataError(
-            f"{config}: model_type is {kind!r}, not 'nanochat'", hint="only nanochat models can be read"
-        )
+    _form_of(read_object(config), config)
     if choice != Choice():
         raise ConfigError(f"{folder} is in transformers' format, which holds one checkpoint: give no choice")
     tokenizers = [folder / "tokenizer.json", folder / "tokenizer.pkl"]
@@ -229,8 +209,9 @@ def read_transformers(found: CheckpointFiles) -> Published:
     """Return model and tokenizer of a transformers folder; raise DataError naming what does not fit."""
     from nanochat.model.checkpoint import model_from_state
 
-    config = _our_config(found.description)
-    state = {_our_name(name): weight for file in found.weights for name, weight in _load(file).items()}
+    theirs = read_object(found.description)
+    form, config = _form_of(theirs, found.description), _our_config(theirs, found.description)
+    state = {form.our_name(name): weight for file in found.weights for name, weight in _load(file).items()}
     weights = found.weights[0]
     check_weights(config, state, weights, found.description)
     json_form = found.tokenizer.suffix == ".json"
@@ -242,19 +223,32 @@ def read_transformers(found: CheckpointFiles) -> Published:
     return check_vocabulary(published, found)
 
 
-def _our_config(path: Path) -> ModelConfig:
-    theirs = read_object(path)
-    shape = {ours: theirs[name] for ours, name in _SHAPE.items() if theirs.get(name) is not None}
+def _form_of(theirs: Mapping[str, Any], path: Path) -> TransformersForm:
+    """Return the form of what a `config.json` describes."""
+    kind = theirs.get("model_type")
+    found = next((form for form in FORMS.values() if form.model_type == kind), None)
+    if found is None:
+        known = " or ".join(repr(form.model_type) for form in FORMS.values())
+        raise DataError(
+            f"{path}: model_type is {kind!r}, not {known}", hint="only nanochat models can be read"
+        )
+    return found
+
+
+def _our_config(theirs: Mapping[str, Any], path: Path) -> ModelConfig:
+    form = _form_of(theirs, path)
+    shape = {ours: theirs[name] for ours, name in SHAPE.items() if theirs.get(name) is not None}
     shape.setdefault("n_kv_head", shape.get("n_head"))
-    missing = [_SHAPE[name] for name in _SHAPE if shape.get(name) is None]
+    missing = [SHAPE[name] for name in SHAPE if shape.get(name) is None]
     if missing:
         raise DataError(f"{path} lacks {', '.join(missing)}")
-    ours = {"document_token": theirs[_DOCUMENT_TOKEN]} if _DOCUMENT_TOKEN in theirs else {}
-    config = model_config({**shape, **ours}, path)
-    given = {**theirs, "rope_parameters": _rope(theirs)}
-    for name, fixed in _fixed(config.n_embd).items():
-        if given.get(name, fixed) != fixed:
-            raise DataError(f"{path}: {name} is {given[name]!r}, where this model has {fixed!r}")
+    more = {ours: theirs[name] for ours, name in form.optional.items() if theirs.get(name) is not None}
+    config = model_config({"architecture": form.architecture, **shape, **more}, path)
+    fixed = form.fixed(config.n_embd)
+    given = {**theirs, **({"rope_parameters": _rope(theirs)} if "rope_parameters" in fixed else {})}
+    for name, value in fixed.items():
+        if given.get(name, value) != value:
+            raise DataError(f"{path}: {name} is {given[name]!r}, where this model has {value!r}")
     return config
 
 
@@ -262,7 +256,7 @@ def _rope(theirs: Mapping[str, Any]) -> dict[str, Any]:
     """Return how positions are turned; older files keep the base outside of `rope_parameters`."""
     rope = theirs.get("rope_parameters")
     rope = rope if isinstance(rope, dict) else {}
-    base = rope.get("rope_theta", theirs.get("rope_theta", _CLASSIC.rope_base))
+    base = rope.get("rope_theta", theirs.get("rope_theta", ARCHITECTURES["classic"].rope_base))
     return {"rope_type": rope.get("rope_type", "default"), "rope_theta": base}
 
 

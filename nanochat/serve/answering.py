@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
+from nanochat.chat.pieces import Piece
 from nanochat.config import Sampling
 from nanochat.errors import NanochatError
 from nanochat.serve.api_errors import ApiError, bad_request, refused
@@ -41,6 +42,7 @@ class Answers:
         ]
         self._unfinished = dict(enumerate(self._jobs))
         self._tokens = dict.fromkeys(self._unfinished, 0)
+        self._held: dict[int, tuple[Piece, ...]] = {}
         self._first: dict[int, float] = {}
         try:
             service.desk.put(self._jobs)
@@ -98,7 +100,7 @@ class Answers:
             self._first[number] = now
             metrics.first_token(now - self._began)
             metrics.prompt(len(self._jobs[number].prompt), news.reused)
-        self._tokens[number] = news.tokens
+        self._tokens[number], self._held[number] = news.tokens, news.held
         if news.last:
             metrics.answer(news.tokens, now - self._first.get(number, now))
             del self._unfinished[number]
@@ -113,7 +115,10 @@ class Answers:
                 headers={"retry-after": "10"},
             )
         self._service.desk.cancel(list(self._unfinished.values()))
-        return [(n, News(tokens=self._tokens[n], ending="timeout")) for n in self._unfinished]
+        return [
+            (n, News(pieces=self._held[n], tokens=self._tokens[n], ending="timeout"))
+            for n in self._unfinished
+        ]
 
     def close(self) -> None:
         """Give up what is not finished; does nothing the second time."""

@@ -85,10 +85,18 @@ class InlineReader:
     """Takes in the pieces of one answer, and has the calculator's part in the text: `[3+4 = 7] `."""
 
     def __init__(self) -> None:
-        self.inserted = 0
-        """Characters so far that are not of the model's own text."""
         self._reader = AnswerReader()
-        self._asked: str | None = None
+        self._asked: Use | None = None
+        self._insertions: list[tuple[int, int]] = []  # characters of text before, and of the insertion
+
+    @property
+    def chars(self) -> int:
+        """Return how many characters of the model's own text have been read."""
+        return len(self._reader.text)
+
+    def place(self, offset: int) -> int:
+        """Return where in all of the text a character of the model's own stands."""
+        return offset + sum(chars for before, chars in self._insertions if before <= offset)
 
     def read(self, pieces: Iterable[Piece], *, last: bool) -> str:
         """Return the text that follows."""
@@ -99,7 +107,7 @@ class InlineReader:
                 continue
             text += self._inserted("")
             if isinstance(one, Asked):
-                self._asked = one.expression
+                self._asked = self._reader.uses[one.index]
             else:
                 text += one
         return text + self._inserted("") if last else text
@@ -108,6 +116,7 @@ class InlineReader:
         """Return what the calculator was asked, and what it returned."""
         if self._asked is None:
             return ""
-        text, self._asked = f"[{self._asked}{result}] ", None
-        self.inserted += len(text)
+        use, self._asked = self._asked, None
+        text = f"[{use.expression}{result}] "
+        self._insertions.append((use.offset, len(text)))
         return text

@@ -25,17 +25,21 @@ from nanochat.serve.chat_prompt import PARAMETER, TOOL
 from nanochat.serve.chat_request import ChatRequest
 from nanochat.serve.job_desk import Ending, News
 from nanochat.serve.service import ServedModel
-from nanochat.serve.token_lines import TextTokens, chat_logprobs
+from nanochat.serve.token_lines import ShownTokens, chat_logprobs
 
 
 @dataclass
 class _Answer:
     """What is known of one answer."""
 
-    text_tokens: TextTokens
+    tokens: ShownTokens = field(default_factory=ShownTokens)
     reader: AnswerReader = field(default_factory=AnswerReader)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     last: News = field(default_factory=News)
+
+    def shown(self, news: News) -> list[TokenLogprobs]:
+        """Return the tokens of the text that was read."""
+        return self.tokens.until(len(self.reader.text), news.logprobs)
 
 
 class ChatForm(AnswerForm):
@@ -46,7 +50,7 @@ class ChatForm(AnswerForm):
         super().__init__(body, model, prompt_tokens, count, prefix="chatcmpl")
         self._with_logprobs = bool(body.logprobs)
         self._client_calculates = body.client_calculates
-        self._answers = [_Answer(TextTokens(model.tokenizer)) for _ in range(count)]
+        self._answers = [_Answer() for _ in range(count)]
 
     def _opening(self) -> list[str]:
         first = AnswerMessage(role="assistant", content="", refusal=None)
@@ -60,7 +64,7 @@ class ChatForm(AnswerForm):
         ]
         if news.call is not None:
             deltas.append(AnswerMessage(tool_calls=[_called(news.call, index=0)]))
-        tokens = answer.text_tokens.among(news.logprobs) if self._with_logprobs else []
+        tokens = answer.shown(news) if self._with_logprobs else []
         if tokens and not deltas:
             deltas.append(AnswerMessage(content=""))
         lines = [
@@ -107,7 +111,7 @@ class ChatForm(AnswerForm):
     def _take_in(self, number: int, news: News) -> None:
         answer = self._answers[number]
         answer.reader.read(news.pieces, last=news.last)
-        answer.logprobs += answer.text_tokens.among(news.logprobs)
+        answer.logprobs += answer.shown(news)
         answer.last = news
 
     def _all(self, usage: Usage) -> ChatAnswer:

@@ -141,6 +141,8 @@ def _parts(messages: Sequence[ChatMessage], number: int) -> list[Part]:
             f"message {number} makes {len(calls)} calls; the model makes one at a time, and reads its result",
             f"messages[{number}].tool_calls",
         )
+    if calls:
+        _check_is_answered(messages, number)
     return parts + [_call(call, number) for call in calls]
 
 
@@ -178,14 +180,19 @@ def _call(call: ToolCall, number: int) -> Part:
 
 def _check_answers_a_call(messages: Sequence[ChatMessage], number: int) -> None:
     """Raise ApiError where a tool's message does not follow the call that it answers."""
-    called: list[str] = []
-    for before in reversed(messages[:number]):
-        if before.role not in ("assistant", "tool"):
-            break
-        called += [call.id for call in before.tool_calls or ()]
+    called = [call.id for call in messages[number - 1].tool_calls or ()] if number else []
     if messages[number].tool_call_id not in called:
         raise bad_request(
-            f"message {number} of role tool has tool_call_id {messages[number].tool_call_id!r:.80}, which no"
-            " call before it has",
+            f"message {number} of role tool has tool_call_id {messages[number].tool_call_id!r:.80}, and the"
+            " message before it makes no such call",
             f"messages[{number}].tool_call_id",
+        )
+
+
+def _check_is_answered(messages: Sequence[ChatMessage], number: int) -> None:
+    """Raise ApiError where no tool's message follows a call."""
+    if [after.role for after in messages[number + 1 : number + 2]] != ["tool"]:
+        raise bad_request(
+            f"message {number} makes a call, and no message of role tool with its result follows",
+            f"messages[{number}].tool_calls",
         )

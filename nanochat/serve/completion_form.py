@@ -11,14 +11,14 @@ from nanochat.serve.completion_answer import CompletionAnswer, CompletionChoice,
 from nanochat.serve.completion_request import CompletionRequest
 from nanochat.serve.job_desk import Ending, News
 from nanochat.serve.service import ServedModel
-from nanochat.serve.token_lines import CompletionTokens
+from nanochat.serve.token_lines import ShownTokens, completion_logprobs
 
 
 @dataclass
 class _Text:
     """What is known of one text."""
 
-    tokens: CompletionTokens
+    tokens: ShownTokens = field(default_factory=ShownTokens)
     reader: InlineReader = field(default_factory=InlineReader)
     text: str = ""
     logprobs: CompletionLogprobs | None = None
@@ -31,7 +31,7 @@ class CompletionForm(AnswerForm):
     def __init__(self, body: CompletionRequest, model: ServedModel, prompt_tokens: int, count: int) -> None:
         super().__init__(body, model, prompt_tokens, count, prefix="cmpl")
         self._top = body.logprobs
-        self._texts = [_Text(CompletionTokens(model.tokenizer)) for _ in range(count)]
+        self._texts = [_Text() for _ in range(count)]
 
     def _opening(self) -> list[str]:
         return []
@@ -47,7 +47,10 @@ class CompletionForm(AnswerForm):
         text = one.reader.read(news.pieces, last=news.last)
         logprobs = None
         if self._top is not None:
-            logprobs = one.tokens.lines(news.logprobs, one.reader.inserted, with_top=self._top > 0)
+            shown = one.tokens.until(one.reader.chars, news.logprobs)
+            logprobs = completion_logprobs(
+                self.model.tokenizer, shown, one.reader.place, with_top=self._top > 0
+            )
         finish, reason = FINISHES[news.ending] if news.ending else (None, None)
         choice = CompletionChoice(index=number, text=text, logprobs=logprobs, finish_reason=finish)
         if reason:

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from nanochat.chat.pieces import Piece
 from nanochat.chat.request import Request
 from nanochat.serve.job_desk import AnswerJob, JobDesk, News, NoEngine
 
@@ -106,7 +105,8 @@ class EngineThread:
         if call is not None:
             self.engine.cancel(request)
         news = News(
-            pieces=written.pieces if call is None else _before_the_end(written.pieces),
+            pieces=written.pieces if call is None else (*written.pieces, *written.held),
+            held=written.held,
             logprobs=written.logprobs,
             tokens=len(request.tokens),
             reused=request.reused_tokens,
@@ -148,9 +148,3 @@ class EngineThread:
             self._call_soon(deliver)
         except RuntimeError:  # the event loop is closed, so nobody waits any more
             _log.debug("nobody waits for %d answers", len(news))
-
-
-def _before_the_end(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
-    """Return the pieces up to the end of a calculation."""
-    ends = [number for number, piece in enumerate(pieces) if piece.kind == "expression"]
-    return pieces[: ends[-1] + 1] if ends else ()

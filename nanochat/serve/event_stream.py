@@ -1,7 +1,8 @@
 """Answers that are sent while they are written, as server-sent events, and answers to clients that go away.
 
-By hand, as an event is one line of JSON behind `data: `: a library would add its own ideas of pings and of
-when a client is gone.
+By hand, as an event is one line of JSON behind `data: `: a library would add its own ideas of when a client
+is gone. While there is nothing to send for long, as in the queue, comments are sent instead: proxies cut off
+what they take for dead.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from typing import Any, Final, TypeVar
 
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
@@ -21,6 +22,7 @@ from nanochat.serve.api_errors import ApiError
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 DONE = "[DONE]"
+_QUIET_S: Final = 15.0  # well below the minute after which proxies give up
 
 
 class ClientGone(Exception):
@@ -83,7 +85,7 @@ class EventStream(Response):
         headers = [(name, value) for name, value in self.raw_headers if name != b"content-length"]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         try:
-            async for data in self._events:
+            while (data := await _meanwhile_comments(anext(self._events, None), send)) is not None:
                 await send(_event(data))
         except ApiError as error:
             await send(_event(json.dumps(error.content)))
@@ -93,5 +95,20 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+async def _meanwhile_comments(coming: Awaitable[_T], send: Send) -> _T:
+    """Return what is waited for; send comments while it does not come."""
+    task = asyncio.ensure_future(coming)
+    try:
+        while not (await asyncio.wait((task,), timeout=_QUIET_S))[0]:
+            await send(_part(": the answer is being waited for"))
+        return task.result()
+    finally:
+        task.cancel()
+
+
 def _event(data: str) -> dict[str, Any]:
-    return {"type": "http.response.body", "body": f"data: {data}\n\n".encode(), "more_body": True}
+    return _part(f"data: {data}")
+
+
+def _part(lines: str) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": f"{lines}\n\n".encode(), "more_body": True}

@@ -100,11 +100,15 @@ class HttpServer:
         try:
             model_id, engines = self._load()
             self.service.start(model_id, engines, loop.call_soon_threadsafe)
+            then = self._open
         except BaseException as error:
             self._failure = error
-            with contextlib.suppress(RuntimeError):  # it has ended meanwhile
-                loop.call_soon_threadsafe(self._leave)
-        else:
+            then = self._leave
+        with contextlib.suppress(RuntimeError):  # it has ended meanwhile
+            loop.call_soon_threadsafe(then)
+
+    def _open(self) -> None:
+        if self.service.open():
             self._say("ready")
 
     async def _finish(self) -> None:

@@ -26,6 +26,8 @@ class News:
     """What is new of one answer."""
 
     pieces: tuple[Piece, ...] = ()
+    held: tuple[Piece, ...] = ()
+    """Held back so far: an answer that ends now has these as well."""
     logprobs: tuple[TokenLogprobs, ...] = ()
     tokens: int = 0
     """Written so far, all in all."""

@@ -27,10 +27,14 @@ class ServeMetrics:
             "nanochat_requests", "Requests for answers, by how they ended", ["outcome"], registry=registry
         )
         for outcome in OUTCOMES:
-            self._requests.labels(outcome)  # so that each is there from the beginning
+            self._requests.labels(
+                outcome
+            )  # so that each is there from the beginning: a first one is a growth
         self._prompt_tokens = Counter(
             "nanochat_prompt_tokens", "Tokens of prompts: read, or known before", ["how"], registry=registry
         )
+        for how in ("read", "reused"):
+            self._prompt_tokens.labels(how)
         self._tokens = Counter("nanochat_generated_tokens", "Tokens written", registry=registry)
         self._first = _histogram("time_to_first_token_seconds", "From a request to a first token", registry)
         self._duration = _histogram("request_duration_seconds", "From a request to its end", registry)

@@ -81,8 +81,12 @@ class Service:
             thread.start()
         self._threads = threads
         self.metrics.watch_caches(lambda: [t.engine.cache for t in threads if t.engine.cache is not None])
+
+    def open(self) -> bool:
+        """Take requests, once the model is there; return False where the server is about to end."""
         if self.state == "loading":
             self.state = "ready"
+        return self.state == "ready"
 
     @contextmanager
     def request_open(self) -> Iterator[None]:

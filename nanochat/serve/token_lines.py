@@ -5,8 +5,8 @@ What the calculator was asked and returned is not text, and its tokens are left 
 
 from __future__ import annotations
 
-import codecs
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from nanochat.chat.request import TokenLogprobs
@@ -17,23 +17,22 @@ from nanochat.tokenizer.tokenizer import Tokenizer
 _LOWEST: Final = -9999.0  # for a token that cannot be drawn: JSON has no infinity, and the API writes it so
 
 
-class TextTokens:
-    """Tells the tokens of one answer's text from those of the calculator."""
+class ShownTokens:
+    """Holds back the tokens of one answer until the text that they begin in is shown.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._begin = {tokenizer.special(name) for name in ("python_start", "output_start")}
-        self._end = {tokenizer.special(name) for name in ("python_end", "output_end")}
-        self._inside = False
+    Those of a stop string never are.
+    """
 
-    def among(self, tokens: Sequence[TokenLogprobs]) -> list[TokenLogprobs]:
-        """Return those of the text among the next tokens."""
-        found = []
-        for one in tokens:
-            if one.token in self._begin or one.token in self._end:
-                self._inside = one.token in self._begin
-            elif not self._inside:
-                found.append(one)
-        return found
+    def __init__(self) -> None:
+        self._held: deque[TokenLogprobs] = deque()
+
+    def until(self, chars: int, new: Sequence[TokenLogprobs]) -> list[TokenLogprobs]:
+        """Take in the next tokens; return those that begin in the first `chars` characters of the text."""
+        self._held += [one for one in new if one.offset is not None]
+        shown = []
+        while self._held and (self._held[0].offset or 0) < chars:
+            shown.append(self._held.popleft())
+        return shown
 
 
 def chat_logprobs(tokenizer: Tokenizer, tokens: Sequence[TokenLogprobs]) -> ChatLogprobs:
@@ -53,34 +52,21 @@ def chat_logprobs(tokenizer: Tokenizer, tokens: Sequence[TokenLogprobs]) -> Chat
     return ChatLogprobs(content=content, refusal=None)
 
 
-class CompletionTokens:
-    """The tokens of one text that was gone on with, and where each begins."""
+def completion_logprobs(
+    tokenizer: Tokenizer, tokens: Sequence[TokenLogprobs], place: Callable[[int], int], *, with_top: bool
+) -> CompletionLogprobs:
+    """Return tokens in the form that a text has them; `place` knows where in it a character stands."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._text_tokens = TextTokens(tokenizer)
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._chars = 0
+    def name(token: int) -> str:
+        return _text(tokenizer.decode_bytes([token]))
 
-    def lines(self, new: Sequence[TokenLogprobs], inserted: int, *, with_top: bool) -> CompletionLogprobs:
-        """Return the next tokens; `inserted` characters before them come from the calculator."""
-        tokens = self._text_tokens.among(new)
-        names, offsets = [], []
-        for one in tokens:
-            raw = self._tokenizer.decode_bytes([one.token])
-            names.append(_text(raw))
-            offsets.append(self._chars + inserted)
-            self._chars += len(self._decoder.decode(raw))
-        top = [{self._name(token): max(logprob, _LOWEST) for token, logprob in one.top} for one in tokens]
-        return CompletionLogprobs(
-            tokens=names,
-            token_logprobs=[max(one.logprob, _LOWEST) for one in tokens],
-            top_logprobs=top if with_top else None,
-            text_offset=offsets,
-        )
-
-    def _name(self, token: int) -> str:
-        return _text(self._tokenizer.decode_bytes([token]))
+    top = [{name(token): max(logprob, _LOWEST) for token, logprob in one.top} for one in tokens]
+    return CompletionLogprobs(
+        tokens=[name(one.token) for one in tokens],
+        token_logprobs=[max(one.logprob, _LOWEST) for one in tokens],
+        top_logprobs=top if with_top else None,
+        text_offset=[place(one.offset or 0) for one in tokens],
+    )
 
 
 def _text(raw: bytes) -> str:

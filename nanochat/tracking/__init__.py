@@ -5,6 +5,7 @@ from nanochat.tracking.database import schema_problem
 from nanochat.tracking.made import History, Made
 from nanochat.tracking.mlflow_sink import RunStatus
 from nanochat.tracking.pipeline_tracker import PipelineTracker, StageTracker
+from nanochat.tracking.run_summary import PublishedModel
 from nanochat.tracking.tags import run_tags
 from nanochat.tracking.trackers import MemoryTracker, MultiTracker
 
@@ -15,6 +16,7 @@ __all__ = [
     "MultiTracker",
     "PipelineTracker",
     "Point",
+    "PublishedModel",
     "RunStatus",
     "StageTracker",
     "run_tags",

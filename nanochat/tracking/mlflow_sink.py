@@ -19,6 +19,7 @@ from nanochat.tracking.call_queue import Point, RunHandle
 from nanochat.tracking.database import database_ready
 from nanochat.tracking.made import Dataset, Made
 from nanochat.tracking.reach import require_answer
+from nanochat.tracking.run_summary import PublishedModel, link_comparison, register
 from nanochat.tracking.tags import (
     CACHE_STATUS,
     DIGEST,
@@ -61,6 +62,7 @@ class MlflowSink:
         self.experiment_id: str | None = None  # known once connected
         self._uri = uri
         self._experiment = experiment
+        self.comparison: str | None = None  # page that compares the last summed up run with earlier ones
         self._texts: dict[tuple[RunHandle, int], int] = {}
 
     def reach(self) -> None:
@@ -79,7 +81,7 @@ class MlflowSink:
         from mlflow import MlflowClient
 
         with database_ready(self._uri, _make_tables):
-            self._client = MlflowClient(tracking_uri=self._uri)
+            self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
             found = self._client.get_experiment_by_name(self._experiment)
             self.experiment_id = (
                 found.experiment_id
@@ -128,6 +130,16 @@ class MlflowSink:
         metrics = [Metric(k, float(v), p.time_ms, p.step) for p in points for k, v in p.numbers.items()]
         for part in _parts(metrics, _MAX_METRICS):
             self._client.log_batch(run.run_id, metrics=part)
+
+    def sum_up(self, run: RunHandle, *, point: Point, model: PublishedModel | None) -> None:
+        """Write a pipeline run's own numbers, its model, and a link to the runs that it compares with."""
+        from mlflow.entities import Metric
+
+        assert run.run_id and self.experiment_id  # a run's calls come after the one that makes it
+        new = register(self._client, self.experiment_id, run.run_id, model) if model else None
+        metrics = [Metric(k, v, point.time_ms, point.step, model_id=new) for k, v in point.numbers.items()]
+        self._client.log_batch(run.run_id, metrics=metrics)
+        self.comparison = link_comparison(self._client, self.experiment_id, run.run_id)
 
     def add_datasets(self, run: RunHandle, *, datasets: Sequence[Dataset]) -> None:
         """Write the input artifacts of a run."""

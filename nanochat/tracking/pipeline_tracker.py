@@ -22,6 +22,7 @@ from nanochat.tracking.database import schema_problem
 from nanochat.tracking.drain import Drain
 from nanochat.tracking.made import Dataset, Made
 from nanochat.tracking.mlflow_sink import MlflowSink, RunStatus
+from nanochat.tracking.run_summary import PublishedModel
 from nanochat.tracking.tags import CACHE_STATUS, CACHED, EXECUTED
 
 _log = logging.getLogger(__name__)
@@ -161,10 +162,21 @@ class PipelineTracker:
         last = {k: v for k, v in (metrics or {}).items() if k not in tracker.logged}
         self._end(tracker.run, status, last)
 
-    def sum_up(self, metrics: Mapping[str, float]) -> None:
-        """Queue the numbers by which whole runs are compared, if the parent run is ours."""
+    def sum_up(self, metrics: Mapping[str, float], model: PublishedModel | None = None) -> None:
+        """Queue the numbers by which whole runs are compared and the published model, if the run is ours."""
         if self._root is not None and not self._root.foreign and metrics:
-            self._queue.put(self._root, self._sink.add_metrics, Point(dict(metrics), 0, _now_ms()))
+            point = Point(dict(metrics), 0, _now_ms())
+            self._queue.put(self._root, partial(self._sink.sum_up, point=point, model=model))
+
+    @property
+    def comparison(self) -> str | None:
+        """Return the page that compares this run with earlier ones, once written, if there is a server."""
+        page = self._sink.comparison
+        return f"{self.address.rstrip('/')}/{page}" if page and self._on_server else None
+
+    @property
+    def _on_server(self) -> bool:
+        return self.address.startswith(("http://", "https://"))
 
     def run_id(self, node_id: str | None = None, *, wait_s: float = 2.0) -> str | None:
         """Return the MLflow id of a node's run, or of the parent run; None when not known within `wait_s`.
@@ -197,7 +209,7 @@ class PipelineTracker:
     def url(self, node_id: str | None = None) -> str | None:
         """Return the page of a run whose id is already known, if the tracker writes to a server."""
         run_id, experiment_id = self.run_id(node_id, wait_s=0.0), self._sink.experiment_id
-        if run_id is None or experiment_id is None or not self.address.startswith(("http://", "https://")):
+        if run_id is None or experiment_id is None or not self._on_server:
             return None
         return f"{self.address.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
 

@@ -1,7 +1,7 @@
-"""Pictures of the chat page for the documents: `python -m tests.browser.screenshots MODEL`.
+"""Pictures for the documents: `python -m tests.browser.screenshots MODEL REPORT`.
 
-MODEL is a published folder, such as the one that `nanochat run toy` writes. Needs a Chromium and `nanochat
-serve`; writes `docs/images/chat-{light,dark,phone}.png`.
+MODEL is a published folder, such as the one that `nanochat run toy` writes, REPORT a page of `nanochat
+report`. Needs a Chromium and `nanochat serve`; writes `docs/images/{chat,report}-{light,dark,phone}.png`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ SCREENS: Mapping[str, Mapping[str, Any]] = {
 }
 QUESTIONS = ("Hello!", "What is 3 plus 4?")  # a conversation each
 _COLOURS = 96  # of a palette: text stays sharp, and a picture is some tens of kilobytes
+SECTIONS = {"light": "", "dark": "#training", "phone": "#benchmarks"}  # of the report, one in each picture
+_HIGH = 760  # pixels of a report's picture
 
 
-def main(model: Path) -> None:
+def main(model: Path, report: Path) -> None:
     """Take all pictures."""
     IMAGES.mkdir(parents=True, exist_ok=True)
     with (
@@ -43,6 +45,10 @@ def main(model: Path) -> None:
             page.goto(server.url)
             _talk(page)
             _save(page.screenshot(), IMAGES / f"chat-{name}.png")
+            size = {"width": screen["viewport"]["width"], "height": _HIGH}
+            page = browser.new_context(**{**screen, "viewport": size}).new_page()
+            page.goto(report.absolute().as_uri() + SECTIONS[name])
+            _save(page.screenshot(), IMAGES / f"report-{name}.png")
         browser.close()
 
 
@@ -70,4 +76,4 @@ def _save(picture: bytes, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

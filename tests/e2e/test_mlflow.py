@@ -33,7 +33,7 @@ class View:
     def __init__(self, uri: str) -> None:
         from mlflow import MlflowClient
 
-        self.client = MlflowClient(uri)
+        self.client = MlflowClient(uri, registry_uri=uri)
 
     def runs(self):
         """Return (parent, children by node) of each pipeline run, oldest first."""
@@ -87,6 +87,22 @@ def test_runs_can_be_compared_by_the_numbers_of_their_parents(three_runs):
         assert {"parameters", "tokens", "flops", "hours"} <= set(found) and found["hours"] > 0
         assert any(name.startswith("core") for name in found)
         assert any(name.startswith("chatcore") for name in found)
+
+
+def test_the_published_model_is_registered_once_with_its_digest_and_numbers(three_runs):
+    view, records = three_runs
+    client, published = view.client, records["publish"]
+    versions = client.search_model_versions("name = 'nanochat-toy'")
+    assert [version.tags["nanochat.digest"] for version in versions] == [published["digest"]]
+    first, *later = (parent for parent, _ in view.runs())
+    assert versions[0].run_id == first.info.run_id and published["key"][:12] in versions[0].description
+    model = client.get_logged_model(versions[0].model_id)
+    assert model.params["parameters"] == str(published["metrics"]["parameters"])
+    assert {metric.key: metric.value for metric in model.metrics} == first.data.metrics
+    assert "mlflow.note.content" not in first.data.tags  # there was nothing to compare with
+    for parent in later:
+        note = parent.data.tags["mlflow.note.content"]
+        assert "#/compare-runs?" in note and parent.info.run_id in note and first.info.run_id in note
 
 
 def test_an_executed_stage_has_params_metrics_over_time_system_metrics_and_its_inputs(three_runs, nodes):

@@ -11,6 +11,8 @@ import pytest
 from flows.stages import STAGES
 from tests.e2e.conftest import ROOT, RUN_TOY, Nanochat, overrides
 from tests.support.documents import difference, masked
+from tests.support.hub_pages import HubPages, pages_served
+from tests.support.signing_keys import write_keys
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -97,6 +99,43 @@ def test_everything_that_reads_the_store_works_on_a_finished_run(toy):
     page = nanochat("report", "toy").stdout.strip()
     assert page.endswith(".html")
     assert "pretrain" in Path(page).read_text(encoding="utf-8")
+
+
+def test_a_signed_export_is_verified_with_all_that_it_was_made_from(toy, tmp_path):
+    nanochat, folder = toy.nanochat, tmp_path / "model"
+    private, public = write_keys(tmp_path)
+    nanochat("export", "publish", str(folder), "--sign", str(private))
+    verified = nanochat("verify", str(folder), "--key", str(public), "--lineage")
+    assert verified.stdout == "" and "by their owner's account: recipe toy" in verified.stderr
+    said = nanochat.json("verify", str(folder), "--key", str(public))
+    packages = json.loads((folder / "sbom.cdx.json").read_text())["components"]
+    assert {"torch", "numpy", "prefect"} <= {each["name"] for each in packages}
+    assert {"sbom.cdx.json", "provenance.json", "README.md", "generate_cpu.py"} < {*said["files"]}
+    nodes = nanochat.json("plan", "toy")["nodes"]
+    assert len(said["made_from"]["ancestors"]) == len(nodes)
+    elsewhere = ("--store", str(tmp_path / "empty"), "--lineage")
+    missing = nanochat("verify", str(folder), "--key", str(public), *elsewhere, code=1)
+    assert missing.stdout.count("is not in the store") == len(nodes)
+    (folder / "generate_cpu.py").write_text("print('evil')")
+    changed = nanochat("verify", str(folder), "--key", str(public), code=1)
+    assert "generate_cpu.py was changed after it was signed" in changed.stderr
+    wanted = nanochat("verify", str(folder), code=2)
+    assert "--key" in wanted.stderr
+
+
+def test_a_run_pushes_what_it_has_published(toy, tmp_path):
+    nanochat = toy.nanochat
+    private, _ = write_keys(tmp_path)
+    with pages_served(HubPages()) as hub:
+        known = {"HF_ENDPOINT": hub.url, "HF_TOKEN": hub.token, "HF_HUB_DISABLE_XET": "1"}
+        with_hub = Nanochat(nanochat.home, {**nanochat.extra, **known})
+        pushed = with_hub.json(*RUN_TOY, "--push", "me/toy", "--sign", str(private), "--yes")["pushed"]
+        page = hub.pages["me/toy"]
+        assert page.private and pushed["page"] == f"{hub.url}/me/toy"
+        assert set(page.files) == set(pushed["files"]) >= {"model.sig", "model.safetensors", "README.md"}
+        assert hub.token not in str(page.files) + str(pushed)
+        again = with_hub(*RUN_TOY, "--push", "me/toy", "--sign", str(private), "--yes")
+        assert again.stdout.rstrip().count("nothing was sent") == 1 and len(page.commits) == 1
 
 
 def test_from_scratch_twice_gives_the_same_digests_stage_by_stage(tmp_path):

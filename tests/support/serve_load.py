@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import torch
@@ -37,11 +37,19 @@ _MALFORMED_BODIES = (
 )
 
 
-def write_random_model(folder: Path, context: int = 512) -> Path:
+def write_random_model(
+    folder: Path, context: int = 512, architecture: Literal["classic", "2026"] = "classic"
+) -> Path:
     """Write a small model whose answers depend on all of the text, and on the seed; return its folder."""
     tokenizer = Tokenizer.from_ranks({bytes([byte]): byte for byte in range(256)})
     config = ModelConfig(
-        sequence_len=context, vocab_size=tokenizer.vocab_size, n_layer=2, n_head=2, n_kv_head=2, n_embd=64
+        architecture=architecture,
+        sequence_len=context,
+        vocab_size=tokenizer.vocab_size,
+        n_layer=2,
+        n_head=2,
+        n_kv_head=2,
+        n_embd=64,
     )
     model, generator = GPT(config), torch.Generator().manual_seed(0)
     with torch.no_grad():

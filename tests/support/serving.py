@@ -100,10 +100,12 @@ def server_here(
     *makes: Callable[[], Engine],
     load: Load | None = None,
     send_buffer: int | None = None,
+    said: list[str] | None = None,
 ) -> Iterator[tuple[str, HttpServer]]:
     """Yield address and inside of a server in this process; it ends with the block.
 
-    It has an engine of each that `makes` make, once those are there: at once if `load` is given.
+    It has an engine of each that `makes` make, once those are there: at once if `load` is given. What it
+    tells whoever started it is added to `said`.
     """
     listening = open_socket(settings.host, 0)
     address = address_of(listening)  # now: a server that fails has closed its socket
@@ -111,8 +113,14 @@ def server_here(
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     ready = threading.Event()
     engines = [("cpu", make) for make in makes]
-    server = HttpServer(settings, load or (lambda: ("tiny", engines)), read_page(), lambda text: ready.set())
     ended: list[BaseException] = []
+
+    def say(text: str) -> None:
+        if said is not None:
+            said.append(text)
+        ready.set()
+
+    server = HttpServer(settings, load or (lambda: ("tiny", engines)), read_page(), say)
 
     def run() -> None:
         try:

@@ -29,9 +29,10 @@ _MODEL = ("nanochat.model", "nanochat.tokenizer")
 ALLOWED = {
     "flows": (),
     "flows.__main__": ("flows.cli",),
-    "flows.cli": (*_RUN, "flows.models", "flows.pipeline", *_ANYWHERE_IN_FLOWS),
+    "flows.cli": (*_RUN, "flows.models", "flows.pipeline", "flows.report", *_ANYWHERE_IN_FLOWS),
     "flows.models": (*_RUN, *_ANYWHERE_IN_FLOWS),
     "flows.pipeline": (*_RUN, *_ANYWHERE_IN_FLOWS),
+    "flows.report": (*_PLAN, "flows.display.quantities", "flows.run.headline", *_ANYWHERE_IN_FLOWS),
     "flows.run": (*_PLAN, "flows.display", *_ANYWHERE_IN_FLOWS),
     "flows.display": (*_PLAN, *_ANYWHERE_IN_FLOWS),
     "flows.plan": (*_STAGES, "flows.dag", *_ANYWHERE_IN_FLOWS),
@@ -72,6 +73,7 @@ ALLOWED = {
         *("nanochat.chat", "nanochat.evals.bpb"),  # an evaluation task would decide what is trained
     ),
     "nanochat.formats": (*_BASICS, *_MODEL),
+    "nanochat.formats.transformers_2026": (),  # code of exported folders
     "nanochat.harness": (
         *(*_BASICS, "nanochat.chat", "nanochat.data.chat", "nanochat.evals"),
         *("nanochat.formats", *_MODEL),
@@ -105,6 +107,10 @@ PLACES = {
     "triton": {"kernels.language"},
     "huggingface_hub": {"nanochat.data.sources.hub_client", "nanochat.publish.hub_upload"},
     "lm_eval": {"nanochat.harness.adapter"},
+    "transformers": {
+        "nanochat.formats.transformers_2026.configuration_nanochat2026",
+        "nanochat.formats.transformers_2026.modeling_nanochat2026",
+    },
 }
 
 

@@ -12,9 +12,11 @@ from typer.testing import CliRunner
 from flows.cli.app import app
 from flows.models.pushed_files import refuse_secrets
 from nanochat.errors import ConfigError, SourceUnavailable
+from nanochat.publish.signature import check
 from tests.support.hub_pages import HubPages, pages_served
 from tests.support.hub_server import without_hub_settings
 from tests.support.serve_load import write_random_model
+from tests.support.signing_keys import write_keys
 
 # The hub's library sends a file as its client's next version will not take it.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -77,10 +79,43 @@ def test_a_model_goes_to_a_private_page_once(push, hub, model):
     assert hub.token not in first.output + second["page"] + str(page.files)
 
 
+def test_a_signed_model_is_signed_once_and_never_left_with_a_signature_that_does_not_fit(
+    push, hub, model, tmp_path
+):
+    private, public = write_keys(tmp_path)
+    assert push("--yes", "--sign", str(private)).exit_code == 0
+    page = hub.pages["me/mine"]
+    cloned = tmp_path / "cloned"
+    for name, content in page.files.items():
+        (cloned / name).parent.mkdir(parents=True, exist_ok=True)
+        (cloned / name).write_bytes(content)
+    assert set(check(cloned, public).files) == set(page.files) - {"model.sig"}
+    for words in (["--sign", str(private)], []):
+        assert json.loads(push("--yes", "--json", *words).stdout)["sent"] == []
+    (model / "README.md").write_text("---\nlicense: mit\n---\n# mine, changed\n")
+    refused = push("--yes")
+    assert isinstance(refused.exception, ConfigError) and "README.md would no longer fit" in str(
+        refused.exception
+    )
+    assert json.loads(push("--yes", "--json", "--sign", str(private)).stdout)["sent"] == [
+        "README.md",
+        "model.sig",
+    ]
+
+
 def test_safetensors_alone_hold_no_pickle(push, hub):
     assert push("--yes", "--public", "--format", "transformers").exit_code == 0
     page = hub.pages["me/mine"]
     assert not page.private and set(page.files) == _SAFE | {"README.md"}
+
+
+def test_a_model_of_2026_goes_with_the_code_that_transformers_needs(push, hub, model):
+    write_random_model(model, architecture="2026")
+    code = {"configuration_nanochat2026.py", "modeling_nanochat2026.py"}
+    assert push("--yes").exit_code == 0
+    assert set(hub.pages["me/mine"].files) == _SAFE | _OWN | code | {"README.md"}
+    assert push("--yes", "--format", "transformers", name="me/safe").exit_code == 0
+    assert set(hub.pages["me/safe"].files) == _SAFE | code | {"README.md"}
 
 
 def test_a_push_that_was_cut_off_goes_on(push, hub):
@@ -157,3 +192,20 @@ def test_a_commit_does_not_tell_where_the_model_was(push, hub, model):
     push("--yes")
     (message,) = hub.pages["me/mine"].commits
     assert str(model.parent) not in message
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--push", "me/mine"], "nobody is there"),
+        (["--push", "mine", "--yes"], "not OWNER/NAME"),
+        (["--push", "me/mine", "--yes", "--until", "pretrain"], "does not publish"),
+        (["--yes"], "for what --push sends"),
+        (["--push", "others/mine", "--yes", "--sign", "nowhere.pem"], "nowhere.pem"),
+    ],
+)
+def test_a_push_after_a_run_is_refused_before_any_work(hub, tmp_path, monkeypatch, words, said):
+    monkeypatch.setenv("NANOCHAT_HOME", str(tmp_path / "home"))
+    refused = CliRunner().invoke(app, ["run", "toy", *words])
+    assert isinstance(refused.exception, ConfigError) and said in str(refused.exception)
+    assert not list((tmp_path / "home").rglob("records/*/*")) and hub.pages == {}

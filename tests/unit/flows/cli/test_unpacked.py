@@ -8,7 +8,6 @@ import shutil
 import pytest
 
 from flows.cli.unpacked import unpack
-from flows.display.report import build_report
 from flows.store import Store
 from nanochat.errors import ConfigError
 
@@ -78,14 +77,3 @@ def test_a_file_or_link_in_the_place_of_the_folder_is_left_as_it_is(kind, store,
     with pytest.raises(ConfigError, match="is not a folder of a run"):
         unpack(store, _publish(store, tmp_path / "a", "a", README="1"), target)
     assert not list(other.iterdir())
-
-
-def test_a_report_replaces_a_report_and_nothing_else(tmp_path):
-    target = tmp_path / "toy.html"
-    build_report({}, lambda record, path: b"", target)
-    build_report({}, lambda record, path: b"", target)
-    target.write_text("<!doctype html><title>my thesis</title>")
-    for place in (target, tmp_path):
-        with pytest.raises(ConfigError, match="exists and is not a report"):
-            build_report({}, lambda record, path: b"", place)
-    assert "my thesis" in target.read_text()

@@ -16,10 +16,12 @@ import psutil
 import pytest
 
 from flows.display import servers as display
+from flows.display.newest_runs import comparison_of_newest
 from flows.store import Store
 from flows.store.fingerprint import fingerprint
 from nanochat.errors import NanochatError
 from nanochat.sqlite_urls import sqlite_url
+from nanochat.tracking import PipelineTracker, PublishedModel
 from tests.support.serving import write_tiny_model
 
 _HOLDER = """
@@ -90,8 +92,26 @@ def test_ui_serves_both_pages_and_lends_its_prefect_to_a_run(home: Path) -> None
         with display.local_prefect_server(home) as api:
             assert api == f"{prefect}/api"
         assert _get(f"{prefect}/api/health") == b"true"  # the run did not stop what it borrowed
+        assert comparison_of_newest(mlflow) is None and comparison_of_newest("http://127.0.0.1:1") is None
+        first, second = _tracked_run(mlflow), _tracked_run(mlflow)
+        assert first.comparison is None
+        page = comparison_of_newest(mlflow)
+        for link in (page, second.comparison):
+            assert f"{mlflow}/#/compare-runs?runs=" in link
+            assert all(str(run.run_id()) in link for run in (first, second))
     assert not (home / "prefect" / "url").exists()
     assert (home / "mlflow.db").is_file() and os.listdir(home.parent) == [_ODD]  # noqa: PTH208
+
+
+def _tracked_run(mlflow: str) -> PipelineTracker:
+    """Show a whole pipeline run with a published model, the same each time."""
+    model = PublishedModel(name="nanochat-toy", key="k", digest="d", params={}, description="")
+    tracker = PipelineTracker(mlflow, patience_s=120.0)
+    tracker.start_run("toy", {}, {"nanochat.recipe": "toy"})
+    tracker.sum_up({"core": 0.25}, model)
+    tracker.close()
+    assert not tracker.errors and not tracker.abandoned
+    return tracker
 
 
 @pytest.mark.slow

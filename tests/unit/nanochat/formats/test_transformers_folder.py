@@ -12,10 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from nanochat.config import ModelConfig
 from nanochat.errors import ConfigError, DataError
 from nanochat.formats.folder import find_published, read_published
+from nanochat.formats.mlx_folder import write_mlx_folder
 from nanochat.formats.published import Choice, Published
-from nanochat.formats.transformers_folder import write_transformers_folder
+from nanochat.formats.transformers_folder import refuse_misread, write_transformers_folder
+from nanochat.formats.transformers_form import FORMS
 from nanochat.model.gpt import GPT
 
 
@@ -75,7 +78,7 @@ def test_a_folder_of_somebody_else_needs_no_note_and_may_hold_bfloat16(folder):
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"model_type": "llama"}, "model_type is 'llama', not 'nanochat'"),
+        ({"model_type": "llama"}, "model_type is 'llama', not 'nanochat' or 'nanochat_2026'"),
         ({"final_logit_softcapping": 30.0}, r"final_logit_softcapping is 30\.0, where this model has 15"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_parameters is"),
         ({"rope_parameters": None, "rope_theta": 5e5}, "rope_parameters is"),
@@ -165,10 +168,72 @@ def test_nanochats_files_win_where_both_formats_are_there(folder, written):
     assert find_published(folder).format == "nanochat"
 
 
-def test_the_architecture_of_2026_is_refused_with_the_way_out(byte_tokenizer, tiny_model, tmp_path):
-    fields = {**tiny_model.config.model_dump(), "architecture": "2026", "window_pattern": "SL", "n_embd": 32}
-    model = GPT(type(tiny_model.config)(**fields))
-    with pytest.raises(ConfigError, match="'2026'; transformers has only the classic one") as caught:
-        write_transformers_folder(tmp_path, Published(model=model, tokenizer=byte_tokenizer))
+@pytest.fixture
+def of_2026(byte_tokenizer):
+    config = ModelConfig(
+        architecture="2026", sequence_len=9, vocab_size=265, n_layer=3, n_head=2, n_kv_head=1, n_embd=24
+    )
+    model = GPT(config.model_copy(update={"window_pattern": "SL", "document_token": 256}))
+    generator = torch.Generator().manual_seed(0)
+    model.init_weights(generator)
+    return Published(model=model, tokenizer=byte_tokenizer, step=7)
+
+
+def test_a_model_of_2026_comes_back_as_it_was_written(of_2026, tmp_path):
+    write_transformers_folder(tmp_path, of_2026)
+    back = read(tmp_path)
+    assert back.model.config == of_2026.model.config and back.step == 7
+    ours = of_2026.model.state_dict()
+    assert back.model.state_dict().keys() == ours.keys()
+    assert all(torch.equal(back.model.state_dict()[name], weight) for name, weight in ours.items())
+
+
+def test_a_model_of_2026_is_not_written_for_a_class_of_transformers(of_2026, tmp_path, monkeypatch):
+    """Which would drop what the classic architecture lacks, and load on."""
+    monkeypatch.setitem(FORMS, "2026", FORMS["classic"])
+    with pytest.raises(DataError, match="NanoChatForCausalLM would drop backout_lambda") as caught:
+        write_transformers_folder(tmp_path, of_2026)
     assert "--format nanochat" in caught.value.hint
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_for_mlx_has_upstreams_names_and_comes_back(tiny_model, byte_tokenizer, of_2026, tmp_path):
+    write_mlx_folder(tmp_path, Published(model=tiny_model, tokenizer=byte_tokenizer, step=7))
+    assert load_file(tmp_path / "model.safetensors").keys() == tiny_model.state_dict().keys()
+    back = read(tmp_path)
+    assert back.model.config == tiny_model.config and back.step == 7
+    assert all(torch.equal(back.model.state_dict()[n], w) for n, w in tiny_model.state_dict().items())
+    with pytest.raises(ConfigError, match="'2026', which MLX does not have"):
+        write_mlx_folder(tmp_path / "other", of_2026)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        (lambda config, sizes: sizes.update({"model.norm.weight": (24,)}), "drop model.norm.weight"),
+        (lambda config, sizes: sizes.pop("lm_head.weight"), "invent lm_head.weight"),
+        (
+            lambda config, sizes: sizes.update({"lm_head.weight": (1, 2)}),
+            r"take lm_head.weight for \(\d+, \d+\)",
+        ),
+        (lambda config, sizes: config.update(architectures=["LlamaForCausalLM"]), "be loaded as .*Llama"),
+        (lambda config, sizes: config.update(auto_map={"AutoModel": "a.B"}), "be loaded as .*a.B"),
+        (lambda config, sizes: config.update(max_position_embeddings=10), "read the shape"),
+        (lambda config, sizes: config.update(tie_word_embeddings=True), "tie_word_embeddings is True"),
+        (lambda config, sizes: config.update(model_type="llama"), "model_type is 'llama'"),
+    ],
+)
+@pytest.mark.parametrize("architecture", FORMS)
+def test_what_the_class_would_take_for_something_else_is_refused(
+    architecture, changed, reason, folder, of_2026, tiny_model, tmp_path
+):
+    if architecture == "2026":
+        write_transformers_folder(tmp_path, of_2026)
+        folder = tmp_path
+    model = of_2026.model if architecture == "2026" else tiny_model
+    config = json.loads((folder / "config.json").read_text())
+    sizes = {name: tuple(weight.shape) for name, weight in load_file(folder / "model.safetensors").items()}
+    refuse_misread(config, sizes, model.config)
+    changed(config, sizes)
+    with pytest.raises(DataError, match=reason):
+        refuse_misread(config, sizes, model.config)

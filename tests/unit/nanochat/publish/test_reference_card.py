@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import pytest
 import yaml
 
 from nanochat.config import CardConfig, CitationConfig, EvaluateConfig, PublishConfig
@@ -117,9 +119,9 @@ def _records() -> dict[str, dict[str, Any]]:
     return found
 
 
-def _card() -> tuple[dict[str, Any], dict[str, str]]:
+def _card(recipe_name: str = "d20") -> tuple[dict[str, Any], dict[str, str]]:
     """Return the front matter and the sections by their titles."""
-    recipe = find("d20")
+    recipe = find(recipe_name)
     tasks = {
         name: {"accuracy": score, "baseline": chance, "centered": 0.0, "problems": count, "of": count}
         for name, (score, chance, count) in _SCORES.items()
@@ -150,6 +152,16 @@ def test_each_section_states_the_facts_of_the_published_card():
         for title, facts in _FACTS.items()
     }
     assert {title: facts for title, facts in missing.items() if facts} == {}
+
+
+@pytest.mark.parametrize(("recipe", "is_classic"), [("d20", True), ("2026-d12", False)])
+def test_the_guide_says_what_runs_the_architecture_and_how(recipe, is_classic):
+    guide = _card(recipe)[1]["How to run"]
+    (code,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    compile(code, "guide", "exec")
+    assert code.count(", trust_remote_code=True)") == (0 if is_classic else 2)
+    assert ("--format gguf" in guide) is is_classic
+    assert "not run the calculator" in guide
 
 
 def test_the_front_matter_names_what_the_hub_lists_results_under():

@@ -15,6 +15,8 @@ CALL = {"id": "c1", "function": {"name": "calculator", "arguments": '{"expressio
 USER = {"role": "user", "content": "a"}
 USE = {"expression": "3+4", "offset": 0}
 PART = {"type": "text", "text": "b"}
+AGAIN = {**CALL, "id": "c2"}
+CALLED = {"role": "assistant", "tool_calls": [CALL]}
 RETURNED = {"role": "tool", "tool_call_id": "c1", "content": "7"}
 
 
@@ -104,6 +106,10 @@ def test_special_tokens_in_a_text_stay_text():
             [USER, {"role": "assistant", "tool_calls": [CALL]}, {**RETURNED, "tool_call_id": "c2"}],
             "messages[2].tool_call_id",
         ),
+        ([USER, CALLED, RETURNED, RETURNED], "messages[3].tool_call_id"),
+        ([USER, CALLED, RETURNED, {**CALLED, "tool_calls": [AGAIN]}, RETURNED], "messages[4].tool_call_id"),
+        ([USER, {**CALLED, "content": "b"}, {"role": "assistant"}, RETURNED], "messages[1].tool_calls"),
+        ([USER, CALLED, USER], "messages[1].tool_calls"),
         *(
             (
                 [USER, {"role": "assistant", "tool_calls": [{**CALL, "function": function}]}, RETURNED],

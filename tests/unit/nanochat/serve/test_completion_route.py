@@ -83,3 +83,26 @@ def test_log_probabilities_say_where_in_the_text_each_token_begins(client):
     streamed = [event["choices"][0]["logprobs"] for event in events(client, body, PATH)]
     assert [token for each in streamed for token in each["tokens"]] == lines["tokens"]
     assert [at for each in streamed for at in each["text_offset"]] == lines["text_offset"]
+
+
+@pytest.mark.parametrize(
+    ("stop", "text"),
+    [
+        (" That makes 7", "Let me see: [3+4 = 7]  That makes **7**, or 日本語."),
+        ("see: ", "Let me "),
+        ("7**, or", "Let me see: [3+4 = 7]  That makes **"),
+    ],
+)
+def test_log_probabilities_are_those_of_the_shown_tokens_whatever_a_stop_string_held_back(client, stop, text):
+    body = {"prompt": [START], "max_tokens": 100, "logprobs": 0, "stop": stop}
+    (choice,) = completed(client, **body)["choices"]
+    lines = choice["logprobs"]
+    assert choice["text"] == text
+    for token, offset in zip(lines["tokens"], lines["text_offset"], strict=True):
+        rest = text[offset:]
+        assert rest and (rest.startswith(token) or token.startswith(rest))
+    shown = ""
+    for event in events(client, body, PATH):
+        (new,) = event["choices"]
+        shown += new["text"]
+        assert all(offset < len(shown) for offset in new["logprobs"]["text_offset"])

@@ -16,7 +16,7 @@ import pytest
 
 from nanochat.chat.engine import Engine
 from nanochat.errors import ConfigError, DataError
-from nanochat.serve import http_server
+from nanochat.serve import event_stream, http_server
 from nanochat.serve.http_server import open_socket
 from nanochat.serve.serve_settings import ServeSettings
 from tests.support.serving import ENDLESS, SUM_TEXT, server_here, tiny_engine
@@ -114,6 +114,22 @@ def test_when_its_time_is_over_an_answer_ends_as_it_is():
         assert last_of(streamed(client, STREAM)[:-2])["choices"][0]["stop_reason"] == "timeout"
         wait_for(server, "requests_total", 2, outcome="timeout")
         wait_for(server, "running_answers", 0)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_may_have_begun_a_stop_string_is_there_when_the_time_is_over(stream):
+    go = threading.Event()
+    with serving(lambda: HeldEngine(go, 3), timeout_s=0.5) as (client, _):
+        body = {**ASKED, "stop": "see: nothing", "stream": stream}
+        if stream:
+            found = [json.loads(line.removeprefix("data: ")) for line in streamed(client, body)[:-2] if line]
+            text = "".join(event["choices"][0]["delta"].get("content", "") for event in found)
+            last = found[-1]["choices"][0]
+        else:
+            (last,) = client.post(CHAT, json=body).json()["choices"]
+            text = last["message"]["content"]
+        go.set()
+    assert (text, last["stop_reason"]) == ("Let me see:", "timeout")
 
 
 def test_an_answer_that_does_not_begin_in_time_fails_with_a_way_to_try_again():
@@ -226,6 +242,23 @@ def test_a_slow_reader_is_cut_off_and_holds_up_nobody(monkeypatch):
         wait_for(server, "running_answers", 0)
 
 
+@pytest.mark.parametrize("path", [CHAT, "/chat/completions"])
+def test_a_stream_that_waits_says_so_for_proxies_and_leaves_its_events_as_they_are(monkeypatch, path):
+    monkeypatch.setattr(event_stream, "_QUIET_S", 0.02)
+    go = threading.Event()
+    with serving(lambda: HeldEngine(go)) as (client, _):
+        body = {**ASKED, "stream": True} if path == CHAT else ASKED
+        with client.stream("POST", path, json=body) as answer:
+            lines = (line for line in answer.iter_lines() if line)
+            waited = [line for line in itertools.islice(lines, 4) if line.startswith(":")]
+            go.set()
+            written = [line for line in lines if not line.startswith(":")]
+    assert len(waited) >= 3  # the first event of a conversation comes before anything is written
+    assert sum(SUM_TEXT[-1] in line for line in written) >= 1 and all(
+        line[:6] == "data: " for line in written
+    )
+
+
 @pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nhost: local"])
 def test_a_client_that_does_not_say_what_it_wants_is_cut_off(monkeypatch, said):
     monkeypatch.setattr(http_server, "_STALLED_S", 0.1)
@@ -273,6 +306,27 @@ def test_the_socket_answers_while_the_model_is_loaded():
         while client.get("/health").status_code != 200:
             time.sleep(0.01)
         assert client.get("/v1/models").json()["data"][0]["id"] == "tiny"
+
+
+def test_a_server_that_was_asked_to_end_does_not_say_any_more_that_it_is_ready():
+    loaded, asked, said = threading.Event(), threading.Event(), []
+
+    def load():
+        threads.append(threading.current_thread())
+        asked.set()
+        loaded.wait(60)
+        return "tiny", [("cpu", tiny_engine)]
+
+    threads = []
+    with server_here(ServeSettings(), load=load, said=said) as (_, server):
+        asked.wait(60)
+        server.stop_soon()
+        while not said:
+            time.sleep(0.01)
+        loaded.set()
+        threads[0].join()
+    (only,) = said
+    assert only.startswith("stopping") and server.service.state == "stopping"
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_server_with_its_error():

@@ -1,0 +1,133 @@
+"""A signed folder is as it was signed, or each file that is not is named."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+
+import pytest
+
+from nanochat.errors import ConfigError, DataError
+from nanochat.publish.signature import FILE_NAME, check, is_encrypted, sign
+from tests.support.signing_keys import write_keys
+
+FILES = {"README.md": b"# a model\n", "model.pt": bytes(range(256)) * 40, "sub/tokenizer.json": b"{}"}
+
+
+@pytest.fixture
+def keys(tmp_path):
+    return write_keys(tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path, keys):
+    folder = tmp_path / "model"
+    for name, content in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    sign(folder, keys[0])
+    return folder
+
+
+def test_a_signature_is_valid_here_and_for_the_package_that_others_use(folder, keys):
+    assert check(folder, keys[1]).files == tuple(sorted(FILES))
+    words = [
+        "verify",
+        "key",
+        str(folder),
+        "--signature",
+        str(folder / FILE_NAME),
+        "--public_key",
+        str(keys[1]),
+    ]
+    done = subprocess.run([sys.executable, "-m", "model_signing", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (folder / ".gitattributes").write_text("*.pt filter=lfs\n")  # a clone from a hub has it
+    assert check(folder, keys[1]).files == tuple(sorted(FILES))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_one_changed_bit_of_any_file_is_named(folder, keys, name):
+    content = bytearray(FILES[name])
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"model: {name} was changed after it was signed$"):
+        check(folder, keys[1])
+
+
+def test_files_that_are_missing_or_new_are_named(folder, keys):
+    (folder / "model.pt").rename(folder / "other.pt")
+    with pytest.raises(DataError, match=r"model\.pt is missing; other\.pt was not signed$"):
+        check(folder, keys[1])
+
+
+def test_a_link_is_neither_signed_nor_followed(folder, keys, tmp_path):
+    (tmp_path / "secret").write_text("of the reader")
+    (folder / "link").symlink_to(tmp_path / "secret")
+    with pytest.raises(DataError, match="link"):
+        check(folder, keys[1])
+    with pytest.raises(DataError, match="link"):
+        sign(folder, keys[0])
+    (folder / "link").unlink()
+    check(folder, keys[1])  # the failed attempt has left the signature alone
+
+
+def test_another_key_and_no_signature_are_refused(folder, keys, tmp_path):
+    _, other = write_keys(tmp_path, "other")
+    with pytest.raises(DataError, match="not made with this key"):
+        check(folder, other)
+    (folder / FILE_NAME).unlink()
+    with pytest.raises(DataError, match="not signed"):
+        check(folder, keys[1])
+
+
+def test_a_forged_signature_is_refused_whatever_it_holds(folder, keys):
+    path = folder / FILE_NAME
+    bundle = json.loads(path.read_bytes())
+    (folder / "model.pt").write_bytes(b"evil")
+    statement = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
+    statement["predicate"]["serialization"]["ignore_paths"].append("model.pt")
+    forged = bundle | {
+        "dsseEnvelope": bundle["dsseEnvelope"]
+        | {"payload": base64.b64encode(json.dumps(statement).encode()).decode()}
+    }
+    unsigned = bundle | {"dsseEnvelope": bundle["dsseEnvelope"] | {"signatures": []}}
+    contents = [forged, unsigned, {}, [], bundle | {"verificationMaterial": {}}]
+    for content in [json.dumps(each).encode() for each in contents] + [b"", b"\xff\x00", b"[" * 10_000]:
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"signature|was changed"):
+            check(folder, keys[1])
+
+
+def test_a_signature_that_leaves_files_out_is_refused_even_from_the_owner(folder, keys):
+    from model_signing import hashing, signing
+
+    (folder / "run.py").write_text("evil")
+    config = signing.Config().use_elliptic_key_signer(private_key=keys[0])
+    config.set_hashing_config(hashing.Config().set_ignored_paths(paths=["run.py", FILE_NAME]))
+    config.sign(folder, folder / FILE_NAME)
+    with pytest.raises(DataError, match=r"leaves out run\.py"):
+        check(folder, keys[1])
+
+
+def test_a_key_that_cannot_be_used_is_refused_with_how_to_make_one(folder, tmp_path, keys):
+    locked, public = write_keys(tmp_path, "locked", password="secret")
+    wrong_kind, its_public = write_keys(tmp_path, "rsa", curve=False)
+    assert (is_encrypted(locked), is_encrypted(keys[0])) == (True, False)
+    for use in (
+        lambda: sign(folder, locked),
+        lambda: sign(folder, locked, "wrong"),
+        lambda: sign(folder, wrong_kind),
+        lambda: sign(folder, keys[1]),
+        lambda: sign(folder, tmp_path / "none"),
+        lambda: check(folder, its_public),
+        lambda: check(folder, keys[0]),
+    ):
+        with pytest.raises(ConfigError) as error:
+            use()
+        assert "openssl" in error.value.hint and "secret" not in str(error.value)
+    check(folder, keys[1])
+    sign(folder, locked, "secret")
+    check(folder, public)
