@@ -16,6 +16,7 @@ from flows.store.storage.base import sha256_of
 from nanochat.formats.folder import find_published
 from nanochat.formats.gguf_file import Origin
 from nanochat.formats.published import Choice
+from nanochat.printable import printable
 
 _FRONT_MATTER = 2**16  # characters of a card in which its license is looked for
 _LICENSE = re.compile(r"^license: *([A-Za-z0-9][\w.+-]{0,63})$", re.MULTILINE)
@@ -23,19 +24,19 @@ _LICENSE = re.compile(r"^license: *([A-Za-z0-9][\w.+-]{0,63})$", re.MULTILINE)
 
 def origin_of(store: Store, ref: str, choice: Choice) -> Origin:
     """Return where the model that a reference names comes from; raises as `open_model` does."""
-    name = find_model(store, ref)
+    name = printable(find_model(store, ref))  # a folder is called anything
     if folder := folder_of(ref):
         weights = find_published(folder, choice).weights
         return Origin(
             name=name,
             license=_license(folder / "README.md"),
-            source=", ".join(path.name for path in weights),
+            source=printable(", ".join(path.name for path in weights)),
             digest=", ".join(sha256_of(path) for path in weights),
         )
     record = store.resolve(ref)
     return Origin(
         name=name,
-        license=str(record.payload["config"]["license"]) if record.stage == PUBLISH.name else None,
+        license=printable(str(record.payload["config"]["license"])) if record.stage == PUBLISH.name else None,
         source=f"{record.stage}/{record.key}",
         digest=record.digest,
     )

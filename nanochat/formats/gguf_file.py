@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nanochat.formats.published import Published
 
 DEFAULT_TYPE: WeightType = "q8_0"
-"""Half of bfloat16's bytes, so twice as fast on a CPU, for a loss that perplexity hardly shows."""
+"""Half of bfloat16's bytes to read for each token, for a loss that perplexity hardly shows."""
 _ARCHITECTURE = "apertus"
 _FILE_TYPES = {
     "f32": "ALL_F32",

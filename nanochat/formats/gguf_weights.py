@@ -73,7 +73,9 @@ def tensors_of(model: GPT, kind: WeightType) -> Iterator[GGUFTensor]:
     config, state = model.config, model.state_dict()
     width, head = config.n_embd, config.n_embd // config.n_head
 
-    def matrix(name: str, ours: str, change: Callable[[Tensor], Tensor] | None = None) -> GGUFTensor:
+    def matrix(
+        name: str, ours: str, change: Callable[[Tensor], Tensor] | None = None, kind: WeightType = kind
+    ) -> GGUFTensor:
         weight = state[ours]
         rows, columns = weight.shape
         make = (lambda: weight) if change is None else partial(change, weight)
@@ -84,7 +86,8 @@ def tensors_of(model: GPT, kind: WeightType) -> Iterator[GGUFTensor]:
 
     yield matrix("token_embd.weight", "transformer.wte.weight", _normed)
     yield norm("output_norm.weight", width)
-    yield matrix("output.weight", "lm_head.weight")
+    # With four bits, the head alone would lose as much as all other matrices.
+    yield matrix("output.weight", "lm_head.weight", kind="q8_0" if kind == "q4_K" else kind)
     for layer in range(config.n_layer):
         theirs, ours = f"blk.{layer}.", f"transformer.h.{layer}."
         yield norm(f"{theirs}attn_norm.weight", width)

@@ -13,7 +13,7 @@ import argparse
 import itertools
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -102,7 +102,7 @@ def tokenizers(texts: Sequence[str], path: Path) -> tuple[Tokenizer, LlamaCpp]:
     trainer.train_from_iterator(iter(texts), VOCABULARY - 9, pattern=PATTERN)
     tokenizer = Tokenizer.from_ranks({bytes(token): rank for token, rank in trainer.get_mergeable_ranks()})
     shape = {"n_layer": 1, "n_head": 1, "n_kv_head": 1, "n_embd": 32}
-    model = GPT(ModelConfig(sequence_len=64, vocab_size=VOCABULARY, **shape))
+    model = GPT(ModelConfig(sequence_len=64, vocab_size=tokenizer.vocab_size, **shape))
     for weight in model.parameters():
         weight.data.zero_()
     write_gguf(path, Published(model=model, tokenizer=tokenizer), "f32")
@@ -115,12 +115,14 @@ def starts(tokenizer: Tokenizer, ids: Sequence[int]) -> set[tuple[int, int]]:
     return set(zip((np.cumsum(lengths) - lengths).tolist(), ids, strict=True))
 
 
-def elsewhere(texts: Sequence[str], tokenizer: Tokenizer, theirs: LlamaCpp) -> Iterator[tuple[str, str]]:
+def elsewhere(
+    texts: Sequence[str], tokenizer: Tokenizer, encode: Callable[[str], list[int]]
+) -> Iterator[tuple[str, str]]:
     """Yield what was counted, and how much of it."""
     lost, tokens, documents = list[str](), 0, 0
     for text in texts:
         ours = tokenizer.encode(text)
-        missing = starts(tokenizer, ours) - starts(tokenizer, theirs.encode(text))
+        missing = starts(tokenizer, ours) - starts(tokenizer, encode(text))
         lost += [tokenizer.decode([token]) for _, token in missing]
         tokens, documents = tokens + len(ours), documents + bool(missing)
     yield "tokens", f"{tokens:,}"
@@ -136,11 +138,15 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--store")
     parser.add_argument("--text", type=Path, required=True, help="a parquet file with a column `text`")
-    parser.add_argument("--documents", type=int, default=64)
+    parser.add_argument("--documents", type=int, default=32)
+    parser.add_argument("--length", type=int, help="tokens of each document (default: the context)")
     args = parser.parse_args()
     texts = pq.read_table(args.text, columns=["text"]).column("text").to_pylist()
     published = open_model(open_store(args.store)[1], args.model)
-    rows = read_rows(published, texts, length=published.model.config.sequence_len, count=args.documents)
+    length = args.length or published.model.config.sequence_len
+    rows = read_rows(published, texts, length=length, count=args.documents)
+    if not rows:
+        parser.error(f"no document of {args.text} has {length} tokens: use a smaller --length")
     print(hardware())
     with tempfile.TemporaryDirectory() as folder:
         columns = (
@@ -153,11 +159,13 @@ def main() -> None:
             "KL",
             "same likeliest",
         )
-        title = f"{len(rows)} documents of {len(rows[0].ids)} tokens; KL in nats a token"
+        title = f"{len(rows)} documents of {length} tokens; KL in nats a token"
         print_table(title, columns, list(losses(published, rows, Path(folder) / "model.gguf")))
         tokenizer, theirs = tokenizers(texts, Path(folder) / "tokens.gguf")
-        counts = list(elsewhere(texts, tokenizer, theirs))
-        print_table(f"Tokens of {args.text.name}, a vocabulary of {VOCABULARY:,}", ("", ""), counts)
+    by_three = Tokenizer(tokenizer.ranks, tokenizer.special_tokens, PATTERN.replace("{1,2}", "{1,3}"))
+    for name, encode in (("of the file", theirs.encode), ("of llama-bpe alone", by_three.encode)):
+        title = f"Tokens {name} in {args.text.name}, a vocabulary of {tokenizer.vocab_size:,}"
+        print_table(title, ("", ""), list(elsewhere(texts, tokenizer, encode)))
 
 
 if __name__ == "__main__":

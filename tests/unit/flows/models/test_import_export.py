@@ -234,6 +234,13 @@ def test_a_gguf_file_says_which_record_or_files_it_was_made_from(put, store, pub
     assert sorted(contents(tmp_path / "b")) == ["Modelfile", "published-F32.gguf"]
 
 
+def test_what_a_folder_is_called_cannot_act_on_who_reads_the_file(store, published, tmp_path):
+    odd = published.rename(tmp_path / "m \x1b[31m")
+    export(store, str(odd), tmp_path / "out", form="gguf", kind="q4_K")
+    assert said(tmp_path / "out")["name"] == r"m \x1b[31m"
+    assert sorted(contents(tmp_path / "out")) == ["Modelfile", "m-x1b-31m-Q4_K.gguf"]
+
+
 def test_a_type_of_weights_is_for_gguf_alone(store, published, tmp_path):
     with pytest.raises(ConfigError, match=r"--type q8_0 is of a GGUF file's weights"):
         export(store, str(published), tmp_path / "x", kind="q8_0")
