@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Annotated
 
 import typer
@@ -28,7 +28,7 @@ def ui(
     settings, opened = open_store(store)
     published = chat and _has_published(opened)
     output.say("starting the Prefect and MLflow servers…")
-    with ExitStack() as servers:
+    with ExitStack() as servers, suppress(KeyboardInterrupt):
         prefect_url, mlflow_url = servers.enter_context(serve_pages(settings.home, settings.mlflow_uri))
         output.show(f"Prefect  {prefect_url}\nMLflow   {mlflow_url}")
         if compared := comparison_of_newest(mlflow_url):
@@ -38,10 +38,8 @@ def ui(
         elif chat:
             output.say("no model is published yet; `nanochat run toy` makes one to talk to")
         output.say("Ctrl-C ends them all; runs started meanwhile show up here")
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            output.say("closing")
+        threading.Event().wait()
+    output.say("closed")
 
 
 def _has_published(store: Store) -> bool:

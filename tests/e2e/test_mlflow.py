@@ -96,7 +96,9 @@ def test_the_published_model_is_registered_once_with_its_digest_and_numbers(thre
     assert [version.tags["nanochat.digest"] for version in versions] == [published["digest"]]
     first, *later = (parent for parent, _ in view.runs())
     assert versions[0].run_id == first.info.run_id and published["key"][:12] in versions[0].description
-    model = client.get_logged_model(versions[0].model_id)
+    by_digest = f"tags.`nanochat.digest` = '{published['digest']}'"
+    (model,) = client.search_logged_models([first.info.experiment_id], filter_string=by_digest)
+    assert versions[0].source == model.artifact_location and model.source_run_id == first.info.run_id
     assert model.params["parameters"] == str(published["metrics"]["parameters"])
     assert {metric.key: metric.value for metric in model.metrics} == first.data.metrics
     assert "mlflow.note.content" not in first.data.tags  # there was nothing to compare with
@@ -177,6 +179,6 @@ def test_ui_opens_both_windows_and_ctrl_c_closes_them(tmp_path):
         finally:
             ui.kill()
     assert ui.returncode == 0
-    assert "closing" in said and "Traceback" not in said
+    assert "closed" in said and "Traceback" not in said
     _, alive = psutil.wait_procs(children, timeout=120)
     assert not alive
