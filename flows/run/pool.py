@@ -114,7 +114,7 @@ class Pool:
                     "mlflow_parent": mlflow.root_id() if mlflow else None,
                 },
                 tags=[job.node.id, job.key[:12]],
-                flow_run_name=f"{recipe.name}-{job.node.id}-{job.key[:8]}",
+                flow_run_name=f"{recipe.name} · {job.node.id} · {job.key[:8]}",
                 idempotency_key=once,
                 timeout=0,
             )

@@ -223,7 +223,7 @@ def name_flow_run(plan: Plan) -> None:
     recipe = plan.recipe.name
     try:
         with flow_runs() as server:
-            server.name(flow_run_id(), f"{recipe}-{plan.key[:_KEY_IN_NAME]}", instead_of=(recipe,))
+            server.name(flow_run_id(), f"{recipe} · {plan.key[:_KEY_IN_NAME]}", instead_of=(recipe,))
     except Exception as error:  # the name is for people; the run goes on without it
         logger.warning("the flow run keeps the name it has: %s", error)
 

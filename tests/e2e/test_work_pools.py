@@ -120,8 +120,8 @@ def test_gpu_stages_run_in_the_stage_deployment_and_the_rest_here(deployed, tmp_
         assert there.state_name == "Completed" and there.work_pool_name == "gpu"
         assert there.parameters["node_id"] == "pretrain"
         assert there.parameters["key"] == nodes["pretrain"]["key"]
-        assert there.name == f"toy-pretrain-{there.parameters['key'][:8]}"
-        assert re.fullmatch(r"toy-[0-9a-f]{8}", here.name)
+        assert there.name == f"toy · pretrain · {there.parameters['key'][:8]}"
+        assert re.fullmatch(r"toy · [0-9a-f]{8}", here.name)
         assert there.parameters["runtime"]["threads"] == 1
         assert client.read_task_run(there.parent_task_run_id).flow_run_id == here.id
         assert "progress-pretrain" in PrefectView(client).artifacts(there.id)

@@ -124,7 +124,7 @@ def test_a_stage_goes_on_in_another_flow_run(make, ends):
     finals = [end for end in ends if getattr(end, "final", False)]
     assert len(server.submitted) == len(finals)
     assert len({given["idempotency_key"] for given in server.submitted}) == len(finals)
-    assert server.submitted[0]["flow_run_name"] == "toy-pretrain-11111111"
+    assert server.submitted[0]["flow_run_name"] == "toy · pretrain · 11111111"
     assert len(server.said) == len(finals) - 1
 
 
