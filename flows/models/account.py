@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flows.models.find import folder_of
+from flows.stages import TRAINED
 from flows.store import Record, Store
 from flows.store.lineage import lineage
 from flows.store.storage.base import sha256_of
@@ -23,7 +24,7 @@ def write_account(store: Store, ref: str, folder: Path) -> None:
     if folder_of(ref) is None:
         record = store.resolve(ref)
         records = [each.to_json() for each in (record, *lineage(store, record))]
-        bill_of_materials.write_bill_of_materials(folder, records)
+        bill_of_materials.write_bill_of_materials(folder, records, TRAINED)
         made_from.write_statement(folder, records)
 
 

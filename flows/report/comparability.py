@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.report.recorded_run import RecordedRun
-from flows.stages import EVALUATIONS
+from flows.stages import EVALUATIONS, PRETRAIN
 from flows.store import Record
 
 # Settings of an evaluation that say which results there are, or where they came about, not what they are.
@@ -42,7 +42,7 @@ def comparability(first: RecordedRun, second: RecordedRun) -> Comparability:
     same_text = _same(_validation_text(first), _validation_text(second))
     if not same_text:
         remarks.append("They are validated on different texts: bits per byte are not comparable.")
-    amounts = [_config(run.records.get("pretrain")).get("eval_tokens") for run in (first, second)]
+    amounts = [_config(run.records.get(PRETRAIN.name)).get("eval_tokens") for run in (first, second)]
     if same_text and _same(*amounts) is False:
         remarks.append(
             f"Bits per byte are measured on the first {_count(amounts[0])} and {_count(amounts[1])} tokens of"
@@ -84,7 +84,7 @@ def _tokenizer(run: RecordedRun) -> str | None:
 
 def _validation_text(run: RecordedRun) -> str | None:
     """Return the digest of the text behind the validation tokens, of which each tokenizer makes others."""
-    base = run.records.get("pretrain")
+    base = run.records.get(PRETRAIN.name)
     value = base.inputs.get("val_tokens") if base else None
     tokens = run.records.get(str(value.get("node"))) if isinstance(value, Mapping) else None
     return _input(tokens, "shard") if tokens else None

@@ -16,7 +16,7 @@ from flows.report.cells import Cell
 from flows.report.record_links import link, link_of_stage, moment
 from flows.report.recorded_run import RecordedRun, named
 from flows.run.headline import headline
-from flows.stages import EVALUATIONS, PUBLISH
+from flows.stages import EVALUATIONS, PRETRAIN, PUBLISH, RENDER
 from flows.store import Record
 from nanochat.evals.results import ABSENT, interval_text, is_mean, measure_text, metric_interval, metric_title
 
@@ -148,7 +148,7 @@ def stage_costs(run: RecordedRun) -> list[StageEffort]:
 def text_rows(run: RecordedRun) -> list[list[Cell]]:
     """Return a row for each use of text: name, shards, documents, bytes, tokens, bytes per token."""
     shards = {node: r for node, r in run.records.items() if r.stage == "tokenize"}
-    base = run.records.get("pretrain")
+    base = run.records.get(PRETRAIN.name)
     held_out = _nodes(base, "val_tokens") if base else set()
     uses = {
         "training text": [r for node, r in shards.items() if node not in held_out],
@@ -159,7 +159,7 @@ def text_rows(run: RecordedRun) -> list[list[Cell]]:
 
 def conversation_table(run: RecordedRun) -> tuple[list[str], list[list[Cell]]]:
     """Return the head and the rows of how many conversations of each task each training read."""
-    mixtures = {node.partition("/")[2]: r for node, r in run.records.items() if r.stage == "render"}
+    mixtures = {node.partition("/")[2]: r for node, r in run.records.items() if r.stage == RENDER.name}
     rows_of = {name: _mapping(record.metrics.get("rows")) for name, record in mixtures.items()}
     tasks = dict.fromkeys(task for rows in rows_of.values() for task in rows)
     rows = [

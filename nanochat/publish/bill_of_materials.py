@@ -7,7 +7,7 @@ read it. Not here: packages of whoever reads or runs the model.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -15,13 +15,12 @@ from nanochat.errors import ConfigError
 from nanochat.publish.made_from import Records
 
 FILE_NAME = "sbom.cdx.json"
-_TRAINING = ("pretrain", "midtrain", "sft")
 _NAMESPACE = uuid.UUID("7a1c6c0e-6f0e-5b1d-9d5e-3f6f4a3f2b10")  # of the serial numbers of these files
 
 
-def write_bill_of_materials(folder: Path, records: Records) -> None:
-    """Write the packages of the stages that trained; none if their records name none, as older ones."""
-    trained = [record for record in records if record["stage"] in _TRAINING]
+def write_bill_of_materials(folder: Path, records: Records, stages: Container[str]) -> None:
+    """Write the packages of those stages, which trained; none if their records name none, as older ones."""
+    trained = [record for record in records if record["stage"] in stages]
     packages: dict[tuple[str, str], list[str]] = {}
     for record in trained:
         named: Mapping[str, str] = record["provenance"].get("packages") or {}

@@ -99,7 +99,7 @@ def test_what_is_written_is_read_again_and_anything_else_is_refused(folder, reco
 
 
 def test_the_bill_of_materials_names_what_trained_in_valid_cyclonedx(folder, records):
-    write_bill_of_materials(folder, records)
+    write_bill_of_materials(folder, records, {"pretrain", "sft"})
     text = (folder / FILE_NAME).read_text()
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     named = {
@@ -112,12 +112,12 @@ def test_the_bill_of_materials_names_what_trained_in_valid_cyclonedx(folder, rec
         ("torch", "2.13.0"): "sft",
     }
     assert '"pkg:pypi/torch@2.13.0"' in text
-    write_bill_of_materials(folder, records)
+    write_bill_of_materials(folder, records, {"pretrain", "sft"})
     assert (folder / FILE_NAME).read_text() == text
 
 
 def test_records_of_older_code_have_no_bill_of_materials(folder, records):
     for each in records:
         each["provenance"].pop("packages", None)
-    write_bill_of_materials(folder, records)
+    write_bill_of_materials(folder, records, {"pretrain", "sft"})
     assert not (folder / FILE_NAME).exists()
