@@ -96,7 +96,7 @@ def find_run(store: Store, name: str, overrides: Sequence[str] = ()) -> Recorded
         if overrides:
             raise ConfigError(
                 f"{name} is a record, of which no field can be changed",
-                hint="-o changes a recipe, such as: toy -o sft.epochs=2",
+                hint="-o changes a recipe, such as: toy -o depth=3",
             )
         return _of_record(store, store.resolve(name))
     if name not in recipes.PRESETS:
