@@ -127,7 +127,8 @@ def test_a_run_pushes_what_it_has_published(toy, tmp_path):
     nanochat = toy.nanochat
     private, _ = write_keys(tmp_path)
     with pages_served(HubPages()) as hub:
-        known = {"HF_ENDPOINT": hub.url, "HF_TOKEN": hub.token, "HF_HUB_DISABLE_XET": "1"}
+        known = {"HF_ENDPOINT": hub.url, "HF_TOKEN": hub.token}
+        known |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
         with_hub = Nanochat(nanochat.home, {**nanochat.extra, **known})
         pushed = with_hub.json(*RUN_TOY, "--push", "me/toy", "--sign", str(private), "--yes")["pushed"]
         page = hub.pages["me/toy"]
