@@ -104,8 +104,9 @@ def attend(
 def _attend_to_all(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attend from few queries (K, Q, D) to all of k and v (K, S, D) on a CPU.
 
-    PyTorch's own attention multiplies by a single query at a third of the memory's speed: with 100 to 2,000
-    keys of ten heads it takes 1.3 to 1.9 times as long as this (two threads of an AMD EPYC).
+    PyTorch's own attention multiplies by a single query at a third of the memory's speed: with 600 and 1,500
+    keys of ten heads it takes 1.5 times as long as this, with 100 a fifth less (two threads of an AMD EPYC;
+    `tests.benchmarks.bench_decode_parts`).
     """
     scores = torch.bmm(k, (q * q.size(-1) ** -0.5).transpose(1, 2))  # (K, S, Q)
     shares = scores.softmax(dim=1)
