@@ -32,6 +32,8 @@ from nanochat.tracking.tags import (
     run_tags,
 )
 
+_log = logging.getLogger(__name__)
+
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
 _TRAINING_MODE = {"mlflow.experimentKind": "custom_model_development"}  # else its page asks what it is for
@@ -136,10 +138,20 @@ class MlflowSink:
         from mlflow.entities import Metric
 
         assert run.run_id and self.experiment_id  # a run's calls come after the one that makes it
-        new = register(self._client, self.experiment_id, run.run_id, model) if model else None
+        new = self._registered(self.experiment_id, run.run_id, model) if model else None
         metrics = [Metric(k, v, point.time_ms, point.step, model_id=new) for k, v in point.numbers.items()]
         self._client.log_batch(run.run_id, metrics=metrics)
         self.comparison = link_comparison(self._client, self.experiment_id, run.run_id)
+
+    def _registered(self, experiment_id: str, run_id: str, model: PublishedModel) -> str | None:
+        """Register a model and return its id if it is new; a server that does not take it has the numbers still."""
+        try:
+            return register(self._client, experiment_id, run_id, model)
+        except Exception as error:
+            if not self.answers():
+                raise  # for the drain, which tries again
+            _log.warning("MLflow does not register %s: %s", model.name, str(error).partition("\n")[0])
+            return None
 
     def add_datasets(self, run: RunHandle, *, datasets: Sequence[Dataset]) -> None:
         """Write the input artifacts of a run."""

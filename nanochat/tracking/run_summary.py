@@ -49,7 +49,7 @@ def register(client: Any, experiment_id: str, run_id: str, model: PublishedModel
         client.finalize_logged_model(logged.model_id, "READY")
     named = f"name = '{model.name}'"
     if not client.search_registered_models(named, max_results=1):
-        client.create_registered_model(model.name)
+        _create(client, model.name, named)
     if not client.search_model_versions(f"{named} and {by_digest}", max_results=1):
         client.create_model_version(
             model.name,
@@ -61,6 +61,14 @@ def register(client: Any, experiment_id: str, run_id: str, model: PublishedModel
             model_id=logged.model_id,
         )
     return None if found else str(logged.model_id)
+
+
+def _create(client: Any, name: str, named: str) -> None:
+    try:
+        client.create_registered_model(name)
+    except Exception:  # another run that ends now may have made it
+        if not client.search_registered_models(named, max_results=1):
+            raise
 
 
 def link_comparison(client: Any, experiment_id: str, run_id: str) -> str | None:

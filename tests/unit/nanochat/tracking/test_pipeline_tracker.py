@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from nanochat.sqlite_urls import sqlite_path, sqlite_url
-from nanochat.tracking import History, Made, PipelineTracker, Point, mlflow_sink, run_tags
+from nanochat.tracking import History, Made, PipelineTracker, Point, PublishedModel, mlflow_sink, run_tags
 from nanochat.tracking import pipeline_tracker as tracking
 
 pytestmark = pytest.mark.slow
@@ -308,3 +308,35 @@ def test_mlflow_is_imported_by_the_windows_thread_alone(
     tracker = _busy_window(f"sqlite:///{tmp_path}/mlflow.db")
     tracker.close()
     assert set(importing) == {"mlflow-tracker"} and tracker.disabled
+
+
+def test_a_server_that_registers_no_models_has_the_runs_numbers_still(
+    client: Any, uri: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> str:
+        raise RuntimeError("no registry here")
+
+    monkeypatch.setattr(mlflow_sink, "register", refuse)
+    model = PublishedModel(name="nanochat-toy", key="k", digest="d", params={}, description="")
+    tracker = PipelineTracker(uri, patience_s=300.0)
+    tracker.start_run("unregistered", {}, {"nanochat.recipe": "toy"})
+    tracker.sum_up({"core": 0.25}, model)
+    tracker.close()
+    assert _runs(client)["unregistered"].data.metrics == {"core": 0.25}
+    assert tracker.errors == 0 and "does not register nanochat-toy: no registry here" in caplog.text
+    monkeypatch.undo()
+    again = PipelineTracker(uri, patience_s=300.0)
+    again.start_run("registered", {}, {"nanochat.recipe": "it's: a/toy"})
+    again.sum_up({"core": 0.25}, model)
+    again.close()
+    found = _runs(client)
+    assert [v.run_id for v in _registry(uri).search_model_versions("name = 'nanochat-toy'")] == [
+        found["registered"].info.run_id
+    ]
+    assert found["unregistered"].info.run_id in found["registered"].data.tags["mlflow.note.content"]
+
+
+def _registry(uri: str) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
