@@ -44,8 +44,8 @@ def differences(store: Store, folder: Path) -> Iterator[str]:
     published = said.ancestors[0]
     if record := known.get((published.stage, published.key)):
         yield from _of_files(folder, record)
-        for finding in verify(store, [published.ref]):
-            yield f"{finding.kind} {finding.name}: {finding.problem}"
+    for finding in verify(store, [f"{stage}/{key}" for stage, key in known]):
+        yield f"{finding.kind} {finding.name}: {finding.problem}"
 
 
 def _of_records(said: MadeFrom, known: dict[tuple[str, str], Record]) -> Iterator[str]:

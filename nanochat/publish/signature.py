@@ -11,6 +11,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -148,8 +149,8 @@ def _explained(error: Exception, folder: Path) -> str:
     said = " ".join(str(error).split())
     if said.startswith("Signature mismatch"):  # the signature itself is valid
         return "; ".join(_differences(folder, _statement(folder / FILE_NAME)))
-    if "is a symlink" in said:
-        return said.partition(" This behavior")[0]
+    if said.startswith("Cannot use"):  # a link, or a file that is none
+        return re.split(r" This behavior| It could be", said)[0]
     if said.startswith("Key mismatch") or type(error).__name__ == "InvalidSignature":
         return "the signature was not made with this key, or was changed"
     return f"the signature cannot be read: {type(error).__name__}: {said[:300]}"

@@ -144,7 +144,7 @@ class MlflowSink:
         self.comparison = link_comparison(self._client, self.experiment_id, run.run_id)
 
     def _registered(self, experiment_id: str, run_id: str, model: PublishedModel) -> str | None:
-        """Register a model and return its id if it is new; a server that does not take it has the numbers still."""
+        """Register a model, and return its id if it is new; where that is refused, the run goes on."""
         try:
             return register(self._client, experiment_id, run_id, model)
         except Exception as error:

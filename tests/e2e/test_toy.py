@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,17 @@ def test_a_signed_export_is_verified_with_all_that_it_was_made_from(toy, tmp_pat
     elsewhere = ("--store", str(tmp_path / "empty"), "--lineage")
     missing = nanochat("verify", str(folder), "--key", str(public), *elsewhere, code=1)
     assert missing.stdout.count("is not in the store") == len(nodes)
+    copied = tmp_path / "copied"
+    shutil.copytree(nanochat.home / "store", copied)
+    deep = next(each for each in said["made_from"]["ancestors"] if each["stage"] == "tokenize")
+    record = json.loads((copied / "records" / "tokenize" / f"{deep['key']}.json").read_text())
+    sha256 = record["files"][0]["sha256"]
+    blob = copied / "blobs" / sha256[:2] / sha256
+    blob.chmod(0o644)
+    blob.write_bytes(blob.read_bytes()[:-1] + b"x")
+    elsewhere = ("--store", str(copied), "--lineage")
+    damaged = nanochat("verify", str(folder), "--key", str(public), *elsewhere, code=1)
+    assert sha256[:12] in damaged.stdout and "is not in the store" not in damaged.stdout
     (folder / "generate_cpu.py").write_text("print('evil')")
     changed = nanochat("verify", str(folder), "--key", str(public), code=1)
     assert "generate_cpu.py was changed after it was signed" in changed.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import subprocess
 import sys
 
@@ -72,6 +73,12 @@ def test_a_link_is_neither_signed_nor_followed(folder, keys, tmp_path):
         sign(folder, keys[0])
     (folder / "link").unlink()
     check(folder, keys[1])  # the failed attempt has left the signature alone
+
+
+def test_what_is_no_file_is_named_and_never_waited_for(folder, keys):
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(DataError, match=r"model: Cannot use '.*/pipe' as file or directory\.$"):
+        check(folder, keys[1])
 
 
 def test_another_key_and_no_signature_are_refused(folder, keys, tmp_path):
