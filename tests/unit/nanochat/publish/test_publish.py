@@ -317,6 +317,13 @@ def test_front_matter_is_what_the_hubs_own_reader_reads(inputs: dict[str, Path],
     assert found["gsm8k", "main", "test"].metric_type == "accuracy"
 
 
+def test_card_of_a_model_without_a_license_names_none(inputs: dict[str, Path], tmp_path: Path) -> None:
+    _publish(inputs, tmp_path / "out", PublishConfig(license=" "))
+    front, body = _card(tmp_path / "out")
+    assert "license" not in front and "License" not in body
+    assert "\nWhat each stage made, in digests of its bytes:\n" in body
+
+
 def test_card_lists_the_trainings_in_the_order_in_which_each_took_up_the_model_of_the_one_before(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:
