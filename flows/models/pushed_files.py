@@ -11,6 +11,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -30,8 +31,9 @@ _TEXTS = {".json", ".md", ".py", ".txt", ".jinja"}
 _BESIDE = ("README.md", "results.json")
 # Of the hub, of code hosts and of clouds, and private keys; what an address carries is looked for as well.
 _SECRET = re.compile(
-    r"\bhf_[A-Za-z0-9]{20,}|\bgh[pousr]_[A-Za-z0-9]{30,}|\bsk-[A-Za-z0-9_-]{20,}|\bAKIA[0-9A-Z]{16}\b"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+    r"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{20}|gh[pousr]_[A-Za-z0-9]{30}|github_pat_\w{30}|glpat-[\w-]{20}"
+    r"|sk-[A-Za-z0-9_-]{20}|A(?:KI|SI)A[0-9A-Z]{16}(?![0-9A-Za-z])|AIza[\w-]{35})"
+    r"|-----BEGIN [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
 )
 
 
@@ -84,13 +86,24 @@ def _not_elsewhere(path: Path) -> Path:
 
 
 def refuse_secrets(folder: Path, paths: list[str], env: Mapping[str, str]) -> None:
-    """Raise ConfigError for the first text that holds a key, a token or a password; it is not shown."""
+    """Raise ConfigError for the first text that holds a key, a token or a password; it is not shown.
+
+    One in another encoding than UTF-8, in which none would be found, is refused as well.
+    """
     for path in paths:
         if Path(path).suffix not in _TEXTS:
             continue
-        for number, line in enumerate((folder / path).read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(_text(folder, path).splitlines(), start=1):
             if _SECRET.search(line) or has_credentials(line) or without_credentials(line, env) != line:
                 raise ConfigError(
                     f"{path}, line {number}, holds a key, a token or a password; nothing was pushed",
                     hint="take it out of the recipe's card or of the file, and publish again",
                 )
+
+
+def _text(folder: Path, path: str) -> str:
+    with suppress(UnicodeDecodeError):
+        text = (folder / path).read_text(encoding="utf-8")
+        if "\0" not in text:  # of UTF-16, where letters are valid UTF-8 as well
+            return text
+    raise ConfigError(f"{path} is not text in UTF-8; nothing was pushed", hint="save it as UTF-8")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ FILE_NAME = "provenance.json"
 _STATEMENT = "https://in-toto.io/Statement/v1"
 _PREDICATE = "https://slsa.dev/provenance/v1"
 _BUILD = "urn:nanochat:pipeline:v1"
+_REF = re.compile(r"([A-Za-z0-9_-][A-Za-z0-9._-]{0,199})/([0-9a-f]{64})")
+_SHA256, _COMMIT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40,64}")
 
 Records = Sequence[Mapping[str, Any]]
 """Records of the store as plain data; a published model's own comes first."""
@@ -80,23 +83,39 @@ def read_statement(folder: Path) -> MadeFrom | None:
     if not path.is_file():
         return None
     try:
-        definition = json.loads(path.read_text(encoding="utf-8"))["predicate"]["buildDefinition"]
-        given = definition["resolvedDependencies"]
-        commits = [each["digest"]["gitCommit"] for each in given if "gitCommit" in each["digest"]]
-        ancestors = [
-            Ancestor(*_pair(each["name"]), each["digest"]["sha256"])
-            for each in given
-            if "sha256" in each["digest"]
-        ]
-        recipe = definition["externalParameters"]["recipe"]
+        return _said(json.loads(path.read_text(encoding="utf-8"))["predicate"]["buildDefinition"])
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path} is not a statement of this project: {error!r}") from error
-    return MadeFrom(recipe, commits[0] if commits else None, tuple(ancestors))
+
+
+def _said(definition: Any) -> MadeFrom:
+    """Return what a definition says; its parts become names of files and lines of a terminal."""
+    given = definition["resolvedDependencies"]
+    commits = [
+        _formed(_COMMIT, each["digest"]["gitCommit"])[0] for each in given if "gitCommit" in each["digest"]
+    ]
+    ancestors = tuple(
+        Ancestor(*_pair(each["name"]), _formed(_SHA256, each["digest"]["sha256"])[0])
+        for each in given
+        if "sha256" in each["digest"]
+    )
+    recipe = definition["externalParameters"]["recipe"]
+    if not ancestors:
+        raise ValueError("it names no artifact")
+    if recipe is not None and not str.isprintable(recipe):
+        raise ValueError(f"{recipe!r} is not a recipe's name")
+    return MadeFrom(recipe, commits[0] if commits else None, ancestors)
 
 
 def _pair(name: str) -> tuple[str, str]:
-    stage, key = name.split("/")
-    return stage, key
+    found = _formed(_REF, name)
+    return found[1], found[2]
+
+
+def _formed(form: re.Pattern[str], text: str) -> re.Match[str]:
+    if found := form.fullmatch(text):
+        return found
+    raise ValueError(f"{text[:100]!r} is neither a digest nor an artifact's name")
 
 
 def _configs(records: Records) -> dict[str, Any]:

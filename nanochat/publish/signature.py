@@ -22,6 +22,7 @@ from nanochat.errors import ConfigError, DataError
 
 FILE_NAME = "model.sig"
 _OF_GIT = (".git", ".gitattributes", ".github", ".gitignore")  # what a clone of the folder has besides
+_FORM = "https://model_signing/signature/v1.0"
 _LARGEST_BYTES = 64 * 2**20  # a signature names every file in some hundred bytes
 _MAKE_KEYS = (
     "make one with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out KEY`,"
@@ -71,6 +72,7 @@ def check(folder: Path, public_key: Path) -> Signed:
         checker = verifying.Config().use_elliptic_key_verifier(public_key=public_key)
     _require_readable(path)
     try:
+        _require_current(_statement(path))
         # It prints a warning about signatures of before its version 1; stdout is for data.
         with contextlib.redirect_stdout(sys.stderr):
             checker.set_hashing_config(_hashing()).verify(folder, path)
@@ -80,9 +82,9 @@ def check(folder: Path, public_key: Path) -> Signed:
             f"{folder}: {_explained(error, folder)}",
             hint="get the folder from its owner again, or another key",
         ) from error
-    ignored = {*statement["predicate"]["serialization"].get("ignore_paths", [])} - {FILE_NAME, *_OF_GIT}
-    if ignored:
-        raise DataError(f"{folder}: the signature leaves out {', '.join(sorted(ignored))}")
+    ignored = {*map(str, statement["predicate"]["serialization"].get("ignore_paths", []))}
+    if left_out := sorted(ignored - {FILE_NAME, *_OF_GIT}):
+        raise DataError(f"{folder}: the signature leaves out {', '.join(left_out)}")
     files = tuple(resource["name"] for resource in statement["predicate"]["resources"])
     return Signed(files, hashlib.sha256(_public_pem(public_key)).hexdigest())
 
@@ -132,10 +134,16 @@ def _require_readable(path: Path) -> None:
 
 
 def _statement(path: Path) -> dict[str, Any]:
-    """Return the statement inside a signature that has been found valid."""
+    """Return the statement inside a signature, which is to be found valid before it counts."""
     envelope = json.loads(path.read_bytes())["dsseEnvelope"]
     statement: dict[str, Any] = json.loads(base64.b64decode(envelope["payload"]))
     return statement
+
+
+def _require_current(statement: dict[str, Any]) -> None:
+    """Raise ValueError for the form before model-signing 1.0, which the package takes as well."""
+    if (form := statement["predicateType"]) != _FORM:
+        raise ValueError(f"it has the form {form}, not {_FORM}, which says what it leaves out")
 
 
 def _public_pem(key: Path) -> bytes:

@@ -157,8 +157,14 @@ def test_a_private_page_is_not_taken_for_a_public_one(push, hub):
     [
         "hf_" + "a" * 34,
         "ghp_" + "b" * 36,
+        "my_hf_" + "a" * 34,
+        "github_pat_" + "11AB_" * 16,
+        "glpat-" + "d" * 20,
         "AKIA" + "C" * 16,
+        "ASIA" + "C" * 16,
+        "AIza" + "E" * 35,
         "-----BEGIN RSA PRIVATE KEY-----",
+        "-----BEGIN PGP PRIVATE KEY BLOCK-----",
         "https://user:word@host/x",
         "the value of a variable: correct-horse-battery",
     ],
@@ -168,6 +174,16 @@ def test_a_text_with_a_secret_is_refused_and_not_shown(tmp_path, secret):
     with pytest.raises(ConfigError, match="line 2") as error:
         refuse_secrets(tmp_path, ["README.md"], {"MY_TOKEN": "correct-horse-battery"})
     assert secret not in f"{error.value} {error.value.hint}"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "latin-1"])
+def test_a_text_in_which_no_secret_would_be_found_is_refused(tmp_path, encoding):
+    (tmp_path / "README.md").write_bytes(f"Grüße\nhf_{'a' * 34}".encode(encoding))
+    with pytest.raises(ConfigError, match=r"README\.md is not text in UTF-8"):
+        refuse_secrets(tmp_path, ["README.md"], {})
+    (tmp_path / "README.md").write_bytes("hf_aaaaaa".encode("utf-16-le"))
+    with pytest.raises(ConfigError, match="UTF-8"):
+        refuse_secrets(tmp_path, ["README.md"], {})
 
 
 def test_a_secret_in_the_card_stops_a_push(push, hub, model):

@@ -98,6 +98,36 @@ def test_what_is_written_is_read_again_and_anything_else_is_refused(folder, reco
             read_statement(folder)
 
 
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("name", "../" + "4" * 64),
+        ("name", "publish/.."),
+        ("name", "publish\0/" + "4" * 64),
+        ("name", "\ud800/" + "4" * 64),
+        ("name", "p" * 300 + "/" + "4" * 64),
+        ("name", ["publish", "4" * 64]),
+        ("digest", {"sha256": 5}),
+        ("digest", {"sha256": "8" * 64 + "\n"}),
+        ("digest", {"gitCommit": "\x1b[2J"}),
+        ("recipe", {"d": 20}),
+        ("recipe", "d20\nthe store has all of them, unchanged"),
+        ("resolvedDependencies", []),
+    ],
+)
+def test_a_statement_with_a_part_of_another_form_is_refused_though_it_may_be_signed(
+    folder, records, part, value
+):
+    write_statement(folder, records)
+    said = json.loads((folder / STATEMENT).read_text())
+    definition = said["predicate"]["buildDefinition"]
+    places = (definition, definition["externalParameters"], definition["resolvedDependencies"][-1])
+    next(place for place in places if part in place)[part] = value
+    (folder / STATEMENT).write_text(json.dumps(said))
+    with pytest.raises(DataError, match="not a statement"):
+        read_statement(folder)
+
+
 def test_the_bill_of_materials_names_what_trained_in_valid_cyclonedx(folder, records):
     write_bill_of_materials(folder, records, {"pretrain", "sft"})
     text = (folder / FILE_NAME).read_text()

@@ -9,6 +9,9 @@ import subprocess
 import sys
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from nanochat.errors import ConfigError, DataError
 from nanochat.publish.signature import FILE_NAME, check, is_encrypted, sign
@@ -116,6 +119,48 @@ def test_a_signature_that_leaves_files_out_is_refused_even_from_the_owner(folder
     config.set_hashing_config(hashing.Config().set_ignored_paths(paths=["run.py", FILE_NAME]))
     config.sign(folder, folder / FILE_NAME)
     with pytest.raises(DataError, match=r"leaves out run\.py"):
+        check(folder, keys[1])
+
+
+def of_an_older_form(statement):
+    """Return it as model-signing wrote it before 1.0."""
+    named = statement["predicate"]["resources"]
+    subjects = [{"name": each["name"], "digest": {"sha256": each["digest"]}} for each in named]
+    return {"predicateType": "https://model_signing/Digests/v0.1", "subject": subjects}
+
+
+def that_ignores(paths):
+    def edit(statement):
+        statement["predicate"]["serialization"]["ignore_paths"] = paths
+        return statement
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (of_an_older_form, "has the form"),
+        (that_ignores([5]), "leaves out 5"),
+        (that_ignores([["x"]]), "leaves out"),
+        (that_ignores(None), "cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_statement_of_another_form_is_refused_even_from_the_owner(folder, keys, edit, said, changed):
+    path = folder / FILE_NAME
+    bundle = json.loads(path.read_bytes())
+    envelope = bundle["dsseEnvelope"]
+    payload = json.dumps(edit(json.loads(base64.b64decode(envelope["payload"])))).encode()
+    private = load_pem_private_key(keys[0].read_bytes(), None)
+    enclosed = b"DSSEv1 28 application/vnd.in-toto+json %d %b" % (len(payload), payload)
+    signature = private.sign(enclosed, ec.ECDSA(hashes.SHA256()))
+    envelope["payload"] = base64.b64encode(payload).decode()
+    envelope["signatures"][0]["sig"] = base64.b64encode(signature).decode()
+    path.write_text(json.dumps(bundle))
+    if changed:
+        (folder / "model.pt").write_bytes(b"evil")
+    with pytest.raises(DataError, match="was changed" if changed and said.startswith("leaves") else said):
         check(folder, keys[1])
 
 
