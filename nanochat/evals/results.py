@@ -24,6 +24,7 @@ ABSENT = "–"
 _CHATCORE = sorted(CHATCORE, key=lambda name: TASKS[name].card_place or 0)  # first on a card, others follow
 _TITLES = {"chatcore": "ChatCORE", "core": "CORE", "val_bpb": "Validation bits per byte"}
 _PARTS = {"chatcore": "tasks", "core": "core"}  # of results.json, that a metric is the mean over
+_MOST_DIGITS = 300
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class _Checked(BaseModel):
 class _Task(_Checked):
     baseline: float = Field(ge=0, lt=1)
     accuracy: float = Field(ge=0, le=1)
-    problems: int = Field(ge=0)
+    problems: int = Field(ge=0, le=2**53)
     pass_at: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
     majority: float = Field(default=0, ge=0, le=1)
 
@@ -81,7 +82,12 @@ def parse_results(data: bytes, source: str) -> dict[str, Any]:
             f"{source}: results.json is not the results of an evaluation: {problem}",
             hint="make it again: --force with the stage that made it",
         ) from None
-    return dict(json.loads(data))
+    return dict(json.loads(data, parse_int=_whole))
+
+
+def _whole(digits: str) -> float:
+    """Return a whole number; one too large to calculate with is infinite, as for the check above."""
+    return int(digits) if len(digits) < _MOST_DIGITS else float(digits)
 
 
 def benchmark_rows(results: Mapping[str, Mapping[str, Any]]) -> list[BenchmarkRow]:

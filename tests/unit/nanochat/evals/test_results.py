@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
@@ -125,9 +126,20 @@ def test_results_are_read_as_they_were_written():
     assert parse_results(json.dumps(CHAT).encode(), "evaluate_sft/ab") == CHAT
 
 
+def test_a_metric_too_large_for_any_calculation_is_read_as_infinite():
+    content = json.dumps({**CHAT, "metrics": {}}).replace(
+        '"metrics": {}', f'"metrics": {{"core": {"9" * 400}}}'
+    )
+    assert parse_results(content.encode(), "evaluate_sft/ab")["metrics"] == {"core": math.inf}
+
+
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
+        (
+            json.dumps({**CHAT, "tasks": {"gsm8k": {**_task(0.5, 0.0), "problems": 10**400}}}).encode(),
+            "tasks: gsm8k: problems: Input should be less than or equal to",
+        ),
         (b"", "Invalid JSON"),
         (b"[" * 5000, "Invalid JSON"),
         (b"[]", "Input should be an object"),
