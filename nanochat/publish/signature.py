@@ -90,6 +90,11 @@ def check(folder: Path, public_key: Path) -> Signed:
     return Signed(files, hashlib.sha256(_public_pem(public_key)).hexdigest())
 
 
+def covers(name: str) -> bool:
+    """Return whether the signature of a folder is over a file of this name."""
+    return name != FILE_NAME and name.partition("/")[0] not in _OF_GIT
+
+
 def _package(module: str) -> Any:
     """Return a module of model-signing; importing it takes seconds."""
     try:
@@ -174,7 +179,7 @@ def _differences(folder: Path, statement: dict[str, Any]) -> list[str]:
     """Say of each file that is not as a statement says what is wrong with it."""
     signed = {resource["name"]: resource["digest"] for resource in statement["predicate"]["resources"]}
     found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    known = {name for name in found if name != FILE_NAME and name.partition("/")[0] not in _OF_GIT}
+    known = set(filter(covers, found))
     changed = [name for name in sorted(known & signed.keys()) if _sha256(found[name]) != signed[name]]
     return [
         *(f"{_shown(name)} was changed after it was signed" for name in changed),
