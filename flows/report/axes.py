@@ -13,6 +13,8 @@ from dataclasses import dataclass
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)  # what a distance of ticks may be, times a power of ten
 _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 _SMALLEST_STEP = 1e-5
+_NOTHING = 1e-200  # what is smaller is drawn as zero: there, distances of ticks have too few digits
+_SAME = 1e-12  # values this close, as parts of the larger one, differ by how sums are rounded
 _LARGEST = 1e18  # with a prefix: FLOPs are more
 _LOG_FROM = 20.0  # the largest value is this many times the smallest: less is read off a linear axis
 
@@ -41,10 +43,11 @@ class Axis:
 
 def axis(values: Sequence[float], *, about: int = 5) -> Axis:
     """Return an axis that holds all values, logarithmic where they span more than a linear one can show."""
-    low, high = min(values), max(values)
+    plain = [value if abs(value) >= _NOTHING else 0.0 for value in values]
+    low, high = min(plain), max(plain)
     if low > 0 and high / low >= _LOG_FROM:
         return _log_axis(low, high)
-    if low == high:
+    if high - low <= _SAME * max(abs(low), abs(high)):
         low, high = low - (abs(low) or 1) / 10, high + (abs(high) or 1) / 10
     step = _step((high - low) / about)
     return _linear(math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step, step)
@@ -52,7 +55,7 @@ def axis(values: Sequence[float], *, about: int = 5) -> Axis:
 
 def amounts(most: float, *, about: int = 4) -> Axis:
     """Return a linear axis from zero to just `most`, as of tokens trained on."""
-    most = most if most > 0 else 1.0
+    most = most if most >= _NOTHING else 1.0
     step = _step(most / about)
     return _linear(0.0, most, step)
 

@@ -89,4 +89,5 @@ def _even_tokens(lines: Sequence[Mapping[str, Any]], totals: Mapping[str, Any]) 
     steps, tokens = totals.get("steps"), totals.get("tokens")
     if not is_number(steps) or not is_number(tokens) or not steps:
         return {}
-    return {int(line["step"]): float(tokens or 0) * line["step"] / steps for line in lines}
+    read = {int(line["step"]): float(tokens or 0) * line["step"] / steps for line in lines}
+    return {step: amount for step, amount in read.items() if is_number(amount)}

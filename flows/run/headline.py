@@ -48,7 +48,7 @@ def published_model(recipe: str, records: Mapping[str, Record]) -> PublishedMode
         return None
     ref = f"{record.stage}/{record.key[:12]}"
     return PublishedModel(
-        name=re.sub(r"[^\w.-]", "-", f"nanochat-{recipe}"),
+        name=re.sub(r"[^\w-]", "-", f"nanochat-{recipe}"),  # MLflow takes no dot in it
         key=record.key,
         digest=record.digest,
         params={"recipe": recipe, "record": ref, **{k: str(v) for k, v in record.metrics.items()}},

@@ -27,7 +27,7 @@ def front_matter(card: CardInputs) -> dict[str, Any]:
     datasets = [name for name in card.publish.datasets if _HUB_NAME.fullmatch(name)]
     return {
         "language": list(about.languages),
-        "license": card.publish.license,
+        **({"license": license} if (license := " ".join(card.publish.license.split())) else {}),
         "library_name": "nanochat",
         "pipeline_tag": "text-generation",
         "tags": ["text-generation", "transformer", "conversational", "nanochat"],

@@ -59,7 +59,7 @@ def _description(card: CardInputs) -> dict[str, Any]:
     """Return what the recipe says of the model."""
     about = card.publish.card
     texts = ("summary", "developed_by", "trained_by", "author", "base_model", "corpus", "infrastructure")
-    lists = ("links", "uses", "downstream_uses", "out_of_scope_uses", "limitations")
+    lists = ("uses", "downstream_uses", "out_of_scope_uses", "limitations")
     matter = yaml.safe_dump(front_matter(card), sort_keys=False, allow_unicode=True)
     return {
         "front_matter": matter.rstrip(),
@@ -69,7 +69,8 @@ def _description(card: CardInputs) -> dict[str, Any]:
         "languages": ", ".join(_LANGUAGES.get(code, code) for code in about.languages),
         **{name: quoted(getattr(about, name)) for name in texts},
         **{name: [quoted(text) for text in getattr(about, name)] for name in lists},
-        "repository": about.repository,
+        "repository": about.repository,  # it and the links: nothing in their pattern ends <…>
+        "links": about.links,
         "citation": _citation(about.citation, about.repository),
         "model": card.model,
         "parameters": f"{card.parameters:,}",

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from flows.report.axes import amounts, axis, shares, short
@@ -53,3 +55,19 @@ def test_shares_go_to_one_and_hold_what_is_below_zero():
 
 def test_short_numbers_keep_three_digits():
     assert [short(v) for v in (0, 7, 1_097_728, 4e19, 999)] == ["0", "7", "1.1 M", "4.00e+19", "999"]
+
+
+@pytest.mark.parametrize("value", [-1.938719257825065, 7.772884086624508, 10.520196474891332, 1e16])
+def test_values_that_differ_by_rounding_alone_are_as_one(value):
+    made = axis([value, math.nextafter(value, math.inf)])
+    assert made.low < value < made.high
+    assert len(set(_labels(made))) == len(made.ticks) >= 2
+
+
+@pytest.mark.parametrize(
+    "values", [[1e-323], [0.0, 1e-320], [1e-310, 1e-306], [-1e-320, 1e-300], [1e-300, 1.0]]
+)
+def test_what_is_too_small_for_ticks_is_drawn_as_zero(values):
+    for made in (axis(values), amounts(values[-1])):
+        assert made.low < made.high and len(made.ticks) >= 2
+        assert all(0 <= made.at(value) <= 100 for value in values)

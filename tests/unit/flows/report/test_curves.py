@@ -26,6 +26,12 @@ def test_what_is_not_finite_is_counted_and_left_out():
     assert curves.left_out == 2 and len(curves.of("train/loss")) == 2
 
 
+def test_a_step_that_no_training_reaches_has_no_place_on_the_curve():
+    lines = [{"step": step, "train/loss": 1.0} for step in (1, 1e299)]
+    curves = training_curves(lines, [], {"steps": 2, "tokens": 1e12})
+    assert curves.of("train/loss") == ((5e11, 1.0),)
+
+
 def test_a_step_that_was_measured_twice_is_one_point():
     curves = training_curves([{"step": 1, "val/bpb": 2.0}, {"step": 1, "val/bpb": 1.0}], [], {})
     assert curves.of("val/bpb") == ((1.0, 1.0),)

@@ -317,6 +317,22 @@ def test_front_matter_is_what_the_hubs_own_reader_reads(inputs: dict[str, Path],
     assert found["gsm8k", "main", "test"].metric_type == "accuracy"
 
 
+def test_links_lead_where_the_recipe_says(inputs: dict[str, Path], tmp_path: Path) -> None:
+    links = ("https://example.org/~user/*a*?b=1&c=2", "https://example.org/__init__.py#L1|$x$")
+    config = PublishConfig(card=CardConfig(links=links, repository=f"{links[0]}&d=`3`"))
+    _publish(inputs, tmp_path / "out", config)
+    lines = _card(tmp_path / "out")[1].splitlines()
+    assert [f"- <{link}>" for link in links] == [line for line in lines if line.startswith("- <")]
+    assert f"- **Repository:** <{links[0]}&d=`3`>" in lines
+
+
+def test_card_of_a_model_without_a_license_names_none(inputs: dict[str, Path], tmp_path: Path) -> None:
+    _publish(inputs, tmp_path / "out", PublishConfig(license=" "))
+    front, body = _card(tmp_path / "out")
+    assert "license" not in front and "License" not in body
+    assert "\nWhat each stage made, in digests of its bytes:\n" in body
+
+
 def test_card_lists_the_trainings_in_the_order_in_which_each_took_up_the_model_of_the_one_before(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:
