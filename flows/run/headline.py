@@ -32,10 +32,11 @@ def headline(records: Mapping[str, Record]) -> dict[str, float]:
         found["val/bpb"] = trainings[0].get("val/bpb")
         found["parameters"] = trainings[-1].get("parameters")
     made = [record.provenance for record in records.values()]
+    seconds = _sum(provenance.get("seconds") for provenance in made)
     found |= {
         "tokens": _sum(metrics.get("tokens") for metrics in trainings),
         "flops": _sum(metrics.get("flops") for metrics in trainings),
-        "hours": _sum((provenance.get("seconds") or 0) / 3600 for provenance in made),
+        "hours": None if seconds is None else seconds / 3600,
         "dollars": _sum(provenance.get("dollars") for provenance in made),
     }
     return {name: float(value) for name, value in found.items() if is_number(value)}

@@ -33,7 +33,7 @@ def front_matter(card: CardInputs) -> dict[str, Any]:
         "tags": ["text-generation", "transformer", "conversational", "nanochat"],
         **({"base_model": about.base_model} if about.base_model else {}),
         **({"datasets": datasets} if datasets else {}),
-        "model-index": [{"name": card.publish.title, "results": results}],
+        "model-index": [{"name": " ".join(card.publish.title.split()), "results": results}],
     }
 
 

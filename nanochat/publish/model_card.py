@@ -6,6 +6,7 @@ store: records come as plain data.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -60,7 +61,7 @@ def _description(card: CardInputs) -> dict[str, Any]:
     about = card.publish.card
     texts = ("summary", "developed_by", "trained_by", "author", "base_model", "corpus", "infrastructure")
     lists = ("uses", "downstream_uses", "out_of_scope_uses", "limitations")
-    matter = yaml.safe_dump(front_matter(card), sort_keys=False, allow_unicode=True)
+    matter = yaml.safe_dump(front_matter(card), sort_keys=False, allow_unicode=True, width=math.inf)
     return {
         "front_matter": matter.rstrip(),
         "title": quoted(card.publish.title),
@@ -191,4 +192,4 @@ def _commit(provenance: Mapping[str, Any]) -> str:
     commit = provenance.get("commit")
     if not commit:
         return "unknown"
-    return f"{commit[:12]} with local changes" if provenance.get("dirty") else str(commit[:12])
+    return quoted(f"{commit[:12]} with local changes" if provenance.get("dirty") else str(commit[:12]))

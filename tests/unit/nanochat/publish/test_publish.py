@@ -317,6 +317,17 @@ def test_front_matter_is_what_the_hubs_own_reader_reads(inputs: dict[str, Path],
     assert found["gsm8k", "main", "test"].metric_type == "accuracy"
 
 
+@pytest.mark.parametrize("text", ["a\n---\nb: c", "a --- " * 40 + "b"], ids=["lines", "long"])
+def test_no_line_of_the_front_matter_looks_like_its_end(
+    inputs: dict[str, Path], tmp_path: Path, text: str
+) -> None:
+    _publish(inputs, tmp_path / "out", PublishConfig(title=text, license=text))
+    front, _ = _card(tmp_path / "out")
+    assert front["license"] == front["model-index"][0]["name"] == " ".join(text.split())
+    lines = (tmp_path / "out" / "README.md").read_text(encoding="utf-8").splitlines()
+    assert [line.strip()[:3] for line in lines].count("---") == 2
+
+
 def test_links_lead_where_the_recipe_says(inputs: dict[str, Path], tmp_path: Path) -> None:
     links = ("https://example.org/~user/*a*?b=1&c=2", "https://example.org/__init__.py#L1|$x$")
     config = PublishConfig(card=CardConfig(links=links, repository=f"{links[0]}&d=`3`"))
