@@ -18,7 +18,7 @@ from flows.cli.options import AsJson, StoreUrl, open_store
 from flows.cli.signed import signing
 from flows.display.quantities import bytes_text
 from nanochat.errors import ConfigError
-from nanochat.publish.signature import FILE_NAME
+from nanochat.publish.signature import FILE_NAME, covers
 
 if TYPE_CHECKING:
     from flows.models.pushed_files import Forms
@@ -129,6 +129,7 @@ def push_model(
         paths = gather(store, ref, form, choice, folder, account=signed is not None)
         left = unsent(folder, paths, page.marks)
         if _needs_signature(model, page, left, signed is not None) and signed:
+            _refuse_uncovered(model, page, paths)
             signed(folder)
             left.append(FILE_NAME)
         if left and not yes:
@@ -149,6 +150,15 @@ def _needs_signature(model: HubModel, page: HubPage, left: Sequence[str], signed
             f"{model.address} is signed, and {left[0]} would no longer fit", hint="sign it: --sign KEY"
         )
     return bool(left)
+
+
+def _refuse_uncovered(model: HubModel, page: HubPage, paths: Sequence[str]) -> None:
+    """Raise ConfigError for a page with files that a signature over these would not cover."""
+    if besides := sorted(filter(covers, page.marks.keys() - set(paths))):
+        raise ConfigError(
+            f"{model.address} has {', '.join(besides)} besides, which would not be signed",
+            hint="delete that on the page, or push all its forms again: --format both",
+        )
 
 
 def _ask(target: PushTarget, page: HubPage, folder: Path, paths: Sequence[str]) -> None:

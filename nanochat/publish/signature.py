@@ -11,6 +11,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -46,7 +47,7 @@ def sign(folder: Path, key: Path, password: str | None = None) -> None:
     signing = _package("signing")
     with _key_errors(key):
         maker = signing.Config().use_elliptic_key_signer(
-            private_key=key, password=None if password is None else password.encode()
+            private_key=key, password=None if password is None else os.fsencode(password)
         )
     try:
         maker.set_hashing_config(_hashing()).sign(folder, folder / FILE_NAME)
@@ -84,9 +85,14 @@ def check(folder: Path, public_key: Path) -> Signed:
         ) from error
     ignored = {*map(str, statement["predicate"]["serialization"].get("ignore_paths", []))}
     if left_out := sorted(ignored - {FILE_NAME, *_OF_GIT}):
-        raise DataError(f"{folder}: the signature leaves out {', '.join(left_out)}")
+        raise DataError(f"{folder}: the signature leaves out {', '.join(map(_shown, left_out))}")
     files = tuple(resource["name"] for resource in statement["predicate"]["resources"])
     return Signed(files, hashlib.sha256(_public_pem(public_key)).hexdigest())
+
+
+def covers(name: str) -> bool:
+    """Return whether the signature of a folder is over a file of this name."""
+    return name != FILE_NAME and name.partition("/")[0] not in _OF_GIT
 
 
 def _package(module: str) -> Any:
@@ -125,7 +131,12 @@ def _key_errors(key: Path) -> Iterator[None]:
 
 
 def _require_readable(path: Path) -> None:
-    if path.is_symlink() or not path.is_file():
+    if path.is_symlink():
+        raise DataError(
+            f"{path} is a link, which is not followed",
+            hint="copy the folder with what its links lead to: `cp -rL` (in a hub's cache all are links)",
+        )
+    if not path.is_file():
         raise DataError(f"{path} is missing: the folder is not signed", hint="export it with --sign KEY")
     if path.stat().st_size > _LARGEST_BYTES:
         raise DataError(
@@ -168,13 +179,18 @@ def _differences(folder: Path, statement: dict[str, Any]) -> list[str]:
     """Say of each file that is not as a statement says what is wrong with it."""
     signed = {resource["name"]: resource["digest"] for resource in statement["predicate"]["resources"]}
     found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    known = {name for name in found if name != FILE_NAME and name.partition("/")[0] not in _OF_GIT}
+    known = set(filter(covers, found))
     changed = [name for name in sorted(known & signed.keys()) if _sha256(found[name]) != signed[name]]
     return [
-        *(f"{name} was changed after it was signed" for name in changed),
-        *(f"{name} is missing" for name in sorted(signed.keys() - known)),
-        *(f"{name} was not signed" for name in sorted(known - signed.keys())),
+        *(f"{_shown(name)} was changed after it was signed" for name in changed),
+        *(f"{_shown(name)} is missing" for name in sorted(signed.keys() - known)),
+        *(f"{_shown(name)} was not signed" for name in sorted(known - signed.keys())),
     ] or ["it is not as it was signed"]
+
+
+def _shown(name: str) -> str:
+    """Return a name in one line: one with a line break in it could write a message of its own."""
+    return name.replace("\n", r"\n")
 
 
 def _sha256(path: Path) -> str:

@@ -44,6 +44,10 @@ class _Batch(ctypes.Structure):
     ]
 
 
+# llama.cpp keeps one for all models and calls it as long as any is there: it must outlive them.
+_QUIET = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda *_: None)
+
+
 def _library() -> ctypes.CDLL:
     spec = find_spec("xllamacpp")
     if spec is None or spec.origin is None:
@@ -70,8 +74,7 @@ class LlamaCpp:
         `exact` computes with keys and values in float32, where llama.cpp has float16.
         """
         self._lib = lib = _library()
-        self._quiet = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda *_: None)
-        lib.llama_log_set(self._quiet, None)
+        lib.llama_log_set(_QUIET, None)
         lib.llama_backend_init()
         self._model = ctypes.c_void_p(
             lib.llama_model_load_from_file(str(path).encode(), lib.llama_model_default_params())

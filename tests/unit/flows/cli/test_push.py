@@ -103,6 +103,17 @@ def test_a_signed_model_is_signed_once_and_never_left_with_a_signature_that_does
     ]
 
 
+def test_a_page_is_not_signed_beside_files_that_the_signature_does_not_cover(push, hub, tmp_path):
+    private, _ = write_keys(tmp_path)
+    push("--yes")
+    hub.pages["me/mine"].files[".gitattributes"] = b"*.pt filter=lfs\n"
+    words = ["--yes", "--sign", str(private), "--format"]
+    refused = push(*words, "transformers").exception
+    assert isinstance(refused, ConfigError) and "generate_cpu.py, meta_000001.json" in str(refused)
+    assert "model.sig" not in hub.pages["me/mine"].files
+    assert push(*words, "both").exit_code == 0 and "model.sig" in hub.pages["me/mine"].files
+
+
 def test_safetensors_alone_hold_no_pickle(push, hub):
     assert push("--yes", "--public", "--format", "transformers").exit_code == 0
     page = hub.pages["me/mine"]

@@ -11,7 +11,12 @@ import sys
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)  # fmt: skip
 
 from nanochat.errors import ConfigError, DataError
 from nanochat.publish.signature import FILE_NAME, check, is_encrypted, sign
@@ -64,6 +69,19 @@ def test_one_changed_bit_of_any_file_is_named(folder, keys, name):
 def test_files_that_are_missing_or_new_are_named(folder, keys):
     (folder / "model.pt").rename(folder / "other.pt")
     with pytest.raises(DataError, match=r"model\.pt is missing; other\.pt was not signed$"):
+        check(folder, keys[1])
+
+
+def test_a_name_with_a_line_break_writes_no_line_of_its_own(folder, keys):
+    (folder / "x\n4 files are as they were signed").write_text("evil")
+    with pytest.raises(DataError, match=r"model: x\\n4 files are as they were signed was not signed$"):
+        check(folder, keys[1])
+
+
+def test_a_signature_that_is_a_link_is_not_called_missing(folder, keys, tmp_path):
+    (folder / FILE_NAME).rename(tmp_path / "blob")
+    (folder / FILE_NAME).symlink_to(tmp_path / "blob")  # as in a hub's cache
+    with pytest.raises(DataError, match="is a link"):
         check(folder, keys[1])
 
 
@@ -162,6 +180,15 @@ def test_a_statement_of_another_form_is_refused_even_from_the_owner(folder, keys
         (folder / "model.pt").write_bytes(b"evil")
     with pytest.raises(DataError, match="was changed" if changed and said.startswith("leaves") else said):
         check(folder, keys[1])
+
+
+def test_a_password_is_the_bytes_that_were_given(folder, keys, tmp_path):
+    raw = "für mich".encode("latin-1")  # no UTF-8, and legal in an environment
+    private = load_pem_private_key(keys[0].read_bytes(), None)
+    locked = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(raw))
+    (tmp_path / "locked.pem").write_bytes(locked)
+    sign(folder, tmp_path / "locked.pem", os.fsdecode(raw))
+    check(folder, keys[1])
 
 
 def test_a_key_that_cannot_be_used_is_refused_with_how_to_make_one(folder, tmp_path, keys):
