@@ -68,7 +68,7 @@ def write_statement(folder: Path, records: Records) -> None:
                     "recipe": records[0]["provenance"].get("recipe"),
                     "configs": _configs(records),
                 },
-                "resolvedDependencies": [*_code(records), *map(_dependency, records)],
+                "resolvedDependencies": [*_code(records), *map(_dependency, records), *_lost(records)],
             },
             "runDetails": _run(records),
         },
@@ -155,6 +155,22 @@ def _dependency(record: Mapping[str, Any]) -> dict[str, Any]:
             "files": {file["path"]: file["sha256"] for file in record["files"]},
         },
     }
+
+
+def _lost(records: Records) -> list[dict[str, Any]]:
+    """Return the inputs that the records name and that have none any more: their digests are known still."""
+    there = {(record["stage"], record["key"]) for record in records}
+    lost: dict[tuple[str, str], dict[str, Any]] = {}
+    for record in records:
+        for given in (record.get("inputs") or {}).values():
+            for each in [given] if isinstance(given, Mapping) else given:
+                if (each["stage"], each["key"]) not in there:
+                    lost[each["stage"], each["key"]] = {
+                        "name": f"{each['stage']}/{each['key']}",
+                        "digest": {"sha256": each["digest"]},
+                        "annotations": {"node": each.get("node"), "record": "gone"},
+                    }
+    return list(lost.values())
 
 
 def _run(records: Records) -> dict[str, Any]:

@@ -151,3 +151,13 @@ def test_records_of_older_code_have_no_bill_of_materials(folder, records):
         each["provenance"].pop("packages", None)
     write_bill_of_materials(folder, records, {"pretrain", "sft"})
     assert not (folder / FILE_NAME).exists()
+
+
+def test_an_input_whose_record_is_gone_is_named_by_the_digest_that_is_known(folder, records):
+    lost = {"stage": "tokenizer", "key": "7" * 64, "digest": "9" * 64, "node": "tokenizer"}
+    known = {"stage": "pretrain", "key": records[2]["key"], "digest": records[2]["digest"]}
+    records[1]["inputs"] = {"tokenizer": lost, "models": [known, lost]}
+    write_statement(folder, records)
+    said = read_statement(folder)
+    assert said.ancestors[-1] == Ancestor("tokenizer", "7" * 64, "9" * 64)
+    assert len(said.ancestors) == len(records) + 1
