@@ -10,8 +10,8 @@ from pathlib import Path
 
 from flows.store import Record, Store
 from flows.store.records import blob_name
-from flows.store.storage.base import sha256_of
 from nanochat.errors import ConfigError
+from nanochat.file_digest import sha256_of
 
 _BLOB = re.compile(r".*/blobs/([0-9a-f]{2})/\1[0-9a-f]{62}")
 

@@ -12,9 +12,9 @@ from flows.models.find import folder_of
 from flows.stages import TRAINED
 from flows.store import Record, Store
 from flows.store.lineage import lineage
-from flows.store.storage.base import sha256_of
 from flows.store.verify import verify
 from nanochat.errors import DataError
+from nanochat.file_digest import sha256_of
 from nanochat.publish import bill_of_materials, made_from
 from nanochat.publish.made_from import Ancestor, MadeFrom
 

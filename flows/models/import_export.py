@@ -23,10 +23,10 @@ from flows.stage import Node
 from flows.stages import IMPORT, PUBLISH
 from flows.store import Record, Store
 from flows.store.fingerprint import fingerprint
-from flows.store.storage.base import sha256_of
 from nanochat.config import ImportConfig, SourceFile
 from nanochat.config.names import checked_place
 from nanochat.errors import ConfigError, DataError
+from nanochat.file_digest import sha256_of
 from nanochat.runtime import NullTracker, Runtime
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from flows.models.engines import find_model
 from flows.models.find import folder_of
 from flows.stages import PUBLISH
 from flows.store import Store
-from flows.store.storage.base import sha256_of
+from nanochat.file_digest import sha256_of
 from nanochat.formats.folder import find_published
 from nanochat.formats.gguf_file import Origin
 from nanochat.formats.published import Choice

@@ -17,8 +17,9 @@ from pathlib import Path
 from flows.store.folders import Scanned
 from flows.store.proofs import Proofs
 from flows.store.records import ArtifactFile, blob_name
-from flows.store.storage.base import Storage, sha256_of
+from flows.store.storage.base import Storage
 from nanochat.errors import Damaged, StoreError, StoreUnavailable
+from nanochat.file_digest import sha256_of
 
 logger = logging.getLogger(__name__)
 _UPLOADS = 4

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.store.records import ArtifactFile
-from flows.store.storage.base import sha256_of
 from nanochat.errors import StoreError
+from nanochat.file_digest import sha256_of
 
 _HASHERS = 4  # hashing releases the interpreter lock
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from nanochat.errors import ConfigError
 from nanochat.publish.made_from import Records
+from nanochat.publish.signature import HOW_TO_INSTALL
 
 FILE_NAME = "sbom.cdx.json"
 _NAMESPACE = uuid.UUID("7a1c6c0e-6f0e-5b1d-9d5e-3f6f4a3f2b10")  # of the serial numbers of these files
@@ -42,7 +43,7 @@ def _text(packages: Mapping[tuple[str, str], list[str]], finished: str) -> str:
     except ImportError as error:
         raise ConfigError(
             f"a bill of materials needs packages that are not installed: {error.name}",
-            hint="install them: `uv sync --extra sign`, or `pip install 'nanochat[sign]'`",
+            hint=HOW_TO_INSTALL,
         ) from error
     model = Component(name="nanochat-model", type=ComponentType.MACHINE_LEARNING_MODEL, bom_ref="model")
     components = [

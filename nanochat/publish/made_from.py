@@ -7,7 +7,6 @@ nothing alone: the folder's signature (`nanochat.publish.signature`) covers it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.errors import DataError
+from nanochat.file_digest import sha256_of
 
 FILE_NAME = "provenance.json"
 _STATEMENT = "https://in-toto.io/Statement/v1"
@@ -55,7 +55,7 @@ def write_statement(folder: Path, records: Records) -> None:
     """Write the statement about a folder's files beside them."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     subjects = [
-        {"name": path.relative_to(folder).as_posix(), "digest": {"sha256": _sha256(path)}} for path in files
+        {"name": path.relative_to(folder).as_posix(), "digest": {"sha256": sha256_of(path)}} for path in files
     ]
     statement = {
         "_type": _STATEMENT,
@@ -189,8 +189,3 @@ def _run(records: Records) -> dict[str, Any]:
 def _zulu(when: str) -> str:
     """Return a time of a record as in-toto writes it."""
     return when.replace("+00:00", "Z")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.errors import ConfigError, DataError
+from nanochat.file_digest import sha256_of
 
 FILE_NAME = "model.sig"
 _OF_GIT = (".git", ".gitattributes", ".github", ".gitignore")  # what a clone of the folder has besides
+HOW_TO_INSTALL = "install them: `uv sync --extra sign`, or `pip install 'nanochat[sign]'`"
 _FORM = "https://model_signing/signature/v1.0"
 _LARGEST_BYTES = 64 * 2**20  # a signature names every file in some hundred bytes
 _MAKE_KEYS = (
@@ -44,7 +46,7 @@ def sign(folder: Path, key: Path, password: str | None = None) -> None:
 
     Raises ConfigError for a key that cannot be used, and DataError for a folder that holds links.
     """
-    signing = _package("signing")
+    signing = _package().signing
     with _key_errors(key):
         maker = signing.Config().use_elliptic_key_signer(
             private_key=key, password=None if password is None else os.fsencode(password)
@@ -67,7 +69,7 @@ def check(folder: Path, public_key: Path) -> Signed:
     Raises DataError for a signature that is missing, damaged or of another key, and for each file that is
     not as it was signed, was not signed, or is missing.
     """
-    verifying = _package("verifying")
+    verifying = _package().verifying
     path = folder / FILE_NAME
     with _key_errors(public_key):
         checker = verifying.Config().use_elliptic_key_verifier(public_key=public_key)
@@ -95,28 +97,19 @@ def covers(name: str) -> bool:
     return name != FILE_NAME and name.partition("/")[0] not in _OF_GIT
 
 
-def _package(module: str) -> Any:
-    """Return a module of model-signing; importing it takes seconds."""
+def _package() -> Any:
+    """Return model-signing, which has few annotations; importing it takes seconds."""
     try:
-        if module == "signing":
-            from model_signing import signing
-
-            return signing
-        from model_signing import verifying
-
-        return verifying
+        import model_signing
     except ImportError as error:
         raise ConfigError(
-            f"signatures need packages that are not installed: {error.name}",
-            hint="install them: `uv sync --extra sign`, or `pip install 'nanochat[sign]'`",
+            f"signatures need packages that are not installed: {error.name}", hint=HOW_TO_INSTALL
         ) from error
+    return model_signing
 
 
 def _hashing() -> Any:
-    from model_signing import hashing
-
-    config: Any = hashing.Config  # which has no annotations
-    return config().set_ignored_paths(paths=[FILE_NAME], ignore_git_paths=True)
+    return _package().hashing.Config().set_ignored_paths(paths=[FILE_NAME], ignore_git_paths=True)
 
 
 @contextlib.contextmanager
@@ -180,7 +173,7 @@ def _differences(folder: Path, statement: dict[str, Any]) -> list[str]:
     signed = {resource["name"]: resource["digest"] for resource in statement["predicate"]["resources"]}
     found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     known = set(filter(covers, found))
-    changed = [name for name in sorted(known & signed.keys()) if _sha256(found[name]) != signed[name]]
+    changed = [name for name in sorted(known & signed.keys()) if sha256_of(found[name]) != signed[name]]
     return [
         *(f"{_shown(name)} was changed after it was signed" for name in changed),
         *(f"{_shown(name)} is missing" for name in sorted(signed.keys() - known)),
@@ -191,8 +184,3 @@ def _differences(folder: Path, statement: dict[str, Any]) -> list[str]:
 def _shown(name: str) -> str:
     """Return a name in one line: one with a line break in it could write a message of its own."""
     return name.replace("\n", r"\n")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,7 +21,7 @@ _PLAN = (*_STAGES, "flows.dag", "flows.plan")
 _RUN = (*_PLAN, "flows.display", "flows.run")
 _BASICS = (
     *("nanochat.config", "nanochat.errors", "nanochat.printable", "nanochat.runtime"),
-    *("nanochat.system_errors", "nanochat.writing", "nanochat.credentials"),
+    *("nanochat.system_errors", "nanochat.writing", "nanochat.credentials", "nanochat.file_digest"),
 )
 _ANYWHERE_IN_FLOWS = ("flows.store", "flows.settings", "flows.proxies", "nanochat", "kernels")
 _DATA = ("nanochat.data.chat", "nanochat.data.text")
@@ -39,13 +39,17 @@ ALLOWED = {
     "flows.dag": (*_STAGES, *_ANYWHERE_IN_FLOWS),
     "flows.stages": ("flows.stage",),
     "flows.stage": _BASICS,
-    "flows.store": ("flows.settings", "nanochat.errors", "nanochat.runtime", "nanochat.system_errors"),
+    "flows.store": (
+        *("flows.settings", "nanochat.errors", "nanochat.file_digest"),
+        *("nanochat.runtime", "nanochat.system_errors"),
+    ),
     "flows.settings": ("nanochat.credentials", "nanochat.errors", "nanochat.sqlite_urls"),
     "flows.proxies": ("nanochat.errors",),
     "nanochat": (),
     "nanochat.config": ("nanochat.credentials",),
     "nanochat.errors": ("nanochat.credentials", "nanochat.printable"),
     "nanochat.credentials": (),
+    "nanochat.file_digest": (),
     "nanochat.printable": (),
     "nanochat.runtime": ("nanochat.errors",),
     "nanochat.sqlite_urls": (),

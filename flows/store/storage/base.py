@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from flows.store.storage.retry import Retry, ShortRead, service_code
 from nanochat.errors import Damaged, StoreError
+from nanochat.file_digest import sha256_of
 from nanochat.system_errors import naming
 
 T = TypeVar("T")
@@ -38,12 +39,6 @@ class ObjectInfo:
     size: int
     mtime: float  # seconds since the epoch; 0 if the filesystem does not report it
     etag: str | None = None  # another one after each change, where the service has them
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a local file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Storage:

@@ -9,7 +9,6 @@ is downloaded.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 import tempfile
@@ -34,6 +33,7 @@ from nanochat.data.sources.hub_client import (
 )
 from nanochat.data.sources.transfer import fetch
 from nanochat.errors import ConfigError, DataError
+from nanochat.file_digest import sha256_of
 from nanochat.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -198,8 +198,7 @@ def _parquet_parts(data_set: DataSet, listing: HubListing, page: str) -> list[Hu
 def _check(path: Path, part: HubFile, url: str) -> None:
     if part.sha256 is None:
         return
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of(path)
     if found != part.sha256:
         path.unlink()
         raise DataError(

@@ -24,6 +24,7 @@ from nanochat.config.names import checked_place
 from nanochat.data.sources.hub_client import TOKEN_HINT, access_headers, at_mirror
 from nanochat.data.sources.patience import STALL_S, patience
 from nanochat.errors import DataError, SourceUnavailable, http_status, is_transient
+from nanochat.file_digest import sha256_of
 from nanochat.system_errors import naming, reason
 
 _PIECE_BYTES = 8 << 20
@@ -195,8 +196,7 @@ def _agreed_size(url: str, found: int | None, expected: int | None) -> int | Non
 def _check_hash(url: str, part: Path, named: str | None) -> None:
     if named is None:
         return
-    with part.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of(part)
     if found != named:
         part.unlink()
         raise DataError(

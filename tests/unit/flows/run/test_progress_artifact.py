@@ -48,6 +48,8 @@ def test_a_server_that_hangs_holds_up_no_step(bar, monkeypatch):
     shown.close()
     assert not answer.is_set()
     answer.set()
+    shown._thread.join(60)  # while what it calls is not Prefect's own, which would start a server
+    assert not shown._thread.is_alive()
 
 
 def test_after_a_failure_the_bar_is_sent_again(bar, caplog):

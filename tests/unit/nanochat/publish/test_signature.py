@@ -188,7 +188,7 @@ def test_a_password_is_the_bytes_that_were_given(folder, keys, tmp_path):
     locked = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(raw))
     (tmp_path / "locked.pem").write_bytes(locked)
     sign(folder, tmp_path / "locked.pem", os.fsdecode(raw))
-    check(folder, keys[1])
+    assert check(folder, keys[1]).files == tuple(sorted(FILES))
 
 
 def test_a_key_that_cannot_be_used_is_refused_with_how_to_make_one(folder, tmp_path, keys):
