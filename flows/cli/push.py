@@ -134,7 +134,8 @@ def push_model(
             left.append(FILE_NAME)
         if left and not yes:
             _ask(target, page, folder, left)
-        commit = model.send(folder, left, private=not target.public, message=_MESSAGE) if left else None
+        private = not target.public
+        commit = model.send(folder, left, page, private=private, message=_MESSAGE) if left else None
     return Pushed(model.address, commit, left, paths + [FILE_NAME] * (signed is not None))
 
 

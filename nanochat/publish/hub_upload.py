@@ -27,6 +27,7 @@ class HubPage:
     exists: bool
     private: bool
     marks: Mapping[str, str]  # path -> sha256 of a large file, git's hash of a small one
+    commit: str | None = None  # the newest, where there is one
 
 
 class HubModel:
@@ -56,19 +57,21 @@ class HubModel:
             except RepositoryNotFoundError:
                 return HubPage(exists=False, private=True, marks={})
         marks = {f.rfilename: (f.lfs and f.lfs.sha256) or f.blob_id or "" for f in info.siblings or ()}
-        return HubPage(exists=True, private=bool(info.private), marks=marks)
+        return HubPage(exists=True, private=bool(info.private), marks=marks, commit=info.sha)
 
-    def send(self, folder: Path, paths: Sequence[str], *, private: bool, message: str) -> str:
+    def send(self, folder: Path, paths: Sequence[str], page: HubPage, *, private: bool, message: str) -> str:
         """Send files of a folder in one commit, to a new page if there is none; return the commit's address.
 
-        Raises DataError if the page does not have them afterwards.
+        A page that is not as it was seen is left alone. Raises DataError if it lacks the files afterwards.
         """
         from huggingface_hub import CommitOperationAdd
 
         with self._explained():
             self._api.create_repo(self.name, private=private, exist_ok=True)
             added = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=folder / path) for path in paths]
-            done = self._api.create_commit(self.name, added, commit_message=message)
+            done = self._api.create_commit(
+                self.name, added, commit_message=message, parent_commit=page.commit
+            )
         if left := unsent(folder, paths, self.page().marks):
             raise DataError(f"{self.address} does not have {', '.join(left)} as sent", hint="push again")
         return str(done.commit_url)

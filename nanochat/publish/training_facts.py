@@ -95,9 +95,14 @@ def hardware(records: Records) -> list[str]:
 
 
 def _machine(hardware: Mapping[str, Any]) -> str:
-    memory = f"{hardware['memory_bytes'] / 2**30:.0f} GiB"
-    host = f"{hardware['cpu']}, {hardware['cores']} cores, {memory}"
-    return f"{hardware['gpus']} x {hardware['gpu']} ({host})" if hardware.get("gpu") else host
+    size = hardware.get("memory_bytes")
+    parts = (
+        hardware.get("cpu"),
+        f"{hardware['cores']} cores" if hardware.get("cores") else None,
+        f"{size / 2**30:.0f} GiB" if isinstance(size, int | float) else None,
+    )
+    host = ", ".join(str(part) for part in parts if part)
+    return f"{hardware.get('gpus')} x {hardware['gpu']} ({host})" if hardware.get("gpu") else host
 
 
 def seconds(records: Records) -> list[tuple[str, str, str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -29,6 +29,11 @@ class Page:
     files: dict[str, bytes] = field(default_factory=dict)
     commits: list[str] = field(default_factory=list)  # their messages
 
+    @property
+    def commit(self) -> str:
+        """Return what names the newest commit."""
+        return f"{len(self.commits):040d}"
+
 
 @dataclass
 class HubPages:
@@ -40,6 +45,7 @@ class HubPages:
     objects: dict[str, bytes] = field(default_factory=dict)  # large files by their sha256
     sent: list[str] = field(default_factory=list)  # sha256 of each that was taken
     refused: int = 0  # of the next objects, so many are not taken
+    meanwhile: Callable[[Page], None] | None = None  # what somebody else does before the next commit
     validated: int = 0
 
     def answer(self, method: str, path: str, token: str | None, body: bytes) -> Answer:
@@ -100,21 +106,25 @@ class HubPages:
 
     def _commit(self, name: str, lines: list[dict[str, Any]]) -> Answer:
         page = self.pages[name]
+        if self.meanwhile:
+            self.meanwhile(page)
         for line in lines:
             value = line["value"]
+            if line["key"] == "header" and value.get("parentCommit") not in (None, page.commit):
+                return 412, {"error": "A commit has happened since. Please refresh and try again."}
             if line["key"] == "header":
                 page.commits.append(value["summary"])
             elif line["key"] == "file":
                 page.files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
                 page.files[value["path"]] = self.objects[value["oid"]]
-        commit = f"{len(page.commits):040d}"
-        return 200, {"commitUrl": f"{self.url}/{name}/commit/{commit}", "commitOid": commit, "success": True}
+        address = f"{self.url}/{name}/commit/{page.commit}"
+        return 200, {"commitUrl": address, "commitOid": page.commit, "success": True}
 
     def _listing(self, name: str) -> dict[str, Any]:
         page = self.pages[name]
         return {
-            "id": name, "sha": "0" * 40, "private": page.private,
+            "id": name, "sha": page.commit, "private": page.private,
             "siblings": [_sibling(path, data) for path, data in page.files.items()],
         }  # fmt: skip
 

@@ -129,6 +129,20 @@ def test_a_model_of_2026_goes_with_the_code_that_transformers_needs(push, hub, m
     assert set(hub.pages["me/safe"].files) == _SAFE | code | {"README.md"}
 
 
+def test_a_page_that_somebody_changes_meanwhile_stays_as_it_is(push, hub, model):
+    assert push("--yes").exit_code == 0
+    page = hub.pages["me/mine"]
+    before = dict(page.files)
+    (model / "README.md").write_text("---\nlicense: mit\n---\n# mine, changed\n")
+    hub.meanwhile = lambda page: page.commits.append("by somebody else")
+    refused = push("--yes")
+    assert isinstance(refused.exception, SourceUnavailable)
+    assert "A commit has happened" in str(refused.exception)
+    assert page.files == before
+    hub.meanwhile = None
+    assert json.loads(push("--yes", "--json").stdout)["sent"] == ["README.md"]
+
+
 def test_a_push_that_was_cut_off_goes_on(push, hub):
     hub.refused = 1
     cut = push("--yes")

@@ -188,3 +188,15 @@ def test_data_of_the_built_in_world_has_no_real_benchmarks_name():
         stage for stage in training_facts.training_stages(records) if stage["title"] == "Midtraining"
     ]
     assert "99,842 of MMLU (toy world)" in midtraining["data"]
+
+
+def test_what_is_not_known_of_a_machine_is_left_out():
+    machines = [
+        {"cpu": "Xeon", "cores": 8, "memory_bytes": None, "gpu": None, "gpus": 0},
+        {"cpu": None, "cores": None, "memory_bytes": 2**34, "gpu": "H100", "gpus": 8},
+    ]
+    records = {
+        name: {"stage": name, "provenance": {"hardware": machine}}
+        for name, machine in zip("ab", machines, strict=True)
+    }
+    assert training_facts.hardware(records) == ["Xeon, 8 cores: a", "8 x H100 (16 GiB): b"]
